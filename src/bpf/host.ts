@@ -1,0 +1,51 @@
+/**
+ * What the BPF floor needs from whoever runs it: memory, an allocator, addresses for helpers.
+ *
+ * The kernel implements it (`kernel/bpf-host.ts`); `PlainHost` in this folder implements it without a
+ * kernel, for programs that run in the interpreter alone. Addresses are kernel addresses in
+ * `memory`; maps and helpers are known by address because that is what xlated programs hold.
+ */
+import type { Memory, Region } from '../cpu/memory.js';
+import type { BpfMap } from './maps/map.js';
+
+/**
+ * A register file as BPF engines keep it: pairs of Int32, R0 at [0] (low) and [1] (high), up to R10
+ * at [20] and [21]. A helper finds its arguments in R1..R5 and leaves its result in R0.
+ */
+export type RegisterPairs = Int32Array;
+
+/** The body of a helper. A failure that the program may see is a negative errno in R0. */
+export type HelperBody = (registers: RegisterPairs, host: BpfHost) => void;
+
+export interface BpfHost {
+  readonly memory: Memory;
+
+  /**
+   * Maps `size` zeroed bytes on pages of their own, ending at a page end, read-write.
+   * `name` shows in faults.
+   */
+  allocate(name: string, size: number): Region;
+  release(region: Region): void;
+
+  /** The address that helper call immediates are relative to. */
+  readonly callBase: bigint;
+  /** Entry address of helper `id`; `undefined` when there is none. */
+  helperAddress(id: number): bigint | undefined;
+  /** The body behind an entry address. */
+  helperAt(address: bigint): HelperBody | undefined;
+
+  /** Makes a map known under its `struct bpf_map` address. */
+  addMap(map: BpfMap): void;
+  removeMap(map: BpfMap): void;
+  mapAt(address: bigint): BpfMap | undefined;
+
+  readonly cpuCount: number;
+  /** The CPU that runs now. */
+  currentCpu(): number;
+  /** Nanoseconds of a deterministic clock. */
+  clock(): bigint;
+  /** A random u32 from the host's seed. */
+  random(): number;
+  /** One line of bpf_trace_printk output. */
+  printk(text: string): void;
+}

@@ -1,0 +1,27 @@
+/**
+ * A BPF program in the form the kernel calls xlated, which every engine here runs: interpreter and
+ * arm64 JIT (and what tests a JIT from outside).
+ *
+ * The functions are kept apart, main first, as the kernel hands them to a JIT
+ * (kernel/bpf/verifier.c:jit_subprogs): a bpf2bpf call is opcode 0x85 with src_reg 1 and **off = index
+ * of the callee** in `functions`; a helper call's imm is target - __bpf_call_base; a tail call is
+ * opcode 0xf5; a function pointer is ld_imm64 with src_reg 4 whose second slot's off is the index.
+ * Map and global-data references are plain 64-bit constants by now.
+ */
+
+/** What a program is attached to; decides its context and what it may call. */
+export type ProgramType = 'xdp' | 'tracing' | 'socket_filter' | 'raw';
+
+export interface XlatedFunction {
+  readonly name: string;
+  /** Slots of 8 bytes, little-endian; ld_imm64 takes two. */
+  readonly insns: Uint8Array;
+  /** Bytes of stack below R10 that it uses (not rounded). */
+  readonly stackDepth: number;
+}
+
+export interface XlatedProgram {
+  readonly name: string;
+  readonly type: ProgramType;
+  readonly functions: readonly [XlatedFunction, ...XlatedFunction[]];
+}

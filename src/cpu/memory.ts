@@ -1,0 +1,388 @@
+/**
+ * The one backing store and the regions that make an address space of it.
+ *
+ * A WebAssembly.Memory is made at full size and never grown, so that every engine (TypeScript, wasm,
+ * libunicorn through a pointer) sees the same bytes. A region is a window [address, address+size) of
+ * exact byte bounds; it owns the whole 4 KiB pages around it, and no two regions share a page, so an
+ * engine that only knows pages can map it too. To have a page-granular engine fault right behind the
+ * last byte, place a region so that it ends at a page end (`Memory.mapAtPageEnd`).
+ *
+ * Hot loops translate with `offsetRead`/`offsetWrite` on (hi, lo) Int32 pairs: a 256-entry cache in
+ * front of the region table, byte-exact. A region does not cross a 4 GiB boundary.
+ *
+ * Usage:
+ *   const memory = new Memory(16 << 20);
+ *   const stack = memory.map({ name: 'stack', address: 0xffff800010000000n, size: 4096, permissions: 'rw' });
+ *   memory.write64(stack.address, 1n);
+ */
+import { alignUp, high32, join64, low32, u64 } from '../common/bytes.js';
+import { MemoryAccessError, type AccessFault, type AccessKind } from './fault.js';
+
+export type Permissions = 'r' | 'rw' | 'rx' | 'rwx';
+
+export const PAGE_SIZE = 4096;
+
+export interface RegionSpec {
+  readonly name: string;
+  /** First byte. Any alignment. */
+  readonly address: bigint;
+  /** Bytes, > 0. */
+  readonly size: number;
+  readonly permissions: Permissions;
+}
+
+/** A mapped region. `permissions` changes only through `Memory.protect`. */
+export interface Region extends RegionSpec {
+  /** Offset of `address` in the backing store. */
+  readonly offset: number;
+  /** Address of the first page. */
+  readonly pageAddress: bigint;
+  /** Offset of the first page in the backing store. */
+  readonly pageOffset: number;
+  /** Bytes in whole pages. */
+  readonly pageBytes: number;
+}
+
+/** Told when regions come, go or change their permissions: engines keep their own maps. */
+export interface MemoryListener {
+  mapped(region: Region): void;
+  unmapped(region: Region): void;
+}
+
+/** Contents and layout of an address space at one moment. */
+export interface MemorySnapshot {
+  readonly regions: readonly { readonly region: Region; readonly bytes: Uint8Array }[];
+}
+
+const CACHE_SIZE = 256;
+
+export class Memory {
+  readonly wasm: WebAssembly.Memory;
+  readonly bytes: Uint8Array;
+  readonly view: DataView;
+
+  readonly #regions: Region[] = [];
+  /** Free runs of pages, sorted by offset: [offset, bytes]. */
+  readonly #free: [number, number][];
+  readonly #listeners = new Set<MemoryListener>();
+
+  // One cache for reads and fetches of readable bytes, one for writes. A size of 0 never matches.
+  readonly #readHi = new Int32Array(CACHE_SIZE);
+  readonly #readLo = new Int32Array(CACHE_SIZE);
+  readonly #readSize = new Int32Array(CACHE_SIZE);
+  readonly #readOffset = new Int32Array(CACHE_SIZE);
+  readonly #writeHi = new Int32Array(CACHE_SIZE);
+  readonly #writeLo = new Int32Array(CACHE_SIZE);
+  readonly #writeSize = new Int32Array(CACHE_SIZE);
+  readonly #writeOffset = new Int32Array(CACHE_SIZE);
+
+  /** @param size bytes of backing store, at most 1 GiB; rounded up to 64 KiB. */
+  constructor(size: number) {
+    const pages = Math.ceil(size / 65536);
+    this.wasm = new WebAssembly.Memory({ initial: pages, maximum: pages });
+    this.bytes = new Uint8Array(this.wasm.buffer);
+    this.view = new DataView(this.wasm.buffer);
+    this.#free = [[0, pages * 65536]];
+  }
+
+  get regions(): readonly Region[] {
+    return this.#regions;
+  }
+
+  listen(listener: MemoryListener): void {
+    this.#listeners.add(listener);
+    for (const region of this.#regions) listener.mapped(region);
+  }
+
+  unlisten(listener: MemoryListener): void {
+    this.#listeners.delete(listener);
+  }
+
+  /** Maps zeroed memory. Throws RangeError when it overlaps a region's pages or the store is full. */
+  map(spec: RegionSpec): Region {
+    const start = u64(spec.address);
+    const within = Number(start & 0xfffn);
+    const pageAddress = start - BigInt(within);
+    const pageBytes = alignUp(within + spec.size, PAGE_SIZE);
+    const last = start + BigInt(spec.size) - 1n;
+    if (spec.size <= 0) throw new RangeError(`region ${spec.name}: size ${spec.size}`);
+    if (last >> 32n !== start >> 32n) {
+      throw new RangeError(`region ${spec.name} crosses a 4 GiB boundary`);
+    }
+    const index = this.#indexAfter(pageAddress);
+    const before = this.#regions[index - 1];
+    const after = this.#regions[index];
+    for (const other of [before, after]) {
+      if (
+        other &&
+        other.pageAddress < pageAddress + BigInt(pageBytes) &&
+        pageAddress < other.pageAddress + BigInt(other.pageBytes)
+      ) {
+        throw new RangeError(`region ${spec.name} overlaps ${other.name}`);
+      }
+    }
+    const pageOffset = this.#takePages(pageBytes, spec.name);
+    this.bytes.fill(0, pageOffset, pageOffset + pageBytes);
+    const region: Region = {
+      name: spec.name,
+      address: start,
+      size: spec.size,
+      permissions: spec.permissions,
+      offset: pageOffset + within,
+      pageAddress,
+      pageOffset,
+      pageBytes,
+    };
+    this.#regions.splice(index, 0, region);
+    this.#forgetCached();
+    for (const listener of this.#listeners) listener.mapped(region);
+    return region;
+  }
+
+  /** Maps `size` bytes that end at the end of the last of the pages starting at `pageAddress`. */
+  mapAtPageEnd(spec: Omit<RegionSpec, 'address'> & { readonly pageAddress: bigint }): Region {
+    const slack = alignUp(spec.size, PAGE_SIZE) - spec.size;
+    const address = spec.pageAddress + BigInt(slack);
+    return this.map({ name: spec.name, address, size: spec.size, permissions: spec.permissions });
+  }
+
+  unmap(region: Region): void {
+    const index = this.#regions.indexOf(region);
+    if (index < 0) throw new RangeError(`region ${region.name} is not mapped`);
+    this.#regions.splice(index, 1);
+    this.#givePages(region.pageOffset, region.pageBytes);
+    this.#forgetCached();
+    for (const listener of this.#listeners) listener.unmapped(region);
+  }
+
+  /** Changes a region's permissions; the region object is replaced by the returned one. */
+  protect(region: Region, permissions: Permissions): Region {
+    const index = this.#regions.indexOf(region);
+    if (index < 0) throw new RangeError(`region ${region.name} is not mapped`);
+    const changed: Region = { ...region, permissions };
+    this.#regions[index] = changed;
+    this.#forgetCached();
+    for (const listener of this.#listeners) {
+      listener.unmapped(region);
+      listener.mapped(changed);
+    }
+    return changed;
+  }
+
+  /** The region that holds `address`, whatever its permissions. */
+  regionAt(address: bigint): Region | undefined {
+    const at = u64(address);
+    const region = this.#regions[this.#indexAfter(at) - 1];
+    if (!region || at < region.address) return undefined;
+    return at < region.address + BigInt(region.size) ? region : undefined;
+  }
+
+  /**
+   * Offset in the backing store of `size` readable bytes at (hi:lo), or -1.
+   * The caller of a refused access gets the reason from `faultAt`.
+   */
+  offsetRead(hi: number, lo: number, size: number): number {
+    const slot = ((lo >>> 12) ^ (hi << 3)) & (CACHE_SIZE - 1);
+    const within = (lo - (this.#readLo[slot] as number)) >>> 0;
+    if (this.#readHi[slot] === hi && within <= (this.#readSize[slot] as number) - size) {
+      return (this.#readOffset[slot] as number) + within;
+    }
+    return this.#missRead(hi, lo, size, slot);
+  }
+
+  /** As `offsetRead`, for `size` writable bytes. */
+  offsetWrite(hi: number, lo: number, size: number): number {
+    const slot = ((lo >>> 12) ^ (hi << 3)) & (CACHE_SIZE - 1);
+    const within = (lo - (this.#writeLo[slot] as number)) >>> 0;
+    if (this.#writeHi[slot] === hi && within <= (this.#writeSize[slot] as number) - size) {
+      return (this.#writeOffset[slot] as number) + within;
+    }
+    return this.#missWrite(hi, lo, size, slot);
+  }
+
+  /** Why an access of `size` bytes at `address` is refused; `undefined` when it is allowed. */
+  faultAt(address: bigint, size: number, access: AccessKind): AccessFault | undefined {
+    const region = this.regionAt(address);
+    const start = u64(address);
+    if (!region || start + BigInt(size) > region.address + BigInt(region.size)) {
+      return { access, address: start, size, reason: 'unmapped' };
+    }
+    const letter = { read: 'r', write: 'w', fetch: 'x' }[access];
+    if (region.permissions.includes(letter)) return undefined;
+    return { access, address: start, size, reason: 'permission' };
+  }
+
+  read8(address: bigint): number {
+    return this.view.getUint8(this.#offset(address, 1, 'read'));
+  }
+
+  read16(address: bigint): number {
+    return this.view.getUint16(this.#offset(address, 2, 'read'), true);
+  }
+
+  read32(address: bigint): number {
+    return this.view.getUint32(this.#offset(address, 4, 'read'), true);
+  }
+
+  read64(address: bigint): bigint {
+    return this.view.getBigUint64(this.#offset(address, 8, 'read'), true);
+  }
+
+  write8(address: bigint, value: number): void {
+    this.view.setUint8(this.#offset(address, 1, 'write'), value);
+  }
+
+  write16(address: bigint, value: number): void {
+    this.view.setUint16(this.#offset(address, 2, 'write'), value, true);
+  }
+
+  write32(address: bigint, value: number): void {
+    this.view.setUint32(this.#offset(address, 4, 'write'), value, true);
+  }
+
+  write64(address: bigint, value: bigint): void {
+    this.view.setBigUint64(this.#offset(address, 8, 'write'), u64(value), true);
+  }
+
+  /** A copy of `size` bytes. */
+  readBytes(address: bigint, size: number): Uint8Array {
+    if (size === 0) return new Uint8Array(0);
+    const offset = this.#offset(address, size, 'read');
+    return this.bytes.slice(offset, offset + size);
+  }
+
+  writeBytes(address: bigint, bytes: Uint8Array): void {
+    if (bytes.length === 0) return;
+    this.bytes.set(bytes, this.#offset(address, bytes.length, 'write'));
+  }
+
+  /**
+   * Stores through an alias mapping, whatever the region's permissions: what the fixmap is to the
+   * kernel (arch/arm64/kernel/patching.c). CPUs see new instructions after `Cpu.sync` only.
+   */
+  pokeBytes(address: bigint, bytes: Uint8Array): void {
+    const region = this.regionAt(address);
+    const within = region ? Number(u64(address) - region.address) : 0;
+    if (!region || within + bytes.length > region.size) {
+      throw new MemoryAccessError({
+        access: 'write',
+        address: u64(address),
+        size: bytes.length,
+        reason: 'unmapped',
+      });
+    }
+    this.bytes.set(bytes, region.offset + within);
+  }
+
+  snapshot(): MemorySnapshot {
+    return {
+      regions: this.#regions.map((region) => ({
+        region,
+        bytes: this.bytes.slice(region.pageOffset, region.pageOffset + region.pageBytes),
+      })),
+    };
+  }
+
+  /** Brings layout and contents back; regions mapped since are gone, unmapped ones are back. */
+  restore(snapshot: MemorySnapshot): void {
+    const wanted = new Set(snapshot.regions.map(({ region }) => region));
+    const gone = this.#regions.filter((region) => !wanted.has(region));
+    for (const region of gone) this.unmap(region);
+    for (const { region, bytes } of snapshot.regions) {
+      if (!this.#regions.includes(region)) {
+        this.#takePagesAt(region.pageOffset, region.pageBytes, region.name);
+        this.#regions.splice(this.#indexAfter(region.pageAddress), 0, region);
+        for (const listener of this.#listeners) listener.mapped(region);
+      }
+      this.bytes.set(bytes, region.pageOffset);
+    }
+    this.#forgetCached();
+  }
+
+  #offset(address: bigint, size: number, access: 'read' | 'write'): number {
+    const hi = high32(address);
+    const lo = low32(address);
+    const offset =
+      access === 'read' ? this.offsetRead(hi, lo, size) : this.offsetWrite(hi, lo, size);
+    if (offset >= 0) return offset;
+    const fault = this.faultAt(address, size, access);
+    throw new MemoryAccessError(
+      fault ?? { access, address: u64(address), size, reason: 'unmapped' },
+    );
+  }
+
+  #missRead(hi: number, lo: number, size: number, slot: number): number {
+    const region = this.regionAt(join64(lo, hi));
+    if (!region) return -1;
+    this.#readHi[slot] = hi;
+    this.#readLo[slot] = low32(region.address);
+    this.#readSize[slot] = region.size;
+    this.#readOffset[slot] = region.offset;
+    const within = (lo - low32(region.address)) >>> 0;
+    return within <= region.size - size ? region.offset + within : -1;
+  }
+
+  #missWrite(hi: number, lo: number, size: number, slot: number): number {
+    const region = this.regionAt(join64(lo, hi));
+    if (!region || !region.permissions.includes('w')) return -1;
+    this.#writeHi[slot] = hi;
+    this.#writeLo[slot] = low32(region.address);
+    this.#writeSize[slot] = region.size;
+    this.#writeOffset[slot] = region.offset;
+    const within = (lo - low32(region.address)) >>> 0;
+    return within <= region.size - size ? region.offset + within : -1;
+  }
+
+  #forgetCached(): void {
+    this.#readSize.fill(0);
+    this.#writeSize.fill(0);
+  }
+
+  /** Index of the first region that starts above `address`. */
+  #indexAfter(address: bigint): number {
+    let low = 0;
+    let high = this.#regions.length;
+    while (low < high) {
+      const middle = (low + high) >>> 1;
+      if ((this.#regions[middle] as Region).pageAddress <= address) low = middle + 1;
+      else high = middle;
+    }
+    return low;
+  }
+
+  #takePages(bytes: number, name: string): number {
+    const index = this.#free.findIndex(([, length]) => length >= bytes);
+    const run = this.#free[index];
+    if (!run) throw new RangeError(`no ${bytes} bytes of memory left for region ${name}`);
+    const offset = run[0];
+    if (run[1] === bytes) this.#free.splice(index, 1);
+    else this.#free[index] = [offset + bytes, run[1] - bytes];
+    return offset;
+  }
+
+  #takePagesAt(offset: number, bytes: number, name: string): void {
+    const index = this.#free.findIndex(
+      ([start, length]) => start <= offset && offset + bytes <= start + length,
+    );
+    const run = this.#free[index];
+    if (!run) throw new RangeError(`the pages of region ${name} are taken`);
+    const pieces: [number, number][] = [];
+    if (run[0] < offset) pieces.push([run[0], offset - run[0]]);
+    const end = run[0] + run[1];
+    if (offset + bytes < end) pieces.push([offset + bytes, end - offset - bytes]);
+    this.#free.splice(index, 1, ...pieces);
+  }
+
+  #givePages(offset: number, bytes: number): void {
+    let index = this.#free.findIndex(([start]) => start > offset);
+    if (index < 0) index = this.#free.length;
+    this.#free.splice(index, 0, [offset, bytes]);
+    const merged: [number, number][] = [];
+    for (const run of this.#free) {
+      const last = merged.at(-1);
+      if (last && last[0] + last[1] === run[0]) last[1] += run[1];
+      else merged.push(run);
+    }
+    this.#free.splice(0, this.#free.length, ...merged);
+  }
+}
