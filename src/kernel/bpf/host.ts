@@ -1,0 +1,115 @@
+/**
+ * The kernel as a `BpfHost`: maps and program data in vmalloc space, helpers as kernel functions that
+ * JIT images call by address.
+ *
+ * Reference: `__bpf_call_base` of kernel/bpf/core.c, helper functions of kernel/bpf/helpers.c and
+ * net/core/filter.c. Each helper has real text, so it shows in traces and can itself be traced.
+ */
+import { join64, low32, high32, alignUp } from '../../common/bytes.js';
+import { Random } from '../../common/random.js';
+import { HELPERS } from '../../bpf/helpers/table.js';
+import type { BpfHost, HelperBody } from '../../bpf/host.js';
+import type { BpfMap } from '../../bpf/maps/map.js';
+import { PAGE_SIZE, type Memory, type Region } from '../../cpu/memory.js';
+import type { KernelFunction } from '../function.js';
+import type { Kernel } from '../kernel.js';
+
+const FOUR_GIB = 1n << 32n;
+/** Nanoseconds that pass from one reading of the clock to the next. */
+const CLOCK_STEP = 1000n;
+
+export class KernelBpfHost implements BpfHost {
+  readonly memory: Memory;
+  readonly callBase: bigint;
+  readonly cpuCount: number;
+  readonly #kernel: Kernel;
+  readonly #addresses = new Map<number, bigint>();
+  readonly #bodies = new Map<bigint, HelperBody>();
+  readonly #maps = new Map<bigint, BpfMap>();
+  readonly #random: Random;
+  #now = 0n;
+
+  constructor(kernel: Kernel, seed: number) {
+    this.#kernel = kernel;
+    this.memory = kernel.memory;
+    this.cpuCount = kernel.cpus.length;
+    this.#random = new Random(seed);
+    this.callBase = kernel.symbol('__bpf_call_base');
+    for (const helper of HELPERS) {
+      kernel.define(this.#helperFunction(helper.name, helper.body));
+      const address = kernel.symbol(helper.name);
+      this.#addresses.set(helper.id, address);
+      this.#bodies.set(address, helper.body);
+    }
+  }
+
+  allocate(name: string, size: number): Region {
+    const span = BigInt(alignUp(size, PAGE_SIZE) + PAGE_SIZE);
+    let start = this.#kernel.vmalloc.take(span, BigInt(PAGE_SIZE));
+    if (start / FOUR_GIB !== (start + span) / FOUR_GIB) {
+      // a region does not cross a 4 GiB boundary: leave the piece in front of it unused
+      start = this.#kernel.vmalloc.take(span + FOUR_GIB, FOUR_GIB);
+    }
+    return this.memory.mapAtPageEnd({ name, size, permissions: 'rw', pageAddress: start });
+  }
+
+  release(region: Region): void {
+    this.memory.unmap(region);
+    this.#kernel.vmalloc.release(region.pageAddress);
+  }
+
+  helperAddress(id: number): bigint | undefined {
+    return this.#addresses.get(id);
+  }
+
+  helperAt(address: bigint): HelperBody | undefined {
+    return this.#bodies.get(address);
+  }
+
+  addMap(map: BpfMap): void {
+    this.#maps.set(map.address, map);
+  }
+
+  removeMap(map: BpfMap): void {
+    this.#maps.delete(map.address);
+  }
+
+  mapAt(address: bigint): BpfMap | undefined {
+    return this.#maps.get(address);
+  }
+
+  currentCpu(): number {
+    return this.#kernel.currentCpu;
+  }
+
+  clock(): bigint {
+    this.#now += CLOCK_STEP;
+    return this.#now;
+  }
+
+  random(): number {
+    return this.#random.u32();
+  }
+
+  printk(text: string): void {
+    this.#kernel.printk(text);
+  }
+
+  /** A helper as JIT images call it: r1..r5 in x0..x4, result in x0. */
+  #helperFunction(name: string, body: HelperBody): KernelFunction {
+    const registers = new Int32Array(22);
+    return {
+      name,
+      prototype: `u64 ${name}(u64 r1, u64 r2, u64 r3, u64 r4, u64 r5)`,
+      parameters: 5,
+      body: (_kernel, ...args) => {
+        args.forEach((value, i) => {
+          registers[2 * (i + 1)] = low32(value);
+          registers[2 * (i + 1) + 1] = high32(value);
+        });
+        body(registers, this);
+        return join64(registers[0] ?? 0, registers[1] ?? 0);
+      },
+    };
+  }
+}
