@@ -16,7 +16,7 @@
 import loadKeystone from '@alexaltea/keystone-js';
 import { InputError } from '../common/errors.js';
 import { viewOf } from '../common/bytes.js';
-import { reachable } from '../a64/branch.js';
+import { reachable } from '../a64/immediates.js';
 
 type Keystone = Awaited<ReturnType<typeof loadKeystone>>;
 

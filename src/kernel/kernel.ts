@@ -27,7 +27,7 @@ import { RangeAllocator } from './range-allocator.js';
 import { SymbolTable } from './symbols.js';
 import { Task } from './task.js';
 import { KERNEL_BODY_BRK, KernelText, NOP } from './text.js';
-import { encode } from '../a64/encode.js';
+import { encode } from '../a64/codec.js';
 
 /** Texts of one `asm/` folder: file name to source. */
 export type AsmSources = Readonly<Record<string, string>>;

@@ -15,7 +15,7 @@
  *
  * Left out: init text, alternatives, PAC in the lab's own bodies.
  */
-import { encode } from '../a64/encode.js';
+import { encode } from '../a64/codec.js';
 import { alignUp } from '../common/bytes.js';
 import { InputError } from '../common/errors.js';
 import type { Memory, Region } from '../cpu/memory.js';
@@ -29,12 +29,12 @@ import type { SymbolTable } from './symbols.js';
 /** Immediate of the BRK behind which a TypeScript body stands; Linux uses none near it. */
 export const KERNEL_BODY_BRK = 0xb0d1;
 
-export const NOP = encode('HINT', { CRm: 0, op2: 0 });
+export const NOP = encode('NOP', {});
 const BRK_BODY = encode('BRK', { imm16: KERNEL_BODY_BRK });
 const RET = encode('RET', { Rn: 30 });
-const PUSH_FRAME = encode('STP_pre', { opc: 2, imm7: -2, Rt2: 30, Rn: 31, Rt: 29 });
+const PUSH_FRAME = encode('STP_pre', { sf: 1, imm7: -2, Rt2: 30, Rn: 31, Rt: 29 });
 const SET_FRAME = encode('ADD_immediate', { sf: 1, sh: 0, imm12: 0, Rn: 31, Rd: 29 });
-const POP_FRAME = encode('LDP_post', { opc: 2, imm7: 2, Rt2: 30, Rn: 31, Rt: 29 });
+const POP_FRAME = encode('LDP_post', { sf: 1, imm7: 2, Rt2: 30, Rn: 31, Rt: 29 });
 
 /** Bytes of text the lab maps; all functions of all models fit many times over. */
 const TEXT_SIZE = 0x40000;

@@ -8,7 +8,7 @@
  *   const attached = kernel.bpf.attach(program, 'fentry', 'bpf_fentry_test2');
  */
 import type { XlatedProgram } from '../../bpf/program.js';
-import { encode } from '../../a64/encode.js';
+import { encode } from '../../a64/codec.js';
 import { KernelError } from '../../common/errors.js';
 import type { Kernel } from '../kernel.js';
 import { ENTER_EXIT_FUNCTIONS } from './enter-exit.js';
@@ -26,8 +26,8 @@ export interface Attachment {
 
 /** mov x10, x30; mov x30, x9; ret x10: back into the program as if nothing had called. */
 const DUMMY_TRAMP = [
-  encode('ORR_shifted', { sf: 1, shift: 0, N: 0, Rm: 30, imm6: 0, Rn: 31, Rd: 10 }),
-  encode('ORR_shifted', { sf: 1, shift: 0, N: 0, Rm: 9, imm6: 0, Rn: 31, Rd: 30 }),
+  encode('ORR_shifted', { sf: 1, shift: 0, Rm: 30, imm6: 0, Rn: 31, Rd: 10 }),
+  encode('ORR_shifted', { sf: 1, shift: 0, Rm: 9, imm6: 0, Rn: 31, Rd: 30 }),
   encode('RET', { Rn: 10 }),
 ];
 

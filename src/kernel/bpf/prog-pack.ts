@@ -6,6 +6,7 @@
  * out: the random start inside the first chunk (an image starts right behind its header), so the same
  * run gives the same addresses.
  */
+import { AARCH64_BREAK_FAULT } from '../../a64/immediates.js';
 import { viewOf } from '../../common/bytes.js';
 import { PAGE_SIZE, type Memory } from '../../cpu/memory.js';
 import type { RangeAllocator } from '../range-allocator.js';
@@ -13,7 +14,6 @@ import type { RangeAllocator } from '../range-allocator.js';
 const BPF_PROG_PACK_SIZE = 2 << 20;
 const BPF_PROG_CHUNK_SIZE = 64;
 const CHUNKS = BPF_PROG_PACK_SIZE / BPF_PROG_CHUNK_SIZE;
-export const AARCH64_BREAK_FAULT = 0xd4202000;
 
 interface Pack {
   readonly address: bigint;

@@ -6,28 +6,22 @@
  * aligned 8-byte store; the word is checked against what should be there, then replaced by a 4-byte
  * store and fetched anew by every CPU. Left out: module PLTs (no modules here), BTI pads.
  */
-import { reachable } from '../../a64/branch.js';
-import { encode } from '../../a64/encode.js';
+import { branchWord, reachable } from '../../a64/immediates.js';
+import { encode } from '../../a64/codec.js';
 import { hex32, viewOf } from '../../common/bytes.js';
 import { KernelError } from '../../common/errors.js';
 import type { Memory } from '../../cpu/memory.js';
 import { NOP } from '../text.js';
 
 /** `mov x9, x30`: keeps the return address of the traced function's caller. */
-export const MOV_X9_X30 = encode('ORR_shifted', {
+const MOV_X9_X30 = encode('ORR_shifted', {
   sf: 1,
   shift: 0,
-  N: 0,
   Rm: 30,
   imm6: 0,
   Rn: 31,
   Rd: 9,
 });
-
-/** The word of `bl target` at `pc`; both in range. */
-export function branchLink(pc: bigint, target: bigint): number {
-  return encode('BL', { imm26: Number((target - pc) >> 2n) & 0x3ffffff });
-}
 
 export interface PatcherParts {
   readonly memory: Memory;
@@ -61,16 +55,16 @@ export class SitePatcher {
   }
 
   makeCall(ip: bigint, target: bigint): void {
-    this.#replace(ip, NOP, branchLink(ip, this.reach(ip, target)));
+    this.#replace(ip, NOP, this.#callWord(ip, target));
   }
 
   modifyCall(ip: bigint, from: bigint, to: bigint): void {
-    const old = branchLink(ip, this.reach(ip, from));
-    this.#replace(ip, old, branchLink(ip, this.reach(ip, to)));
+    const old = this.#callWord(ip, from);
+    this.#replace(ip, old, this.#callWord(ip, to));
   }
 
   makeNop(ip: bigint, target: bigint): void {
-    this.#replace(ip, branchLink(ip, this.reach(ip, target)), NOP);
+    this.#replace(ip, this.#callWord(ip, target), NOP);
   }
 
   /**
@@ -82,6 +76,10 @@ export class SitePatcher {
     const wanted = target !== ftraceCaller && !reachable(ip, target) ? ftraceCaller : target;
     if (reachable(ip, wanted)) return wanted;
     throw new KernelError('EINVAL', `ftrace: no module PLT for 0x${ip.toString(16)}`);
+  }
+
+  #callWord(ip: bigint, target: bigint): number {
+    return branchWord(ip, this.reach(ip, target), true);
   }
 
   #replace(address: bigint, expected: number, word: number): void {
