@@ -10,11 +10,12 @@
 import type { XlatedProgram } from '../../bpf/program.js';
 import { encode } from '../../a64/codec.js';
 import { KernelError } from '../../common/errors.js';
+import { dummyTramp } from '../../jit/plt.js';
 import type { Kernel } from '../kernel.js';
 import { ENTER_EXIT_FUNCTIONS } from './enter-exit.js';
 import { KernelBpfHost } from './host.js';
 import { ProgPack } from './prog-pack.js';
-import { KernelProgram } from './program.js';
+import { JIT_CONFIG, KernelProgram } from './program.js';
 import { Trampoline, type LinkKind, type TrampolineLink } from './trampoline.js';
 
 /** A program in its place; `detach` takes it away again. */
@@ -23,13 +24,6 @@ export interface Attachment {
   readonly link: TrampolineLink;
   detach(): void;
 }
-
-/** mov x10, x30; mov x30, x9; ret x10: back into the program as if nothing had called. */
-const DUMMY_TRAMP = [
-  encode('ORR_shifted', { sf: 1, shift: 0, Rm: 30, imm6: 0, Rn: 31, Rd: 10 }),
-  encode('ORR_shifted', { sf: 1, shift: 0, Rm: 9, imm6: 0, Rn: 31, Rd: 30 }),
-  encode('RET', { Rn: 10 }),
-];
 
 /** u64 __bpf_call_base(...): returns 0; what helper offsets count from. */
 const CALL_BASE = [encode('MOVZ', { sf: 1, hw: 0, imm16: 0, Rd: 0 }), encode('RET', { Rn: 30 })];
@@ -45,7 +39,7 @@ export class Bpf {
     this.#kernel = kernel;
     this.pack = new ProgPack(kernel.memory, kernel.vmalloc);
     kernel.text.addWords('__bpf_call_base', CALL_BASE);
-    kernel.text.addWords('dummy_tramp', DUMMY_TRAMP);
+    kernel.text.addWords('dummy_tramp', dummyTramp(JIT_CONFIG));
     kernel.define(...ENTER_EXIT_FUNCTIONS);
     this.host = new KernelBpfHost(kernel, seed);
   }

@@ -8,11 +8,16 @@
 import type { XlatedProgram } from '../../bpf/program.js';
 import { viewOf } from '../../common/bytes.js';
 import type { Cpu } from '../../cpu/cpu.js';
+import type { JitConfig, JitCpu } from '../../jit/profile.js';
 import { compile, type JitImage } from '../../jit/program.js';
 import type { Kernel } from '../kernel.js';
 import { BPF_PROG, JIT_OFFSETS } from '../offsets.js';
 import { BPF_PROG_STATS } from './enter-exit.js';
 import type { ProgPack } from './prog-pack.js';
+
+/** A CPU with LSE atomics that runs the kernel at EL1, and a distribution's GCC build: PAC, no BTI. */
+export const JIT_CPU: JitCpu = { lse: true, vhe: false, sb: false };
+export const JIT_CONFIG: JitConfig = { pac: true, bti: false };
 
 /** struct bpf_binary_header in front of each image: u32 size, padded to 16. */
 const HEADER_SIZE = 16;
@@ -48,8 +53,8 @@ export class KernelProgram {
     try {
       this.images = compile(xlated, {
         kernel: '6.12',
-        cpu: { lse: true, vhe: false, sb: false },
-        config: { pac: true, bti: false },
+        cpu: JIT_CPU,
+        config: JIT_CONFIG,
         offsets: JIT_OFFSETS,
         callBase: parts.callBase,
         dummyTramp: parts.dummyTramp,
