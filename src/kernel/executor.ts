@@ -12,10 +12,10 @@
 import { hex64 } from '../common/bytes.js';
 import { InputError } from '../common/errors.js';
 import type { Cpu, Registers, Stop } from '../cpu/cpu.js';
-import type { AccessFault } from '../cpu/fault.js';
-import type { BodyGenerator, KernelContext, KernelFunction } from './function.js';
+import { MemoryAccessError, type AccessFault } from '../cpu/fault.js';
+import type { BodyGenerator, Effect, KernelContext, KernelFunction } from './function.js';
 import type { SymbolTable } from './symbols.js';
-import type { Task } from './task.js';
+import type { BodyFrame, Task } from './task.js';
 import { KERNEL_BODY_BRK, type KernelText } from './text.js';
 
 /** Most instructions one run of a task may take: beyond it the lab says soft lockup. */
@@ -160,7 +160,7 @@ export class Executor {
     const fn = this.#parts.text.bodies.get(pc);
     if (!fn) throw new InputError(`no body belongs to the BRK at ${hex64(pc)}`);
     const args = Array.from({ length: fn.parameters }, (_, i) => cpu.getX(i));
-    const result = fn.body(this.#parts.context, ...args);
+    const result = this.#begin(cpu, fn, args);
     if (isGenerator(result)) {
       task.frames.push({ fn, generator: result, at: { address: pc, sp: cpu.sp } });
       return this.#resumeBodies(task, cpu, 0n);
@@ -184,7 +184,7 @@ export class Executor {
         task.state = 'done';
         return true;
       }
-      const next = frame.generator.next(input);
+      const next = this.#continue(cpu, frame, input);
       if (next.done) {
         task.frames.pop();
         if (frame.at) {
@@ -237,6 +237,28 @@ export class Executor {
     const fn = this.#parts.text.functions.get(target);
     if (!fn || !(fn.notrace || this.#parts.siteIsOff(target))) return undefined;
     return { fn, result: fn.body(this.#parts.context, ...args.slice(0, fn.parameters)) };
+  }
+
+  /** Begins a body; an access that memory refuses is an oops of the function. */
+  #begin(cpu: Cpu, fn: KernelFunction, args: bigint[]): ReturnType<KernelFunction['body']> {
+    try {
+      return fn.body(this.#parts.context, ...args);
+    } catch (error) {
+      throw this.#asOops(cpu, error);
+    }
+  }
+
+  #continue(cpu: Cpu, frame: BodyFrame, input: bigint): IteratorResult<Effect, bigint | void> {
+    try {
+      return frame.generator.next(input);
+    } catch (error) {
+      throw this.#asOops(cpu, error);
+    }
+  }
+
+  #asOops(cpu: Cpu, error: unknown): unknown {
+    if (!(error instanceof MemoryAccessError)) return error;
+    return this.#oops(cpu, { kind: 'fault', fault: error.fault });
   }
 
   #setCall(cpu: Cpu, target: bigint, args: readonly bigint[], returnTo: bigint): void {

@@ -1,9 +1,10 @@
 /**
  * File helpers for Node: the only place beside `cli/` and `cpu/unicorn/` that knows a file system.
  */
-import { readdirSync, readFileSync } from 'node:fs';
+import { readdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
+import { InputError } from '../common/errors.js';
 import type { AsmSources } from '../kernel/kernel.js';
 
 /** The folder of the package: two levels above this file, in `src` and in `dist` alike. */
@@ -18,4 +19,36 @@ export function readAsm(version: string): AsmSources {
       .sort()
       .map((name) => [`asm/${version}/${name}`, readFileSync(join(folder, name), 'utf8')]),
   );
+}
+
+/** Bytes of a file, or of standard input for `-`. Throws InputError saying what is wrong with it. */
+export function readInput(path: string): Uint8Array {
+  try {
+    return new Uint8Array(readFileSync(path === '-' ? 0 : path));
+  } catch (error) {
+    throw new InputError(`${path}: ${reasonOf(error)}`);
+  }
+}
+
+/** Writes a file, or standard output for `-`. */
+export function writeOutput(path: string, bytes: Uint8Array): void {
+  try {
+    writeFileSync(path === '-' ? 1 : path, bytes);
+  } catch (error) {
+    throw new InputError(`${path}: ${reasonOf(error)}`);
+  }
+}
+
+function reasonOf(error: unknown): string {
+  const code = (error as NodeJS.ErrnoException).code;
+  switch (code) {
+    case 'ENOENT':
+      return 'no such file';
+    case 'EISDIR':
+      return 'is a directory';
+    case 'EACCES':
+      return 'permission denied';
+    default:
+      return error instanceof Error ? error.message : String(error);
+  }
 }

@@ -7,12 +7,13 @@
  */
 import { join64, low32, high32, alignUp } from '../../common/bytes.js';
 import { Random } from '../../common/random.js';
-import { HELPERS } from '../../bpf/helpers/table.js';
+import { helperTable } from '../../bpf/helpers/table.js';
 import type { BpfHost, HelperBody } from '../../bpf/host.js';
 import type { BpfMap } from '../../bpf/maps/map.js';
 import { PAGE_SIZE, type Memory, type Region } from '../../cpu/memory.js';
 import type { KernelFunction } from '../function.js';
 import type { Kernel } from '../kernel.js';
+import { BPF_TRAMP_RUN_CTX, TASK_STRUCT } from '../offsets.js';
 
 const FOUR_GIB = 1n << 32n;
 /** Nanoseconds that pass from one reading of the clock to the next. */
@@ -35,11 +36,18 @@ export class KernelBpfHost implements BpfHost {
     this.cpuCount = kernel.cpus.length;
     this.#random = new Random(seed);
     this.callBase = kernel.symbol('__bpf_call_base');
-    for (const helper of HELPERS) {
-      kernel.define(this.#helperFunction(helper.name, helper.body));
-      const address = kernel.symbol(helper.name);
-      this.#addresses.set(helper.id, address);
-      this.#bodies.set(address, helper.body);
+    const helpers = helperTable({
+      attachCookie: () => this.#attachCookie(),
+      pidTgid: () => this.#pidTgid(),
+    });
+    const functions = [...helpers.values()].map(({ name, body }) =>
+      this.#helperFunction(`bpf_${name}`, body),
+    );
+    kernel.define(...functions);
+    for (const { id, name, body } of helpers.values()) {
+      const address = kernel.symbol(`bpf_${name}`);
+      this.#addresses.set(id, address);
+      this.#bodies.set(address, body);
     }
   }
 
@@ -93,6 +101,19 @@ export class KernelBpfHost implements BpfHost {
 
   printk(text: string): void {
     this.#kernel.printk(text);
+  }
+
+  /** The cookie in the run context that the trampoline made: current->bpf_ctx. */
+  #attachCookie(): bigint {
+    const runContext = this.memory.read64(this.#kernel.current + BigInt(TASK_STRUCT.bpf_ctx));
+    if (runContext === 0n) return 0n;
+    return this.memory.read64(runContext + BigInt(BPF_TRAMP_RUN_CTX.bpf_cookie));
+  }
+
+  /** Kernel threads are their own thread group. */
+  #pidTgid(): bigint {
+    const pid = this.memory.read32(this.#kernel.current + BigInt(TASK_STRUCT.pid));
+    return (BigInt(pid) << 32n) | BigInt(pid);
   }
 
   /** A helper as JIT images call it: r1..r5 in x0..x4, result in x0. */
