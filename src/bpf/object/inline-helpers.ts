@@ -23,10 +23,9 @@ const load = (dst: number, src: number, off: number): Slot => makeSlot(LDX_DW, {
 const store = (dst: number, src: number): Slot => makeSlot(STX_DW, { dst, src });
 const move = (dst: number, imm: number): Slot => makeSlot(MOV64_IMM, { dst, imm });
 
-const TRACING: ReadonlyMap<string, readonly SectionKind[]> = new Map([
-  ['entry', ['fentry', 'fmod_ret', 'fexit']],
-  ['exit', ['fexit', 'fmod_ret']],
-]);
+/** Program kinds whose context is the argument array of a trampoline; and those that see a return value. */
+const TRACING: readonly SectionKind[] = ['fentry', 'fexit', 'fmod_ret'];
+const RETURNING: readonly SectionKind[] = ['fexit', 'fmod_ret'];
 
 const GET_FUNC_IP = 173;
 const GET_FUNC_ARG = 183;
@@ -37,7 +36,7 @@ const TAIL_CALL = 12;
 /** The instructions for a call of helper `id` in such a program; undefined when it stays a call. */
 export function inlineHelper(kind: SectionKind, id: number): readonly Slot[] | undefined {
   if (id === TAIL_CALL) return [makeSlot(0xf5)];
-  if (!TRACING.get('entry')?.includes(kind)) return undefined;
+  if (!TRACING.includes(kind)) return undefined;
   switch (id) {
     case GET_FUNC_IP:
       return [load(0, 1, -16)];
@@ -58,7 +57,7 @@ export function inlineHelper(kind: SectionKind, id: number): readonly Slot[] | u
       ];
     case GET_FUNC_RET:
       // R1 ctx, R2 where to
-      if (!TRACING.get('exit')?.includes(kind)) return [move(0, -ERRNO.EOPNOTSUPP)];
+      if (!RETURNING.includes(kind)) return [move(0, -ERRNO.EOPNOTSUPP)];
       return [
         load(0, 1, -8),
         makeSlot(LSH64_IMM, { dst: 0, imm: 3 }),

@@ -7,7 +7,7 @@
  */
 import { high32, low32 } from '../../common/bytes.js';
 import { InputError } from '../../common/errors.js';
-import { imm64, readSlots, type Slot } from '../instruction.js';
+import { readSlots, type Slot } from '../instruction.js';
 import { PSEUDO } from '../opcodes.js';
 import type { FunctionSpec, ObjectSpec, ProgramSpec, Relocation } from './spec.js';
 
@@ -101,10 +101,4 @@ function applyTo(
         `function '${spec.name}' insn ${at}: kernel symbol '${relocation.symbol}' (kfunc, ksym or kconfig) is not supported`,
       );
   }
-}
-
-/** The 64-bit constant that the ld_imm64 at `index` loads. */
-export function constantAt(slots: readonly Slot[], index: number): bigint {
-  const [first, second] = [slots[index], slots[index + 1]];
-  return first && second ? imm64(first, second) : 0n;
 }
