@@ -16,9 +16,6 @@ import { PAGE_SIZE } from '../cpu/memory.js';
 import { KernelOops } from '../kernel/executor.js';
 import type { Kernel } from '../kernel/kernel.js';
 
-/** `interpreter`, or the name of the CPU engine that runs the JIT image. */
-export type BpfEngine = 'interpreter' | 'embedded' | 'unicorn';
-
 export type RunResult =
   | { readonly kind: 'return'; readonly r0: bigint }
   /** What stopped it: a fault, the instruction budget, too deep a call; one line or an oops. */
@@ -83,15 +80,15 @@ function stopped(reason: string): RunResult {
 }
 
 /** An XDP context over one page: `packet` with 256 bytes in front. */
-export function xdpContext(kernel: Kernel, packet: Uint8Array): XdpBuff {
+export function xdpContext(kernel: Kernel, packet: Uint8Array): { xdp: XdpBuff; page: bigint } {
   const most = PAGE_SIZE - XDP_PACKET_HEADROOM - SKB_SHARED_INFO_SIZE;
   if (packet.length < 14 || packet.length > most) {
     throw new InputError(`a packet of ${packet.length} bytes: XDP takes 14 to ${most} in one page`);
   }
   const xdp = XdpBuff.create(kernel.bpf.host, { ifindex: 1, queueIndex: 0 });
-  const page = kernel.bpf.host.allocate('packet', PAGE_SIZE);
-  fillXdp(kernel, xdp, page.address, packet);
-  return xdp;
+  const page = kernel.bpf.host.allocate('packet', PAGE_SIZE).address;
+  fillXdp(kernel, xdp, page, packet);
+  return { xdp, page };
 }
 
 /** Puts `packet` (again) at its place in the page at `page`. */

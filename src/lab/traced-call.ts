@@ -6,21 +6,26 @@
 import type { TraceEntry } from '../cpu/cpu.js';
 import type { Kernel } from '../kernel/kernel.js';
 
-export interface TracedCall {
-  readonly result: bigint;
+export interface TracedCall<T> {
+  readonly result: T;
   readonly entries: readonly TraceEntry[];
   /** Executed instructions by symbol, in order of first execution. */
   readonly counts: ReadonlyMap<string, number>;
 }
 
-export function tracedCall(kernel: Kernel, target: string, ...args: bigint[]): TracedCall {
+export function tracedCall(kernel: Kernel, target: string, ...args: bigint[]): TracedCall<bigint> {
+  return tracedRun(kernel, () => kernel.call(target, ...args));
+}
+
+/** Runs anything that calls into the kernel, recording what CPU 0 executes. */
+export function tracedRun<T>(kernel: Kernel, run: () => T): TracedCall<T> {
   const cpu = kernel.cpus[0];
   if (!cpu) throw new RangeError('the kernel has no CPU');
   const before = kernel.executor.everyInstruction;
   kernel.executor.everyInstruction = true;
   cpu.startTrace();
   try {
-    const result = kernel.call(target, ...args);
+    const result = run();
     const entries = cpu.stopTrace();
     return { result, entries, counts: countBySymbol(kernel, entries) };
   } catch (error) {

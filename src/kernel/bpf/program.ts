@@ -5,6 +5,7 @@
  * Reference: bpf_prog_alloc of kernel/bpf/core.c, bpf_int_jit_compile of arch/arm64/net/bpf_jit_comp.c,
  * ex_handler_bpf of arch/arm64/mm/extable.c. Left out: tags in symbol names, constant blinding.
  */
+import { readSlots } from '../../bpf/instruction.js';
 import type { XlatedProgram } from '../../bpf/program.js';
 import { viewOf } from '../../common/bytes.js';
 import type { Cpu } from '../../cpu/cpu.js';
@@ -22,6 +23,8 @@ export const JIT_CONFIG: JitConfig = { pac: true, bti: false };
 /** struct bpf_binary_header in front of each image: u32 size, padded to 16. */
 const HEADER_SIZE = 16;
 const EXTABLE_ENTRY_SIZE = 12;
+/** BPF_LDX | BPF_MEM | BPF_DW. */
+const LDX_DW = 0x79;
 /** Register number in `fixup` that says: clear nothing. */
 const DONT_CLEAR = 5;
 
@@ -80,6 +83,17 @@ export class KernelProgram {
   /** bpf_func: where the main function begins. */
   get entry(): bigint {
     return (this.images[0] as JitImage).base;
+  }
+
+  /**
+   * prog->call_get_func_ip: it reads ctx[-2], the form that a call of bpf_get_func_ip is rewritten to
+   * (nothing else may read below the context).
+   */
+  get callsGetFuncIp(): boolean {
+    if (this.xlated.type !== 'tracing') return false;
+    return this.xlated.functions.some(({ insns }) =>
+      readSlots(insns).some(({ code, src, off }) => code === LDX_DW && src === 1 && off === -16),
+    );
   }
 
   /** Times that enter() found it active already. */

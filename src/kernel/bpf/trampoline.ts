@@ -11,16 +11,13 @@
  */
 import { KernelError } from '../../common/errors.js';
 import { viewOf } from '../../common/bytes.js';
-import {
-  BPF_TRAMP_F,
-  compileTrampoline,
-  type TrampolineImage as CompiledImage,
-} from '../../jit/trampoline.js';
-import { FTRACE_OPS_FL, type FtraceOps } from '../ftrace/ops.js';
+import { TRAMP_FLAGS, type FunctionModel } from '../../jit/trampoline-model.js';
+import { compileTrampoline, type Trampoline as TrampolineCode } from '../../jit/trampoline.js';
+import type { FtraceOps } from '../ftrace/ops.js';
 import type { Kernel } from '../kernel.js';
-import { BPF_TRAMP_IMAGE, FTRACE_OPS } from '../offsets.js';
+import { BPF_TRAMP_IMAGE, FTRACE_OPS, JIT_OFFSETS } from '../offsets.js';
 import type { Prototype } from '../prototype.js';
-import type { KernelProgram } from './program.js';
+import { JIT_CONFIG, type KernelProgram } from './program.js';
 import type { ProgPack } from './prog-pack.js';
 
 export const LINK_KINDS = ['fentry', 'fmod_ret', 'fexit'] as const;
@@ -38,11 +35,10 @@ export interface TrampolineLink {
 
 /** A generated image in its place. */
 export interface PlacedImage {
-  readonly address: bigint;
   /** Address of its struct bpf_tramp_image. */
   readonly descriptor: bigint;
   readonly symbol: string;
-  readonly compiled: CompiledImage;
+  readonly code: TrampolineCode;
 }
 
 export interface TrampolineParts {
@@ -74,7 +70,7 @@ export class Trampoline {
     this.target = target;
     this.model = model;
     this.ops = kernel.ftrace.createOps(
-      `bpf_trampoline_${key} ops`,
+      `bpf_trampoline_${key}.fops`,
       kernel.kmalloc(FTRACE_OPS.size),
       0n,
     );
@@ -118,8 +114,8 @@ export class Trampoline {
     } else {
       const image = this.#generate(links);
       try {
-        if (old) directCalls.modify(this.ops, image.address);
-        else this.#registerFentry(image.address);
+        if (old) directCalls.modify(this.ops, image.code.base);
+        else this.#registerFentry(image.code.base);
       } catch (error) {
         this.#free(image);
         throw error;
@@ -145,21 +141,82 @@ export class Trampoline {
 
   #generate(links: readonly TrampolineLink[]): PlacedImage {
     const { kernel, pack } = this.#parts;
-    const callsOriginal = links.some((link) => link.kind !== 'fentry');
-    const flags = callsOriginal
-      ? BPF_TRAMP_F.CALL_ORIG | BPF_TRAMP_F.SKIP_FRAME
-      : BPF_TRAMP_F.RESTORE_REGS;
-    const ofKind = (kind: LinkKind): readonly TrampolineLink[] =>
-      links.filter((link) => link.kind === kind);
     const descriptor = kernel.kmalloc(BPF_TRAMP_IMAGE.size);
-    void [pack, flags, ofKind, viewOf, compileTrampoline, FTRACE_OPS_FL, descriptor];
-    throw new Error('filled in below');
+    const symbol = this.#uniqueSymbol();
+    const enter = kernel.symbol('__bpf_prog_enter_recur');
+    const exit = kernel.symbol('__bpf_prog_exit_recur');
+    const ordered = LINK_KINDS.flatMap((kind) => links.filter((link) => link.kind === kind));
+    let base: bigint | undefined;
+    try {
+      const code = compileTrampoline(
+        this.#functionModel(),
+        flagsOf(links),
+        ordered.map(({ kind, program, cookie }) => ({
+          kind,
+          program: program.address,
+          entry: program.entry,
+          cookie,
+          enter,
+          exit,
+        })),
+        {
+          config: JIT_CONFIG,
+          offsets: JIT_OFFSETS,
+          functionAddress: this.target.address,
+          im: descriptor,
+          enter: kernel.symbol('__bpf_tramp_enter'),
+          exit: kernel.symbol('__bpf_tramp_exit'),
+          place: (size) => (base = pack.alloc(size)),
+        },
+      );
+      this.#write(code, descriptor, symbol);
+      return { descriptor, symbol, code };
+    } catch (error) {
+      if (base !== undefined) pack.free(base);
+      kernel.kfree(descriptor);
+      throw error;
+    }
+  }
+
+  #functionModel(): FunctionModel {
+    return { arguments: this.model.parameters.map(({ size }) => ({ size, struct: false })) };
+  }
+
+  #write(code: TrampolineCode, descriptor: bigint, symbol: string): void {
+    const { kernel } = this.#parts;
+    const bytes = new Uint8Array(code.length);
+    const view = viewOf(bytes);
+    code.words.forEach((word, i) => view.setUint32(4 * i, word, true));
+    kernel.memory.pokeBytes(code.base, bytes);
+    kernel.syncText(code.base, code.base + BigInt(code.allocSize));
+    const at = (offset: number | undefined): bigint =>
+      offset === undefined ? 0n : code.base + BigInt(offset);
+    kernel.memory.write64(descriptor + BigInt(BPF_TRAMP_IMAGE.image), code.base);
+    kernel.memory.write64(descriptor + BigInt(BPF_TRAMP_IMAGE.ip_after_call), at(code.ipAfterCall));
+    kernel.memory.write64(descriptor + BigInt(BPF_TRAMP_IMAGE.ip_epilogue), at(code.ipEpilogue));
+    kernel.symbols.add(symbol, code.base, code.length);
+  }
+
+  /** While one image replaces another both have a symbol. */
+  #uniqueSymbol(): string {
+    const name = `bpf_trampoline_${this.#key}`;
+    return this.image?.symbol === name ? `${name}_new` : name;
   }
 
   #free(image: PlacedImage): void {
     const { kernel, pack } = this.#parts;
     kernel.symbols.remove(image.symbol);
     kernel.kfree(image.descriptor);
-    pack.free(image.address);
+    pack.free(image.code.base);
   }
+}
+
+/** BPF_TRAMP_F_* as bpf_trampoline_update chooses them. */
+function flagsOf(links: readonly TrampolineLink[]): number {
+  const callsOriginal = links.some((link) => link.kind !== 'fentry');
+  const usesIp = links.some((link) => link.program.callsGetFuncIp);
+  return (
+    (callsOriginal ? TRAMP_FLAGS.CALL_ORIG | TRAMP_FLAGS.SKIP_FRAME : TRAMP_FLAGS.RESTORE_REGS) |
+    (usesIp ? TRAMP_FLAGS.IP_ARG : 0)
+  );
 }
