@@ -240,6 +240,35 @@ export function virtqueueEnableCb(memory: Memory, vq: bigint): void {
   writeUsedEvent(memory, vq, memory.read16(vq + VQ.last_used_idx));
 }
 
+/** Cookies of all chains that the device has not completed, or whose completion was not taken. */
+export function virtqueueOutstanding(memory: Memory, vq: bigint): readonly bigint[] {
+  const cookies: bigint[] = [];
+  for (let i = 0; i < memory.read32(vq + VQ.num); i++) {
+    const data = memory.read64(stateOf(memory, vq, i) + VRING_DESC_STATE.offset.data);
+    if (data !== 0n) cookies.push(data);
+  }
+  return cookies;
+}
+
+/** `virtqueue_detach_unused_buf` for all: the queue is given up, its cookies go back to the caller. */
+export function virtqueueDetachUnused(memory: Memory, vq: bigint): readonly bigint[] {
+  const cookies = virtqueueOutstanding(memory, vq);
+  for (let i = 0; i < memory.read32(vq + VQ.num); i++) {
+    memory.write64(stateOf(memory, vq, i) + VRING_DESC_STATE.offset.data, 0n);
+  }
+  memory.write8(vq + VQ.broken, 1);
+  return cookies;
+}
+
+/** Frees rings and state; no chain may be outstanding. */
+export function destroyVirtqueue(kernel: KernelContext, vq: bigint): void {
+  const { memory } = kernel;
+  kernel.freePages(memory.read64(vq + VQ.desc));
+  kernel.kfree(memory.read64(vq + VQ.desc_state));
+  kernel.kfree(memory.read64(vq + VQ.desc_extra));
+  kernel.kfree(vq);
+}
+
 function writeUsedEvent(memory: Memory, vq: bigint, value: number): void {
   const num = memory.read32(vq + VQ.num);
   memory.write16(memory.read64(vq + VQ.avail) + BigInt(4 + 2 * num), value);
