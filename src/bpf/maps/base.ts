@@ -10,7 +10,7 @@ import { alignUp, high32, low32 } from '../../common/bytes.js';
 import { KernelError, InputError } from '../../common/errors.js';
 import { MemoryAccessError, type AccessKind } from '../../cpu/fault.js';
 import type { Memory, Region } from '../../cpu/memory.js';
-import type { BpfHost } from '../host.js';
+import type { BpfHost, RegisterPairs } from '../host.js';
 import { BPF_MAP_TYPE, type BpfMap, type MapSpec } from './map.js';
 
 /** Offsets in `struct bpf_map`, 6.12 arm64 (vectors/jit/meta-6.12.json). */
@@ -43,6 +43,11 @@ export abstract class MapBase implements BpfMap {
   protected readonly host: BpfHost;
   protected readonly memory: Memory;
   readonly #regions: Region[] = [];
+  /** Holds the key of `set` and `get`. */
+  #scratch: Region | undefined;
+  #lastRegion: Region | undefined;
+  #lastLo = 0;
+  #lastHi = 0;
 
   constructor(spec: MapSpec, host: BpfHost, headerSize: number = BPF_MAP.size) {
     this.spec = spec;
@@ -79,6 +84,19 @@ export abstract class MapBase implements BpfMap {
     if (at < 0) return 0n;
     const region = this.valueRegion(cpu);
     return region.address + BigInt(at - region.offset);
+  }
+
+  /** R0 = the address of what lies at offset `at` in the values of `cpu`. */
+  addressInto(registers: RegisterPairs, at: number, cpu: number): void {
+    const region = this.valueRegion(cpu);
+    if (region !== this.#lastRegion) {
+      this.#lastRegion = region;
+      this.#lastLo = low32(region.address);
+      this.#lastHi = high32(region.address);
+    }
+    // a region lies within 4 GiB: the upper half is that of its start
+    registers[0] = this.#lastLo + (at - region.offset);
+    registers[1] = this.#lastHi;
   }
 
   update(keyAddress: bigint, valueAddress: bigint, flags: bigint): number {
@@ -151,7 +169,7 @@ export abstract class MapBase implements BpfMap {
     throw new MemoryAccessError(fault ?? { access, address, size, reason: 'unmapped' });
   }
 
-  /** Runs `use` with the key's bytes somewhere in memory: the scratch after the header. */
+  /** Runs `use` with the key's bytes in memory. */
   #withKey<T>(key: Uint8Array, use: (offset: number) => T): T {
     const { name, keySize } = this.spec;
     if (key.length !== keySize) {
@@ -161,6 +179,4 @@ export abstract class MapBase implements BpfMap {
     this.memory.bytes.set(key, this.#scratch.offset);
     return use(this.#scratch.offset);
   }
-
-  #scratch: Region | undefined;
 }
