@@ -123,7 +123,12 @@ export class FunctionContext {
 }
 
 /** MOV Rd, Rn; the one with SP is always ADD #0. */
-export function moveRegister(profile: JitProfile, sf: number, rd: number, rn: number): number {
+export function moveRegister(
+  profile: Pick<JitProfile, 'move'>,
+  sf: number,
+  rd: number,
+  rn: number,
+): number {
   if (profile.move === 'add' || rd === SP || rn === SP) return addImmediate(sf, rd, rn, 0);
   return orrRegister(sf, rd, ZR, rn);
 }
