@@ -19,7 +19,7 @@ import type { BodyFrame, Task } from './task.js';
 import { KERNEL_BODY_BRK, type KernelText } from './text.js';
 
 /** Most instructions one run of a task may take: beyond it the lab says soft lockup. */
-const DEFAULT_BUDGET = 200_000_000;
+const DEFAULT_BUDGET = 1_000_000_000;
 
 /** Emulated code did what would be an oops or a lockup. */
 export class KernelOops extends Error {

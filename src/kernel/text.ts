@@ -49,6 +49,8 @@ export class KernelText {
   readonly functions = new Map<bigint, KernelFunction>();
   /** Prototypes by entry address: what BTF would say. */
   readonly prototypes = new Map<bigint, Prototype>();
+  /** Names of the symbols that come from texts of `asm/`. */
+  readonly assembled = new Set<string>();
   readonly #memory: Memory;
   readonly #symbols: SymbolTable;
   #used = 0;
@@ -78,6 +80,7 @@ export class KernelText {
     this.#append(text.bytes);
     for (const symbol of text.symbols) {
       this.#symbols.add(symbol.name, symbol.address, symbol.size);
+      this.assembled.add(symbol.name);
       if (symbol.kind !== 'FUNCTION') continue;
       this.mcountLocations.push(symbol.address - 8n);
       if (symbol.prototype) this.prototypes.set(symbol.address, parsePrototype(symbol.prototype));

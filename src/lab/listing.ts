@@ -2,7 +2,7 @@
  * Prints executed instructions and patch sites in the columns of a debugger session: pc, word,
  * symbol+offset, instruction, changed registers.
  */
-import { print } from '../a64/printer.js';
+import { print } from '../a64/print.js';
 import { hex32 } from '../common/bytes.js';
 import { NZCV, SP, type TraceEntry } from '../cpu/cpu.js';
 import type { Kernel } from '../kernel/kernel.js';

@@ -41,7 +41,7 @@ export class KernelBpfHost implements BpfHost {
       pidTgid: () => this.#pidTgid(),
     });
     const functions = [...helpers.values()].map(({ name, body }) =>
-      this.#helperFunction(`bpf_${name}`, body),
+      helperFunction(`bpf_${name}`, body, this),
     );
     kernel.define(...functions);
     for (const { id, name, body } of helpers.values()) {
@@ -115,22 +115,22 @@ export class KernelBpfHost implements BpfHost {
     const pid = this.memory.read32(this.#kernel.current + BigInt(TASK_STRUCT.pid));
     return (BigInt(pid) << 32n) | BigInt(pid);
   }
+}
 
-  /** A helper as JIT images call it: r1..r5 in x0..x4, result in x0. */
-  #helperFunction(name: string, body: HelperBody): KernelFunction {
-    const registers = new Int32Array(22);
-    return {
-      name,
-      prototype: `u64 ${name}(u64 r1, u64 r2, u64 r3, u64 r4, u64 r5)`,
-      parameters: 5,
-      body: (_kernel, ...args) => {
-        args.forEach((value, i) => {
-          registers[2 * (i + 1)] = low32(value);
-          registers[2 * (i + 1) + 1] = high32(value);
-        });
-        body(registers, this);
-        return join64(registers[0] ?? 0, registers[1] ?? 0);
-      },
-    };
-  }
+/** A helper as JIT images call it: r1..r5 in x0..x4, result in x0. */
+export function helperFunction(name: string, body: HelperBody, host: BpfHost): KernelFunction {
+  const registers = new Int32Array(22);
+  return {
+    name,
+    prototype: `u64 ${name}(u64 r1, u64 r2, u64 r3, u64 r4, u64 r5)`,
+    parameters: 5,
+    body: (_kernel, ...args) => {
+      args.forEach((value, i) => {
+        registers[2 * (i + 1)] = low32(value);
+        registers[2 * (i + 1) + 1] = high32(value);
+      });
+      body(registers, host);
+      return join64(registers[0] ?? 0, registers[1] ?? 0);
+    },
+  };
 }

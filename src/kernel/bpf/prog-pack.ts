@@ -4,11 +4,11 @@
  * Reference: kernel/bpf/core.c: bpf_prog_pack_alloc, bpf_prog_pack_free,
  * bpf_jit_binary_pack_alloc (arm64 since 6.9). What is not in use holds AARCH64_BREAK_FAULT. Left
  * out: the random start inside the first chunk (an image starts right behind its header), so the same
- * run gives the same addresses.
+ * run gives the same addresses; and giving an empty pack back, unless it was made for one large image.
  */
 import { AARCH64_BREAK_FAULT } from '../../a64/immediates.js';
 import { viewOf } from '../../common/bytes.js';
-import { PAGE_SIZE, type Memory } from '../../cpu/memory.js';
+import { PAGE_SIZE, type Memory, type Region } from '../../cpu/memory.js';
 import type { RangeAllocator } from '../range-allocator.js';
 
 const BPF_PROG_PACK_SIZE = 2 << 20;
@@ -19,6 +19,7 @@ interface Pack {
   readonly address: bigint;
   /** One byte per chunk: 1 = in use. */
   readonly used: Uint8Array;
+  readonly region: Region;
 }
 
 export class ProgPack {
@@ -57,6 +58,12 @@ export class ProgPack {
     }
     this.#live.delete(address);
     const start = Number(address - pack.address) / BPF_PROG_CHUNK_SIZE;
+    if (pack.used.length > CHUNKS) {
+      this.#memory.unmap(pack.region);
+      this.#space.release(pack.address);
+      this.#packs.splice(this.#packs.indexOf(pack), 1);
+      return;
+    }
     pack.used.fill(0, start, start + chunks);
     this.#memory.pokeBytes(address, breakFill(chunks * BPF_PROG_CHUNK_SIZE));
   }
@@ -80,9 +87,9 @@ export class ProgPack {
 
   #newPack(size: number): Pack {
     const address = this.#space.take(BigInt(size), BigInt(PAGE_SIZE));
-    this.#memory.map({ name: 'bpf_prog_pack', address, size, permissions: 'rx' });
+    const region = this.#memory.map({ name: 'bpf_prog_pack', address, size, permissions: 'rx' });
     this.#memory.pokeBytes(address, breakFill(size));
-    const pack = { address, used: new Uint8Array(size / BPF_PROG_CHUNK_SIZE) };
+    const pack = { address, used: new Uint8Array(size / BPF_PROG_CHUNK_SIZE), region };
     this.#packs.push(pack);
     return pack;
   }

@@ -46,6 +46,7 @@ export const ubpfKind: VectorKind = {
       validate: { refuseSelfJump: true },
     });
     if (!record.has('error_stage')) return compareR0(record, outcome);
+    if (outcome.kind === 'unsupported') return skipped(record, outcome.reason);
     const stage = record.text('error_stage');
     const kind = stage === 'load' ? 'refused' : 'fault';
     if (outcome.kind === kind) return passed(record);
@@ -121,12 +122,14 @@ function ubpfSkipReason(record: VectorRecord): string | undefined {
 }
 
 function compareR0(record: VectorRecord, outcome: RunOutcome): CaseResult {
+  if (outcome.kind === 'unsupported') return skipped(record, outcome.reason);
   const expected = record.hexNumber('expected_r0');
   if (outcome.kind === 'return' && outcome.r0 === expected) return passed(record);
   return failed(record, `expected r0 0x${expected.toString(16)}, ${describeOutcome(outcome)}`);
 }
 
 function compareLow32(record: VectorRecord, outcome: RunOutcome, expected: bigint): CaseResult {
+  if (outcome.kind === 'unsupported') return skipped(record, outcome.reason);
   if (outcome.kind === 'return' && BigInt.asUintN(32, outcome.r0) === expected) {
     return passed(record);
   }
@@ -137,6 +140,7 @@ function describeOutcome(outcome: RunOutcome): string {
   switch (outcome.kind) {
     case 'return':
       return `got 0x${outcome.r0.toString(16)}`;
+    case 'unsupported':
     case 'refused':
       return `refused: ${outcome.reason}`;
     case 'fault':

@@ -29,6 +29,8 @@ export type RunOutcome =
   | { readonly kind: 'return'; readonly r0: bigint }
   /** The program was not loaded. */
   | { readonly kind: 'refused'; readonly reason: string }
+  /** The engine cannot run it, through no fault of the program; says which instruction. */
+  | { readonly kind: 'unsupported'; readonly reason: string }
   /** The program was stopped. */
   | { readonly kind: 'fault'; readonly reason: string };
 
