@@ -77,25 +77,30 @@ class Model {
   }
 }
 
+/** An address near an edge of the region last called `name` (mapped now or not). */
+interface Target {
+  readonly name: string;
+  readonly edge: 'start' | 'end';
+  readonly shift: number;
+}
+
 type Command =
   | { do: 'map'; name: string; base: number; shift: number; size: number; permissions: Permissions }
   | { do: 'unmap'; name: string }
   | { do: 'protect'; name: string; permissions: Permissions }
-  | {
-      do: 'access';
-      base: number;
-      shift: number;
-      size: 1 | 2 | 4 | 8;
-      access: AccessKind;
-      fill: number;
-    }
-  | { do: 'poke'; base: number; shift: number; size: number; fill: number }
+  | { do: 'access'; target: Target; size: 1 | 2 | 4 | 8; access: AccessKind; fill: number }
+  | { do: 'poke'; target: Target; size: number; fill: number }
   | { do: 'snapshot' }
   | { do: 'restore' };
 
 const names = fc.constantFrom('a', 'b', 'c', 'd', 'e');
 const base = fc.integer({ min: 0, max: BASES.length - 1 });
 const shift = fc.oneof(fc.integer({ min: -16, max: 16 }), fc.integer({ min: 0, max: 0x4010 }));
+const target = fc.record({
+  name: names,
+  edge: fc.constantFrom('start' as const, 'end' as const),
+  shift: fc.integer({ min: -12, max: 12 }),
+});
 const command: fc.Arbitrary<Command> = fc.oneof(
   {
     weight: 3,
@@ -121,8 +126,7 @@ const command: fc.Arbitrary<Command> = fc.oneof(
     weight: 12,
     arbitrary: fc.record({
       do: fc.constant('access' as const),
-      base,
-      shift,
+      target,
       size: fc.constantFrom(1 as const, 2 as const, 4 as const, 8 as const),
       access: fc.constantFrom('read' as const, 'write' as const, 'fetch' as const),
       fill: fc.integer({ min: 1, max: 255 }),
@@ -132,8 +136,7 @@ const command: fc.Arbitrary<Command> = fc.oneof(
     weight: 1,
     arbitrary: fc.record({
       do: fc.constant('poke' as const),
-      base,
-      shift,
+      target,
       size: fc.integer({ min: 0, max: 40 }),
       fill: fc.integer({ min: 1, max: 255 }),
     }),
@@ -147,6 +150,8 @@ class Pair {
   memory = new Memory(STORE);
   model = new Model();
   live = new Map<string, Region>();
+  /** Where the region of a name is or was last. */
+  last = new Map<string, { address: bigint; size: number }>();
   /** What a listener has been told, by first page. */
   told = new Map<bigint, Region>();
   textStores: [bigint, number][] = [];
@@ -164,6 +169,12 @@ class Pair {
       textStored: (region, offset, size) =>
         this.textStores.push([region.address + BigInt(offset), size]),
     });
+  }
+
+  at(where: Target): bigint {
+    const last = this.last.get(where.name) ?? { address: 0n, size: 8 };
+    const edge = where.edge === 'start' ? last.address : last.address + BigInt(last.size);
+    return BigInt.asUintN(64, edge + BigInt(where.shift));
   }
 
   apply(c: Command): void {
@@ -189,13 +200,9 @@ class Pair {
         return;
       }
       case 'access':
-        return this.access(BigInt.asUintN(64, (BASES[c.base] ?? 0n) + BigInt(c.shift)), c);
+        return this.access(this.at(c.target), c);
       case 'poke':
-        return this.poke(
-          BigInt.asUintN(64, (BASES[c.base] ?? 0n) + BigInt(c.shift)),
-          c.size,
-          c.fill,
-        );
+        return this.poke(this.at(c.target), c.size, c.fill);
       case 'snapshot': {
         const copies = [...this.model.regions].map(
           ([name, region]) => [name, { ...region, bytes: region.bytes.slice() }] as const,
@@ -229,6 +236,7 @@ class Pair {
       return;
     }
     const region = this.memory.map(spec);
+    this.last.set(c.name, spec);
     expect(region.offset % PAGE_SIZE).toBe(Number(address % 4096n));
     this.live.set(c.name, region);
     this.model.regions.set(c.name, { ...spec, bytes: new Uint8Array(c.size) });
@@ -311,8 +319,39 @@ describe('Memory', () => {
         for (const c of commands) pair.apply(c);
         pair.check();
       }),
-      { numRuns: 400 },
+      { numRuns: 250 },
     );
+  });
+
+  it.each([
+    ['read', 'r'],
+    ['write', 'rw'],
+    ['fetch', 'rx'],
+  ] as const)('forgets a cached %s translation', (access, permissions) => {
+    const memory = new Memory(STORE);
+    const address = 0xffff_8000_0800_0000n;
+    const [hi, lo] = [high32(address), low32(address)];
+    const offset = (): number => {
+      if (access === 'fetch') return memory.offsetFetch(hi, lo);
+      return access === 'read' ? memory.offsetRead(hi, lo, 4) : memory.offsetWrite(hi, lo, 4);
+    };
+    const map = (): Region => memory.map({ name: 'x', address, size: 64, permissions });
+    const region = map();
+    expect(offset()).toBe(0);
+    memory.unmap(region);
+    expect(offset()).toBe(-1);
+    const empty = memory.snapshot();
+    const again = map();
+    expect(offset()).toBe(0);
+    memory.restore(empty);
+    expect(offset()).toBe(-1);
+    expect(memory.regions).not.toContain(again);
+    const third = map();
+    expect(offset()).toBe(0);
+    const changed = memory.protect(third, access === 'read' ? 'rwx' : 'r');
+    expect(offset()).toBe(access === 'read' ? 0 : -1);
+    memory.protect(changed, permissions);
+    expect(offset()).toBe(0);
   });
 
   it('gives all pages back', () => {
