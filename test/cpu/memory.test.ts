@@ -266,6 +266,10 @@ class Pair {
     expect(offset).toBeGreaterThanOrEqual(0);
     const model = found.region.bytes.subarray(found.within, found.within + size);
     expect(memory.bytes.slice(offset, offset + size)).toEqual(model.slice());
+    // now cached: an access that overruns the region must not profit from it
+    const end = found.region.address + BigInt(found.region.size);
+    const [endHi, endLo] = [high32(end - 1n), low32(end - 1n)];
+    if (c.access === 'read') expect(memory.offsetRead(endHi, endLo, 2)).toBe(-1);
     if (c.access === 'write') {
       expect(this.textStores.length).toBe(found.region.permissions.includes('x') ? 1 : 0);
       model.fill(c.fill);
