@@ -69,12 +69,12 @@ const FIELD_WIDTHS: ReadonlyMap<string, number> = new Map(
 const SIGNED_FIELDS = new Set(['imm7', 'imm9', 'imm14', 'imm19', 'immhi', 'imm26']);
 
 /** Reads the row's pattern. Throws RangeError when it does not describe 32 bits. */
-export function compileRow(row: Row): Instruction {
+export function compileRow(source: Row): Instruction {
   const fields: Field[] = [];
   let position = 32;
   let mask = 0;
   let match = 0;
-  for (const token of row.bits.split(/\s+/)) {
+  for (const token of source.bits.split(/\s+/)) {
     if (/^[01]+$/.test(token)) {
       for (const bit of token) {
         position -= 1;
@@ -84,12 +84,12 @@ export function compileRow(row: Row): Instruction {
       continue;
     }
     const width = FIELD_WIDTHS.get(token);
-    if (width === undefined) throw new RangeError(`${row.name}: unknown field ${token}`);
+    if (width === undefined) throw new RangeError(`${source.name}: unknown field ${token}`);
     position -= width;
     fields.push({ name: token, lsb: position, width, signed: SIGNED_FIELDS.has(token) });
   }
-  if (position !== 0) throw new RangeError(`${row.name}: pattern has ${32 - position} bits`);
-  return { ...row, mask, match, fields };
+  if (position !== 0) throw new RangeError(`${source.name}: pattern has ${32 - position} bits`);
+  return { ...source, mask, match, fields };
 }
 
 /** Shorthand of the table files: one call per line of the table. */

@@ -2,7 +2,7 @@
  * Exceptions, hints, barriers and system registers, Arm ARM C4.1.94.
  * Left out: ERET, DRPS, WFET, cache and TLB maintenance (SYS), flag manipulation (CFINV).
  */
-import { row, type Row } from '../row.js';
+import { row, type Predicate, type Row } from '../row.js';
 import { field, is } from './conditions.js';
 import type { Semantics } from '../semantics.js';
 
@@ -52,8 +52,15 @@ function hint(number: number, text: string, sem: Semantics = nothing): Row {
   return row(name, `${HINT_BITS} ${bits} 11111`, text, sem);
 }
 
-/** PSTATE fields of MSR (immediate), by op1:op2. */
-const PSTATE_OPERANDS = new Set([0o03, 0o04, 0o05, 0o31, 0o32, 0o34, 0o36, 0o37]);
+/** UAO, PAN, SPSel, SSBS, DIT and TCO by op1:op2: one bit. */
+const PSTATE_BITS = new Set([0o03, 0o04, 0o05, 0o31, 0o32, 0o34]);
+/** DAIFSet, DAIFClr: a mask. */
+const PSTATE_MASKS = new Set([0o36, 0o37]);
+
+const pstateFits: Predicate = (f) => {
+  const operand = (field(f, 'op1') << 3) | field(f, 'op2');
+  return PSTATE_MASKS.has(operand) || (PSTATE_BITS.has(operand) && field(f, 'CRm') < 2);
+};
 
 export const system: readonly Row[] = [
   row('UDF', '0000000000000000 imm16', 'udf <imm16>', { kind: 'undefined' }),
@@ -95,7 +102,7 @@ export const system: readonly Row[] = [
     '1101010100 0 00 op1 0100 CRm op2 11111',
     'msr <pstate>, <CRm>',
     { kind: 'writePstate' },
-    (f) => PSTATE_OPERANDS.has((field(f, 'op1') << 3) | field(f, 'op2')),
+    pstateFits,
   ),
   row('MSR_register', '1101010100 0 1 o0 op1 CRn CRm op2 Rt', 'msr <sysreg>, <Xt>', {
     kind: 'writeSystem',
