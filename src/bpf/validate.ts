@@ -75,10 +75,28 @@ function checkFunction(
     }
   }
   const end = OPCODES[(slots[last] as Slot).code]?.kind;
-  if (end !== undefined && end !== 'exit' && end !== 'goto') {
+  if (end !== undefined && end !== 'exit' && end !== 'goto' && reaches(slots, last)) {
     problems.push(`insn ${last}: missing exit, ${whole} falls off its end`);
   }
   return problems;
+}
+
+/** Whether some path from the first slot leads to `wanted`, whatever the conditions are. */
+function reaches(slots: readonly Slot[], wanted: number): boolean {
+  const seen = new Set<number>();
+  const left = [0];
+  for (let index = left.pop(); index !== undefined; index = left.pop()) {
+    const slot = slots[index];
+    const opcode = OPCODES[slot?.code ?? 0];
+    if (!slot || !opcode || seen.has(index)) continue;
+    if (index === wanted) return true;
+    seen.add(index);
+    const distance = jumpDistance(slot, opcode);
+    if (distance !== undefined) left.push(index + 1 + distance);
+    if (opcode.kind === 'goto' || opcode.kind === 'exit') continue;
+    left.push(index + (opcode.kind === 'ld_imm64' ? 2 : 1));
+  }
+  return false;
 }
 
 /** Indexes of the second halves of ld_imm64. */
