@@ -16,7 +16,6 @@ import {
   andRegister,
   asrImmediate,
   asrv,
-  cbz,
   eorImmediate,
   eorRegister,
   lslImmediate,
@@ -170,7 +169,11 @@ function divide(
 
 function buildMove(ctx: FunctionContext, slot: Slot, sf: number, dst: number, src: number): void {
   if (!ctx.profile.cpuV4) return ctx.move(sf, dst, src);
-  if (sf && slot.off === CAST && slot.imm === CAST_USER) return buildCastUser(ctx, dst, src);
+  if (sf && slot.off === CAST && slot.imm === CAST_USER) {
+    const { arena } = ctx.env;
+    if (arena === undefined) throw ctx.refuse('arena cast in a program without an arena');
+    return ctx.profile.buildCastUser(ctx, arena, dst, src);
+  }
   if (sf && slot.off === PERCPU) return buildPercpuAddress(ctx, dst, src);
   switch (slot.off) {
     case 0:
@@ -186,25 +189,17 @@ function buildMove(ctx: FunctionContext, slot: Slot, sf: number, dst: number, sr
   }
 }
 
-/** An arena pointer for user space: the low half under user_vm_start, NULL stays NULL. */
-function buildCastUser(ctx: FunctionContext, dst: number, src: number): void {
-  const { tmp1 } = ctx.registers;
-  const arena = ctx.env.arena;
-  if (arena === undefined) throw ctx.refuse('cast to user space in a program without an arena');
-  ctx.move(0, tmp1, src);
-  ctx.code.emitAll(moveInt32(0, dst, Number(BigInt.asIntN(32, arena.userVmStart >> 32n))));
-  ctx.emit(lslImmediate(1, dst, dst, 32));
-  ctx.emit(cbz(1, tmp1, 2));
-  ctx.emit(orrRegister(1, tmp1, dst, tmp1));
-  ctx.move(1, dst, tmp1);
+/** This CPU's copy of a per-CPU object. */
+function buildPercpuAddress(ctx: FunctionContext, dst: number, src: number): void {
+  if (dst !== src) ctx.move(1, dst, src);
+  addPercpuOffset(ctx, dst);
 }
 
-/** This CPU's copy of a per-CPU object: the offset is in TPIDR_EL1, under VHE in TPIDR_EL2. */
-function buildPercpuAddress(ctx: FunctionContext, dst: number, src: number): void {
+/** Adds this CPU's offset, which is in TPIDR_EL1, under VHE in TPIDR_EL2. */
+export function addPercpuOffset(ctx: FunctionContext, register: number): void {
   const { tmp1 } = ctx.registers;
-  if (dst !== src) ctx.move(1, dst, src);
   ctx.emit(mrs(ctx.env.cpu.vhe ? 'tpidr_el2' : 'tpidr_el1', tmp1));
-  ctx.emit(addRegister(1, dst, dst, tmp1));
+  ctx.emit(addRegister(1, register, register, tmp1));
 }
 
 /** BPF_END: on a little-endian CPU `to le` truncates, `to be` and bswap reverse and truncate. */

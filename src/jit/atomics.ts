@@ -61,9 +61,7 @@ export function buildAtomic(ctx: FunctionContext, slot: Slot): void {
   const size = sizeLog2(slot.code);
   if (arena && !ctx.profile.cpuV4) throw ctx.unsupported();
   const acquireRelease = slot.imm === LOAD_ACQ || slot.imm === STORE_REL;
-  let register = DONT_CLEAR;
   if (acquireRelease && ctx.profile.acquireRelease) {
-    if (slot.imm === LOAD_ACQ) register = ctx.reg(slot.dst);
     buildLoadAcquireStoreRelease(ctx, slot, size, arena);
   } else if (size < 2) {
     throw ctx.unsupported();
@@ -75,8 +73,17 @@ export function buildAtomic(ctx: FunctionContext, slot: Slot): void {
     buildLlSc(ctx, slot, size, atomicAddress(ctx, slot.dst, slot.off, false));
   }
   if (!arena) return;
-  const bpf = slot.imm === LOAD_ACQ ? slot.src : slot.dst;
-  addExtableEntry(ctx, register, { register: ctx.reg(bpf), slot });
+  const load = slot.imm === LOAD_ACQ;
+  const address = ctx.reg(load ? slot.src : slot.dst);
+  addExtableEntry(ctx, clearedByFault(ctx, slot), { register: address, slot, write: !load });
+}
+
+/** The register that a faulting arena access clears: its result. */
+function clearedByFault(ctx: FunctionContext, slot: Slot): number {
+  if (!ctx.profile.atomicFixupClears) return DONT_CLEAR;
+  if (slot.imm === LOAD_ACQ) return ctx.reg(slot.dst);
+  if (slot.imm === CMPXCHG) return ctx.reg(0);
+  return slot.imm & FETCH ? ctx.reg(slot.src) : DONT_CLEAR;
 }
 
 function unknown(ctx: FunctionContext, slot: Slot): Error {
@@ -94,7 +101,8 @@ function atomicAddress(ctx: FunctionContext, bpf: number, off: number, arena: bo
       ctx.emit(subImmediate(1, tmp1, register, -off));
     } else {
       ctx.code.emitAll(moveInt32(1, tmp1, off));
-      ctx.emit(addRegister(1, tmp1, tmp1, register));
+      const added = ctx.profile.atomicAddImmediate;
+      ctx.emit(addRegister(1, tmp1, added ? register : tmp1, added ? tmp1 : register));
     }
     register = tmp1;
   }

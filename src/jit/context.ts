@@ -59,6 +59,7 @@ export class FunctionContext {
   readonly isMain: boolean;
   /** aux->stack_depth rounded up to 16. */
   readonly stackSize: number;
+  readonly indirectTargets: ReadonlySet<number>;
   /** Word offset of each slot, one more for the epilogue; kept from pass to pass. */
   readonly offsets: Int32Array;
   /** Word offset of the epilogue, from the pass before. */
@@ -83,6 +84,7 @@ export class FunctionContext {
     this.slots = slots;
     this.isMain = isMain;
     this.stackSize = Math.ceil(fn.stackDepth / 16) * 16;
+    this.indirectTargets = new Set(fn.indirectTargets);
     this.offsets = new Int32Array(slots.length + 1);
   }
 

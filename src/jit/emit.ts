@@ -438,8 +438,9 @@ export function dmbIsh(): number {
 export function dsbNsh(): number {
   return encode('DSB', { CRm: 7 });
 }
+/** isb #0: the operand means nothing, but is what the 7.3 JIT writes. */
 export function isb(): number {
-  return encode('ISB', { CRm: 15 });
+  return encode('ISB', { CRm: 0 });
 }
 export function sb(): number {
   return encode('SB', {});

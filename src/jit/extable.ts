@@ -6,7 +6,7 @@
  * one entry, for the last word of its code. `fixup` is, by version,
  *
  *   6.1, 6.12   rrrrr ooo oooooooo oooooooo oooooooo   register, offset of the next word back from &fixup
- *   7.3         rrrrr ...                              register and the arena bits of `arenaBits`
+ *   7.3         register and what was accessed: `arenaFixup`
  *
  * Register 5 is no BPF register's home: it means "clear nothing".
  */
@@ -23,6 +23,7 @@ const FILL = 0xd420 - 0x10000;
 export interface ArenaAccess {
   readonly register: number;
   readonly slot: Slot;
+  readonly write: boolean;
 }
 
 /** Adds the entry of the access whose last word was just emitted. */

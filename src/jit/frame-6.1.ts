@@ -7,9 +7,8 @@
  * accesses its stack, so that these offsets become positive.
  */
 import type { Slot } from '../bpf/instruction.js';
-import { moveInt64 } from './constants.js';
 import type { FunctionContext } from './context.js';
-import { addImmediate, bti, FP, LR, SP, subImmediate } from './emit.js';
+import { addImmediate, bti, FP, LR, movz, SP, subImmediate } from './emit.js';
 import { buildEntry, buildReturn, pop, push } from './frame.js';
 import type { StackAccess } from './profile.js';
 
@@ -62,7 +61,7 @@ export function buildPrologue61(ctx: FunctionContext): void {
   for (const [r1, r2] of SAVED) push(ctx, r1, r2);
   ctx.move(1, fp, SP);
   if (ctx.isMain) {
-    ctx.code.emitAll(moveInt64(tailCallCount, 0n));
+    ctx.emit(movz(1, tailCallCount, 0, 0));
     if (ctx.env.config.bti) ctx.emit(bti('j'));
   }
   ctx.emit(subImmediate(1, x27, fp, ctx.fpBottom));

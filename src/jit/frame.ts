@@ -9,10 +9,12 @@
  *   (x26 x26)          in a subprogram: the pointer goes on
  *   x19 x20 ...        used callee-saved registers in pairs, an odd one with xzr
  *   BPF stack          x25 = R10 is its top
+ *   stack arguments    of calls, 7.3
  *
  * An exception boundary saves x19 to x28 whole; an exception callback borrows the boundary's frame.
  * Left out: programs made from classic BPF (no tail-call pad, branch-history clearing).
  */
+import { addPercpuOffset } from './alu.js';
 import { moveInt64 } from './constants.js';
 import type { FunctionContext } from './context.js';
 import {
@@ -31,6 +33,7 @@ import {
   ZR,
 } from './emit.js';
 import type { StackAccess } from './profile.js';
+import { stackArgumentSize } from './stack-arguments.js';
 
 const BPF_REG_FP = 10;
 
@@ -44,6 +47,8 @@ const ALL_CALLEE: readonly (readonly [number, number])[] = [
 ];
 /** Bytes from a boundary's frame record to the end of its saved registers. */
 const BOUNDARY_FRAME = 96;
+/** PRIV_STACK_GUARD_SZ: bytes below a private stack that show an overflow. */
+const PRIVATE_STACK_GUARD = 16n;
 
 /** STP r1, r2 below SP. */
 export function push(ctx: FunctionContext, r1: number, r2: number): void {
@@ -115,22 +120,51 @@ export function buildPrologue(ctx: FunctionContext): void {
     }
     for (const [r1, r2] of calleePairs(ctx)) push(ctx, r1, r2);
   }
-  if (ctx.fpUsed) ctx.move(1, ctx.reg(BPF_REG_FP), SP);
-  if (ctx.stackSize) ctx.emit(subImmediate(1, SP, SP, ctx.stackSize));
+  buildStack(ctx);
   if (ctx.env.arena !== undefined) {
     ctx.code.emitAll(moveInt64(arenaBase, ctx.env.arena.kernVmStart));
   }
 }
 
 export function buildEpilogue(ctx: FunctionContext): void {
-  if (ctx.stackSize) ctx.emit(addImmediate(1, SP, SP, ctx.stackSize));
+  releaseStack(ctx);
   popCallee(ctx);
   pop(ctx, ZR, ctx.registers.tailCallCount);
   pop(ctx, FP, LR);
   buildReturn(ctx);
 }
 
-/** 6.12: R10 - n is SP + stack size - n. */
+/** R10 and the stack below it: at SP, or a private one of this CPU (7.3). */
+function buildStack(ctx: FunctionContext): void {
+  const fp = ctx.reg(BPF_REG_FP);
+  const { privateStack } = ctx.fn;
+  if (ctx.fpUsed && privateStack !== undefined) {
+    const { x27 } = ctx.registers;
+    ctx.code.emitAll(moveInt64(x27, privateStack + PRIVATE_STACK_GUARD));
+    addPercpuOffset(ctx, x27);
+    ctx.emit(addImmediate(1, fp, x27, ctx.stackSize));
+  } else if (ctx.fpUsed) {
+    ctx.move(1, fp, SP);
+  }
+  if (ctx.stackSize && privateStack === undefined) {
+    ctx.emit(subImmediate(1, SP, SP, ctx.stackSize));
+  }
+  const argumentsSize = stackArgumentSize(ctx);
+  if (argumentsSize) ctx.emit(subImmediate(1, SP, SP, argumentsSize));
+}
+
+/** Undoes `buildStack`. */
+export function releaseStack(ctx: FunctionContext): void {
+  const argumentsSize = stackArgumentSize(ctx);
+  if (argumentsSize) ctx.emit(addImmediate(1, SP, SP, argumentsSize));
+  if (ctx.stackSize && ctx.fn.privateStack === undefined) {
+    ctx.emit(addImmediate(1, SP, SP, ctx.stackSize));
+  }
+}
+
+/** R10 - n is the lower end of the stack plus its size minus n. */
 export function stackAccess(ctx: FunctionContext, offset: number): StackAccess {
-  return { base: SP, offset: offset + ctx.stackSize };
+  const fromBottom = offset + ctx.stackSize;
+  if (ctx.fn.privateStack !== undefined) return { base: ctx.registers.x27, offset: fromBottom };
+  return { base: SP, offset: fromBottom + stackArgumentSize(ctx) };
 }

@@ -9,7 +9,7 @@ import { buildAlu } from './alu.js';
 import { buildAtomic } from './atomics.js';
 import { buildCall, buildLoadImm64 } from './calls.js';
 import type { FunctionContext } from './context.js';
-import { dsbNsh, isb, sb } from './emit.js';
+import { br, bti, dsbNsh, isb, sb } from './emit.js';
 import { buildConditional, buildExit, buildGoto } from './jumps.js';
 import { buildLoad, buildStore } from './memory.js';
 
@@ -17,6 +17,7 @@ const CALL = 0x85;
 const EXIT = 0x95;
 const TAIL_CALL = 0xf5;
 const JA = 0x05;
+const JA_X = 0x0d;
 const GOTOL = 0x06;
 const LD_IMM64 = 0x18;
 const NOSPEC = 0xc2;
@@ -25,6 +26,7 @@ const MODE_PROBE_ATOMIC = 0xe0;
 
 /** Builds slot `ctx.index`; gives the number of slots used (2 for ld_imm64). */
 export function buildInstruction(ctx: FunctionContext, slot: Slot): number {
+  if (ctx.env.config.bti && ctx.indirectTargets.has(ctx.index)) ctx.emit(bti('j'));
   switch (slot.code) {
     case CALL:
       buildCall(ctx, slot);
@@ -37,6 +39,10 @@ export function buildInstruction(ctx: FunctionContext, slot: Slot): number {
       return 1;
     case JA:
       buildGoto(ctx, slot.off);
+      return 1;
+    case JA_X:
+      if (!ctx.profile.indirectJumps) throw ctx.unsupported();
+      ctx.emit(br(ctx.reg(slot.dst)));
       return 1;
     case GOTOL:
       if (!ctx.profile.cpuV4) throw ctx.unsupported();

@@ -10,6 +10,7 @@ import type { Slot } from '../bpf/instruction.js';
 import { moveInt32 } from './constants.js';
 import type { FunctionContext } from './context.js';
 import { addRegister, loadImmediate, loadRegister, storeImmediate, storeRegister } from './emit.js';
+import { loadArgument, STACK_ARGUMENTS, storeArgument } from './stack-arguments.js';
 import { addExtableEntry, DONT_CLEAR } from './extable.js';
 import type { StackAccess } from './profile.js';
 
@@ -39,21 +40,21 @@ function access(ctx: FunctionContext, bpfBase: number, base: number, offset: num
   return bpfBase === 10 ? ctx.profile.stackAccess(ctx, offset) : { base, offset };
 }
 
-/** x11 = base + arena. */
-function arenaAddress(ctx: FunctionContext, base: number): number {
-  const { tmp2, arenaBase } = ctx.registers;
-  ctx.emit(addRegister(1, tmp2, base, arenaBase));
-  return tmp2;
+/** `scratch` = base + arena. */
+function arenaAddress(ctx: FunctionContext, scratch: number, base: number): number {
+  ctx.emit(addRegister(1, scratch, base, ctx.registers.arenaBase));
+  return scratch;
 }
 
 export function buildLoad(ctx: FunctionContext, slot: Slot): void {
+  if (slot.src === STACK_ARGUMENTS && ctx.profile.stackArguments) return loadArgument(ctx, slot);
   const mode = slot.code & 0xe0;
   const size = sizeLog2(slot.code);
   const signed = mode === MODE.MEMSX || mode === MODE.PROBE_MEMSX || mode === MODE.PROBE_MEM32SX;
   if ((signed && size === 3) || !loadModes(ctx).includes(mode)) throw ctx.unsupported();
   const arena = mode === MODE.PROBE_MEM32 || mode === MODE.PROBE_MEM32SX;
   const dst = ctx.reg(slot.dst);
-  const src = arena ? arenaAddress(ctx, ctx.reg(slot.src)) : ctx.reg(slot.src);
+  const src = arena ? arenaAddress(ctx, ctx.registers.tmp2, ctx.reg(slot.src)) : ctx.reg(slot.src);
   const adjusted = access(ctx, arena ? 0 : slot.src, src, slot.off);
   if (isScaledOffset(adjusted.offset, size)) {
     ctx.emit(loadImmediate(size, signed, dst, adjusted.base, adjusted.offset));
@@ -63,7 +64,11 @@ export function buildLoad(ctx: FunctionContext, slot: Slot): void {
     ctx.emit(loadRegister(size, signed, dst, src, tmp1));
   }
   if (mode !== MODE.MEM && mode !== MODE.MEMSX) {
-    addExtableEntry(ctx, dst, arena ? { register: ctx.reg(slot.src), slot } : undefined);
+    addExtableEntry(
+      ctx,
+      dst,
+      arena ? { register: ctx.reg(slot.src), slot, write: false } : undefined,
+    );
   }
 }
 
@@ -75,19 +80,22 @@ function loadModes(ctx: FunctionContext): readonly number[] {
 
 /** ST (an immediate) and STX (a register). */
 export function buildStore(ctx: FunctionContext, slot: Slot): void {
+  if (slot.dst === STACK_ARGUMENTS && ctx.profile.stackArguments) return storeArgument(ctx, slot);
   const mode = slot.code & 0xe0;
   const size = sizeLog2(slot.code);
   const arena = mode === MODE.PROBE_MEM32 && ctx.profile.cpuV4;
   if (mode !== MODE.MEM && !arena) throw ctx.unsupported();
-  const { tmp1 } = ctx.registers;
-  const base = arena ? arenaAddress(ctx, ctx.reg(slot.dst)) : ctx.reg(slot.dst);
+  const { tmp1, tmp2 } = ctx.registers;
+  const immediate = (slot.code & 7) === 2;
+  const arenaBase = immediate ? ctx.registers[ctx.profile.arenaStoreBase] : tmp2;
+  const base = arena ? arenaAddress(ctx, arenaBase, ctx.reg(slot.dst)) : ctx.reg(slot.dst);
   const adjusted = access(ctx, arena ? 0 : slot.dst, base, slot.off);
   let value = ctx.reg(slot.src);
   let offsetRegister = tmp1;
-  if ((slot.code & 7) === 2) {
+  if (immediate) {
     ctx.code.emitAll(moveInt32(1, tmp1, slot.imm));
     value = tmp1;
-    offsetRegister = ctx.registers[ctx.profile.storeOffset];
+    offsetRegister = tmp2;
   }
   if (isScaledOffset(adjusted.offset, size)) {
     ctx.emit(storeImmediate(size, value, adjusted.base, adjusted.offset));
@@ -95,5 +103,5 @@ export function buildStore(ctx: FunctionContext, slot: Slot): void {
     ctx.code.emitAll(moveInt32(1, offsetRegister, slot.off));
     ctx.emit(storeRegister(size, value, base, offsetRegister));
   }
-  if (arena) addExtableEntry(ctx, DONT_CLEAR, { register: ctx.reg(slot.dst), slot });
+  if (arena) addExtableEntry(ctx, DONT_CLEAR, { register: ctx.reg(slot.dst), slot, write: true });
 }

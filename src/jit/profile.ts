@@ -5,7 +5,7 @@
  * versions share is written once, in the file of its concern (`alu.ts`, `memory.ts`, ...). Struct offsets
  * depend on the kernel's configuration and are inputs, see `StructOffsets`.
  */
-import type { FunctionContext } from './context.js';
+import type { Arena, FunctionContext } from './context.js';
 import type { ArenaAccess } from './extable.js';
 
 export type KernelVersion = '6.1' | '6.12' | '7.3';
@@ -50,8 +50,14 @@ export interface JitProfile {
   readonly nospecBarrier: boolean;
   /** An atomic's address is made by one ADD or SUB if its offset fits. */
   readonly atomicAddImmediate: boolean;
-  /** Holds the offset of a store of an immediate. With tmp2, an arena store overwrites its own base. */
-  readonly storeOffset: 'tmp2' | 'tmp3';
+  /** Base of an arena store of an immediate. tmp2 is overwritten by an offset that has to be loaded. */
+  readonly arenaStoreBase: 'tmp2' | 'tmp3';
+  /** A faulting fetch clears the register of its result; up to 6.12 nothing. */
+  readonly atomicFixupClears: boolean;
+  /** R11 addresses stack arguments. */
+  readonly stackArguments: boolean;
+  /** JA | X: a jump to an address in a register. */
+  readonly indirectJumps: boolean;
   /** Sign-extending arena loads (PROBE_MEM32SX). */
   readonly arenaSignedLoad: boolean;
   /** Words from the entry to where tail calls land, without BTI and PAC. */
@@ -59,6 +65,8 @@ export interface JitProfile {
   readonly buildPrologue: (ctx: FunctionContext) => void;
   readonly buildEpilogue: (ctx: FunctionContext) => void;
   readonly buildTailCall: (ctx: FunctionContext) => void;
+  /** A MOV that casts an arena pointer for user space. */
+  readonly buildCastUser: (ctx: FunctionContext, arena: Arena, dst: number, src: number) => void;
   /** The `fixup` of an exception table entry: `offset` is &fixup minus the next word's address. */
   readonly fixup: (
     ctx: FunctionContext,

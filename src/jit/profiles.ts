@@ -3,6 +3,7 @@
  *
  * Labels mean the trees the facts were taken from: 6.1.192, 6.12.117, 7.3.4.
  */
+import { arenaFixup, buildCastUser, buildCastUserMovk } from './arena.js';
 import { offsetFixup } from './extable.js';
 import { buildEpilogue, buildPrologue, stackAccess } from './frame.js';
 import { buildEpilogue61, buildPrologue61, stackAccess61 } from './frame-6.1.js';
@@ -25,13 +26,17 @@ const LINUX_6_1: JitProfile = {
   acquireRelease: false,
   nospecBarrier: false,
   atomicAddImmediate: false,
-  storeOffset: 'tmp2',
+  arenaStoreBase: 'tmp2',
   arenaSignedLoad: false,
+  atomicFixupClears: false,
+  stackArguments: false,
+  indirectJumps: false,
   tailCallEntry: 10,
   buildPrologue: buildPrologue61,
   buildEpilogue: buildEpilogue61,
   buildTailCall: buildTailCall61,
   stackAccess: stackAccess61,
+  buildCastUser,
   fixup: offsetFixup,
 };
 
@@ -48,8 +53,30 @@ const LINUX_6_12: JitProfile = {
   stackAccess,
 };
 
+const LINUX_7_3: JitProfile = {
+  ...LINUX_6_12,
+  version: '7.3',
+  registers: {
+    // R11 addresses stack arguments and is no register; R12 is BPF_REG_AX
+    bpf: [8, 0, 1, 2, 3, 4, 19, 20, 21, 22, 25, 0, 9],
+    ...TEMPORARIES,
+    arenaBase: 28,
+  },
+  move: 'orr',
+  acquireRelease: true,
+  nospecBarrier: true,
+  atomicAddImmediate: true,
+  arenaStoreBase: 'tmp3',
+  arenaSignedLoad: true,
+  atomicFixupClears: true,
+  stackArguments: true,
+  indirectJumps: true,
+  buildCastUser: buildCastUserMovk,
+  fixup: arenaFixup,
+};
+
 export const PROFILES: Readonly<Record<KernelVersion, JitProfile>> = {
   '6.1': LINUX_6_1,
   '6.12': LINUX_6_12,
-  '7.3': LINUX_6_12,
+  '7.3': LINUX_7_3,
 };

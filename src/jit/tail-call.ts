@@ -22,7 +22,7 @@ import {
   subsRegister,
   ZR,
 } from './emit.js';
-import { popCallee } from './frame.js';
+import { popCallee, releaseStack } from './frame.js';
 
 export const MAX_TAIL_CALL_CNT = 33;
 
@@ -79,7 +79,7 @@ export function buildTailCall(ctx: FunctionContext): void {
   ctx.emit(addImmediate(1, tmp3, tmp3, 1));
   const empty = loadProgram(ctx);
   ctx.emit(storeImmediate(3, tmp3, tailCallCount, 0));
-  if (ctx.stackSize) ctx.emit(addImmediate(1, SP, SP, ctx.stackSize));
+  releaseStack(ctx);
   popCallee(ctx);
   loadTarget(ctx);
   ctx.emit(br(tmp1));

@@ -1,12 +1,14 @@
 /**
  * Reads a capture file of either format, recognised by its first bytes.
  */
+import { plainBytes } from '../common/bytes.js';
 import { InputError } from '../common/errors.js';
 import type { Capture } from './capture.js';
 import { isPcap, readPcap } from './pcap.js';
 import { isPcapng, readPcapng } from './pcapng.js';
 
-export function readCapture(bytes: Uint8Array): Capture {
+export function readCapture(file: Uint8Array): Capture {
+  const bytes = plainBytes(file);
   if (isPcapng(bytes)) return readPcapng(bytes);
   if (isPcap(bytes)) return readPcap(bytes);
   if (bytes.length === 0) throw new InputError('not a capture: the file is empty');

@@ -54,8 +54,11 @@ export interface DeliverOptions {
   readonly queue?: number;
   /** Header fields; num_buffers is filled in. Default all zero. */
   readonly header?: Partial<NetHeader>;
-  /** Most bytes to put into each buffer, a hostile or odd device's choice. Default: fill them. */
-  readonly bytesPerBuffer?: number;
+  /**
+   * Most bytes to put into the first, second, ... buffer, a hostile or odd device's choice; the last
+   * number holds for those behind. Default: fill them.
+   */
+  readonly bytesPerBuffer?: readonly number[];
 }
 
 /**
@@ -143,7 +146,7 @@ export class VirtioNetDevice {
     if (!rx || queue >= this.#activePairs) {
       throw new RangeError(`receive queue ${queue} of ${this.#activePairs}`);
     }
-    const limit = options.bytesPerBuffer ?? Infinity;
+    const limits = options.bytesPerBuffer ?? [];
     const chains: DescriptorChain[] = [];
     const shares: number[] = [];
     let left = bytes.length;
@@ -156,6 +159,7 @@ export class VirtioNetDevice {
         this.counters.rxDropped++;
         return chain === 'empty' ? 'no-buffers' : 'too-big';
       }
+      const limit = limits[chains.length] ?? limits.at(-1) ?? Infinity;
       const share = Math.min(left, limit, totalLength(chain.writable));
       if (share === 0) return this.#fail('receive buffer without writable bytes');
       chains.push(chain);
@@ -169,6 +173,13 @@ export class VirtioNetDevice {
     this.counters.rxBuffers += chains.length;
     this.#interrupt(rx, 2 * queue);
     return 'delivered';
+  }
+
+  /** Available index of the receive buffer that comes next. */
+  receivePosition(queue: number): number {
+    const rx = this.#rx[queue];
+    if (!rx) throw new RangeError(`receive queue ${queue} of ${this.#rx.length}`);
+    return rx.position;
   }
 
   /** The driver rang the doorbell of a queue. The queues are looked at in `runTransmit`. */

@@ -85,6 +85,11 @@ export class SplitDeviceQueue {
     return (this.#memory.read16(this.#ring.avail + 2n) - this.#lastAvail) & 0xffff;
   }
 
+  /** Available index of the chain that `pop` takes next. */
+  get position(): number {
+    return this.#lastAvail;
+  }
+
   /** Takes the next chain. */
   pop(): PopResult {
     if (this.#broken !== undefined) return { kind: 'broken', why: this.#broken };

@@ -15,7 +15,7 @@
  */
 import { InputError, KernelError } from '../common/errors.js';
 import type { KernelContext, KernelFunction } from '../kernel/function.js';
-import { checkQueueSize } from './split-ring.js';
+import { checkQueueSize, type SplitRingLayout } from './split-ring.js';
 import { virtqueueIsBroken, virtqueueLayout, VRING_VIRTQUEUE } from './split-ring-driver.js';
 import { takeDelivered, type DeliveredFrame } from './net-sink.js';
 import {
@@ -100,6 +100,8 @@ export interface VirtioNet {
   counters(): Readonly<Record<string, number>>;
   /** Receive buffers posted, frames in transmit rings, page chunks referenced. */
   held(): { readonly rx: number; readonly tx: number; readonly chunks: number };
+  /** Where a receive ring lies, and the position in it that the device takes next. */
+  receiveRing(queue: number): SplitRingLayout & { readonly next: number };
   /** Whether a device has broken one of the queues. */
   readonly broken: boolean;
   /** Removes the device; frames not read are lost. */
@@ -297,6 +299,12 @@ class VirtioNetInstance implements VirtioNet {
   held(): { readonly rx: number; readonly tx: number; readonly chunks: number } {
     const chunks = pagesOf(this.#kernel, this.vi).live;
     return { ...outstanding(this.#kernel.memory, this.vi), chunks };
+  }
+
+  receiveRing(queue: number): SplitRingLayout & { readonly next: number } {
+    const { memory } = this.#kernel;
+    const vq = memory.read64(receiveQueue(memory, this.vi, queue) + RQ.vq);
+    return { ...virtqueueLayout(memory, vq), next: this.device.receivePosition(queue) };
   }
 
   get broken(): boolean {

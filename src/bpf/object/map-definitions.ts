@@ -11,7 +11,7 @@ import type { Btf } from '../btf/btf.js';
 import type { BtfMember } from '../btf/types.js';
 import type { Elf, ElfSection } from './elf.js';
 import { SHT, STT } from './elf.js';
-import type { MapDefinition } from './spec.js';
+import type { DataVariable, MapDefinition } from './spec.js';
 
 const BPF_MAP_TYPE_ARRAY = 2;
 const BPF_F_RDONLY_PROG = 1 << 7;
@@ -222,10 +222,23 @@ export function dataMaps(elf: Elf, objectName: string, btf: Btf | undefined): Pl
           initialValues: [],
           data: section.type === SHT.NOBITS ? new Uint8Array(section.size) : section.bytes.slice(),
           section: section.name,
+          variables: variablesOf(elf, section, btf),
         },
         sectionIndex: section.index,
         offset: 0,
       };
+    });
+}
+
+/** BTF leaves offsets to the linker; the symbols have them. */
+function variablesOf(elf: Elf, section: ElfSection, btf: Btf | undefined): DataVariable[] {
+  return elf.symbols
+    .filter((symbol) => symbol.section === section.index && symbol.type === STT.OBJECT)
+    .sort((a, b) => a.value - b.value)
+    .map(({ name, value, size }) => {
+      const id = btf?.find('var', name);
+      const type = (id === undefined ? undefined : btf?.as(id, 'var')?.type) ?? 0;
+      return { name, offset: value, size, type };
     });
 }
 

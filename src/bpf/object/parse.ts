@@ -7,6 +7,7 @@
  *   const spec = parseObject(bytes, { name: 'xdp_counter' });
  *   const program = selectProgram(spec);
  */
+import { plainBytes } from '../../common/bytes.js';
 import { InputError } from '../../common/errors.js';
 import { NO_BTF_EXT, parseBtfExt } from '../btf/ext.js';
 import { parseBtf } from '../btf/parse.js';
@@ -23,7 +24,7 @@ export interface ParseOptions {
 
 export function parseObject(bytes: Uint8Array, options: ParseOptions = {}): ObjectSpec {
   const name = (options.name ?? '').replace(/^.*[/\\]/, '').replace(/\.o$/, '');
-  const elf = readElf(bytes);
+  const elf = readElf(plainBytes(bytes));
   const sectionBytes = (wanted: string): Uint8Array | undefined =>
     elf.sections.find((section) => section.name === wanted)?.bytes;
   const btfBytes = sectionBytes('.BTF');

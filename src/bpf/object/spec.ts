@@ -67,6 +67,16 @@ export interface ProgramSpec {
   readonly functionIndex: number;
 }
 
+/** A variable of a global data section. */
+export interface DataVariable {
+  readonly name: string;
+  /** Bytes from the start of the section. */
+  readonly offset: number;
+  readonly size: number;
+  /** BTF id of its type, 0 when unknown. */
+  readonly type: number;
+}
+
 /** A map as the object defines it. Type numbers are not judged before loading. */
 export interface MapDefinition {
   readonly name: string;
@@ -80,6 +90,8 @@ export interface MapDefinition {
   readonly data?: Uint8Array;
   /** Name of the ELF section of a global data map. */
   readonly section?: string;
+  /** The variables of a global data section, by offset. */
+  readonly variables?: readonly DataVariable[];
   /** BTF ids of key and value, 0 when unknown. */
   readonly keyType: number;
   readonly valueType: number;
