@@ -14,7 +14,7 @@ import { attachScenario } from '../../src/lab/scenario.js';
 import { countPath } from '../../src/lab/path-counts.js';
 import { tracedCall } from '../../src/lab/traced-call.js';
 import { bootLab } from '../../src/node/boot.js';
-import { availableEngines } from '../helpers/engines.js';
+import { factories } from '../helpers/cpus.js';
 
 const FAR = 128 << 20;
 
@@ -35,7 +35,7 @@ function siteWords(kernel: Kernel, name: string): string {
   return words.join(' ');
 }
 
-describe.each(availableEngines())('on %s', (engine) => {
+describe.each(factories.map(({ name }) => name))('on %s', (engine) => {
   let near: Kernel;
   let far: Kernel;
   beforeAll(async () => {

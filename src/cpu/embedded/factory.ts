@@ -1,0 +1,2 @@
+import type { CpuFactory } from '../engines.js';
+export const embeddedFactory: CpuFactory = { name: 'embedded', create: () => { throw new Error('stub'); } };
