@@ -4,7 +4,7 @@
  * Conventions: bpftool's (text for people, `--json` for programs); exit 0 done, 1 failed or mismatch,
  * 2 usage. A command prints through `Output`, so that tests can run it in-process.
  */
-import { parseArgs, type ParseArgsConfig } from 'node:util';
+import { parseArgs } from 'node:util';
 import { UsageError } from '../index.js';
 
 export interface Output {
@@ -27,12 +27,26 @@ export interface Command {
   readonly run: (args: string[], output: Output) => Promise<number>;
 }
 
-type Options = NonNullable<ParseArgsConfig['options']>;
+type OptionKinds = Readonly<
+  Record<string, { readonly type: 'string' | 'boolean'; readonly short?: string }>
+>;
+
+/** Values by option name: text for `string` options, true for given `boolean` ones. */
+export interface ParsedOptions<T extends OptionKinds> {
+  readonly values: {
+    readonly [K in keyof T]?: T[K]['type'] extends 'string' ? string : boolean;
+  };
+  readonly positionals: readonly string[];
+}
 
 /** `node:util` parseArgs whose complaints are one-line usage errors. */
-export function parseOptions<T extends Options>(args: string[], options: T) {
+export function parseOptions<const T extends OptionKinds>(
+  args: string[],
+  options: T,
+): ParsedOptions<T> {
   try {
-    return parseArgs({ args, options, allowPositionals: true });
+    const { values, positionals } = parseArgs({ args, options, allowPositionals: true });
+    return { values: values as ParsedOptions<T>['values'], positionals };
   } catch (error) {
     const text = error instanceof Error ? error.message : String(error);
     throw new UsageError(text.split('. ')[0] ?? text);

@@ -7,8 +7,9 @@
  */
 import { readSlots } from '../../bpf/instruction.js';
 import type { XlatedProgram } from '../../bpf/program.js';
-import { viewOf } from '../../common/bytes.js';
+import { alignUp, viewOf } from '../../common/bytes.js';
 import type { Cpu } from '../../cpu/cpu.js';
+import { PAGE_SIZE, type Region } from '../../cpu/memory.js';
 import type { JitConfig, JitCpu } from '../../jit/profile.js';
 import { compile, type JitImage } from '../../jit/program.js';
 import type { Kernel } from '../kernel.js';
@@ -45,6 +46,7 @@ export class KernelProgram {
   readonly #allocations: bigint[] = [];
   readonly #packed: bigint[] = [];
   readonly #symbols: string[] = [];
+  #region: Region | undefined;
   readonly #fixup = (pc: bigint, _fault: unknown, cpu: Cpu): bigint | undefined =>
     this.#fixFault(pc, cpu);
 
@@ -107,6 +109,11 @@ export class KernelProgram {
     const { kernel, pack } = this.#parts;
     for (const start of this.#packed.splice(0)) pack.free(start);
     for (const address of this.#allocations.splice(0)) kernel.kfree(address);
+    if (this.#region) {
+      kernel.memory.unmap(this.#region);
+      kernel.vmalloc.release(this.#region.address);
+      this.#region = undefined;
+    }
     for (const name of this.#symbols.splice(0)) kernel.symbols.remove(name);
     const index = kernel.fixups.indexOf(this.#fixup);
     if (index >= 0) kernel.fixups.splice(index, 1);
@@ -146,7 +153,7 @@ export class KernelProgram {
   #allocProg(): bigint {
     const { kernel } = this.#parts;
     const main = this.xlated.functions[0];
-    const address = this.#take(BPF_PROG.insnsi + main.insns.length);
+    const address = this.#vmalloc(BPF_PROG.insnsi + main.insns.length);
     const at = (offset: number): bigint => address + BigInt(offset);
     kernel.memory.write32(at(BPF_PROG.len), main.insns.length / 8);
     kernel.memory.write32(at(BPF_PROG.jited_len), (this.images[0] as JitImage).jitedLength);
@@ -154,6 +161,16 @@ export class KernelProgram {
     kernel.memory.write64(at(BPF_PROG.active), this.#take(4 * kernel.cpus.length));
     kernel.memory.write64(at(BPF_PROG.bpf_func), this.entry);
     kernel.memory.writeBytes(at(BPF_PROG.insnsi), main.insns);
+    return address;
+  }
+
+  /** __vmalloc: whole pages from their first byte on. */
+  #vmalloc(size: number): bigint {
+    const { kernel } = this.#parts;
+    const bytes = alignUp(size, PAGE_SIZE);
+    const address = kernel.vmalloc.take(BigInt(bytes + PAGE_SIZE), BigInt(PAGE_SIZE));
+    const name = `bpf_prog ${this.name}`;
+    this.#region = kernel.memory.map({ name, address, size: bytes, permissions: 'rw' });
     return address;
   }
 

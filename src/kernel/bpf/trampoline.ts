@@ -117,13 +117,19 @@ export class Trampoline {
         if (old) directCalls.modify(this.ops, image.code.base);
         else this.#registerFentry(image.code.base);
       } catch (error) {
-        this.#free(image);
+        this.#discard(image);
         throw error;
       }
       this.image = image;
     }
     this.#links = links;
     if (old) this.#free(old);
+    if (this.image) this.#name(this.image);
+  }
+
+  /** The image that calls go to has the symbol. */
+  #name({ code, symbol }: PlacedImage): void {
+    this.#parts.kernel.symbols.add(symbol, code.base, code.length);
   }
 
   #registerFentry(image: bigint): void {
@@ -142,7 +148,7 @@ export class Trampoline {
   #generate(links: readonly TrampolineLink[]): PlacedImage {
     const { kernel, pack } = this.#parts;
     const descriptor = kernel.kmalloc(BPF_TRAMP_IMAGE.size);
-    const symbol = this.#uniqueSymbol();
+    const symbol = `bpf_trampoline_${this.#key}`;
     const enter = kernel.symbol('__bpf_prog_enter_recur');
     const exit = kernel.symbol('__bpf_prog_exit_recur');
     const ordered = LINK_KINDS.flatMap((kind) => links.filter((link) => link.kind === kind));
@@ -169,7 +175,7 @@ export class Trampoline {
           place: (size) => (base = pack.alloc(size)),
         },
       );
-      this.#write(code, descriptor, symbol);
+      this.#write(code, descriptor);
       return { descriptor, symbol, code };
     } catch (error) {
       if (base !== undefined) pack.free(base);
@@ -182,7 +188,7 @@ export class Trampoline {
     return { arguments: this.model.parameters.map(({ size }) => ({ size, struct: false })) };
   }
 
-  #write(code: TrampolineCode, descriptor: bigint, symbol: string): void {
+  #write(code: TrampolineCode, descriptor: bigint): void {
     const { kernel } = this.#parts;
     const bytes = new Uint8Array(code.length);
     const view = viewOf(bytes);
@@ -194,18 +200,15 @@ export class Trampoline {
     kernel.memory.write64(descriptor + BigInt(BPF_TRAMP_IMAGE.image), code.base);
     kernel.memory.write64(descriptor + BigInt(BPF_TRAMP_IMAGE.ip_after_call), at(code.ipAfterCall));
     kernel.memory.write64(descriptor + BigInt(BPF_TRAMP_IMAGE.ip_epilogue), at(code.ipEpilogue));
-    kernel.symbols.add(symbol, code.base, code.length);
-  }
-
-  /** While one image replaces another both have a symbol. */
-  #uniqueSymbol(): string {
-    const name = `bpf_trampoline_${this.#key}`;
-    return this.image?.symbol === name ? `${name}_new` : name;
   }
 
   #free(image: PlacedImage): void {
+    this.#parts.kernel.symbols.remove(image.symbol);
+    this.#discard(image);
+  }
+
+  #discard(image: PlacedImage): void {
     const { kernel, pack } = this.#parts;
-    kernel.symbols.remove(image.symbol);
     kernel.kfree(image.descriptor);
     pack.free(image.code.base);
   }
