@@ -40,6 +40,7 @@ const SIZES: Readonly<Record<string, number>> = {
   __sum16: 2,
   __wsum: 4,
   gfp_t: 4,
+  gro_result_t: 4,
   netdev_tx_t: 4,
   long: 8,
   size_t: 8,
