@@ -111,8 +111,8 @@ describe('xlated programs', () => {
     const { programs } = JSON.parse(file) as { programs: CorpusProgram[] };
     const helpers = new Map(Array.from({ length: 212 }, (_, id) => [id, () => {}] as const));
     let compared = 0;
-    for (const { name, type, insns, jited } of programs) {
-      const bytes = hexToBytes(insns);
+    for (const { name, type, insns: hex, jited } of programs) {
+      const bytes = hexToBytes(hex);
       // map fds and subprograms of the corpus are no relocations
       if (readSlots(bytes).some(({ code, src }) => [0x18, 0x85].includes(code) && src !== 0))
         continue;
