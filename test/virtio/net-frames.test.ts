@@ -1,5 +1,5 @@
 /** Frame sizes, several buffers per frame, devices that lie, and that nothing gets lost. */
-import fc from 'fast-check';
+import * as fc from 'fast-check';
 import { describe, expect, test } from 'vitest';
 import { encodeNetHeader } from '../../src/virtio/net-header.js';
 import { createVirtioNet, type VirtioNet } from '../../src/virtio/virtio-net.js';
@@ -7,7 +7,7 @@ import { XDP, xdpBuffHasFrags } from '../../src/virtio/xdp-frame.js';
 import { DirectKernel } from './helpers/direct-kernel.js';
 import { VERDICT, makeFrame, program, returns } from './helpers/programs.js';
 
-const BYTES = 24 << 20;
+const BYTES = 8 << 20;
 const FRAGS = { hasFrags: true };
 
 /** A mergeable device; with XDP buffers when `warm`. */

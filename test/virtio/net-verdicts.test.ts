@@ -28,11 +28,11 @@ interface Rig {
 }
 
 /** A device whose posted buffers all have XDP headroom, its counters at rest. */
-function rig(rx: Mode, options: VirtioNetOptions = {}, bytes = 16 << 20): Rig {
+function rig(rx: Mode, options: VirtioNetOptions = {}, bytes = 6 << 20): Rig {
   const kernel = new DirectKernel(bytes);
   const net = createVirtioNet(kernel, { rx, queueSize: 64, ...options });
   net.attachXdp(returns(VERDICT.DROP));
-  for (let i = 0; i < 130; i++) {
+  for (let i = 0; i < 80; i++) {
     net.receive(makeFrame(60));
     net.poll();
   }
@@ -243,7 +243,7 @@ function rqProgram(r: Rig): bigint {
 
 describe('receive_buf', () => {
   test.each(MODES)('%s: its seven arguments are what a tracer sees', (rx) => {
-    const kernel = new DirectKernel(16 << 20);
+    const kernel = new DirectKernel(6 << 20);
     const net = createVirtioNet(kernel, { rx, queueSize: 64 });
     const calls: (readonly bigint[])[] = [];
     kernel.onCall = (name, args) => {
@@ -287,7 +287,7 @@ describe('attaching', () => {
     [9000, true, undefined],
   ])('mtu %i, frags %s', (mtu, hasFrags, refusal) => {
     for (const rx of MODES) {
-      const kernel = new DirectKernel(12 << 20);
+      const kernel = new DirectKernel(4 << 20);
       const net = createVirtioNet(kernel, { rx, mtu, queueSize: 64 });
       const attach = (): void => net.attachXdp(returns(VERDICT.PASS, { hasFrags }));
       if (refusal === undefined) attach();
@@ -298,14 +298,14 @@ describe('attaching', () => {
   });
 
   test('GUEST_CSUM without CTRL_GUEST_OFFLOADS is refused', () => {
-    const net = createVirtioNet(new DirectKernel(12 << 20), { features: ['GUEST_CSUM'] });
+    const net = createVirtioNet(new DirectKernel(4 << 20), { features: ['GUEST_CSUM'] });
     expect(() => net.attachXdp(returns(VERDICT.PASS))).toThrow(
       "-EOPNOTSUPP: virtio_net: Can't set XDP while host is implementing GRO_HW/CSUM",
     );
   });
 
   test('the MTU may be raised after attaching; detaching twice is nothing', () => {
-    const net = createVirtioNet(new DirectKernel(12 << 20), { rx: 'small' });
+    const net = createVirtioNet(new DirectKernel(4 << 20), { rx: 'small' });
     net.attachXdp(returns(VERDICT.DROP));
     net.setMtu(9000);
     net.attachXdp(undefined);
@@ -319,7 +319,7 @@ describe('attaching', () => {
     [{ cpus: 2, queuePairs: 2, maxQueuePairs: 2 }, 2, [0, 1], 1],
     [{ cpus: 1, queuePairs: 1, maxQueuePairs: 1 }, 1, [0], 1],
   ])('transmit queues with %o', (options, pairs, queues, warnings) => {
-    const r = rig('mergeable', options, 24 << 20);
+    const r = rig('mergeable', options, 12 << 20);
     r.net.attachXdp(returns(VERDICT.TX));
     expect(r.net.device.activePairs).toBe(pairs);
     expect(r.kernel.log.filter((line) => line.includes('XDP requests'))).toHaveLength(warnings);
@@ -347,6 +347,6 @@ test('counter table leaves zeros out', () => {
   const r = rig('small');
   one(r, returns(VERDICT.PASS));
   const rows = counterTable(r.net.counters());
-  expect(rows).toContainEqual(['rx0_xdp_packets', 131]);
+  expect(rows).toContainEqual(['rx0_xdp_packets', 81]);
   expect(rows.some(([, value]) => value === 0)).toBe(false);
 });

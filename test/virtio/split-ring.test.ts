@@ -1,4 +1,4 @@
-import fc from 'fast-check';
+import * as fc from 'fast-check';
 import { describe, expect, test } from 'vitest';
 import type { Memory } from '../../src/cpu/memory.js';
 import { SplitDeviceQueue } from '../../src/virtio/split-ring-device.js';
@@ -33,7 +33,7 @@ interface Rig {
 }
 
 function rig(num: number, options: { eventIdx?: boolean } = {}): Rig {
-  const kernel = new DirectKernel(6 << 20);
+  const kernel = new DirectKernel(2 << 20);
   const { memory } = kernel;
   const eventIdx = options.eventIdx ?? false;
   const vq = createVirtqueue(kernel, { num, index: 0, vdev: 0n, eventIdx });
