@@ -17,6 +17,17 @@ export type RegisterPairs = Int32Array;
 /** The body of a helper. A failure that the program may see is a negative errno in R0. */
 export type HelperBody = (registers: RegisterPairs, host: BpfHost) => void;
 
+/** Thrown by a helper that ends the program (as the kernel's bpf_throw does): R0 is `r0`. */
+export class ProgramExit extends Error {
+  readonly r0: bigint;
+
+  constructor(r0: bigint) {
+    super(`the program was ended by a helper with ${r0}`);
+    this.name = 'ProgramExit';
+    this.r0 = r0;
+  }
+}
+
 export interface BpfHost {
   readonly memory: Memory;
 

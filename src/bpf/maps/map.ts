@@ -5,6 +5,8 @@
  * 0, the others 0 or a negative errno.
  */
 
+import type { XlatedProgram } from '../program.js';
+
 /** Map types by their uapi numbers (include/uapi/linux/bpf.h). */
 export const BPF_MAP_TYPE = {
   HASH: 1,
@@ -50,4 +52,12 @@ export interface BpfMap {
   get(key: Uint8Array): readonly Uint8Array[] | undefined;
   /** Frees its memory. */
   free(): void;
+}
+
+/** A map of programs: what tail calls go through. */
+export interface ProgArrayMap extends BpfMap {
+  /** The program in slot `index`; undefined when the slot is empty or out of range. */
+  programAt(index: number): XlatedProgram | undefined;
+  /** Fills a slot (undefined empties it); 0 or a negative errno. */
+  setProgram(index: number, program: XlatedProgram | undefined, address?: bigint): number;
 }

@@ -1,0 +1,115 @@
+/**
+ * Map helpers: lookup, update, delete, lookup of another CPU's value.
+ *
+ * Reference: kernel/bpf/helpers.c. The lookup remembers the map it used last, and on the map types
+ * of this floor allocates nothing.
+ */
+import { MemoryAccessError } from '../../cpu/fault.js';
+import type { BpfHost, RegisterPairs } from '../host.js';
+import { BPF_MAP, MapBase } from '../maps/base.js';
+import type { BpfMap } from '../maps/map.js';
+import {
+  argument,
+  argument32,
+  fail,
+  offsetOf,
+  setResult,
+  setResult64,
+  type Helper,
+} from './helper.js';
+
+/** Finds maps by address; remembers the last one. */
+class MapFinder {
+  #lo = 0;
+  #hi = 0;
+  #host: BpfHost | undefined;
+  #map: BpfMap | undefined;
+
+  /** The map in R1. Throws MemoryAccessError when no map is there. */
+  find(registers: RegisterPairs, host: BpfHost): BpfMap {
+    const lo = registers[2];
+    const hi = registers[3];
+    const last = this.#map;
+    if (last instanceof MapBase && last.alive && lo === this.#lo && hi === this.#hi) {
+      if (host === this.#host) return last;
+    }
+    const address = argument(registers, 1);
+    const map = host.mapAt(address);
+    if (!map) {
+      // the kernel would follow the pointer and oops
+      throw new MemoryAccessError({
+        access: 'read',
+        address,
+        size: BPF_MAP.size,
+        reason: 'unmapped',
+      });
+    }
+    this.#lo = lo;
+    this.#hi = hi;
+    this.#host = host;
+    this.#map = map;
+    return map;
+  }
+}
+
+function lookupOn(map: BpfMap, cpu: number, registers: RegisterPairs, host: BpfHost): void {
+  if (!(map instanceof MapBase)) {
+    setResult64(registers, map.lookup(argument(registers, 2)));
+    return;
+  }
+  const key = offsetOf(host.memory, registers, 2, map.spec.keySize, 'read');
+  const at = map.locate(key, cpu);
+  if (at < 0) {
+    setResult(registers, 0);
+    return;
+  }
+  map.addressInto(registers, at, cpu);
+}
+
+export function mapHelpers(): readonly Helper[] {
+  const finder = new MapFinder();
+  return [
+    {
+      id: 1,
+      name: 'map_lookup_elem',
+      arguments: ['map', 'map_key'],
+      result: 'map_value_or_null',
+      body: (registers, host) =>
+        lookupOn(finder.find(registers, host), host.currentCpu(), registers, host),
+    },
+    {
+      id: 2,
+      name: 'map_update_elem',
+      arguments: ['map', 'map_key', 'map_value', 'anything'],
+      result: 'integer',
+      body: (registers, host) => {
+        const map = finder.find(registers, host);
+        const flags = argument(registers, 4);
+        setResult(registers, map.update(argument(registers, 2), argument(registers, 3), flags));
+      },
+    },
+    {
+      id: 3,
+      name: 'map_delete_elem',
+      arguments: ['map', 'map_key'],
+      result: 'integer',
+      body: (registers, host) => {
+        setResult(registers, finder.find(registers, host).delete(argument(registers, 2)));
+      },
+    },
+    {
+      id: 195,
+      name: 'map_lookup_percpu_elem',
+      arguments: ['map', 'map_key', 'anything'],
+      result: 'map_value_or_null',
+      body: (registers, host) => {
+        const map = finder.find(registers, host);
+        const cpu = argument32(registers, 3) >>> 0;
+        const isPerCpu = map.spec.type === 'PERCPU_ARRAY' || map.spec.type === 'PERCPU_HASH';
+        if (!isPerCpu) fail(registers, 'EOPNOTSUPP');
+        else if (cpu >= host.cpuCount) setResult(registers, 0);
+        else lookupOn(map, cpu, registers, host);
+      },
+    },
+  ];
+}

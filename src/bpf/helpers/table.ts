@@ -1,0 +1,45 @@
+/**
+ * The table of helpers: every one that programs may call here, with arguments and body.
+ *
+ * Helper 12 (tail_call) is missing on purpose: the loader turns it into opcode 0xf5. Reference:
+ * include/uapi/linux/bpf.h (numbers), kernel/bpf and net/core (struct bpf_func_proto).
+ *
+ * Usage:
+ *   const host = new PlainHost({ helpers: helperBodies() });
+ */
+import type { BpfHost, HelperBody } from '../host.js';
+import { checksumHelpers, type HelperVersion } from './checksum.js';
+import { generalHelpers } from './general.js';
+import type { Helper } from './helper.js';
+import { mapHelpers } from './maps.js';
+import { tracingHelpers } from './tracing.js';
+import { XDP_HELPERS } from './xdp.js';
+
+/** BPF_FUNC_tail_call: no helper but an instruction. */
+export const TAIL_CALL_HELPER = 12;
+
+export interface HelperOptions {
+  /** Kernel whose semantics the helpers have. Default: 6.12. */
+  readonly version?: HelperVersion;
+  /** The running program's attach cookie. Default: 0, that of an attachment without one. */
+  readonly attachCookie?: (host: BpfHost) => bigint;
+  /** tgid << 32 | pid of the current task. Default: 0, the idle task. */
+  readonly pidTgid?: (host: BpfHost) => bigint;
+}
+
+/** All helpers, by number. Each call makes new ones, which share no state with others. */
+export function helperTable(options: HelperOptions = {}): ReadonlyMap<number, Helper> {
+  const helpers = [
+    ...mapHelpers(),
+    ...generalHelpers(options.pidTgid ?? (() => 0n)),
+    ...tracingHelpers(options.attachCookie ?? (() => 0n)),
+    ...checksumHelpers(options.version ?? '6.12'),
+    ...XDP_HELPERS,
+  ].sort((a, b) => a.id - b.id);
+  return new Map(helpers.map((helper) => [helper.id, helper]));
+}
+
+/** The bodies alone, as `PlainHost` takes them. */
+export function helperBodies(options: HelperOptions = {}): ReadonlyMap<number, HelperBody> {
+  return new Map([...helperTable(options)].map(([id, { body }]) => [id, body]));
+}

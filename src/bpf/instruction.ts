@@ -1,0 +1,75 @@
+/**
+ * eBPF instruction slots: 8 bytes `code, dst | src << 4, off i16, imm i32`, little-endian.
+ *
+ * ld_imm64 takes two slots; the second holds the upper half of the constant in its imm and is zero
+ * elsewhere (in an xlated function pointer its off is the callee's index). Reference: struct bpf_insn
+ * in include/uapi/linux/bpf.h.
+ *
+ * Usage:
+ *   const slot = readSlot(insns, 3);
+ *   const opcode = OPCODES[slot.code];
+ */
+import { viewOf } from '../common/bytes.js';
+
+export interface Slot {
+  readonly code: number;
+  readonly dst: number;
+  readonly src: number;
+  /** Signed 16 bits. */
+  readonly off: number;
+  /** Signed 32 bits. */
+  readonly imm: number;
+}
+
+export const SLOT_SIZE = 8;
+
+export function slotCount(insns: Uint8Array): number {
+  return Math.floor(insns.length / SLOT_SIZE);
+}
+
+export function readSlot(insns: Uint8Array, index: number): Slot {
+  return slotAt(viewOf(insns), index * SLOT_SIZE);
+}
+
+export function readSlots(insns: Uint8Array): Slot[] {
+  const view = viewOf(insns);
+  return Array.from({ length: slotCount(insns) }, (_, index) => slotAt(view, index * SLOT_SIZE));
+}
+
+function slotAt(view: DataView, at: number): Slot {
+  const registers = view.getUint8(at + 1);
+  return {
+    code: view.getUint8(at),
+    dst: registers & 15,
+    src: registers >> 4,
+    off: view.getInt16(at + 2, true),
+    imm: view.getInt32(at + 4, true),
+  };
+}
+
+/** Bytes of slots. Throws RangeError when off or imm do not fit their fields. */
+export function encodeSlots(slots: readonly Slot[]): Uint8Array {
+  const bytes = new Uint8Array(slots.length * SLOT_SIZE);
+  const view = viewOf(bytes);
+  for (const [index, slot] of slots.entries()) {
+    if (slot.off < -0x8000 || slot.off > 0x7fff) {
+      throw new RangeError(`insn ${index}: offset ${slot.off} does not fit 16 bits`);
+    }
+    const at = index * SLOT_SIZE;
+    view.setUint8(at, slot.code);
+    view.setUint8(at + 1, (slot.src << 4) | slot.dst);
+    view.setInt16(at + 2, slot.off, true);
+    view.setInt32(at + 4, slot.imm, true);
+  }
+  return bytes;
+}
+
+/** A slot with the fields that are not given zero. */
+export function makeSlot(code: number, fields: Partial<Omit<Slot, 'code'>> = {}): Slot {
+  return { code, dst: 0, src: 0, off: 0, imm: 0, ...fields };
+}
+
+/** The 64-bit constant of an ld_imm64 from the imm of its two slots. */
+export function imm64(first: Slot, second: Slot): bigint {
+  return (BigInt(second.imm >>> 0) << 32n) | BigInt(first.imm >>> 0);
+}

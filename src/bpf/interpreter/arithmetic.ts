@@ -1,0 +1,131 @@
+/**
+ * The 64-bit operations that take more than a line on (lo, hi) pairs of Int32: multiplication,
+ * division, byte swaps, sign extension.
+ *
+ * `words` is the interpreter's array; `d` and `s` are indexes of the operand pairs. Division by zero
+ * gives 0, modulo by zero leaves dst (RFC 9669 section 4.1); the most negative number divided by -1
+ * is itself.
+ */
+import { OPERATION } from './link.js';
+
+/** Upper 32 bits of the unsigned product of two 32-bit numbers. */
+export function mulHigh(a: number, b: number): number {
+  const a0 = a & 0xffff;
+  const a1 = a >>> 16;
+  const b0 = b & 0xffff;
+  const b1 = b >>> 16;
+  const low = Math.imul(a0, b0) >>> 16;
+  const mid = (Math.imul(a1, b0) >>> 0) + low;
+  const cross = (Math.imul(a0, b1) >>> 0) + (mid & 0xffff);
+  // mid < 2^32, because (2^16-1)^2 + 2^16-1 < 2^32; cross likewise
+  return (Math.imul(a1, b1) + (mid >>> 16) + (cross >>> 16)) | 0;
+}
+
+/** dst = dst / src or dst % src, unsigned. */
+export function divide64(words: Int32Array, d: number, s: number, wantRemainder: boolean): void {
+  const aLo = (words[d] as number) >>> 0;
+  const aHi = (words[d + 1] as number) >>> 0;
+  const bLo = (words[s] as number) >>> 0;
+  const bHi = (words[s + 1] as number) >>> 0;
+  if (bLo === 0 && bHi === 0) {
+    if (!wantRemainder) words[d] = words[d + 1] = 0;
+    return;
+  }
+  if (aHi < 0x20_0000 && bHi < 0x20_0000) {
+    // both below 2^53: the quotient of doubles rounds to the right integer
+    const a = aHi * 0x1_0000_0000 + aLo;
+    const b = bHi * 0x1_0000_0000 + bLo;
+    const result = wantRemainder ? a % b : Math.floor(a / b);
+    words[d] = result | 0;
+    words[d + 1] = (result / 0x1_0000_0000) | 0;
+    return;
+  }
+  const a = (BigInt(aHi) << 32n) | BigInt(aLo);
+  const b = (BigInt(bHi) << 32n) | BigInt(bLo);
+  put(words, d, wantRemainder ? a % b : a / b);
+}
+
+/** The operations numbered from SDIV64 to NEG32: none of them touches memory. */
+export function rareOperation(words: Int32Array, operation: number, d: number, s: number): void {
+  switch (operation) {
+    case OPERATION.SDIV64:
+    case OPERATION.SMOD64: {
+      const a = signed64(words, d);
+      const b = signed64(words, s);
+      if (operation === OPERATION.SDIV64) put(words, d, b === 0n ? 0n : a / b);
+      else if (b !== 0n) put(words, d, a % b);
+      return;
+    }
+    case OPERATION.SDIV32:
+    case OPERATION.SMOD32: {
+      const a = words[d] as number;
+      const b = words[s] as number;
+      if (operation === OPERATION.SDIV32) words[d] = b === 0 ? 0 : (a / b) | 0;
+      else if (b !== 0) words[d] = (a % b) | 0;
+      words[d + 1] = 0;
+      return;
+    }
+    case OPERATION.NEG64: {
+      const lo = -(words[d] as number) | 0;
+      words[d] = lo;
+      words[d + 1] = lo === 0 ? -(words[d + 1] as number) : ~(words[d + 1] as number);
+      return;
+    }
+    case OPERATION.NEG32:
+      words[d] = -(words[d] as number);
+      words[d + 1] = 0;
+      return;
+    case OPERATION.LE:
+      truncate(words, d, words[s] as number);
+      return;
+    case OPERATION.BE:
+    case OPERATION.SWAP:
+      swap(words, d, words[s] as number);
+      return;
+    default:
+      throw new RangeError(`no operation 0x${operation.toString(16)}`);
+  }
+}
+
+/** dst = src sign-extended from `bits`; a 32-bit move clears the upper half. */
+export function moveSigned(
+  words: Int32Array,
+  d: number,
+  s: number,
+  bits: number,
+  is64: boolean,
+): void {
+  const lo = ((words[s] as number) << (32 - bits)) >> (32 - bits);
+  words[d] = lo;
+  words[d + 1] = is64 ? lo >> 31 : 0;
+}
+
+/** Bytes of a 32-bit word in reverse order. */
+export function swap32(value: number): number {
+  return (value << 24) | ((value & 0xff00) << 8) | ((value >>> 8) & 0xff00) | (value >>> 24);
+}
+
+function truncate(words: Int32Array, d: number, bits: number): void {
+  if (bits === 16) words[d] = (words[d] as number) & 0xffff;
+  if (bits < 64) words[d + 1] = 0;
+}
+
+function swap(words: Int32Array, d: number, bits: number): void {
+  const lo = swap32(words[d] as number);
+  if (bits === 64) {
+    words[d] = swap32(words[d + 1] as number);
+    words[d + 1] = lo;
+  } else {
+    words[d] = bits === 16 ? lo >>> 16 : lo;
+    words[d + 1] = 0;
+  }
+}
+
+function signed64(words: Int32Array, index: number): bigint {
+  return (BigInt(words[index + 1] as number) << 32n) | BigInt((words[index] as number) >>> 0);
+}
+
+function put(words: Int32Array, index: number, value: bigint): void {
+  words[index] = Number(BigInt.asIntN(32, value));
+  words[index + 1] = Number(BigInt.asIntN(32, value >> 32n));
+}

@@ -1,0 +1,267 @@
+/**
+ * Pre-decoding: an xlated program becomes one Int32Array that the interpreter's loop walks.
+ *
+ * The array begins with the register file (R0..R10 as (lo, hi) pairs, as helpers see it), then holds
+ * one record of 8 words per instruction, all functions behind each other:
+ *
+ *   0 operation | dst index << 16     3 jump target, or memory offset
+ *   1 index of the source operand     4, 5 the immediate, sign-extended (lo, hi)
+ *   2 width or size                   6 slot number in its function
+ *
+ * The source index points at a register or at the record's own immediate, so `r1 += r2` and
+ * `r1 += 5` are the same operation. Operations are numbered by the opcode byte of the register form;
+ * numbers from 0x100 are forms that share an opcode byte or are worth a case of their own.
+ */
+import { InputError } from '../../common/errors.js';
+import { high32, low32 } from '../../common/bytes.js';
+import type { BpfHost, HelperBody } from '../host.js';
+import { imm64, readSlots, type Slot } from '../instruction.js';
+import { atomicOperation, OPCODES, PSEUDO, type Opcode } from '../opcodes.js';
+import type { XlatedProgram } from '../program.js';
+import { validate } from '../validate.js';
+
+/** Index of the first record: behind R0..R10, on a record boundary. */
+export const CODE_START = 24;
+/** Words per record. */
+export const RECORD = 8;
+
+/** Operations without an opcode byte of their own. */
+export const OPERATION = {
+  SDIV64: 0x100,
+  SMOD64: 0x101,
+  SDIV32: 0x102,
+  SMOD32: 0x103,
+  MOVSX: 0x104,
+  LE: 0x105,
+  BE: 0x106,
+  SWAP: 0x107,
+  NEG64: 0x108,
+  NEG32: 0x109,
+  /** Shift by a constant of 1..31 and of 32..63. */
+  LSH64_LOW: 0x10a,
+  LSH64_HIGH: 0x10b,
+  RSH64_LOW: 0x10c,
+  RSH64_HIGH: 0x10d,
+  ATOMIC: 0x10e,
+  CALL_LOCAL: 0x10f,
+  CALL_HELPER: 0x110,
+  CALL_REGISTER: 0x111,
+  /** Nothing: shifts by 0, speculation barriers. */
+  NOP: 0x112,
+  LOAD_PROBE: 0x113,
+} as const;
+
+export interface LinkedProgram {
+  readonly program: XlatedProgram;
+  /** Registers and records. */
+  readonly words: Int32Array;
+  /** Bodies of the helpers it calls, indexed by immediate of CALL_HELPER records. */
+  readonly helpers: readonly HelperBody[];
+  /** Index of each function's first record. */
+  readonly entries: readonly number[];
+}
+
+/**
+ * Function pointers of interpreted functions: this base and the callee's number times 16. Nothing is
+ * mapped there.
+ */
+export const FUNCTION_BASE = 0xffff_dead_0000_0000n;
+
+/**
+ * Decodes a program for `host`. Throws InputError with the first problem that `validate` finds, or
+ * when a helper is not known to the host.
+ */
+export function linkProgram(program: XlatedProgram, host: BpfHost): LinkedProgram {
+  const [problem] = validate(program.functions);
+  if (problem !== undefined) throw new InputError(`program ${program.name}: ${problem}`);
+  const functions = program.functions.map(({ insns }) => readSlots(insns));
+  const entries: number[] = [];
+  let end = CODE_START;
+  for (const slots of functions) {
+    entries.push(end);
+    end += RECORD * countInstructions(slots);
+  }
+  const linker = new Linker(program, host, new Int32Array(end), entries);
+  for (const [index, slots] of functions.entries()) linker.addFunction(index, slots);
+  return { program, words: linker.words, helpers: linker.helpers, entries };
+}
+
+/** Function and slot of a record, for messages. */
+export function locate(
+  linked: LinkedProgram,
+  record: number,
+): { readonly function: string; readonly insn: number } {
+  let index = linked.entries.findLastIndex((entry) => entry <= record);
+  if (index < 0) index = 0;
+  const name = linked.program.functions[index]?.name ?? linked.program.name;
+  return { function: name, insn: linked.words[record + 6] as number };
+}
+
+function countInstructions(slots: readonly Slot[]): number {
+  let count = 0;
+  for (let index = 0; index < slots.length; index++) {
+    count++;
+    if (slots[index]?.code === 0x18) index++;
+  }
+  return count;
+}
+
+class Linker {
+  readonly words: Int32Array;
+  readonly helpers: HelperBody[] = [];
+  readonly #program: XlatedProgram;
+  readonly #host: BpfHost;
+  readonly #entries: readonly number[];
+  readonly #helperIndexes = new Map<number, number>();
+
+  constructor(
+    program: XlatedProgram,
+    host: BpfHost,
+    words: Int32Array,
+    entries: readonly number[],
+  ) {
+    this.#program = program;
+    this.#host = host;
+    this.words = words;
+    this.#entries = entries;
+  }
+
+  addFunction(functionIndex: number, slots: readonly Slot[]): void {
+    const entry = this.#entries[functionIndex] as number;
+    const records = new Int32Array(slots.length);
+    let at = entry;
+    for (let index = 0; index < slots.length; index++) {
+      records[index] = at;
+      at += RECORD;
+      if (slots[index]?.code === 0x18) index++;
+    }
+    for (let index = 0; index < slots.length; index++) {
+      const slot = slots[index] as Slot;
+      const opcode = OPCODES[slot.code] as Opcode;
+      this.#addRecord(records, slots, index, slot, opcode);
+      if (opcode.kind === 'ld_imm64') index++;
+    }
+  }
+
+  #addRecord(
+    records: Int32Array,
+    slots: readonly Slot[],
+    index: number,
+    slot: Slot,
+    opcode: Opcode,
+  ): void {
+    const { words } = this;
+    const record = records[index] as number;
+    const register = 2 * slot.src;
+    let operation = slot.code;
+    let source = register;
+    let extra = slot.off;
+    words[record + 4] = slot.imm;
+    words[record + 5] = slot.imm >> 31;
+    words[record + 6] = index;
+    switch (opcode.kind) {
+      case 'alu':
+        source = opcode.source === 'register' ? register : record + 4;
+        operation = aluOperation(slot, opcode);
+        words[record + 2] = opcode.width;
+        break;
+      case 'neg':
+        operation = opcode.width === 64 ? OPERATION.NEG64 : OPERATION.NEG32;
+        break;
+      case 'end':
+        operation = { le: OPERATION.LE, be: OPERATION.BE, swap: OPERATION.SWAP }[opcode.to];
+        source = record + 4;
+        break;
+      case 'jump':
+        operation |= 0x08;
+        source = opcode.source === 'register' ? register : record + 4;
+        extra = records[index + 1 + slot.off] as number;
+        break;
+      case 'goto':
+        operation = 0x05;
+        extra = records[index + 1 + (opcode.long ? slot.imm : slot.off)] as number;
+        break;
+      case 'store':
+        operation |= 0x01;
+        source = opcode.source === 'register' ? register : record + 4;
+        break;
+      case 'load':
+        if (opcode.probe) {
+          operation = OPERATION.LOAD_PROBE;
+          words[record + 2] = opcode.signed ? -opcode.size : opcode.size;
+        }
+        break;
+      case 'atomic':
+        operation = OPERATION.ATOMIC;
+        words[record + 2] = opcode.size;
+        if (atomicOperation(slot.imm, opcode.size) === 'load_acquire') source = register;
+        break;
+      case 'ld_imm64': {
+        operation = 0xbf;
+        source = record + 4;
+        const second = slots[index + 1] as Slot;
+        const value =
+          slot.src === PSEUDO.FUNC ? FUNCTION_BASE + BigInt(16 * second.off) : imm64(slot, second);
+        words[record + 4] = low32(value);
+        words[record + 5] = high32(value);
+        break;
+      }
+      case 'call':
+        operation = this.#linkCall(record, slot, opcode.source === 'register');
+        extra = slot.src === PSEUDO.CALL ? (this.#entries[slot.off] as number) : 0;
+        break;
+      case 'nospec':
+        operation = OPERATION.NOP;
+        break;
+      case 'exit':
+      case 'tail_call':
+        break;
+      case 'may_goto':
+      case 'packet_load':
+        throw new InputError(`insn ${index}: opcode 0x${slot.code.toString(16)} cannot run`);
+    }
+    words[record] = operation | ((2 * slot.dst) << 16);
+    words[record + 1] = source;
+    words[record + 3] = extra;
+  }
+
+  #linkCall(record: number, slot: Slot, byRegister: boolean): number {
+    if (byRegister) return OPERATION.CALL_REGISTER;
+    if (slot.src === PSEUDO.CALL) return OPERATION.CALL_LOCAL;
+    let helper = this.#helperIndexes.get(slot.imm);
+    if (helper === undefined) {
+      const body = this.#host.helperAt(this.#host.callBase + BigInt(slot.imm));
+      if (!body) {
+        const { function: name, insn } = locate(
+          { program: this.#program, words: this.words, helpers: [], entries: this.#entries },
+          record,
+        );
+        throw new InputError(
+          `program ${this.#program.name}: ${name} insn ${insn}: call of unknown helper ${slot.imm}`,
+        );
+      }
+      helper = this.helpers.push(body) - 1;
+      this.#helperIndexes.set(slot.imm, helper);
+    }
+    this.words[record + 4] = helper;
+    return OPERATION.CALL_HELPER;
+  }
+}
+
+function aluOperation(slot: Slot, opcode: Opcode & { readonly kind: 'alu' }): number {
+  const { op, width, source } = opcode;
+  if (op === 'div' && slot.off === 1) {
+    return width === 64 ? OPERATION.SDIV64 : OPERATION.SDIV32;
+  }
+  if (op === 'mod' && slot.off === 1) {
+    return width === 64 ? OPERATION.SMOD64 : OPERATION.SMOD32;
+  }
+  if (op === 'mov' && slot.off !== 0) return OPERATION.MOVSX;
+  if (width === 64 && source === 'immediate' && (op === 'lsh' || op === 'rsh')) {
+    const amount = slot.imm & 63;
+    if (amount === 0) return OPERATION.NOP;
+    if (op === 'lsh') return amount < 32 ? OPERATION.LSH64_LOW : OPERATION.LSH64_HIGH;
+    return amount < 32 ? OPERATION.RSH64_LOW : OPERATION.RSH64_HIGH;
+  }
+  return slot.code | 0x08;
+}

@@ -1,0 +1,159 @@
+/**
+ * What one interpreter holds besides the program: stack frames, saved registers, the reason of a stop.
+ *
+ * Each call depth has 512 bytes of stack in a region of its own, so an access beyond a frame faults.
+ * Frames are mapped when a depth is first reached and kept. Reference: MAX_BPF_STACK and
+ * MAX_CALL_FRAMES in include/linux/{filter,bpf_verifier}.h.
+ */
+import { high32, join64, low32 } from '../../common/bytes.js';
+import type { AccessKind } from '../../cpu/fault.js';
+import type { Region } from '../../cpu/memory.js';
+import type { BpfHost } from '../host.js';
+import type { XlatedProgram } from '../program.js';
+import type { LinkedProgram } from './link.js';
+
+/** MAX_BPF_STACK */
+export const STACK_SIZE = 512;
+/** MAX_CALL_FRAMES */
+export const MAX_CALL_FRAMES = 8;
+/** Words a call saves: R6..R9, return record. */
+const SAVED_WORDS = 9;
+
+/** Why the loop ended. */
+export const OUTCOME = {
+  RETURN: 0,
+  FAULT: 1,
+  BUDGET: 2,
+  CALL_DEPTH: 3,
+  CALL_TARGET: 4,
+} as const;
+
+export class Machine {
+  readonly host: BpfHost;
+  /** The program that runs: changes with a tail call. */
+  linked: LinkedProgram;
+  depth = 0;
+  /** Tail calls of this run. */
+  tailCalls = 0;
+  /** Record of the last call, or of what stopped the run. */
+  record = 0;
+  /** Instructions executed by this run. */
+  executed = 0;
+  /** The refused access, or the unknown call target. */
+  addressHi = 0;
+  addressLo = 0;
+  accessSize = 0;
+  access: AccessKind = 'read';
+  /** Programs that tail calls have reached, decoded. */
+  readonly targets = new Map<XlatedProgram, LinkedProgram>();
+
+  readonly #saved = new Int32Array(MAX_CALL_FRAMES * SAVED_WORDS);
+  readonly #callers: LinkedProgram[] = [];
+  readonly #frames: Region[] = [];
+  #mapped = 0;
+  /** Frame pointer of each depth, (lo, hi). */
+  readonly #framePointers = new Int32Array(2 * MAX_CALL_FRAMES);
+
+  constructor(host: BpfHost, linked: LinkedProgram) {
+    this.host = host;
+    this.linked = linked;
+  }
+
+  /** Points R10 at the stack of the current depth. */
+  setFramePointer(words: Int32Array): void {
+    const { depth } = this;
+    if (depth >= this.#mapped) this.#mapFrame();
+    words[20] = this.#framePointers[2 * depth];
+    words[21] = this.#framePointers[2 * depth + 1];
+  }
+
+  #mapFrame(): void {
+    const frame = this.host.allocate(`bpf_stack_${this.#mapped}`, STACK_SIZE);
+    const top = frame.address + BigInt(STACK_SIZE);
+    this.#frames.push(frame);
+    this.#framePointers[2 * this.#mapped] = low32(top);
+    this.#framePointers[2 * this.#mapped + 1] = high32(top);
+    this.#mapped++;
+  }
+
+  /** Saves what the callee must not change; false when the calls are nested too deep. */
+  push(words: Int32Array, returnRecord: number): boolean {
+    const { depth } = this;
+    if (depth + 1 >= MAX_CALL_FRAMES) return false;
+    const saved = this.#saved;
+    const base = depth * SAVED_WORDS;
+    saved[base] = words[12];
+    saved[base + 1] = words[13];
+    saved[base + 2] = words[14];
+    saved[base + 3] = words[15];
+    saved[base + 4] = words[16];
+    saved[base + 5] = words[17];
+    saved[base + 6] = words[18];
+    saved[base + 7] = words[19];
+    saved[base + 8] = returnRecord;
+    this.#callers[depth] = this.linked;
+    this.depth = depth + 1;
+    this.setFramePointer(words);
+    return true;
+  }
+
+  /** Back to the caller: restores its registers and gives the record to go on at. */
+  pop(): number {
+    const depth = this.depth - 1;
+    this.depth = depth;
+    const caller = this.#callers[depth];
+    if (caller !== this.linked) this.switchTo(caller);
+    const { words } = caller;
+    const saved = this.#saved;
+    const base = depth * SAVED_WORDS;
+    words[12] = saved[base];
+    words[13] = saved[base + 1];
+    words[14] = saved[base + 2];
+    words[15] = saved[base + 3];
+    words[16] = saved[base + 4];
+    words[17] = saved[base + 5];
+    words[18] = saved[base + 6];
+    words[19] = saved[base + 7];
+    words[20] = this.#framePointers[2 * depth];
+    words[21] = this.#framePointers[2 * depth + 1];
+    return saved[base + 8];
+  }
+
+  /** Goes on with another program: its registers take the present values. */
+  switchTo(next: LinkedProgram): void {
+    next.words.set(this.linked.words.subarray(0, 22));
+    this.linked = next;
+  }
+
+  /** `count + record` is 8 times the number of instructions executed but not summed up. */
+  stopAt(count: number, record: number, outcome: number): number {
+    this.executed += (count + record) / 8;
+    this.record = record;
+    return outcome;
+  }
+
+  fault(
+    count: number,
+    record: number,
+    hi: number,
+    lo: number,
+    size: number,
+    access: AccessKind,
+  ): number {
+    this.addressHi = hi;
+    this.addressLo = lo;
+    this.accessSize = size;
+    this.access = access;
+    return this.stopAt(count, record, OUTCOME.FAULT);
+  }
+
+  get address(): bigint {
+    return join64(this.addressLo, this.addressHi);
+  }
+
+  /** Gives the stack frames back to the host. */
+  close(): void {
+    this.#mapped = 0;
+    for (const frame of this.#frames.splice(0)) this.host.release(frame);
+  }
+}

@@ -1,0 +1,182 @@
+/**
+ * What all map types share: the `struct bpf_map` in memory, value regions, access by address.
+ *
+ * The header at `address` has map_type, key_size, value_size, max_entries and map_flags where 6.12
+ * keeps them (JITed tail calls read max_entries at 36); its other fields are zero. Values lie in
+ * regions of their own (one per CPU for per-CPU maps), so a program that runs out of them faults.
+ * `locate` works on offsets in the backing store and allocates nothing.
+ */
+import { alignUp, high32, low32 } from '../../common/bytes.js';
+import { KernelError, InputError } from '../../common/errors.js';
+import { MemoryAccessError, type AccessKind } from '../../cpu/fault.js';
+import type { Memory, Region } from '../../cpu/memory.js';
+import type { BpfHost, RegisterPairs } from '../host.js';
+import { BPF_MAP_TYPE, type BpfMap, type MapSpec } from './map.js';
+
+/** Offsets in `struct bpf_map`, 6.12 arm64 (vectors/jit/meta-6.12.json). */
+export const BPF_MAP = {
+  mapType: 24,
+  keySize: 28,
+  valueSize: 32,
+  maxEntries: 36,
+  mapFlags: 48,
+  size: 248,
+} as const;
+
+/** Flags of update. */
+export const BPF_ANY = 0;
+export const BPF_NOEXIST = 1;
+export const BPF_EXIST = 2;
+
+export interface MapEntry {
+  readonly key: Uint8Array;
+  readonly values: readonly Uint8Array[];
+}
+
+export abstract class MapBase implements BpfMap {
+  readonly spec: MapSpec;
+  readonly address: bigint;
+  /** False once freed. */
+  alive = true;
+  /** Bytes from one value to the next. */
+  readonly stride: number;
+  protected readonly host: BpfHost;
+  protected readonly memory: Memory;
+  readonly #regions: Region[] = [];
+  /** Holds the key of `set` and `get`. */
+  #scratch: Region | undefined;
+  #lastRegion: Region | undefined;
+  #lastLo = 0;
+  #lastHi = 0;
+
+  constructor(spec: MapSpec, host: BpfHost, headerSize: number = BPF_MAP.size) {
+    this.spec = spec;
+    this.host = host;
+    this.memory = host.memory;
+    this.stride = alignUp(spec.valueSize, 8);
+    const header = this.allocate('bpf_map', headerSize).address;
+    this.address = header;
+    this.memory.write32(header + BigInt(BPF_MAP.mapType), BPF_MAP_TYPE[spec.type]);
+    this.memory.write32(header + BigInt(BPF_MAP.keySize), spec.keySize);
+    this.memory.write32(header + BigInt(BPF_MAP.valueSize), spec.valueSize);
+    this.memory.write32(header + BigInt(BPF_MAP.maxEntries), spec.maxEntries);
+    this.memory.write32(header + BigInt(BPF_MAP.mapFlags), spec.flags);
+  }
+
+  abstract get valueAddress(): bigint;
+
+  /** Region that holds the values of `cpu`. */
+  abstract valueRegion(cpu: number): Region;
+
+  /** Offset of the value of `cpu` under the key at offset `key`, or -1. */
+  abstract locate(key: number, cpu: number): number;
+
+  /** Stores the value at offset `value` for `cpu`, or for all CPUs when it is -1. */
+  protected abstract store(key: number, value: Uint8Array, cpu: number, flags: number): number;
+
+  protected abstract remove(key: number): number;
+
+  abstract entries(): Iterable<MapEntry>;
+
+  lookup(keyAddress: bigint): bigint {
+    const cpu = this.host.currentCpu();
+    const at = this.locate(this.offsetOf(keyAddress, this.spec.keySize, 'read'), cpu);
+    if (at < 0) return 0n;
+    const region = this.valueRegion(cpu);
+    return region.address + BigInt(at - region.offset);
+  }
+
+  /** R0 = the address of what lies at offset `at` in the values of `cpu`. */
+  addressInto(registers: RegisterPairs, at: number, cpu: number): void {
+    const region = this.valueRegion(cpu);
+    if (region !== this.#lastRegion) {
+      this.#lastRegion = region;
+      this.#lastLo = low32(region.address);
+      this.#lastHi = high32(region.address);
+    }
+    // a region lies within 4 GiB: the upper half is that of its start
+    registers[0] = this.#lastLo + (at - region.offset);
+    registers[1] = this.#lastHi;
+  }
+
+  update(keyAddress: bigint, valueAddress: bigint, flags: bigint): number {
+    const { keySize, valueSize } = this.spec;
+    const key = this.offsetOf(keyAddress, keySize, 'read');
+    const value = this.offsetOf(valueAddress, valueSize, 'read');
+    const bytes = this.memory.bytes.subarray(value, value + valueSize);
+    return this.store(key, bytes, this.host.currentCpu(), Number(flags));
+  }
+
+  delete(keyAddress: bigint): number {
+    return this.remove(this.offsetOf(keyAddress, this.spec.keySize, 'read'));
+  }
+
+  set(key: Uint8Array, value: Uint8Array, flags = 0n): number {
+    const { name, valueSize } = this.spec;
+    if (value.length !== valueSize) {
+      throw new InputError(`map ${name}: value of ${value.length} bytes, needs ${valueSize}`);
+    }
+    return this.#withKey(key, (offset) => this.store(offset, value, -1, Number(flags)));
+  }
+
+  get(key: Uint8Array): readonly Uint8Array[] | undefined {
+    return this.#withKey(key, (offset) => {
+      const values: Uint8Array[] = [];
+      for (let cpu = 0; cpu < this.cpuCount; cpu++) {
+        const at = this.locate(offset, cpu);
+        if (at < 0) return undefined;
+        values.push(this.memory.bytes.slice(at, at + this.spec.valueSize));
+      }
+      return values;
+    });
+  }
+
+  free(): void {
+    this.alive = false;
+    this.host.removeMap(this);
+    for (const region of this.#regions.splice(0)) this.host.release(region);
+  }
+
+  /** Values per key: the CPUs of a per-CPU map, else 1. */
+  protected abstract get cpuCount(): number;
+
+  protected allocate(what: string, size: number): Region {
+    try {
+      const region = this.host.allocate(`${what} ${this.spec.name}`, size);
+      this.#regions.push(region);
+      return region;
+    } catch (error) {
+      if (!(error instanceof RangeError)) throw error;
+      for (const region of this.#regions.splice(0)) this.host.release(region);
+      throw new KernelError('ENOMEM', `map ${this.spec.name}: ${error.message}`);
+    }
+  }
+
+  /** Offset of `size` accessible bytes at `address`. Throws MemoryAccessError. */
+  protected offsetOf(
+    address: bigint,
+    size: number,
+    access: AccessKind & ('read' | 'write'),
+  ): number {
+    const hi = high32(address);
+    const lo = low32(address);
+    const at =
+      access === 'read'
+        ? this.memory.offsetRead(hi, lo, size)
+        : this.memory.offsetWrite(hi, lo, size);
+    if (at >= 0) return at;
+    const fault = this.memory.faultAt(address, size, access);
+    throw new MemoryAccessError(fault ?? { access, address, size, reason: 'unmapped' });
+  }
+
+  /** Runs `use` with the key's bytes in memory. */
+  #withKey<T>(key: Uint8Array, use: (offset: number) => T): T {
+    const { name, keySize } = this.spec;
+    if (key.length !== keySize) {
+      throw new InputError(`map ${name}: key of ${key.length} bytes, needs ${keySize}`);
+    }
+    this.#scratch ??= this.allocate('key of', keySize);
+    this.memory.bytes.set(key, this.#scratch.offset);
+    return use(this.#scratch.offset);
+  }
+}

@@ -1,0 +1,64 @@
+/**
+ * BPF_MAP_TYPE_PROG_ARRAY: the programs that tail calls jump to.
+ *
+ * Laid out like `struct bpf_array`: the header, and at 264 one pointer to a `struct bpf_prog` per
+ * slot, which JITed tail calls read. The interpreter asks `programAt` instead. Reference:
+ * kernel/bpf/arraymap.c (fd_array_map_*). User space fills slots with `setProgram`.
+ */
+import { ERRNO } from '../../common/errno.js';
+import { KernelError } from '../../common/errors.js';
+import type { Region } from '../../cpu/memory.js';
+import type { BpfHost } from '../host.js';
+import type { XlatedProgram } from '../program.js';
+import { MapBase, type MapEntry } from './base.js';
+import type { MapSpec, ProgArrayMap } from './map.js';
+
+/** Offset of the pointers in `struct bpf_array`, 6.12 arm64. */
+export const BPF_ARRAY_PTRS = 264;
+
+export class ProgArray extends MapBase implements ProgArrayMap {
+  protected readonly cpuCount = 1;
+  readonly #programs: (XlatedProgram | undefined)[];
+
+  constructor(spec: MapSpec, host: BpfHost) {
+    super(spec, host, BPF_ARRAY_PTRS + 8 * spec.maxEntries);
+    this.#programs = Array.from({ length: spec.maxEntries }, () => undefined);
+  }
+
+  get valueAddress(): bigint {
+    return 0n;
+  }
+
+  valueRegion(): Region {
+    throw new KernelError('ENOTSUPP', `map ${this.spec.name}: a prog array has no values`);
+  }
+
+  programAt(index: number): XlatedProgram | undefined {
+    return this.#programs[index];
+  }
+
+  setProgram(index: number, program: XlatedProgram | undefined, address = 0n): number {
+    if (index >= this.spec.maxEntries) return -ERRNO.E2BIG;
+    this.#programs[index] = program;
+    this.memory.write64(this.address + BigInt(BPF_ARRAY_PTRS + 8 * index), program ? address : 0n);
+    return 0;
+  }
+
+  locate(): number {
+    return -1;
+  }
+
+  protected store(): number {
+    return -ERRNO.EINVAL;
+  }
+
+  protected remove(key: number): number {
+    const index = this.memory.view.getUint32(key, true);
+    if (index >= this.spec.maxEntries) return -ERRNO.E2BIG;
+    if (!this.#programs[index]) return -ERRNO.ENOENT;
+    return this.setProgram(index, undefined);
+  }
+
+  /** Nothing: programs are no values. */
+  *entries(): Iterable<MapEntry> {}
+}

@@ -1,0 +1,118 @@
+/**
+ * A `BpfHost` without a kernel: for programs that run in the interpreter alone.
+ *
+ * Every allocation gets pages of its own in the vmalloc range, ends at a page end and is followed by
+ * an unmapped guard page. Helper N is at `callBase + N * helperStride`; clock and random numbers are
+ * deterministic, printk lines are kept in `log`.
+ *
+ * Usage:
+ *   const host = new PlainHost({ helpers: helperBodies() });
+ *   const map = createMap({ name: 'counts', type: 'ARRAY', ... }, host);
+ */
+import { alignUp } from '../common/bytes.js';
+import { Random } from '../common/random.js';
+import { Memory, PAGE_SIZE, type Region } from '../cpu/memory.js';
+import type { BpfHost, HelperBody } from './host.js';
+import type { BpfMap } from './maps/map.js';
+
+export interface PlainHostOptions {
+  /** Bodies by helper id. Default: none. */
+  readonly helpers?: ReadonlyMap<number, HelperBody>;
+  /** Bytes of backing store. Default: 16 MiB. */
+  readonly memorySize?: number;
+  /** Default: 1. */
+  readonly cpuCount?: number;
+  /** Seed of `random`. Default: 1. */
+  readonly seed?: number;
+  /** What helper call immediates are relative to. Default: 0xffff800081000000. */
+  readonly callBase?: bigint;
+  /** Bytes between the entries of helper N and N + 1. Default: 0x100. */
+  readonly helperStride?: number;
+}
+
+const FIRST_ADDRESS = 0xffff_8000_9000_0000n;
+const FOUR_GIB = 1n << 32n;
+const CLOCK_STEP_NS = 1000n;
+
+export class PlainHost implements BpfHost {
+  readonly memory: Memory;
+  readonly callBase: bigint;
+  readonly cpuCount: number;
+  /** Lines that programs printed, oldest first. */
+  readonly log: string[] = [];
+
+  readonly #helpers: ReadonlyMap<number, HelperBody>;
+  readonly #stride: bigint;
+  readonly #maps = new Map<bigint, BpfMap>();
+  readonly #random: Random;
+  #next = FIRST_ADDRESS;
+  #now = 0n;
+  #cpu = 0;
+
+  constructor(options: PlainHostOptions = {}) {
+    this.memory = new Memory(options.memorySize ?? 16 << 20);
+    this.callBase = options.callBase ?? 0xffff_8000_8100_0000n;
+    this.cpuCount = options.cpuCount ?? 1;
+    this.#helpers = options.helpers ?? new Map();
+    this.#stride = BigInt(options.helperStride ?? 0x100);
+    this.#random = new Random(options.seed ?? 1);
+  }
+
+  allocate(name: string, size: number): Region {
+    const span = BigInt(alignUp(size, PAGE_SIZE) + PAGE_SIZE);
+    const boundary = (this.#next / FOUR_GIB + 1n) * FOUR_GIB;
+    if (this.#next + span > boundary) this.#next = boundary;
+    const pageAddress = this.#next;
+    this.#next += span;
+    return this.memory.mapAtPageEnd({ name, size, permissions: 'rw', pageAddress });
+  }
+
+  release(region: Region): void {
+    this.memory.unmap(region);
+  }
+
+  helperAddress(id: number): bigint | undefined {
+    return this.#helpers.has(id) ? this.callBase + BigInt(id) * this.#stride : undefined;
+  }
+
+  helperAt(address: bigint): HelperBody | undefined {
+    const distance = address - this.callBase;
+    if (distance % this.#stride !== 0n) return undefined;
+    return this.#helpers.get(Number(distance / this.#stride));
+  }
+
+  addMap(map: BpfMap): void {
+    this.#maps.set(map.address, map);
+  }
+
+  removeMap(map: BpfMap): void {
+    this.#maps.delete(map.address);
+  }
+
+  mapAt(address: bigint): BpfMap | undefined {
+    return this.#maps.get(address);
+  }
+
+  currentCpu(): number {
+    return this.#cpu;
+  }
+
+  /** Programs run on `cpu` from here on. */
+  setCurrentCpu(cpu: number): void {
+    if (cpu < 0 || cpu >= this.cpuCount) throw new RangeError(`no CPU ${cpu}`);
+    this.#cpu = cpu;
+  }
+
+  clock(): bigint {
+    this.#now += CLOCK_STEP_NS;
+    return this.#now;
+  }
+
+  random(): number {
+    return this.#random.u32();
+  }
+
+  printk(text: string): void {
+    this.log.push(text);
+  }
+}
