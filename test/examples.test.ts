@@ -367,7 +367,12 @@ describe('tracing programs', () => {
     expect(record(address + 64n)).toEqual([
       address + 64n,
       1n,
-      ...[10n, 0n, 0n, 0n, 0n, 0n],
+      10n,
+      0n,
+      0n,
+      0n,
+      0n,
+      0n,
       0n,
       unsupported,
       1n,

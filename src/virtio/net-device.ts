@@ -19,8 +19,8 @@ import { SplitDeviceQueue, type DescriptorChain, type Segment } from './split-ri
 import type { SplitRingLayout } from './split-ring.js';
 
 /** In the device status: a driver error stopped the device. */
-export const VIRTIO_CONFIG_S_NEEDS_RESET = 0x40;
-export const VIRTIO_CONFIG_S_DRIVER_OK = 4;
+const VIRTIO_CONFIG_S_NEEDS_RESET = 0x40;
+const VIRTIO_CONFIG_S_DRIVER_OK = 4;
 
 export interface NetDeviceOptions {
   /** Rings of each queue pair. */

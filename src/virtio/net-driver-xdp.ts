@@ -52,8 +52,8 @@ import {
   xdpBuffToFrame,
 } from './xdp-frame.js';
 
-export const XDP_ABORTED = 0;
-export const XDP_DROP = 1;
+const XDP_ABORTED = 0;
+const XDP_DROP = 1;
 export const XDP_PASS = 2;
 export const XDP_TX = 3;
 export const XDP_REDIRECT = 4;

@@ -16,7 +16,7 @@ import { InputError } from '../common/errors.js';
 export const VIRTIO_NET_HDR_F_NEEDS_CSUM = 1;
 /** The device verified the outermost checksum. */
 export const VIRTIO_NET_HDR_F_DATA_VALID = 2;
-export const VIRTIO_NET_HDR_F_RSC_INFO = 4;
+const VIRTIO_NET_HDR_F_RSC_INFO = 4;
 
 export const VIRTIO_NET_HDR_GSO_NONE = 0;
 export const VIRTIO_NET_HDR_GSO_TCPV4 = 1;

@@ -22,7 +22,6 @@ export const RQ_STATS_NAMES = [
   'xdp_drops',
   'kicks',
 ] as const;
-export type RqStat = (typeof RQ_STATS_NAMES)[number];
 
 /** u64 counters of a send queue, in the order of `virtnet_sq_stats_desc`. */
 export const SQ_STATS_NAMES = [
@@ -33,7 +32,6 @@ export const SQ_STATS_NAMES = [
   'kicks',
   'tx_timeouts',
 ] as const;
-export type SqStat = (typeof SQ_STATS_NAMES)[number];
 
 function counters<Name extends string>(names: readonly Name[]) {
   return struct(Object.fromEntries(names.map((name) => [name, 'u64'])) as Record<Name, 'u64'>);

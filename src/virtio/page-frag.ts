@@ -19,7 +19,7 @@ import { RECEIVE_QUEUE } from './net-structs.js';
 import { struct } from './struct.js';
 
 /** A chunk of `bytes` from `address`; chained by `next` within its bucket. */
-export const PAGE = struct({ address: 'u64', next: 'u64', bytes: 'u32', refcount: 'u32' });
+const PAGE = struct({ address: 'u64', next: 'u64', bytes: 'u32', refcount: 'u32' });
 
 const BUCKETS = 256;
 const GRANULE_SHIFT = 15n;

@@ -18,7 +18,6 @@ import { MAX_SKB_FRAGS, skbDataAlign } from './net-geometry.js';
 import type { PageTable } from './page-frag.js';
 import { struct } from './struct.js';
 
-export const CHECKSUM_NONE = 0;
 export const CHECKSUM_UNNECESSARY = 1;
 export const CHECKSUM_PARTIAL = 3;
 
@@ -75,7 +74,7 @@ export const SKB_SHARED_INFO = struct({
 });
 
 /** `skb_frag_t`: one fragment. */
-export const SKB_FRAG = struct({ page: 'u64', len: 'u32', offset: 'u32' });
+const SKB_FRAG = struct({ page: 'u64', len: 'u32', offset: 'u32' });
 
 const SKB = SK_BUFF.offset;
 const SHINFO = SKB_SHARED_INFO.offset;
@@ -168,7 +167,7 @@ export function fillFrag(
   memory.write32(at + SKB_FRAG.offset.offset, frag.offset);
 }
 
-export function fragAddress(shinfo: bigint, index: number): bigint {
+function fragAddress(shinfo: bigint, index: number): bigint {
   return shinfo + SHINFO.frags + BigInt(index * SKB_FRAG.size);
 }
 

@@ -27,7 +27,7 @@ import {
 } from './split-ring.js';
 
 /** Pieces a chain may have in all. */
-export const VIRTQUEUE_MAX_SEGMENTS = 1024;
+const VIRTQUEUE_MAX_SEGMENTS = 1024;
 
 export interface Segment {
   readonly address: bigint;

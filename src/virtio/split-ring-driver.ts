@@ -51,10 +51,10 @@ export const VRING_VIRTQUEUE = struct({
 });
 
 /** Per descriptor: the cookie of a chain's head; 0 when it is no outstanding head. */
-export const VRING_DESC_STATE = struct({ data: 'u64', ctx: 'u64' });
+const VRING_DESC_STATE = struct({ data: 'u64', ctx: 'u64' });
 
 /** Per descriptor: the driver's own copy of flags and next. */
-export const VRING_DESC_EXTRA = struct({ flags: 'u16', next: 'u16' });
+const VRING_DESC_EXTRA = struct({ flags: 'u16', next: 'u16' });
 
 /** One piece of a buffer: `struct scatterlist` reduced to address and length. */
 export const SCATTERLIST = struct({ address: 'u64', length: 'u32' });

@@ -26,7 +26,7 @@ export const VRING_AVAIL_F_NO_INTERRUPT = 1;
 export const VRING_USED_F_NO_NOTIFY = 1;
 
 export const VRING_DESC_SIZE = 16;
-export const VIRTQUEUE_MAX_SIZE = 32768;
+const VIRTQUEUE_MAX_SIZE = 32768;
 
 export interface SplitRingLayout {
   /** Queue size N, a power of two. */

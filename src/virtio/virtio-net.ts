@@ -73,7 +73,7 @@ export interface VirtioNetOptions {
 }
 
 /** One xdp:xdp_exception. */
-export interface XdpException {
+interface XdpException {
   readonly action: number;
 }
 

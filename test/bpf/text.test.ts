@@ -1,4 +1,4 @@
-import fc from 'fast-check';
+import * as fc from 'fast-check';
 import { readFileSync } from 'node:fs';
 import { describe, expect, it } from 'vitest';
 import { bytesToHex, hexToBytes } from '../../src/common/bytes.js';
@@ -87,7 +87,9 @@ const anySlots: fc.Arbitrary<Slot[]> = fc
       case 'may_goto':
         return [makeSlot(code, { off })];
       case 'call':
-        return [makeSlot(code, opcode.source === 'register' ? { dst } : { imm, src: pick(0, 1, 2) })];
+        return [
+          makeSlot(code, opcode.source === 'register' ? { dst } : { imm, src: pick(0, 1, 2) }),
+        ];
       case 'load':
         return [makeSlot(code, { dst, src, off })];
       case 'store':
@@ -99,7 +101,9 @@ const anySlots: fc.Arbitrary<Slot[]> = fc
       case 'ld_imm64':
         return [makeSlot(code, { dst, imm }), makeSlot(0, { imm: high })];
       case 'packet_load':
-        return [makeSlot(code, opcode.mode === 'abs' ? { imm: imm >>> 1 } : { src, imm: imm >>> 1 })];
+        return [
+          makeSlot(code, opcode.mode === 'abs' ? { imm: imm >>> 1 } : { src, imm: imm >>> 1 }),
+        ];
       default:
         return [makeSlot(code)];
     }
@@ -166,7 +170,7 @@ describe('disassemble and assemble', () => {
   });
 
   it('uses names that it is given', () => {
-    const insns = hexToBytes('8500000001000000' + '18010000000000100000000000800ff0');
+    const insns = hexToBytes('850000000100000018010000000000100000000000800ff0');
     const lines = disassemble(insns, {
       call: ({ imm }) => (imm === 1 ? 'bpf_map_lookup_elem#1' : undefined),
       constant: () => 'map[id:7]',

@@ -117,12 +117,13 @@ function makeMap(definition: MapDefinition, host: BpfHost): BpfMap {
     if (!(error instanceof RangeError)) throw error;
     throw new KernelError('ENOMEM', `map '${definition.name}': ${error.message}`);
   }
-  if (definition.data) {
-    const result = map.set(new Uint8Array(4), definition.data);
-    if (result !== 0) {
-      map.free();
-      throw new InputError(`map '${definition.name}': its contents cannot be set (${result})`);
-    }
+  try {
+    const result = definition.data ? map.set(new Uint8Array(4), definition.data) : 0;
+    if (result !== 0)
+      throw new InputError(`map '${definition.name}': contents refused (${result})`);
+  } catch (error) {
+    map.free();
+    throw error;
   }
   return map;
 }

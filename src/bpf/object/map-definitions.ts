@@ -203,7 +203,12 @@ export function legacyMaps(elf: Elf): PlacedMap[] {
 /** Global data: each of `.data*`, `.bss*`, `.rodata*` is an array map with one value. */
 export function dataMaps(elf: Elf, objectName: string, btf: Btf | undefined): PlacedMap[] {
   return elf.sections
-    .filter(({ name, size }) => /^\.(data|bss|rodata)(\..*)?$/.test(name) && size > 0)
+    .filter(
+      ({ name, size, type }) =>
+        /^\.(data|bss|rodata)(\..*)?$/.test(name) &&
+        size > 0 &&
+        (type === SHT.PROGBITS || type === SHT.NOBITS),
+    )
     .map((section) => {
       if (section.size > MAX_DATA_BYTES) {
         throw new InputError(`section '${section.name}' has ${section.size} bytes: over 16 MiB`);

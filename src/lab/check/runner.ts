@@ -6,7 +6,7 @@
  * implement the same interface and may use `prepare`.
  */
 import { InputError } from '../../common/errors.js';
-import { readSlots } from '../../bpf/instruction.js';
+import { readSlot, slotCount, SLOT_SIZE } from '../../bpf/instruction.js';
 import { createInterpreter, describeResult } from '../../bpf/interpreter.js';
 import type { HelperBody } from '../../bpf/host.js';
 import { PlainHost } from '../../bpf/plain-host.js';
@@ -57,13 +57,13 @@ export function prepare(
 }
 
 function unknownHelper({ insns, helpers }: RunRequest): string | undefined {
-  const slots = readSlots(insns);
-  for (let index = 0; index < slots.length; index++) {
-    const { code, src, imm } = slots[index];
-    if (code === 0x85 && src === 0 && !helpers.has(imm)) {
-      return `insn ${index}: call of unknown helper ${imm}`;
-    }
+  const count = slotCount(insns);
+  for (let index = 0; index < count; index++) {
+    const code = insns[index * SLOT_SIZE];
     if (code === 0x18) index++;
+    if (code !== 0x85) continue;
+    const { src, imm } = readSlot(insns, index);
+    if (src === 0 && !helpers.has(imm)) return `insn ${index}: call of unknown helper ${imm}`;
   }
   return undefined;
 }

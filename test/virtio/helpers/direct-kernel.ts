@@ -11,7 +11,7 @@ import type { BodyGenerator, KernelContext, KernelFunction } from '../../../src/
 import type { FunctionCaller } from '../../../src/virtio/virtio-net.js';
 
 const LINEAR = 0xffff_0000_4000_0000n;
-const SLAB_BYTES = 4 << 20;
+const SLAB_BYTES = 1 << 20;
 
 export class DirectKernel implements KernelContext, FunctionCaller {
   readonly memory: Memory;

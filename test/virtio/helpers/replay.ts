@@ -77,7 +77,7 @@ const SKB_FIELDS = [
 export function replay(record: PacketRecord): ReplayResult {
   const skip = whySkipped(record);
   if (skip !== undefined) return { kind: 'skipped', why: skip };
-  const kernel = new DirectKernel(12 << 20);
+  const kernel = new DirectKernel(4 << 20);
   const rx = record.rx_mode === 'small' ? 'small' : 'mergeable';
   const net = createVirtioNet(kernel, { rx, eventIdx: false, queueSize: 64, ...queues(record) });
   const runner = record.xdp === 'drv' ? runnerFor(record, kernel.memory) : undefined;
@@ -147,18 +147,18 @@ function prepareBuffers(net: VirtioNet, record: PacketRecord, runner: XdpRunner 
     // a buffer with XDP geometry that outlived its program
     if (posted !== 3520 && record.note !== 'after detach') return;
     net.attachXdp(returns(VERDICT.PASS));
-    filler(net, 160);
+    filler(net, 80);
     net.attachXdp(undefined);
     return;
   }
   if (record.rx_buffers.startsWith('posted while')) {
     net.attachXdp(returns(VERDICT.PASS));
-    filler(net, 160);
+    filler(net, 80);
   }
   net.attachXdp(runner);
   if (record.rx_buffers.startsWith('posted-after')) {
     net.attachXdp(returns(VERDICT.DROP));
-    filler(net, 160);
+    filler(net, 80);
     net.attachXdp(runner);
   }
 }
