@@ -1,14 +1,24 @@
 /**
  * File helpers for Node: the only place beside `cli/` and `cpu/unicorn/` that knows a file system.
  */
-import { readdirSync, readFileSync, writeFileSync } from 'node:fs';
+import { existsSync, readdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { InputError } from '../common/errors.js';
 import type { AsmSources } from '../kernel/kernel.js';
 
-/** The folder of the package: two levels above this file, in `src` and in `dist` alike. */
-export const PACKAGE_ROOT = join(dirname(fileURLToPath(import.meta.url)), '..', '..');
+/** The folder of the package: the nearest above this file with a package.json, built or not. */
+export const PACKAGE_ROOT = packageRoot(dirname(fileURLToPath(import.meta.url)));
+
+function packageRoot(from: string): string {
+  let folder = from;
+  while (!existsSync(join(folder, 'package.json'))) {
+    const parent = dirname(folder);
+    if (parent === folder) throw new InputError(`no package.json above ${from}`);
+    folder = parent;
+  }
+  return folder;
+}
 
 /** The assembly texts of one kernel version (`asm/6.12/`), in name order. */
 export function readAsm(version: string): AsmSources {

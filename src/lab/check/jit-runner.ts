@@ -15,6 +15,7 @@ import { prepare, type ProgramRunner, type RunOutcome, type RunRequest } from '.
 
 export class JitRunner implements ProgramRunner {
   readonly name: string;
+  readonly boundsStack = false;
   readonly #kernel: Kernel;
   /** Entry addresses by helper number, per table. */
   readonly #helpers = new Map<ReadonlyMap<number, HelperBody>, ReadonlyMap<number, bigint>>();

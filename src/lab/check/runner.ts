@@ -37,6 +37,8 @@ export type RunOutcome =
 export interface ProgramRunner {
   /** Engine, as `--engine` names it. */
   readonly name: string;
+  /** An access outside a frame's 512 bytes of stack is a fault. A JIT image leaves that to the verifier. */
+  readonly boundsStack: boolean;
   run(request: RunRequest): RunOutcome;
 }
 
@@ -71,6 +73,7 @@ function unknownHelper({ insns, helpers }: RunRequest): string | undefined {
 /** Runs vectors in the interpreter. Keeps one host per helper table. */
 export class InterpreterRunner implements ProgramRunner {
   readonly name = 'interpreter';
+  readonly boundsStack = true;
   readonly #hosts = new Map<ReadonlyMap<number, HelperBody>, PlainHost>();
 
   run(request: RunRequest): RunOutcome {
