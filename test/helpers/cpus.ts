@@ -18,4 +18,4 @@ if (!loaded.factory) {
 export const unicorn: CpuFactory | undefined = loaded.factory;
 
 /** All engines that are here. */
-export const factories: readonly CpuFactory[] = [...(unicorn ? [unicorn] : [])];
+export const factories: readonly CpuFactory[] = unicorn ? [unicorn] : [];
