@@ -78,7 +78,7 @@ describe.each(factories)('oops on $name', (factory) => {
       ' inner+0xc/0x14',
       ' outer+0x18/0x18',
       ' 0x00000000dead0000',
-      'Code: 94000001 a9be7bfd 910003fd d503201f (f9000420)',
+      'Code: 94000001 a9bf7bfd 910003fd d503201f (f9000420)',
       '      str x0, [x1, #8]',
     ]);
     cpu.close();
