@@ -4,7 +4,7 @@
  * With TRAMPOLAB_REQUIRE_UNICORN=1 a missing libunicorn is a failure; otherwise tests that need it are skipped
  * with its reason as a notice.
  */
-import type { CpuFactory } from '../../src/cpu/engines.js';
+import { embeddedFactory, type CpuFactory } from '../../src/cpu/engines.js';
 import { unicornFactory } from '../../src/cpu/unicorn/factory.js';
 
 const loaded = await unicornFactory();
@@ -18,4 +18,4 @@ if (!loaded.factory) {
 export const unicorn: CpuFactory | undefined = loaded.factory;
 
 /** All engines that are here. */
-export const factories: readonly CpuFactory[] = [...(unicorn ? [unicorn] : [])];
+export const factories: readonly CpuFactory[] = [embeddedFactory, ...(unicorn ? [unicorn] : [])];

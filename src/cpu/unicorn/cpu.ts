@@ -25,29 +25,11 @@ import { accessesOf, type DataAccess } from '../access.js';
 import type { Cpu, Registers, RunOptions, Stop, SystemRegister, TraceEntry } from '../cpu.js';
 import type { AccessFault, AccessKind } from '../fault.js';
 import type { Memory, MemoryListener, Region } from '../memory.js';
-import { EXCP, UC_ARM64_REG, UC_HOOK, UC_MEM, UC_PROT } from './constants.js';
+import { EXCP, UC_HOOK, UC_MEM, UC_PROT } from './constants.js';
 import { TextGuard } from './guard.js';
-import { registerFile, type Pointer, type RegisterFile, type UnicornLibrary } from './library.js';
+import type { Pointer, UnicornLibrary } from './library.js';
+import { NZCV_SLOT, PC_SLOT, UnicornRegisters } from './registers.js';
 import { TraceLog } from './trace.js';
-
-/** Places in the register file: X0..X30, then these. */
-const SP_SLOT = 31;
-const NZCV_SLOT = 32;
-const PC_SLOT = 33;
-const REGISTER_IDS = [
-  ...Array.from({ length: 29 }, (_, index) => UC_ARM64_REG.X0 + index),
-  UC_ARM64_REG.X29,
-  UC_ARM64_REG.X30,
-  UC_ARM64_REG.SP,
-  UC_ARM64_REG.NZCV,
-  UC_ARM64_REG.PC,
-];
-
-const SYSTEM_IDS: Readonly<Record<Exclude<SystemRegister, 'tpidr_el2'>, number>> = {
-  sp_el0: UC_ARM64_REG.SP_EL0,
-  tpidr_el0: UC_ARM64_REG.TPIDR_EL0,
-  tpidr_el1: UC_ARM64_REG.TPIDR_EL1,
-};
 
 const ACCESS_OF_EVENT: Readonly<Record<number, readonly [AccessKind, AccessFault['reason']]>> = {
   [UC_MEM.READ_UNMAPPED]: ['read', 'unmapped'],
@@ -84,16 +66,7 @@ export class UnicornCpu implements Cpu, MemoryListener {
 
   readonly #unicorn: UnicornLibrary;
   readonly #handle: Pointer;
-  readonly #file: RegisterFile;
-  /** Halves of the register file. */
-  readonly #halves: Int32Array;
-  /** Registers of a trace hook: the file itself may hold values not yet written. */
-  readonly #traced: RegisterFile;
-  readonly #tracedHalves: Int32Array;
-  readonly #one = new BigUint64Array(new ArrayBuffer(128));
-  readonly #oneHalves = new Int32Array(this.#one.buffer, 0, 2);
-  #dirty = false;
-  #tpidrEl2 = 0n;
+  readonly #registers: UnicornRegisters;
   #executed = 0;
   #closed = false;
 
@@ -120,10 +93,7 @@ export class UnicornCpu implements Cpu, MemoryListener {
     this.#unicorn = unicorn;
     this.memory = memory;
     this.#handle = unicorn.open();
-    this.#file = registerFile(unicorn, REGISTER_IDS);
-    this.#halves = new Int32Array(this.#file.values.buffer);
-    this.#traced = registerFile(unicorn, REGISTER_IDS);
-    this.#tracedHalves = new Int32Array(this.#traced.values.buffer);
+    this.#registers = new UnicornRegisters(unicorn, this.#handle);
     this.#guard = new TextGuard(memory);
 
     const keep = (callback: Pointer): Pointer => {
@@ -133,9 +103,7 @@ export class UnicornCpu implements Cpu, MemoryListener {
     this.#stopCallback = keep(
       unicorn.codeCallback(this.#guarded((address) => this.#atStop(address))),
     );
-    this.#traceCallback = keep(
-      unicorn.codeCallback(this.#guarded((address) => this.#atTrace(address))),
-    );
+    this.#traceCallback = keep(unicorn.codeCallback(this.#guarded(() => this.#atTrace())));
     const interrupt = keep(
       unicorn.interruptCallback(
         this.#guarded((number) => {
@@ -153,87 +121,56 @@ export class UnicornCpu implements Cpu, MemoryListener {
     unicorn.addHook(this.#handle, UC_HOOK.INTR, interrupt, 1n, 0n);
     unicorn.addHook(this.#handle, UC_HOOK.MEM_INVALID, refused, 1n, 0n);
     memory.listen(this);
-    this.#file.values.fill(0n);
-    this.#dirty = true;
   }
 
   // -- registers ------------------------------------------------------------------------------------
 
   getX(register: number): bigint {
-    if (!(register >= 0 && register <= 30)) throw new RangeError(`no register x${register}`);
-    return this.#file.values[register] as bigint;
+    return this.#registers.getX(register);
   }
 
   setX(register: number, value: bigint): void {
-    if (!(register >= 0 && register <= 30)) throw new RangeError(`no register x${register}`);
-    this.#file.values[register] = value;
-    this.#dirty = true;
+    this.#registers.setX(register, value);
   }
 
   get sp(): bigint {
-    return this.#file.values[SP_SLOT] as bigint;
+    return this.#registers.sp;
   }
 
   set sp(value: bigint) {
-    this.#file.values[SP_SLOT] = value;
-    this.#dirty = true;
+    this.#registers.sp = value;
   }
 
   get pc(): bigint {
-    return this.#file.values[PC_SLOT] as bigint;
+    return this.#registers.pc;
   }
 
   set pc(value: bigint) {
-    this.#file.values[PC_SLOT] = value;
+    this.#registers.pc = value;
   }
 
   get nzcv(): number {
-    return (this.#halves[2 * NZCV_SLOT] as number) >>> 28;
+    return this.#registers.nzcv;
   }
 
   set nzcv(value: number) {
-    this.#file.values[NZCV_SLOT] = BigInt(value & 15) << 28n;
-    this.#dirty = true;
+    this.#registers.nzcv = value;
   }
 
   getSystem(register: SystemRegister): bigint {
-    if (register === 'tpidr_el2') return this.#tpidrEl2;
-    this.#unicorn.readRegister(this.#handle, SYSTEM_IDS[register], this.#one);
-    return this.#one[0] as bigint;
+    return this.#registers.getSystem(register);
   }
 
   setSystem(register: SystemRegister, value: bigint): void {
-    if (register === 'tpidr_el2') {
-      this.#tpidrEl2 = u64(value);
-      return;
-    }
-    this.#one[0] = value;
-    this.#unicorn.writeRegister(this.#handle, SYSTEM_IDS[register], this.#one);
+    this.#registers.setSystem(register, value);
   }
 
   saveRegisters(): Registers {
-    return {
-      x: Array.from(this.#file.values.subarray(0, 31)),
-      sp: this.sp,
-      pc: this.pc,
-      nzcv: this.nzcv,
-      system: {
-        sp_el0: this.getSystem('sp_el0'),
-        tpidr_el0: this.getSystem('tpidr_el0'),
-        tpidr_el1: this.getSystem('tpidr_el1'),
-        tpidr_el2: this.#tpidrEl2,
-      },
-    };
+    return this.#registers.save();
   }
 
   loadRegisters(registers: Registers): void {
-    registers.x.forEach((value, register) => this.setX(register, value));
-    this.sp = registers.sp;
-    this.pc = registers.pc;
-    this.nzcv = registers.nzcv;
-    for (const name of ['sp_el0', 'tpidr_el0', 'tpidr_el1', 'tpidr_el2'] as const) {
-      this.setSystem(name, registers.system[name]);
-    }
+    this.#registers.load(registers);
   }
 
   get executed(): number {
@@ -348,10 +285,9 @@ export class UnicornCpu implements Cpu, MemoryListener {
   // -- how a run goes -------------------------------------------------------------------------------
 
   #go(budget: number): Stop {
-    const { values } = this.#file;
     let left = budget;
     for (;;) {
-      const pc = values[PC_SLOT] as bigint;
+      const { pc } = this.#registers;
       if (pc === this.#until) return { kind: 'until' };
       if (this.#breakpoints.has(pc)) return { kind: 'breakpoint', address: pc };
       if (left <= 0) return { kind: 'budget' };
@@ -367,17 +303,15 @@ export class UnicornCpu implements Cpu, MemoryListener {
     const unicorn = this.#unicorn;
     const handle = this.#handle;
     this.#applyExits();
-    if (this.#dirty) {
-      unicorn.writeRegisters(handle, this.#file, PC_SLOT);
-      this.#dirty = false;
-    }
-    const started = this.pc;
-    this.#log?.beginRun(this.#halves, this.nzcv);
+    const registers = this.#registers;
+    registers.write();
+    const started = registers.pc;
+    this.#log?.beginRun(registers.halves, registers.nzcv);
     const logged = this.#log?.count ?? 0;
     const events: Events = { refused: undefined, interrupt: undefined, stopped: false };
     this.#events = events;
     const result = unicorn.start(handle, started, count);
-    unicorn.readRegisters(handle, this.#file);
+    registers.read();
     if (events.error) throw events.error;
 
     // The counter holds instructions begun. One that was stopped or refused is among them; a fetch that fails
@@ -399,7 +333,7 @@ export class UnicornCpu implements Cpu, MemoryListener {
       outcome = this.#halted(started, executed);
     }
     this.#executed += executed;
-    this.#log?.endRun(logged + executed, this.#halves, this.nzcv);
+    this.#log?.endRun(logged + executed, registers.halves, registers.nzcv);
     if (outcome === 'on' || outcome === 'executed') return undefined;
     return outcome === 'text store' ? this.#storeToText() : outcome;
   }
@@ -455,7 +389,7 @@ export class UnicornCpu implements Cpu, MemoryListener {
   #accesses(): readonly DataAccess[] {
     const decoded = decode(this.memory.read32(this.pc));
     if (!decoded) return [];
-    const { values } = this.#file;
+    const { values } = this.#registers;
     return accessesOf(decoded, this.pc, (register) => values[register] as bigint);
   }
 
@@ -499,8 +433,8 @@ export class UnicornCpu implements Cpu, MemoryListener {
       case 'writeSystem': {
         const { o0 = 0, op1 = 0, CRn = 0, CRm = 0, op2 = 0, Rt = 31 } = decoded?.fields ?? {};
         if (systemRegisterName({ o0, op1, CRn, CRm, op2 }) !== 'tpidr_el2') break;
-        if (sem.kind === 'writeSystem') this.#tpidrEl2 = Rt === 31 ? 0n : this.getX(Rt);
-        else if (Rt !== 31) this.setX(Rt, this.#tpidrEl2);
+        if (sem.kind === 'writeSystem') this.setSystem('tpidr_el2', Rt === 31 ? 0n : this.getX(Rt));
+        else if (Rt !== 31) this.setX(Rt, this.getSystem('tpidr_el2'));
         this.pc += 4n;
         return 'executed';
       }
@@ -591,14 +525,15 @@ export class UnicornCpu implements Cpu, MemoryListener {
     this.#unicorn.stop(this.#handle);
   }
 
-  #atTrace(address: bigint): void {
+  #atTrace(): void {
     if (!this.#log) return;
-    this.#unicorn.readRegisters(this.#handle, this.#traced);
-    this.#one[0] = address;
-    const [lo = 0, hi = 0] = this.#oneHalves;
-    const word = this.memory.view.getInt32(this.memory.offsetFetch(hi, lo), true);
-    const nzcv = (this.#tracedHalves[2 * NZCV_SLOT] as number) >>> 28;
-    this.#log.instruction(lo, hi, word, this.#tracedHalves, nzcv);
+    const { live, liveHalves } = this.#registers;
+    this.#unicorn.readRegisters(this.#handle, live);
+    const pcLo = liveHalves[2 * PC_SLOT] as number;
+    const pcHi = liveHalves[2 * PC_SLOT + 1] as number;
+    const word = this.memory.view.getInt32(this.memory.offsetFetch(pcHi, pcLo), true);
+    const nzcv = (liveHalves[2 * NZCV_SLOT] as number) >>> 28;
+    this.#log.instruction(pcLo, pcHi, word, liveHalves, nzcv);
   }
 
   /** An error in a callback cannot pass through libunicorn: it is kept, and thrown after the run. */

@@ -21,8 +21,12 @@ import { decode } from '../../a64/codec.js';
 import { systemRegisterName } from '../../a64/system-registers.js';
 import type { Memory, MemoryListener, Region } from '../memory.js';
 
-/** Registers that MRS and MSR may name; others are undefined here. */
-const SYSTEM_REGISTERS = new Set(['nzcv', 'sp_el0', 'tpidr_el0', 'tpidr_el1', 'tpidr_el2']);
+/** Registers that libunicorn may read and write by itself; it leaves TPIDR_EL2 to cpu.ts. */
+const SYSTEM_REGISTERS = new Set(['nzcv', 'daif', 'sp_el0', 'tpidr_el0', 'tpidr_el1', 'tpidr_el2']);
+const READ_ONLY_REGISTERS = new Set(['currentel']);
+
+/** MSR SPSel, by op1:op2: would change which register SP is. */
+const SPSEL = 0o05;
 
 /**
  * Arm ARM C4.1, bits 28:25 of words that libunicorn refuses whatever the rest is: 0000 (reserved and SME),
@@ -30,7 +34,7 @@ const SYSTEM_REGISTERS = new Set(['nzcv', 'sp_el0', 'tpidr_el0', 'tpidr_el1', 't
  */
 const REFUSED_GROUPS: readonly number[] = [0b0000, 0b0001, 0b0011];
 
-/** Whether this word is an instruction that the lab's engines execute. */
+/** Whether libunicorn executes this word as the lab's CPUs do. */
 export function isExecutable(word: number): boolean {
   const decoded = decode(word);
   if (!decoded) return false;
@@ -39,8 +43,12 @@ export function isExecutable(word: number): boolean {
     case 'readSystem':
     case 'writeSystem': {
       const { o0 = 0, op1 = 0, CRn = 0, CRm = 0, op2 = 0 } = fields;
-      return SYSTEM_REGISTERS.has(systemRegisterName({ o0, op1, CRn, CRm, op2 }));
+      const name = systemRegisterName({ o0, op1, CRn, CRm, op2 });
+      if (SYSTEM_REGISTERS.has(name)) return true;
+      return row.sem.kind === 'readSystem' && READ_ONLY_REGISTERS.has(name);
     }
+    case 'writePstate':
+      return (fields['op1'] ?? 0) * 8 + (fields['op2'] ?? 0) !== SPSEL;
     default:
       return true;
   }
