@@ -82,7 +82,7 @@ function parseStatement(source: string): Statement | undefined {
   return undefined;
 }
 
-const REGISTER = '[rw](?:10|[0-9])';
+const REGISTER = '[rw](?:1[01]|[0-9])';
 const NUMBER = '[-+]?\\s*(?:0x[0-9a-fA-F]+|[0-9]+)';
 const PLACE = `\\*\\s*\\((?<type>[us](?:8|16|32|64)) \\*\\)\\s*\\((?<base>r\\d+)\\s*(?<off>${NUMBER})?\\)`;
 /** A pointer as atomic built-ins take it: the star is inside the type only. */

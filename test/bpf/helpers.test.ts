@@ -1,4 +1,8 @@
 import { beforeEach, describe, expect, it } from 'vitest';
+import { assemble } from '../../src/bpf/assemble.js';
+import { disassemble } from '../../src/bpf/disassemble.js';
+import { listingNames } from '../../src/bpf/helpers/names.js';
+import { rawProgram } from '../../src/bpf/raw-program.js';
 import type { RegisterPairs } from '../../src/bpf/host.js';
 import { helperBodies, helperTable, type HelperOptions } from '../../src/bpf/helpers/table.js';
 import { createMap } from '../../src/bpf/maps/create.js';
@@ -37,6 +41,27 @@ describe('helper table', () => {
     expect(new Set(helpers.map(({ name }) => name)).size).toBe(helpers.length);
     for (const [id, helper] of helperTable()) expect(helper.id).toBe(id);
     expect(helperTable().has(12)).toBe(false);
+  });
+});
+
+describe('listing names', () => {
+  it('name helpers, subprograms and maps', () => {
+    const map = createMap(
+      { name: 'counts', type: 'ARRAY', keySize: 4, valueSize: 8, maxEntries: 1, flags: 0 },
+      host,
+    );
+    const text = `call 5\ncall 3000\ncall sub\nr1 = 0x${map.address.toString(16)} ll\nexit\nsub: exit`;
+    const program = rawProgram('main', assemble(text), {
+      helperImmediate: (id) => (id === 5 ? 0x500 : 48),
+    });
+    const lines = disassemble(program.functions[0].insns, listingNames(program, host));
+    expect(lines.map((line) => line.text)).toEqual([
+      '(85) call bpf_ktime_get_ns#1280',
+      '(85) call helper#48',
+      '(85) call main_sub_1',
+      '(18) r1 = map[counts]',
+      '(95) exit',
+    ]);
   });
 });
 

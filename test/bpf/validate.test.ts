@@ -92,6 +92,13 @@ describe('validate', () => {
     ]);
   });
 
+  it('knows the register of the rewrites in programs that are not raw', () => {
+    const insns = assemble('r11 = 5\nr0 = r11\nexit');
+    expect(validate(rawProgram('x', insns).functions)).toHaveLength(2);
+    const program = rawProgram('x', insns, { type: 'xdp' });
+    expect(createInterpreter(program, new PlainHost()).run(0n)).toEqual({ kind: 'return', r0: 5n });
+  });
+
   it('names the function when there are several', () => {
     const program = rawProgram('main', assemble('call sub\nexit\nsub: r0 = 1'));
     expect(validate(program.functions)).toEqual([

@@ -10,10 +10,10 @@ import type { AccessKind } from '../../cpu/fault.js';
 import type { Region } from '../../cpu/memory.js';
 import type { BpfHost } from '../host.js';
 import type { XlatedProgram } from '../program.js';
-import type { LinkedProgram } from './link.js';
+import { CODE_START, type LinkedProgram } from './link.js';
 
 /** MAX_BPF_STACK */
-export const STACK_SIZE = 512;
+const STACK_SIZE = 512;
 /** MAX_CALL_FRAMES */
 export const MAX_CALL_FRAMES = 8;
 /** Words a call saves: R6..R9, return record. */
@@ -121,7 +121,7 @@ export class Machine {
 
   /** Goes on with another program: its registers take the present values. */
   switchTo(next: LinkedProgram): void {
-    next.words.set(this.linked.words.subarray(0, 22));
+    next.words.set(this.linked.words.subarray(0, CODE_START));
     this.linked = next;
   }
 
