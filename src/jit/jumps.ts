@@ -3,7 +3,8 @@
  *
  * Reference: arch/arm64/net/bpf_jit_comp.c: build_insn (BPF_JMP, BPF_JMP32), emit_cond_jmp,
  * bpf2a64_offset, check_imm. B.cond reaches 1 MiB and B 128 MiB; a jump farther than that makes the JIT
- * refuse the program.
+ * refuse the program. The first pass checks with offsets that are still 0 ahead of it, so that it also
+ * refuses a conditional jump back to code behind the first MiB, however near.
  */
 import type { Slot } from '../bpf/instruction.js';
 import { isAddSubImmediate } from './alu.js';

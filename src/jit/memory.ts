@@ -12,7 +12,7 @@ import type { FunctionContext } from './context.js';
 import { addRegister, loadImmediate, loadRegister, storeImmediate, storeRegister } from './emit.js';
 import { loadArgument, STACK_ARGUMENTS, storeArgument } from './stack-arguments.js';
 import { addExtableEntry, DONT_CLEAR } from './extable.js';
-import type { StackAccess } from './profile.js';
+import type { JitProfile, StackAccess } from './profile.js';
 
 const MODE = {
   PROBE_MEM: 0x20,
@@ -35,6 +35,15 @@ export function isScaledOffset(offset: number, scale: number): boolean {
   return offset >= 0 && offset <= 0xfff << scale && (offset & ((1 << scale) - 1)) === 0;
 }
 
+/** Loads from v4 on: sign extension, and the arena's. */
+const V4_LOADS: readonly number[] = [MODE.MEMSX, MODE.PROBE_MEMSX, MODE.PROBE_MEM32];
+
+function allowsLoad(profile: JitProfile, mode: number): boolean {
+  if (mode === MODE.MEM || mode === MODE.PROBE_MEM) return true;
+  if (mode === MODE.PROBE_MEM32SX) return profile.arenaSignedLoad;
+  return profile.cpuV4 && V4_LOADS.includes(mode);
+}
+
 /** The base register as it is, or where the version keeps R10. */
 function access(ctx: FunctionContext, bpfBase: number, base: number, offset: number): StackAccess {
   return bpfBase === 10 ? ctx.profile.stackAccess(ctx, offset) : { base, offset };
@@ -51,7 +60,7 @@ export function buildLoad(ctx: FunctionContext, slot: Slot): void {
   const mode = slot.code & 0xe0;
   const size = sizeLog2(slot.code);
   const signed = mode === MODE.MEMSX || mode === MODE.PROBE_MEMSX || mode === MODE.PROBE_MEM32SX;
-  if ((signed && size === 3) || !loadModes(ctx).includes(mode)) throw ctx.unsupported();
+  if ((signed && size === 3) || !allowsLoad(ctx.profile, mode)) throw ctx.unsupported();
   const arena = mode === MODE.PROBE_MEM32 || mode === MODE.PROBE_MEM32SX;
   const dst = ctx.reg(slot.dst);
   const src = arena ? arenaAddress(ctx, ctx.registers.tmp2, ctx.reg(slot.src)) : ctx.reg(slot.src);
@@ -70,12 +79,6 @@ export function buildLoad(ctx: FunctionContext, slot: Slot): void {
       arena ? { register: ctx.reg(slot.src), slot, write: false } : undefined,
     );
   }
-}
-
-function loadModes(ctx: FunctionContext): readonly number[] {
-  if (!ctx.profile.cpuV4) return [MODE.MEM, MODE.PROBE_MEM];
-  const modes = [MODE.MEM, MODE.MEMSX, MODE.PROBE_MEM, MODE.PROBE_MEMSX, MODE.PROBE_MEM32];
-  return ctx.profile.arenaSignedLoad ? [...modes, MODE.PROBE_MEM32SX] : modes;
 }
 
 /** ST (an immediate) and STX (a register). */

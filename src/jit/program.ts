@@ -16,7 +16,6 @@
  *   });
  *   memory.writeWords(functions[0].base, functions[0].words);
  */
-import { KernelError } from '../common/errors.js';
 import { readSlots } from '../bpf/instruction.js';
 import { CodeBuffer } from './code-buffer.js';
 import {
@@ -140,11 +139,7 @@ function finish(
 ): JitImage {
   ctx.entries = entries;
   ctx.extableAddress = base + BigInt(layout.extableOffset);
-  runPass(ctx, base);
-  const settled = ctx.code.length;
-  runPass(ctx, base);
-  if (ctx.code.length !== settled)
-    throw new KernelError('EFAULT', `${ctx.fn.name} does not settle`);
+  while (!runPass(ctx, base));
   const jitedLength = 4 * ctx.code.length;
   return {
     name: ctx.fn.name,
@@ -163,8 +158,14 @@ function finish(
   };
 }
 
-/** Generates everything once. Leaves offsets, the epilogue's offset and the words in `ctx`. */
-function runPass(ctx: FunctionContext, base?: bigint): void {
+/**
+ * Generates everything once; leaves offsets, the epilogue's offset and the words in `ctx`. Whether the
+ * offsets are those of the pass before, from which this pass took its branch distances. Code only
+ * ever shrinks from pass to pass, so that they settle.
+ */
+function runPass(ctx: FunctionContext, base?: bigint): boolean {
+  const offsets = ctx.offsets.slice();
+  const { epilogue } = ctx;
   ctx.code = new CodeBuffer(base);
   ctx.extable = [];
   ctx.profile.buildPrologue(ctx);
@@ -172,6 +173,7 @@ function runPass(ctx: FunctionContext, base?: bigint): void {
   ctx.epilogue = ctx.code.length;
   ctx.profile.buildEpilogue(ctx);
   buildPlt(ctx.code);
+  return epilogue === ctx.epilogue && ctx.offsets.every((offset, i) => offset === offsets[i]);
 }
 
 function buildBody(ctx: FunctionContext): void {
