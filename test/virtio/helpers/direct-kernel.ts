@@ -29,8 +29,9 @@ export class DirectKernel implements KernelContext, FunctionCaller {
   #slabTop = LINEAR;
   #pageTop: bigint;
 
-  constructor(bytes = 48 << 20) {
-    this.memory = new Memory(bytes + 65536);
+  /** @param memory where to map `bytes` of linear map; a memory of its own by default. */
+  constructor(bytes = 48 << 20, memory = new Memory(bytes + 65536)) {
+    this.memory = memory;
     this.memory.map({ name: 'linear', address: LINEAR, size: bytes, permissions: 'rw' });
     this.#pageTop = LINEAR + BigInt(SLAB_BYTES);
   }
