@@ -12,6 +12,7 @@ export { Random } from './common/random.js';
 export { decode, encode } from './a64/codec.js';
 export { print } from './a64/print.js';
 export type { Cpu, RegisterChange, Registers, Stop, TraceEntry } from './cpu/cpu.js';
+export { captureOops, printOops, type Oops } from './cpu/oops.js';
 export { Memory, type Permissions, type Region } from './cpu/memory.js';
 
 export {

@@ -40,7 +40,8 @@ function examplesOf(file: string): Example[] {
       current = undefined;
     }
     if (end) inside = false;
-    else if (line.startsWith('$ ')) current = { line: index + 1, command: line.slice(2), expected: [] };
+    else if (line.startsWith('$ '))
+      current = { line: index + 1, command: line.slice(2), expected: [] };
     else current?.expected.push(line);
   }
   return examples;

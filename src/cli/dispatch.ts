@@ -2,7 +2,7 @@
  * From the words of the command line to a command, and from whatever goes wrong to one line and an
  * exit code.
  */
-import { UsageError, VERSION } from '../index.js';
+import { KernelOops, UsageError, VERSION, printOops } from '../index.js';
 import type { Command, Output } from './command.js';
 import { COMMANDS } from './commands.js';
 
@@ -39,6 +39,7 @@ function reportError(
   const message = error instanceof Error ? error.message : String(error);
   if (json) output.line(JSON.stringify({ error: message }));
   else output.notice(`Error: ${message}`);
+  if (error instanceof KernelOops && error.oops && !json) output.notice(printOops(error.oops));
   if (!(error instanceof UsageError)) return 1;
   if (command && !json) output.notice(`usage: trampolab ${command.usage.split('\n')[0] ?? ''}`);
   return 2;

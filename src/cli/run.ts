@@ -21,13 +21,7 @@ import {
   type XlatedProgram,
 } from '../index.js';
 import { bootLab, readInput, writeOutput } from '../node/index.js';
-import {
-  choiceOption,
-  integerOption,
-  parseOptions,
-  type Command,
-  type Output,
-} from './command.js';
+import { choiceOption, integerOption, parseOptions, type Command, type Output } from './command.js';
 
 const USAGE = `run PROG [--program NAME] [--engine E] [--mem HEX|@FILE] [--repeat N] [--json]
   PROG              an object from clang, a text of BPF assembly, or - for standard input
@@ -132,7 +126,11 @@ async function runCommand(args: string[], output: Output): Promise<number> {
   try {
     const input = readProgram(kernel, positionals[0], values.hex, values.program);
     const prepared = prepareContext(kernel, input.xlated, memoryBytes(values.mem));
-    const runner = createRunner(kernel, engine === 'interpreter' ? 'interpreter' : 'jit', input.xlated);
+    const runner = createRunner(
+      kernel,
+      engine === 'interpreter' ? 'interpreter' : 'jit',
+      input.xlated,
+    );
     if (values.trace) {
       const { entries } = tracedRun(kernel, () => runner.run(prepared.context, prepared.r2));
       for (const line of listTrace(kernel, entries)) output.line(line);
@@ -152,10 +150,14 @@ async function runCommand(args: string[], output: Output): Promise<number> {
       if (!packet) throw new UsageError('--data-out: only XDP programs leave a packet');
       writeOutput(values['data-out'], packet);
     }
-    report(output, { result, duration, repeat, packet, maps: values.maps ? input.maps : [] }, {
-      json: values.json ?? false,
-      xdp: input.xlated.type === 'xdp',
-    });
+    report(
+      output,
+      { result, duration, repeat, packet, maps: values.maps ? input.maps : [] },
+      {
+        json: values.json ?? false,
+        xdp: input.xlated.type === 'xdp',
+      },
+    );
     return 0;
   } finally {
     kernel.close();
@@ -178,7 +180,8 @@ function report(
   // test_run returns a u32 for programs that have a context of the kernel's
   const value = xdp ? BigInt.asUintN(32, result.r0) : result.r0;
   if (json) {
-    const retval = value <= BigInt(Number.MAX_SAFE_INTEGER) ? Number(value) : `0x${value.toString(16)}`;
+    const retval =
+      value <= BigInt(Number.MAX_SAFE_INTEGER) ? Number(value) : `0x${value.toString(16)}`;
     const data = packet ? { data_out: bytesToHex(packet) } : {};
     const contents = maps.length > 0 ? { maps: Object.fromEntries(maps.map(mapEntries)) } : {};
     output.line(JSON.stringify({ retval, duration, ...data, ...contents }));

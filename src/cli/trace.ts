@@ -100,7 +100,8 @@ async function traceCommand(args: string[], output: Output): Promise<number> {
     if (values.list) {
       const pattern = globToPattern(positionals[0] ?? '*');
       const names = kernel.ftrace.available().filter((name) => pattern.test(name));
-      if (names.length === 0) throw new InputError(`no traceable function matches '${positionals[0]}'`);
+      if (names.length === 0)
+        throw new InputError(`no traceable function matches '${positionals[0]}'`);
       if (values.json) output.line(JSON.stringify(names));
       else for (const name of names) output.line(name);
       return 0;

@@ -13,6 +13,7 @@ import { hex64 } from '../common/bytes.js';
 import { InputError } from '../common/errors.js';
 import type { Cpu, Registers, Stop } from '../cpu/cpu.js';
 import { MemoryAccessError, type AccessFault } from '../cpu/fault.js';
+import { captureOops, type Oops, type OopsStop } from '../cpu/oops.js';
 import type { BodyGenerator, Effect, KernelContext, KernelFunction } from './function.js';
 import type { SymbolTable } from './symbols.js';
 import type { BodyFrame, Task } from './task.js';
@@ -21,14 +22,15 @@ import { KERNEL_BODY_BRK, type KernelText } from './text.js';
 /** Most instructions one run of a task may take: beyond it the lab says soft lockup. */
 const DEFAULT_BUDGET = 1_000_000_000;
 
-/** Emulated code did what would be an oops or a lockup. */
+/** Emulated code did what would be an oops or a lockup. The message is one line. */
 export class KernelOops extends Error {
-  readonly stop: Stop;
+  /** Registers, call trace and code; absent for a lockup. */
+  readonly oops: Oops | undefined;
 
-  constructor(message: string, stop: Stop) {
+  constructor(message: string, oops?: Oops) {
     super(message);
     this.name = 'KernelOops';
-    this.stop = stop;
+    this.oops = oops;
   }
 }
 
@@ -39,8 +41,6 @@ export interface ExecutorParts {
   readonly text: KernelText;
   readonly symbols: SymbolTable;
   readonly context: KernelContext;
-  /** Prints a stop with registers and call trace. */
-  readonly describe: (cpu: Cpu, stop: Stop) => string;
   readonly fixup: FaultFixup;
   /** True when nothing is attached to the function, so that its text may be skipped. */
   readonly siteIsOff: (address: bigint) => boolean;
@@ -124,10 +124,10 @@ export class Executor {
         if (stop.instruction === 'brk' && stop.immediate === KERNEL_BODY_BRK) {
           return this.#bodyTrap(task, cpu);
         }
-        throw this.#oops(cpu, stop);
+        throw this.#oops(task, cpu, stop);
       case 'fault': {
         const pc = this.#parts.fixup(cpu.pc, stop.fault, cpu);
-        if (pc === undefined) throw this.#oops(cpu, stop);
+        if (pc === undefined) throw this.#oops(task, cpu, stop);
         cpu.pc = pc;
         return false;
       }
@@ -135,12 +135,12 @@ export class Executor {
         if (left > 0) return false;
         throw new KernelOops(
           `soft lockup: ${this.budget} instructions without return, pc ${this.#parts.symbols.format(cpu.pc)}`,
-          stop,
         );
       case 'undefined':
+        throw this.#oops(task, cpu, stop);
       case 'until':
       case 'breakpoint':
-        throw this.#oops(cpu, stop);
+        throw new InputError(`nobody waits for the ${stop.kind} stop at ${hex64(cpu.pc)}`);
     }
   }
 
@@ -160,7 +160,7 @@ export class Executor {
     const fn = this.#parts.text.bodies.get(pc);
     if (!fn) throw new InputError(`no body belongs to the BRK at ${hex64(pc)}`);
     const args = Array.from({ length: fn.parameters }, (_, i) => cpu.getX(i));
-    const result = this.#begin(cpu, fn, args);
+    const result = this.#begin(task, cpu, fn, args);
     if (isGenerator(result)) {
       task.frames.push({ fn, generator: result, at: { address: pc, sp: cpu.sp } });
       return this.#resumeBodies(task, cpu, 0n);
@@ -184,7 +184,7 @@ export class Executor {
         task.state = 'done';
         return true;
       }
-      const next = this.#continue(cpu, frame, input);
+      const next = this.#continue(task, cpu, frame, input);
       if (next.done) {
         task.frames.pop();
         if (frame.at) {
@@ -240,25 +240,35 @@ export class Executor {
   }
 
   /** Begins a body; an access that memory refuses is an oops of the function. */
-  #begin(cpu: Cpu, fn: KernelFunction, args: bigint[]): ReturnType<KernelFunction['body']> {
+  #begin(
+    task: Task,
+    cpu: Cpu,
+    fn: KernelFunction,
+    args: bigint[],
+  ): ReturnType<KernelFunction['body']> {
     try {
       return fn.body(this.#parts.context, ...args);
     } catch (error) {
-      throw this.#asOops(cpu, error);
+      throw this.#asOops(task, cpu, error);
     }
   }
 
-  #continue(cpu: Cpu, frame: BodyFrame, input: bigint): IteratorResult<Effect, bigint | void> {
+  #continue(
+    task: Task,
+    cpu: Cpu,
+    frame: BodyFrame,
+    input: bigint,
+  ): IteratorResult<Effect, bigint | void> {
     try {
       return frame.generator.next(input);
     } catch (error) {
-      throw this.#asOops(cpu, error);
+      throw this.#asOops(task, cpu, error);
     }
   }
 
-  #asOops(cpu: Cpu, error: unknown): unknown {
+  #asOops(task: Task, cpu: Cpu, error: unknown): unknown {
     if (!(error instanceof MemoryAccessError)) return error;
-    return this.#oops(cpu, { kind: 'fault', fault: error.fault });
+    return this.#oops(task, cpu, { kind: 'fault', fault: error.fault });
   }
 
   #setCall(cpu: Cpu, target: bigint, args: readonly bigint[], returnTo: bigint): void {
@@ -268,8 +278,11 @@ export class Executor {
     cpu.pc = target;
   }
 
-  #oops(cpu: Cpu, stop: Stop): KernelOops {
-    return new KernelOops(this.#parts.describe(cpu, stop), stop);
+  #oops(task: Task, cpu: Cpu, stop: OopsStop): KernelOops {
+    const { symbols } = this.#parts;
+    const oops = captureOops(cpu, stop, { symbols, task: task.name });
+    const detail = oops.detail === undefined ? '' : `, ${oops.detail}`;
+    return new KernelOops(`${oops.title}${detail}, pc ${oops.pcSymbol}`, oops);
   }
 }
 

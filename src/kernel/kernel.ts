@@ -11,7 +11,6 @@
 import type { Cpu, Registers, SystemRegister } from '../cpu/cpu.js';
 import type { CpuFactory } from '../cpu/engines.js';
 import { Memory, type Region } from '../cpu/memory.js';
-import { formatOops } from '../cpu/oops.js';
 import { Assembler } from './assembler.js';
 import { Bpf } from './bpf/bpf.js';
 import { KernelData } from './data.js';
@@ -83,7 +82,8 @@ export class Kernel implements KernelContext {
     this.linear = new LinearMap(this.memory, this.layout.linear, ram);
     this.vmalloc = this.#vmallocSpace(options.vmallocUsed ?? 0);
 
-    this.text.addWords('lab_return', [encode('BRK', { imm16: KERNEL_BODY_BRK })]);
+    // a return address belongs to the call before it: the BRK stands behind a word of the symbol
+    this.text.addWords('lab_return', [NOP, encode('BRK', { imm16: KERNEL_BODY_BRK })]);
     for (const fn of ftraceCallbacks(() => this.ftrace)) this.text.addFunction(fn);
     for (const [file, source] of Object.entries(options.asm)) {
       this.text.addAssembly(assembler, file, source);
@@ -96,11 +96,10 @@ export class Kernel implements KernelContext {
         text: this.text,
         symbols: this.symbols,
         context: this,
-        describe: (cpu, stop) => formatOops(cpu, stop, this.symbols),
         fixup: (pc, fault, cpu) => this.#fixup(pc, fault, cpu),
         siteIsOff: (address) => this.siteIsOff(address),
       },
-      this.symbol('lab_return'),
+      this.symbol('lab_return') + 4n,
     );
     this.ftrace = new Ftrace({
       memory: this.memory,

@@ -50,7 +50,9 @@ const SIZES: Readonly<Record<string, number>> = {
 
 function sizeOf(type: string, prototype: string): number {
   if (type.includes('*')) return 8;
-  const words = type.split(/\s+/).filter((word) => !['const', 'static', 'unsigned', 'signed'].includes(word));
+  const words = type
+    .split(/\s+/)
+    .filter((word) => !['const', 'static', 'unsigned', 'signed'].includes(word));
   const base = words.at(-1) ?? 'int';
   const size = base.startsWith('enum') || words[0] === 'enum' ? 4 : SIZES[base];
   if (size === undefined) throw new InputError(`unknown type '${type}' in '${prototype}'`);

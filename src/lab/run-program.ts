@@ -13,12 +13,11 @@ import { SKB_SHARED_INFO_SIZE, XDP_PACKET_HEADROOM, XdpBuff } from '../bpf/xdp-b
 import { InputError } from '../common/errors.js';
 import { describeFault } from '../cpu/fault.js';
 import { PAGE_SIZE } from '../cpu/memory.js';
-import { KernelOops } from '../kernel/executor.js';
 import type { Kernel } from '../kernel/kernel.js';
 
 export type RunResult =
   | { readonly kind: 'return'; readonly r0: bigint }
-  /** What stopped it: a fault, the instruction budget, too deep a call; one line or an oops. */
+  /** What stopped it in the interpreter, in one line; a JIT image oopses (`KernelOops`). */
   | { readonly kind: 'stopped'; readonly reason: string };
 
 export interface BpfRunner {
@@ -34,9 +33,7 @@ export function createRunner(
   engine: 'interpreter' | 'jit',
   program: XlatedProgram,
 ): BpfRunner {
-  return engine === 'interpreter'
-    ? interpreterRunner(kernel, program)
-    : jitRunner(kernel, program);
+  return engine === 'interpreter' ? interpreterRunner(kernel, program) : jitRunner(kernel, program);
 }
 
 function interpreterRunner(kernel: Kernel, program: XlatedProgram): BpfRunner {
@@ -48,7 +45,9 @@ function interpreterRunner(kernel: Kernel, program: XlatedProgram): BpfRunner {
         case 'return':
           return { kind: 'return', r0: result.r0 };
         case 'fault':
-          return stopped(`${describeFault(result.fault)} (insn ${result.insn} of ${result.function})`);
+          return stopped(
+            `${describeFault(result.fault)} (insn ${result.insn} of ${result.function})`,
+          );
         case 'budget':
           return stopped(`out of budget at insn ${result.insn} of ${result.function}`);
         case 'error':
@@ -67,7 +66,6 @@ function jitRunner(kernel: Kernel, program: XlatedProgram): BpfRunner {
         return { kind: 'return', r0: kernel.call(loaded.entry, context, r2) };
       } catch (error) {
         if (error instanceof ProgramExit) return { kind: 'return', r0: error.r0 };
-        if (error instanceof KernelOops) return stopped(error.message);
         throw error;
       }
     },

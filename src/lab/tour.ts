@@ -80,7 +80,9 @@ export async function runTour(input: TourInput, output: TourOutput): Promise<Tou
 function introduce(kernel: Kernel, output: TourOutput): void {
   const { layout, ftrace, cpus } = kernel;
   output.heading('A 6.12 arm64 kernel text');
-  output.line(`_text ${hex64(layout.text)}, ${ftrace.records.size} patch sites, ${cpus.length} CPU`);
+  output.line(
+    `_text ${hex64(layout.text)}, ${ftrace.records.size} patch sites, ${cpus.length} CPU`,
+  );
   output.line(`CPU engine: ${cpus[0]?.engine ?? 'none'}`);
   output.line(`ftrace_caller at ${hex64(kernel.symbol('ftrace_caller'))}`);
 }
@@ -162,7 +164,9 @@ function showFar(kernel: Kernel, tracing: Uint8Array, output: TourOutput): TourR
   const base = trampoline?.image?.code.base ?? 0n;
   output.heading('The same with the trampoline out of BL range');
   const distance = base - kernel.symbol(TARGET);
-  output.line(`trampoline at ${hex64(base)}, ${distance} bytes from ${TARGET} (BL reaches 134217724)`);
+  output.line(
+    `trampoline at ${hex64(base)}, ${distance} bytes from ${TARGET} (BL reaches 134217724)`,
+  );
   for (const line of listSite(kernel, TARGET)) output.line(line);
   output.line(`direct_call of those ops: ${hex64(trampoline?.ops.directCall ?? 0n)}`);
   output.line();
@@ -200,7 +204,14 @@ function showTraffic(kernel: Kernel, input: TourInput, output: TourOutput): void
     ...[...result.verdicts].map(([name, count]) => [name, String(count)]),
   ]);
   output.line();
-  const shown = ['rx_packets', 'rx_xdp_packets', 'rx_xdp_tx', 'rx_xdp_drops', 'rx_drops', 'tx_xdp_tx'];
+  const shown = [
+    'rx_packets',
+    'rx_xdp_packets',
+    'rx_xdp_tx',
+    'rx_xdp_drops',
+    'rx_drops',
+    'tx_xdp_tx',
+  ];
   output.table([
     ['driver counter', 'value'],
     ...shown.map((name) => [name, String(result.counters[name] ?? 0)]),

@@ -92,7 +92,8 @@ function countVerdicts(outcomes: readonly PacketOutcome[]): Map<string, number> 
     const name = verdictName(verdict);
     counts.set(name, (counts.get(name) ?? 0) + 1);
   }
-  const rank = (name: string): number => (order.indexOf(name as never) + order.length + 1) % (order.length + 1);
+  const rank = (name: string): number =>
+    (order.indexOf(name as never) + order.length + 1) % (order.length + 1);
   return new Map([...counts].sort(([a], [b]) => rank(a) - rank(b)));
 }
 

@@ -126,14 +126,21 @@ describe.each(factories.map(({ name }) => name))('on %s', (engine) => {
       const attached = attachScenario(far, 'bpf_fentry_test1', { fentry: 1 });
       const { entries } = tracedCall(far, 'bpf_fentry_test1', 1n);
       const inCaller = entries.slice(2, 8);
-      expect(inCaller.every(({ changes }) => changes.every(({ register }) => register >= 11 && register <= 17))).toBe(true);
+      expect(
+        inCaller.every(({ changes }) =>
+          changes.every(({ register }) => register >= 11 && register <= 17),
+        ),
+      ).toBe(true);
       attached.detach();
     });
 
     it('counts are those of a booted 6.12: 34 trampoline instructions for one fentry', () => {
       const attached = attachScenario(near, 'bpf_fentry_test1', { fentry: 1 });
       const { entries } = tracedCall(near, 'bpf_fentry_test1', 1n);
-      expect(countPath(near, 'bpf_fentry_test1', entries)).toMatchObject({ function: 4, ftrace: 0 });
+      expect(countPath(near, 'bpf_fentry_test1', entries)).toMatchObject({
+        function: 4,
+        ftrace: 0,
+      });
       expect(countPath(near, 'bpf_fentry_test1', entries).trampoline).toBe(34);
       attached.detach();
     });
@@ -159,7 +166,10 @@ describe.each(factories.map(({ name }) => name))('on %s', (engine) => {
       const offset = BigInt.asIntN(26, BigInt(word & 0x3ffffff)) * 4n;
       const literal = kernel.memory.read64(address - 8n);
       return {
-        bl: word >>> 26 === 0x25 ? (kernel.symbols.lookup(address + 4n + offset)?.name ?? '?') : 'nop',
+        bl:
+          word >>> 26 === 0x25
+            ? (kernel.symbols.lookup(address + 4n + offset)?.name ?? '?')
+            : 'nop',
         literal: kernel.symbols.lookup(literal)?.name ?? kernel.ftrace.opsAt(literal)?.name ?? '?',
       };
     };
@@ -169,17 +179,32 @@ describe.each(factories.map(({ name }) => name))('on %s', (engine) => {
       attached.detach();
       return { bl: seen.bl.replace(/\d+$/, 'N'), literal: seen.literal.replace(/\d+/, 'N') };
     };
-    expect(look(near, { fentry: 1 })).toEqual({ bl: 'bpf_trampoline_N', literal: 'bpf_trampoline_N.fops' });
-    expect(look(far, { fentry: 1 })).toEqual({ bl: 'ftrace_caller', literal: 'bpf_trampoline_N.fops' });
-    expect(look(near, { fentry: 1, ops: 1 })).toEqual({ bl: 'ftrace_caller', literal: 'ftrace_list_ops' });
+    expect(look(near, { fentry: 1 })).toEqual({
+      bl: 'bpf_trampoline_N',
+      literal: 'bpf_trampoline_N.fops',
+    });
+    expect(look(far, { fentry: 1 })).toEqual({
+      bl: 'ftrace_caller',
+      literal: 'bpf_trampoline_N.fops',
+    });
+    expect(look(near, { fentry: 1, ops: 1 })).toEqual({
+      bl: 'ftrace_caller',
+      literal: 'ftrace_list_ops',
+    });
     expect(look(near, { ops: 1 })).toEqual({ bl: 'ftrace_caller', literal: 'lab_ops_N' });
-    expect(look(near, { ops: 1, assist: true })).toEqual({ bl: 'ftrace_caller', literal: 'ftrace_list_ops' });
+    expect(look(near, { ops: 1, assist: true })).toEqual({
+      bl: 'ftrace_caller',
+      literal: 'ftrace_list_ops',
+    });
     expect(look(near, { ops: 2 })).toEqual({ bl: 'ftrace_caller', literal: 'ftrace_list_ops' });
     expect(site(near)).toEqual({ bl: 'nop', literal: 'ftrace_nop_ops' });
   });
 
   it('the images are in and out of range as asked for', () => {
-    for (const [kernel, inRange] of [[near, true], [far, false]] as const) {
+    for (const [kernel, inRange] of [
+      [near, true],
+      [far, false],
+    ] as const) {
       const attached = attachScenario(kernel, 'bpf_fentry_test1', { fentry: 1 });
       const image = attached.attachments[0]?.trampoline.image;
       const ip = kernel.symbol('bpf_fentry_test1') + 4n;
@@ -189,7 +214,12 @@ describe.each(factories.map(({ name }) => name))('on %s', (engine) => {
   });
 
   describe('is refused', () => {
-    const refuse = (kernel: Kernel, kind: LinkKind, target: string, twice = false): (() => void) => {
+    const refuse = (
+      kernel: Kernel,
+      kind: LinkKind,
+      target: string,
+      twice = false,
+    ): (() => void) => {
       const program = recorder(kernel, kernel.kmalloc(8), 0);
       return () => {
         const attached = kernel.bpf.attach(program, kind, target);
@@ -225,20 +255,29 @@ describe.each(factories.map(({ name }) => name))('on %s', (engine) => {
       const ip = near.symbol('bpf_fentry_test1') + 4n;
       const ops = near.ftrace.createOps('second', near.kmalloc(216), 0n);
       near.ftrace.setFilterIp(ops, ip, false);
-      expect(() => near.directCalls.register(ops, near.symbol('ftrace_stub_direct_tramp'))).toThrow('-EBUSY');
+      expect(() => near.directCalls.register(ops, near.symbol('ftrace_stub_direct_tramp'))).toThrow(
+        '-EBUSY',
+      );
       attached.detach();
     });
   });
 
   it('a fault in a called function is an oops with the call trace', () => {
     expect(() => near.call('bpf_fentry_test8', 0xdead000000000000n)).toThrow(KernelOops);
-    expect(() => near.call('bpf_fentry_test8', 0xdead000000000000n)).toThrow('bpf_fentry_test8+0x8');
+    expect(() => near.call('bpf_fentry_test8', 0xdead000000000000n)).toThrow(
+      'bpf_fentry_test8+0x8',
+    );
   });
 
   it('counts a recursion miss and goes on', () => {
     const name = 'lab_recursing';
     if (!near.symbols.find(name)) {
-      near.define({ name, prototype: `int ${name}(int depth)`, parameters: 1, body: (_k, depth) => depth });
+      near.define({
+        name,
+        prototype: `int ${name}(int depth)`,
+        parameters: 1,
+        body: (_k, depth) => depth,
+      });
     }
     const seen = near.kmalloc(8);
     const program = recorder(near, seen, 1);

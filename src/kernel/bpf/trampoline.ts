@@ -100,7 +100,10 @@ export class Trampoline {
   /** bpf_trampoline_unlink_prog. */
   unlink(link: TrampolineLink): void {
     if (!this.#links.includes(link)) {
-      throw new KernelError('ENOENT', `${link.program.name} is not attached to ${this.target.name}`);
+      throw new KernelError(
+        'ENOENT',
+        `${link.program.name} is not attached to ${this.target.name}`,
+      );
     }
     this.#update(this.#links.filter((each) => each !== link));
   }

@@ -48,7 +48,7 @@ export class JitRunner implements ProgramRunner {
     } catch (error) {
       if (error instanceof ProgramExit) return { kind: 'return', r0: error.r0 };
       if (error instanceof KernelOops) {
-        return { kind: 'fault', reason: error.message.split('\n')[0] ?? 'oops' };
+        return { kind: 'fault', reason: error.message };
       }
       throw error;
     } finally {
