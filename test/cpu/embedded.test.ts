@@ -310,6 +310,16 @@ describe('state', () => {
     expect(() => cpu.setX(-1, 0n)).toThrow('no register X-1');
   });
 
+  test('CNTVCT_EL0 counts instructions, whether stepped or run', () => {
+    const read = encode('MRS', { ...systemRegisterFields('cntvct_el0'), Rt: 10 });
+    const { cpu } = machine([NOP, NOP, read, NOP, read]);
+    cpu.run({ until: TEXT + 12n });
+    expect(cpu.getX(10)).toBe(2n);
+    cpu.step();
+    cpu.step();
+    expect(cpu.getX(10)).toBe(4n);
+  });
+
   test('stored system registers', () => {
     const read = encode('MRS', { ...systemRegisterFields('sp_el0'), Rt: 10 });
     const { cpu } = machine([read]);

@@ -451,6 +451,7 @@ export function execute(
         break;
       }
       default:
+        core.pending = budget - left;
         failed = executeCold(core, code, at);
     }
 
