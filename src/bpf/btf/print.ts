@@ -59,10 +59,10 @@ function declare(btf: Btf, id: number, inner: string, depth: number): string {
       return `${type.kind} ${declare(btf, type.type, inner, depth + 1)}`;
     }
     case 'type_tag':
+    case 'decl_tag':
       return declare(btf, type.type, inner, depth + 1);
     case 'func':
     case 'var':
-    case 'decl_tag':
       return declare(btf, type.type, inner === '' ? type.name : inner, depth + 1);
     default:
       return join(baseName(btf, id), inner);
