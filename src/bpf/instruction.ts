@@ -28,8 +28,15 @@ export function slotCount(insns: Uint8Array): number {
 }
 
 export function readSlot(insns: Uint8Array, index: number): Slot {
+  return slotAt(viewOf(insns), index * SLOT_SIZE);
+}
+
+export function readSlots(insns: Uint8Array): Slot[] {
   const view = viewOf(insns);
-  const at = index * SLOT_SIZE;
+  return Array.from({ length: slotCount(insns) }, (_, index) => slotAt(view, index * SLOT_SIZE));
+}
+
+function slotAt(view: DataView, at: number): Slot {
   const registers = view.getUint8(at + 1);
   return {
     code: view.getUint8(at),
@@ -38,10 +45,6 @@ export function readSlot(insns: Uint8Array, index: number): Slot {
     off: view.getInt16(at + 2, true),
     imm: view.getInt32(at + 4, true),
   };
-}
-
-export function readSlots(insns: Uint8Array): Slot[] {
-  return Array.from({ length: slotCount(insns) }, (_, index) => readSlot(insns, index));
 }
 
 /** Bytes of slots. Throws RangeError when off or imm do not fit their fields. */

@@ -103,7 +103,7 @@ export class Interpreter {
   #start(r1Hi: number, r1Lo: number, r2Hi: number, r2Lo: number, budget: number): void {
     const { words } = this.#main;
     const machine = this.#machine;
-    words.fill(0, 0, 22);
+    words.fill(0, 0, CODE_START);
     words[2] = r1Lo;
     words[3] = r1Hi;
     words[4] = r2Lo;

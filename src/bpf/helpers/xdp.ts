@@ -33,7 +33,7 @@ function frameOf(registers: RegisterPairs, { memory }: BpfHost): Frame {
   const { view } = memory;
   const at = offsetOf(memory, registers, 1, XDP_BUFF.size, 'write');
   const hardStartLo = view.getInt32(at + XDP_BUFF.dataHardStart, true);
-  const distance = (field: number): number => view.getInt32(at + field, true) - hardStartLo;
+  const distance = (field: number): number => (view.getInt32(at + field, true) - hardStartLo) | 0;
   return {
     memory,
     at,

@@ -1,0 +1,101 @@
+/**
+ * What a run vector needs of an engine: a program, bytes that R1 points at, helpers; R0 comes back.
+ *
+ * Run vectors are made to run unchecked: only `validate` and the helper numbers stand between a
+ * program and the engine. The interpreter's runner is here; others (JIT image on a CPU engine)
+ * implement the same interface and may use `prepare`.
+ */
+import { InputError } from '../../common/errors.js';
+import { readSlot, slotCount, SLOT_SIZE } from '../../bpf/instruction.js';
+import { createInterpreter, describeResult } from '../../bpf/interpreter.js';
+import type { HelperBody } from '../../bpf/host.js';
+import { PlainHost } from '../../bpf/plain-host.js';
+import type { XlatedProgram } from '../../bpf/program.js';
+import { rawProgram, type RawProgramOptions } from '../../bpf/raw-program.js';
+import { validate, type ValidateOptions } from '../../bpf/validate.js';
+
+export interface RunRequest {
+  readonly name: string;
+  /** Slots as assembled: helper calls by number, local calls relative. */
+  readonly insns: Uint8Array;
+  /** R1 points at a copy of these bytes and R2 is their number; without: both are 0. */
+  readonly memory: Uint8Array | undefined;
+  /** Bodies by helper number. A helper that throws `ProgramExit` ends the program. */
+  readonly helpers: ReadonlyMap<number, HelperBody>;
+  readonly validate?: ValidateOptions;
+}
+
+export type RunOutcome =
+  | { readonly kind: 'return'; readonly r0: bigint }
+  /** The program was not loaded. */
+  | { readonly kind: 'refused'; readonly reason: string }
+  /** The program was stopped. */
+  | { readonly kind: 'fault'; readonly reason: string };
+
+export interface ProgramRunner {
+  /** Engine, as `--engine` names it. */
+  readonly name: string;
+  run(request: RunRequest): RunOutcome;
+}
+
+/** The program of a request in xlated form, or why it is refused. */
+export function prepare(
+  request: RunRequest,
+  options: RawProgramOptions = {},
+): XlatedProgram | { readonly kind: 'refused'; readonly reason: string } {
+  try {
+    const program = rawProgram(request.name, request.insns, options);
+    const [problem] = validate(program.functions, request.validate);
+    const reason = problem ?? unknownHelper(request);
+    return reason === undefined ? program : { kind: 'refused', reason };
+  } catch (error) {
+    if (error instanceof InputError) return { kind: 'refused', reason: error.message };
+    throw error;
+  }
+}
+
+function unknownHelper({ insns, helpers }: RunRequest): string | undefined {
+  const count = slotCount(insns);
+  for (let index = 0; index < count; index++) {
+    const code = insns[index * SLOT_SIZE];
+    if (code === 0x18) index++;
+    if (code !== 0x85) continue;
+    const { src, imm } = readSlot(insns, index);
+    if (src === 0 && !helpers.has(imm)) return `insn ${index}: call of unknown helper ${imm}`;
+  }
+  return undefined;
+}
+
+/** Runs vectors in the interpreter. Keeps one host per helper table. */
+export class InterpreterRunner implements ProgramRunner {
+  readonly name = 'interpreter';
+  readonly #hosts = new Map<ReadonlyMap<number, HelperBody>, PlainHost>();
+
+  run(request: RunRequest): RunOutcome {
+    const program = prepare(request);
+    if ('kind' in program) return program;
+    const host = this.#hostFor(request.helpers);
+    const region = request.memory?.length ? host.allocate('mem', request.memory.length) : undefined;
+    if (region && request.memory) host.memory.writeBytes(region.address, request.memory);
+    const interpreter = createInterpreter(program, host);
+    try {
+      const r2 = BigInt(request.memory?.length ?? 0);
+      const result = interpreter.run(region?.address ?? 0n, { r2 });
+      if (result.kind === 'return') return result;
+      return { kind: 'fault', reason: describeResult(result) };
+    } finally {
+      interpreter.close();
+      if (region) host.release(region);
+    }
+  }
+
+  /** A host whose helper N is at address N, so that callx finds helpers by number. */
+  #hostFor(helpers: ReadonlyMap<number, HelperBody>): PlainHost {
+    let host = this.#hosts.get(helpers);
+    if (!host) {
+      host = new PlainHost({ helpers, callBase: 0n, helperStride: 1, memorySize: 4 << 20 });
+      this.#hosts.set(helpers, host);
+    }
+    return host;
+  }
+}
