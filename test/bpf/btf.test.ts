@@ -4,6 +4,7 @@ import { describe, expect, it } from 'vitest';
 import { viewOf } from '../../src/common/bytes.js';
 import { InputError } from '../../src/common/errors.js';
 import type { Btf } from '../../src/bpf/btf/btf.js';
+import { decodeValue } from '../../src/bpf/btf/value.js';
 import { parseBtfExt } from '../../src/bpf/btf/ext.js';
 import { parseBtf } from '../../src/bpf/btf/parse.js';
 import {
@@ -118,8 +119,21 @@ describe('parseBtf', () => {
   ])('follows no circle: %s', (name, bytes) => {
     const btf = parseBtf(bytes);
     if (!name.startsWith('pointer')) expect(() => btf.sizeOf(1)).toThrow(/refers to itself/);
-    expect(() => typeName(btf, 1)).toThrow(/nested over 32 deep|refers to itself/);
+    expect(() => typeName(btf, 1)).toThrow(/refers to itself/);
   });
+});
+
+it('is not caught by types that branch into themselves', () => {
+  const self = makeBtf([
+    ['', 2, 0, false, 2], // 1 pointer to 2
+    ['', 13, 3, false, 1, 0, 1, 0, 1, 0, 1], // 2 function of three 1, returning 1
+    ['s', 4, 3, false, 8, 0, 3, 0, 0, 3, 0, 0, 3, 0], // 3 struct of three of itself
+    ['f', 12, 1, false, 2], // 4
+  ]);
+  const btf = parseBtf(self);
+  expect(() => typeName(btf, 2)).toThrow(/refers to itself/);
+  expect(() => bpftoolPrototype(btf, 4)).toThrow(/refers to itself/);
+  expect(() => decodeValue(btf, 3, new Uint8Array(8))).toThrow(/refers to itself/);
 });
 
 describe('C text', () => {
@@ -169,6 +183,50 @@ describe('C text', () => {
   });
 });
 
+describe('decodeValue', () => {
+  const btf = parseBtf(
+    makeBtf([
+      ['int', 1, 0, false, 4, (1 << 24) | 32], // 1
+      ['char', 1, 0, false, 1, (1 << 24) | 8], // 2
+      ['u64', 1, 0, false, 8, 64], // 3
+      ['_Bool', 1, 0, false, 1, (4 << 24) | 8], // 4
+      ['', 3, 0, false, 0, 2, 1, 6], // 5 char[6]
+      ['', 3, 0, false, 0, 1, 1, 2], // 6 int[2]
+      ['color', 6, 2, true, 4, 0, 0xffffffff, 0, 1], // 7 enum, values without names
+      ['', 5, 2, false, 4, 0, 1, 0, 0, 2, 0], // 8 union of two nameless members
+      ['flags', 4, 2, true, 4, 0, 1, (3 << 24) | 2, 0, 1, (5 << 24) | 5], // 9 bit fields
+      ['', 2, 0, false, 1], // 10
+      ['double', 16, 0, false, 8], // 11
+    ]),
+  );
+  it.each<[number, number[], unknown]>([
+    [1, [0xfe, 255, 255, 255], -2],
+    [2, [200], -56],
+    [3, [1, 0, 0, 0, 0, 0, 0, 0], 1],
+    [3, [255, 255, 255, 255, 255, 255, 255, 255], 0xffff_ffff_ffff_ffffn],
+    [4, [1], true],
+    [5, [104, 105, 0, 0, 0, 0], 'hi'],
+    [5, [200, 105, 0, 0, 0, 1], [-56, 105, 0, 0, 0, 1]],
+    [6, [1, 0, 0, 0, 2, 0, 0, 0], [1, 2]],
+    [7, [5, 0, 0, 0], 5],
+    [10, [0, 0, 0, 0, 0, 128, 255, 255], 0xffff_8000_0000_0000n],
+    [11, [0, 0, 0, 0, 0, 0, 240, 63], '000000000000f03f'],
+  ])('type %i of %j is %o', (type, bytes, expected) => {
+    expect(decodeValue(btf, type, Uint8Array.from(bytes))).toEqual(expected);
+  });
+
+  it('takes bit fields apart', () => {
+    // bits 2-4 and 5-9, both signed, both called "": the later one stays
+    expect(decodeValue(btf, 9, Uint8Array.of(0b0110_0000, 0b10, 0, 0))).toEqual({ '': -13 });
+  });
+
+  it('refuses too few bytes', () => {
+    expect(() => decodeValue(btf, 3, new Uint8Array(7))).toThrow(
+      'BTF type 3 needs 8 bytes, there are 7',
+    );
+  });
+});
+
 describe('an object of clang', () => {
   const file = readFileSync(new URL('../../examples/xdp/vlan_ipv6.o', import.meta.url));
   const section = (name: string): Uint8Array =>
@@ -199,7 +257,7 @@ describe('an object of clang', () => {
         parseBtfExt(ext, damaged);
         for (const id of damaged.types.keys()) {
           typeName(damaged, id);
-          damaged.sizeOf(id);
+          if (damaged.sizeOf(id) < 4096) decodeValue(damaged, id, new Uint8Array(4096));
         }
       } catch (error) {
         expect(error).toBeInstanceOf(InputError);

@@ -217,7 +217,7 @@ describe('context accesses', () => {
     expect(bytesToHex(object.xlated.functions[0].insns)).toBe(bytesToHex(encodeSlots(program)));
     expect(object.contextBytes).toBe(32);
     expect(refusal([[loadW(2, 1, 4), exit]], 'fexit')).toMatch(/access off=4 size=4/);
-    expect(refusal([[loadDw(2, 1, 104), exit]], 'fexit')).toMatch(/access off=104 size=8/);
+    expect(refusal([[loadDw(2, 1, 96), exit]], 'fexit')).toMatch(/access off=96 size=8/);
     expect(refusal([[loadW(2, 1, 0), exit]], 'tc')).toMatch(/struct __sk_buff is not supported/);
   });
 

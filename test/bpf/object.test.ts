@@ -199,6 +199,8 @@ describe('less usual objects', () => {
     expect(tryLoad(spec)).toBe(
       "function 'uses_kfunc' insn 7: kernel symbol 'bpf_xdp_metadata_rx_hash' (kfunc, ksym or kconfig) is not supported",
     );
+    expect(spec.notes).toEqual(["map 'pinned': pinning is ignored"]);
+    expect(spec.maps).toMatchObject([{ name: 'pinned', keySize: 4, valueSize: 24, keyType: 0 }]);
     const only = load(spec, makeHost(), { programs: [selectProgram(spec, 'plain')] });
     expect(only.programs.map(({ xlated }) => xlated.name)).toEqual(['plain']);
   });

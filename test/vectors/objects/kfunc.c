@@ -11,6 +11,14 @@ int uses_kfunc(struct xdp_md *ctx)
 	return bpf_xdp_metadata_rx_hash(ctx, &hash, &type) ? XDP_ABORTED : XDP_PASS;
 }
 
+struct {
+	MAP_UINT(type, BPF_MAP_TYPE_ARRAY);
+	MAP_UINT(max_entries, 1);
+	MAP_UINT(key_size, 4);
+	MAP_UINT(value_size, 24);
+	MAP_UINT(pinning, 1);
+} pinned SEC(".maps");
+
 SEC("xdp")
 int plain(struct xdp_md *ctx)
 {
