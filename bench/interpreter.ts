@@ -5,10 +5,12 @@
  * with those of the record, so a fast wrong run cannot pass. The last row is the geometric mean.
  */
 import { readFileSync } from 'node:fs';
+import { join } from 'node:path';
 import { createInterpreter, describeResult } from '../src/bpf/interpreter.js';
 import { PlainHost } from '../src/bpf/plain-host.js';
 import { rawProgram } from '../src/bpf/raw-program.js';
 import { parseRecords, type VectorRecord } from '../src/lab/check/record.js';
+import { PACKAGE_ROOT } from '../src/node/files.js';
 import { BENCH_HELPERS } from '../src/lab/check/run-helpers.js';
 
 export interface BenchRow {
@@ -35,7 +37,7 @@ export function benchInterpreter(text: string = readVectors()): BenchRow[] {
 }
 
 function readVectors(): string {
-  const file = new URL('../test/vectors/bpf/bench-programs.jsonl', import.meta.url);
+  const file = join(PACKAGE_ROOT, 'test', 'vectors', 'bpf', 'bench-programs.jsonl');
   return readFileSync(file, 'utf8');
 }
 

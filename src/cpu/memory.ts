@@ -47,6 +47,11 @@ export interface Region extends RegionSpec {
 export interface MemoryListener {
   mapped(region: Region): void;
   unmapped(region: Region): void;
+  /**
+   * Bytes of an executable region are about to be stored to. This renews no CPU's view of them
+   * (`Cpu.sync` does): an engine that must know its text before it runs looks at it again.
+   */
+  textStored?(region: Region, offset: number, size: number): void;
 }
 
 /** Contents and layout of an address space at one moment. */
@@ -66,7 +71,11 @@ export class Memory {
   readonly #free: [number, number][];
   readonly #listeners = new Set<MemoryListener>();
 
-  // One cache for reads and fetches of readable bytes, one for writes. A size of 0 never matches.
+  // One cache per kind of access. A size of 0 never matches.
+  readonly #fetchHi = new Int32Array(CACHE_SIZE);
+  readonly #fetchLo = new Int32Array(CACHE_SIZE);
+  readonly #fetchSize = new Int32Array(CACHE_SIZE);
+  readonly #fetchOffset = new Int32Array(CACHE_SIZE);
   readonly #readHi = new Int32Array(CACHE_SIZE);
   readonly #readLo = new Int32Array(CACHE_SIZE);
   readonly #readSize = new Int32Array(CACHE_SIZE);
@@ -200,12 +209,26 @@ export class Memory {
     return this.#missWrite(hi, lo, size, slot);
   }
 
+  /** Offset of the instruction word at (hi:lo), or -1 when it cannot be fetched. */
+  offsetFetch(hi: number, lo: number): number {
+    if ((lo & 3) !== 0) return -1;
+    const slot = ((lo >>> 12) ^ (hi << 3)) & (CACHE_SIZE - 1);
+    const within = (lo - (this.#fetchLo[slot] as number)) >>> 0;
+    if (this.#fetchHi[slot] === hi && within <= (this.#fetchSize[slot] as number) - 4) {
+      return (this.#fetchOffset[slot] as number) + within;
+    }
+    return this.#missFetch(hi, lo, slot);
+  }
+
   /** Why an access of `size` bytes at `address` is refused; `undefined` when it is allowed. */
   faultAt(address: bigint, size: number, access: AccessKind): AccessFault | undefined {
     const region = this.regionAt(address);
     const start = u64(address);
     if (!region || start + BigInt(size) > region.address + BigInt(region.size)) {
       return { access, address: start, size, reason: 'unmapped' };
+    }
+    if (access === 'fetch' && (start & 3n) !== 0n) {
+      return { access, address: start, size, reason: 'alignment' };
     }
     const letter = { read: 'r', write: 'w', fetch: 'x' }[access];
     if (region.permissions.includes(letter)) return undefined;
@@ -261,6 +284,7 @@ export class Memory {
    * kernel (arch/arm64/kernel/patching.c). CPUs see new instructions after `Cpu.sync` only.
    */
   pokeBytes(address: bigint, bytes: Uint8Array): void {
+    if (bytes.length === 0) return;
     const region = this.regionAt(address);
     const within = region ? Number(u64(address) - region.address) : 0;
     if (!region || within + bytes.length > region.size) {
@@ -271,6 +295,7 @@ export class Memory {
         reason: 'unmapped',
       });
     }
+    if (region.permissions.includes('x')) this.#textStored(region, within, bytes.length);
     this.bytes.set(bytes, region.offset + within);
   }
 
@@ -293,10 +318,16 @@ export class Memory {
         this.#takePagesAt(region.pageOffset, region.pageBytes, region.name);
         this.#regions.splice(this.#indexAfter(region.pageAddress), 0, region);
         for (const listener of this.#listeners) listener.mapped(region);
+      } else if (region.permissions.includes('x')) {
+        this.#textStored(region, 0, region.size);
       }
       this.bytes.set(bytes, region.pageOffset);
     }
     this.#forgetCached();
+  }
+
+  #textStored(region: Region, offset: number, size: number): void {
+    for (const listener of this.#listeners) listener.textStored?.(region, offset, size);
   }
 
   #offset(address: bigint, size: number, access: 'read' | 'write'): number {
@@ -325,15 +356,33 @@ export class Memory {
   #missWrite(hi: number, lo: number, size: number, slot: number): number {
     const region = this.regionAt(join64(lo, hi));
     if (!region || !region.permissions.includes('w')) return -1;
-    this.#writeHi[slot] = hi;
-    this.#writeLo[slot] = low32(region.address);
-    this.#writeSize[slot] = region.size;
-    this.#writeOffset[slot] = region.offset;
     const within = (lo - low32(region.address)) >>> 0;
-    return within <= region.size - size ? region.offset + within : -1;
+    const fits = within <= region.size - size;
+    if (region.permissions.includes('x')) {
+      // never cached: each store to such text is told
+      if (fits) this.#textStored(region, within, size);
+    } else {
+      this.#writeHi[slot] = hi;
+      this.#writeLo[slot] = low32(region.address);
+      this.#writeSize[slot] = region.size;
+      this.#writeOffset[slot] = region.offset;
+    }
+    return fits ? region.offset + within : -1;
+  }
+
+  #missFetch(hi: number, lo: number, slot: number): number {
+    const region = this.regionAt(join64(lo, hi));
+    if (!region || !region.permissions.includes('x')) return -1;
+    this.#fetchHi[slot] = hi;
+    this.#fetchLo[slot] = low32(region.address);
+    this.#fetchSize[slot] = region.size;
+    this.#fetchOffset[slot] = region.offset;
+    const within = (lo - low32(region.address)) >>> 0;
+    return within <= region.size - 4 ? region.offset + within : -1;
   }
 
   #forgetCached(): void {
+    this.#fetchSize.fill(0);
     this.#readSize.fill(0);
     this.#writeSize.fill(0);
   }

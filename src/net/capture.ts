@@ -64,18 +64,22 @@ export function commentOption(text: string): CaptureOption {
 
 /** A capture of Ethernet frames, one nanosecond-stamped packet each. */
 export function ethernetCapture(
-  frames: readonly { readonly bytes: Uint8Array; readonly time: bigint }[],
+  frames: readonly {
+    readonly bytes: Uint8Array;
+    readonly time: bigint | undefined;
+    readonly options?: readonly CaptureOption[];
+  }[],
   format: Capture['format'] = 'pcap',
 ): Capture {
   return {
     format,
     interfaces: [{ linkType: LINKTYPE_ETHERNET, snapLength: 262144, options: [] }],
-    packets: frames.map(({ bytes, time }) => ({
+    packets: frames.map(({ bytes, time, options }) => ({
       interfaceIndex: 0,
       time,
       bytes,
       originalLength: bytes.length,
-      options: [],
+      options: options ?? [],
     })),
     options: [],
   };

@@ -29,12 +29,16 @@ export type RunOutcome =
   | { readonly kind: 'return'; readonly r0: bigint }
   /** The program was not loaded. */
   | { readonly kind: 'refused'; readonly reason: string }
+  /** The engine cannot run it, through no fault of the program; says which instruction. */
+  | { readonly kind: 'unsupported'; readonly reason: string }
   /** The program was stopped. */
   | { readonly kind: 'fault'; readonly reason: string };
 
 export interface ProgramRunner {
   /** Engine, as `--engine` names it. */
   readonly name: string;
+  /** An access outside a frame's 512 bytes of stack is a fault. A JIT image leaves that to the verifier. */
+  readonly boundsStack: boolean;
   run(request: RunRequest): RunOutcome;
 }
 
@@ -69,6 +73,7 @@ function unknownHelper({ insns, helpers }: RunRequest): string | undefined {
 /** Runs vectors in the interpreter. Keeps one host per helper table. */
 export class InterpreterRunner implements ProgramRunner {
   readonly name = 'interpreter';
+  readonly boundsStack = true;
   readonly #hosts = new Map<ReadonlyMap<number, HelperBody>, PlainHost>();
 
   run(request: RunRequest): RunOutcome {

@@ -1,0 +1,83 @@
+/**
+ * What the three versions do differently in trampolines, side by side.
+ *
+ * Reference: arch/arm64/net/bpf_jit_comp.c: arch_prepare_bpf_trampoline, prepare_trampoline.
+ */
+import { KernelError } from '../common/errors.js';
+import type { KernelVersion } from './profile.js';
+import type { ArgumentPlacement, FunctionModel } from './trampoline-model.js';
+
+export interface TrampolineProfile {
+  /** MOV between general registers: ADD #0, or ORR. */
+  readonly move: 'add' | 'orr';
+  /** BL to targets in range. */
+  readonly directCalls: boolean;
+  /** A page per image, or the size estimated with every call far. */
+  readonly allocation: 'page' | 'estimate';
+  /** Register width in which the argument count is made. */
+  readonly countWidth: 32 | 64;
+  readonly nopBeforeProgram: boolean;
+  /** The NOP through which an image that goes away skips its fexit programs. */
+  readonly nopAfterCall: boolean;
+  /** Programs that run at entry and exit with state between. */
+  readonly sessions: boolean;
+  /** Throws KernelError ENOTSUPP for what the version cannot pass. */
+  readonly checkArguments: (model: FunctionModel, placement: ArgumentPlacement) => void;
+}
+
+/** 6.1: at most 8 arguments, no structure by value. */
+function scalarsInRegisters(model: FunctionModel): void {
+  if (model.arguments.some((argument) => argument.struct)) {
+    throw new KernelError('ENOTSUPP', 'trampoline for a function with a structure argument');
+  }
+  if (model.arguments.length > 8) throw tooMany(model);
+}
+
+/** 6.12: structures up to 16 bytes, all in x0..x7. */
+function allInRegisters(model: FunctionModel, placement: ArgumentPlacement): void {
+  if (placement.onStack.length > 0) throw tooMany(model);
+}
+
+/** 7.3: MAX_BPF_FUNC_ARGS, on the stack where registers end. */
+function twelve(model: FunctionModel): void {
+  if (model.arguments.length > 12) throw tooMany(model);
+}
+
+function tooMany(model: FunctionModel): KernelError {
+  const count = model.arguments.length;
+  return new KernelError('ENOTSUPP', `trampoline for a function with ${count} arguments`);
+}
+
+const LINUX_6_1: TrampolineProfile = {
+  move: 'add',
+  directCalls: false,
+  allocation: 'page',
+  countWidth: 64,
+  nopBeforeProgram: false,
+  nopAfterCall: true,
+  sessions: false,
+  checkArguments: scalarsInRegisters,
+};
+
+const LINUX_6_12: TrampolineProfile = {
+  ...LINUX_6_1,
+  directCalls: true,
+  allocation: 'estimate',
+  checkArguments: allInRegisters,
+};
+
+const LINUX_7_3: TrampolineProfile = {
+  ...LINUX_6_12,
+  move: 'orr',
+  countWidth: 32,
+  nopBeforeProgram: true,
+  nopAfterCall: false,
+  sessions: true,
+  checkArguments: twelve,
+};
+
+export const TRAMPOLINE_PROFILES: Readonly<Record<KernelVersion, TrampolineProfile>> = {
+  '6.1': LINUX_6_1,
+  '6.12': LINUX_6_12,
+  '7.3': LINUX_7_3,
+};
