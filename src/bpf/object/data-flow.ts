@@ -33,7 +33,7 @@ import {
 } from './values.js';
 
 /** How an instruction reaches the context. */
-export type ContextAccess = 'ctx' | 'moved' | 'conflict';
+type ContextAccess = 'ctx' | 'moved' | 'conflict';
 
 export interface FunctionFlow {
   /** Loads, stores and atomics through the context pointer, by slot. */

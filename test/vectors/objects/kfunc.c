@@ -1,4 +1,4 @@
-/* Calls a kernel function by name. */
+/* Calls a kernel function by name; a pinned map; pointers in global data. */
 #include "bpf.h"
 
 extern int bpf_xdp_metadata_rx_hash(const struct xdp_md *ctx, u32 *hash, u32 *type) SEC(".ksyms");
@@ -18,6 +18,8 @@ struct {
 	MAP_UINT(value_size, 24);
 	MAP_UINT(pinning, 1);
 } pinned SEC(".maps");
+
+const char *words[] = { "one", "two" };
 
 SEC("xdp")
 int plain(struct xdp_md *ctx)
