@@ -47,6 +47,9 @@ export function isExecutable(word: number): boolean {
       if (SYSTEM_REGISTERS.has(name)) return true;
       return row.sem.kind === 'readSystem' && READ_ONLY_REGISTERS.has(name);
     }
+    case 'stripLink':
+      // strips nothing while TCR_EL1 is 0, which stands for 64-bit addresses
+      return false;
     case 'writePstate':
       return (fields['op1'] ?? 0) * 8 + (fields['op2'] ?? 0) !== SPSEL;
     default:
