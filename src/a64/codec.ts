@@ -37,14 +37,14 @@ function makeBuckets(): Instruction[][] {
 }
 
 /** The row called `name`. Throws RangeError when there is none. */
-export function instruction(name: string): Instruction {
+function instruction(name: string): Instruction {
   const row = byName.get(name);
   if (!row) throw new RangeError(`no A64 instruction ${name}`);
   return row;
 }
 
 /** Fields of `word` by the row's pattern. */
-export function extractFields(row: Instruction, word: number): Fields {
+function extractFields(row: Instruction, word: number): Fields {
   const fields: Record<string, number> = {};
   for (const { name, lsb, width, signed } of row.fields) {
     const left = word << (32 - lsb - width);

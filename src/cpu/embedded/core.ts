@@ -33,7 +33,8 @@ export interface Code {
   readonly offset: number;
   /** Bytes of whole instructions, which is the number of Int32 in `records`. */
   readonly size: number;
-  readonly records: Int32Array;
+  /** Empty until the region is first executed. */
+  records: Int32Array;
   /** One byte per instruction: 1 at a breakpoint. */
   readonly marks: Uint8Array;
   /** Breakpoints in this region. */
@@ -63,6 +64,8 @@ export class Core {
   pcLo = 0;
   pcHi = 0;
   executed = 0;
+  /** Of the run in progress, before the current operation outside the hot switch. */
+  pending = 0;
   exit: number = EXIT.BUDGET;
   stop: Stop = { kind: 'budget' };
 

@@ -22,6 +22,7 @@ import { execute } from './hot.js';
 import { TraceLog } from './trace.js';
 
 const DEFAULT_BUDGET = 1e9;
+const NO_RECORDS = new Int32Array(0);
 
 export class EmbeddedCpu implements Cpu {
   readonly engine = 'embedded';
@@ -139,6 +140,7 @@ export class EmbeddedCpu implements Cpu {
 
   sync(start: bigint, end: bigint): void {
     for (const code of this.#codes) {
+      if (code.records === NO_RECORDS) continue;
       const base = u64((BigInt(code.hi) << 32n) | BigInt(code.lo >>> 0));
       const from = Number(maximum(u64(start) - base, 0n)) & -4;
       const to = Number(minimum(u64(end) - base, BigInt(code.size)));
@@ -174,7 +176,7 @@ export class EmbeddedCpu implements Cpu {
       hi: high32(region.address),
       offset: region.offset + skip,
       size,
-      records: new Int32Array(size),
+      records: NO_RECORDS,
       marks: new Uint8Array(size / 4),
       breakpoints: 0,
     };
@@ -198,6 +200,7 @@ export class EmbeddedCpu implements Cpu {
     for (;;) {
       const code = (core.pcLo & 3) === 0 ? this.#codeAt(core.pcHi, core.pcLo) : undefined;
       if (!code) return this.#outside(left, until, stops);
+      if (code.records === NO_RECORDS) code.records = new Int32Array(code.size);
       const inside = until !== undefined && code.hi === untilHi;
       const untilAt = inside ? (untilLo - code.lo) | 0 : -1;
       left = execute(core, code, left, untilAt, stops && code.breakpoints > 0);

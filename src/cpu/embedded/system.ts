@@ -49,7 +49,7 @@ const REGISTERS: Readonly<Record<string, ModelledRegister>> = {
   ctr_el0: { read: () => 0x84448004n },
   // DZP: DC ZVA is prohibited
   dczid_el0: { read: () => 1n << 4n },
-  cntvct_el0: { read: (core) => BigInt(core.executed) },
+  cntvct_el0: { read: (core) => BigInt(core.executed + core.pending) },
 };
 
 function undefinedInstruction(core: Core, word: number): number {
