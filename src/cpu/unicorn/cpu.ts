@@ -27,7 +27,7 @@ import { EmbeddedCpu } from '../embedded/cpu.js';
 import type { AccessFault, AccessKind } from '../fault.js';
 import type { Memory, MemoryListener, Region } from '../memory.js';
 import { EXCP, UC_HOOK, UC_MEM, UC_PROT } from './constants.js';
-import { TextGuard } from './guard.js';
+import { systemRegister, TextGuard } from './guard.js';
 import type { Pointer, UnicornLibrary } from './library.js';
 import { NZCV_SLOT, PC_SLOT, UnicornRegisters } from './registers.js';
 import { TraceLog } from './trace.js';
@@ -324,6 +324,7 @@ export class UnicornCpu implements Cpu, MemoryListener {
     const unfinished =
       events.stopped || events.interrupt !== undefined || kind === 'read' || kind === 'write';
     let executed = Math.min(unfinished ? begun - 1 : begun, count);
+    this.#executed += executed;
     let outcome: Outcome = 'on';
     if (events.refused) {
       outcome = this.#refused(events.refused);
@@ -334,8 +335,10 @@ export class UnicornCpu implements Cpu, MemoryListener {
     } else if (executed < count && !events.stopped) {
       outcome = this.#halted(started, executed);
     }
-    if (outcome === 'executed') executed += 1;
-    this.#executed += executed;
+    if (outcome === 'executed') {
+      executed += 1;
+      this.#executed += 1;
+    }
     this.#log?.endRun(logged + executed, registers.halves, registers.nzcv);
     if (outcome === 'on' || outcome === 'executed') return undefined;
     return outcome === 'text store' ? this.#storeToText() : outcome;
@@ -449,6 +452,11 @@ export class UnicornCpu implements Cpu, MemoryListener {
     const stop = assistant.step();
     if (stop.kind !== 'budget') return stop;
     this.loadRegisters(assistant.saveRegisters());
+    const { row, fields } = decode(memory.read32(pc)) ?? {};
+    if (row?.sem.kind === 'readSystem' && fields && systemRegister(fields) === 'cntvct_el0') {
+      // the counter is the number of instructions that this CPU has executed
+      if (fields['Rt'] !== 31) this.setX(fields['Rt'] ?? 0, BigInt(this.#executed));
+    }
     return 'executed';
   }
 
