@@ -67,8 +67,12 @@ export const UC_ARM64_REG = {
   PC: 260,
   TPIDR_EL0: 262,
   TPIDR_EL1: 264,
+  PSTATE: 265,
   SP_EL0: 270,
 } as const;
 
 /** `until` of `uc_emu_start` where none is wanted; code cannot be there. */
 export const NOWHERE = 0xffff_ffff_ffff_ffffn;
+
+/** PSTATE at the start: EL1h, no exception masked. */
+export const PSTATE_EL1H = 0b0101n;
