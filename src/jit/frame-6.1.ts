@@ -39,7 +39,7 @@ function writesFp(slot: Slot): boolean {
 }
 
 /** Bytes from R10 down to x27. */
-export function fpBottomOffset(slots: readonly Slot[]): number {
+function fpBottomOffset(slots: readonly Slot[]): number {
   let lowest = 0;
   for (const slot of slots) {
     if (writesFp(slot)) return 0;
