@@ -74,6 +74,8 @@ export interface JitProfile {
     offset: number,
     arena: ArenaAccess | undefined,
   ) => number;
+  /** The fixup says where to resume; otherwise that is the next word. */
+  readonly fixupHasOffset: boolean;
   readonly stackAccess: (ctx: FunctionContext, offset: number) => StackAccess;
 }
 

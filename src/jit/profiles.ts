@@ -38,6 +38,7 @@ const LINUX_6_1: JitProfile = {
   stackAccess: stackAccess61,
   buildCastUser,
   fixup: offsetFixup,
+  fixupHasOffset: true,
 };
 
 const LINUX_6_12: JitProfile = {
@@ -73,6 +74,7 @@ const LINUX_7_3: JitProfile = {
   indirectJumps: true,
   buildCastUser: buildCastUserMovk,
   fixup: arenaFixup,
+  fixupHasOffset: false,
 };
 
 export const PROFILES: Readonly<Record<KernelVersion, JitProfile>> = {
