@@ -43,7 +43,7 @@ export function emitCall(
   code.emit(blr(scratch));
 }
 
-/** opcode 0x85. The result comes back in x0. */
+/** opcode 0x85. The result comes back in x0, that of arch_bpf_timed_may_goto in AX. */
 export function buildCall(ctx: FunctionContext, slot: Slot): void {
   const r0 = ctx.reg(0);
   if (slot.src === 0 && ctx.profile.inlinesHelpers && buildInlined(ctx, slot, r0)) return;
@@ -52,7 +52,7 @@ export function buildCall(ctx: FunctionContext, slot: Slot): void {
       ? functionAddress(ctx, slot.off)
       : BigInt.asUintN(64, ctx.env.callBase + BigInt(slot.imm));
   emitCall(ctx.code, target, ctx.profile.directCalls, ctx.registers.tmp1);
-  ctx.move(1, r0, 0);
+  if (target === undefined || target !== ctx.env.timedMayGoto) ctx.move(1, r0, 0);
 }
 
 function buildInlined(ctx: FunctionContext, slot: Slot, r0: number): boolean {

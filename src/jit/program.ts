@@ -46,6 +46,8 @@ export interface JitOptions {
   readonly offsets: StructOffsets;
   /** __bpf_call_base: what helper immediates are relative to. */
   readonly callBase: bigint;
+  /** 7.3: arch_bpf_timed_may_goto. Default: no call is one to it. */
+  readonly timedMayGoto?: bigint;
   /** dummy_tramp: the PLT's first target. */
   readonly dummyTramp: bigint;
   /** The allocator: address of the image of function `index`, 8-byte aligned. */
@@ -95,6 +97,7 @@ export function compile(program: JitInput, options: JitOptions): JitProgram {
     config: options.config,
     offsets: options.offsets,
     callBase: options.callBase,
+    timedMayGoto: options.timedMayGoto,
     arena: program.arena,
   };
   const contexts = program.functions.map((fn, index) => {

@@ -110,6 +110,13 @@ describe('images', () => {
     expect(functions[0]?.words[6]).toBe(0x94000000 + (0x10000 >> 2) - 6);
   });
 
+  it('of 7.3 keep R0 over arch_bpf_timed_may_goto, whose result is in AX', () => {
+    const call = [makeSlot(0x85, { imm: 0x100 })];
+    const plain = run(call, { kernel: '7.3' }).functions[0];
+    const timed = run(call, { kernel: '7.3', timedMayGoto: OPTIONS.callBase + 0x100n });
+    expect(timed.functions[0]?.epilogueOffset).toBe((plain?.epilogueOffset ?? 0) - 4);
+  });
+
   it('of a giant program take seconds at most', () => {
     const slots = Array.from({ length: 199_586 }, (_, i) =>
       makeSlot(0x57, { dst: i % 10, imm: i }),
