@@ -97,7 +97,7 @@ export interface Trampoline {
   readonly allocSize: number;
   /**
    * With CALL_ORIG: offset of the NOP that becomes a branch over the fexit programs, and of its target.
-   * 7.3 has no such NOP.
+   * In 7.3 it is the one before the first of them, so that there is none without any.
    */
   readonly ipAfterCall: number | undefined;
   readonly ipEpilogue: number | undefined;
@@ -358,6 +358,7 @@ class Generator {
     const { code, frame } = this;
     if (this.#profile.nopBeforeProgram) {
       code.label(`${name}: pad`);
+      if (link.kind === 'fexit' && this.#has('CALL_ORIG')) this.ipAfterCall ??= 4 * code.length;
       this.#emit(nop());
     }
     const cookie = link.cookie ?? 0n;

@@ -146,6 +146,26 @@ describe('listing', () => {
   });
 });
 
+describe('the branch over fexit programs in 7.3', () => {
+  const flags = CALL_ORIG | SKIP_FRAME;
+
+  it('is the pad of the first of them', () => {
+    const links = [link('fentry'), link('fexit'), link('fexit')];
+    const { ipAfterCall, ipEpilogue, listing } = make(1, flags, links, { kernel: '7.3' });
+    const start = (text: string): number | undefined => {
+      const entry = listing.find((each) => each.text === text);
+      return entry && 4 * entry.start;
+    };
+    expect(ipAfterCall).toBe(start('fexit 0: pad'));
+    expect(ipEpilogue).toBe(start('call __bpf_tramp_exit'));
+  });
+
+  it('is missing without any', () => {
+    const { ipAfterCall, ipEpilogue } = make(1, flags, [link('fmod_ret')], { kernel: '7.3' });
+    expect([ipAfterCall, ipEpilogue]).toEqual([undefined, undefined]);
+  });
+});
+
 describe('refusals', () => {
   const struct: FunctionModel = { arguments: [{ size: 8, struct: true }] };
   const many = Array.from({ length: 38 }, () => link('fmod_ret', { cookie: 2n ** 63n + 5n }));
