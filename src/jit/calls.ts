@@ -5,6 +5,7 @@
  * kernel/bpf/core.c: bpf_jit_get_func_addr. From 6.12 on a call is one BL if the image has its place, the
  * target is known and it is within 128 MiB; so an image may shrink from pass to pass, never grow.
  */
+import { hex64 } from '../common/bytes.js';
 import type { Slot } from '../bpf/instruction.js';
 import type { CodeBuffer } from './code-buffer.js';
 import { moveAddress, moveInt32, moveInt64 } from './constants.js';
@@ -51,6 +52,9 @@ export function buildCall(ctx: FunctionContext, slot: Slot): void {
     slot.src === PSEUDO_CALL
       ? functionAddress(ctx, slot.off)
       : BigInt.asUintN(64, ctx.env.callBase + BigInt(slot.imm));
+  if (target !== undefined && (target & 3n) !== 0n) {
+    throw ctx.refuse(`call of unaligned address ${hex64(target)}`);
+  }
   emitCall(ctx.code, target, ctx.profile.directCalls, ctx.registers.tmp1);
   if (target === undefined || target !== ctx.env.timedMayGoto) ctx.move(1, r0, 0);
 }

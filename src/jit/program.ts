@@ -31,6 +31,7 @@ import { buildInstruction } from './instruction.js';
 import { buildPlt, PLT_TARGET_OFFSET, PLT_TARGET_SIZE } from './plt.js';
 import type { JitConfig, JitCpu, KernelVersion, StructOffsets } from './profile.js';
 import { PROFILES } from './profiles.js';
+import { stackArgumentSize } from './stack-arguments.js';
 
 export interface JitInput {
   /** Main first. A bpf2bpf call names its callee by index. */
@@ -103,7 +104,9 @@ export function compile(program: JitInput, options: JitOptions): JitProgram {
   const contexts = program.functions.map((fn, index) => {
     const slots = readSlots(fn.insns);
     const ctx = new FunctionContext(env, fn, slots, index === 0);
-    if (!isAddSubImmediate(ctx.stackSize)) throw ctx.refuse(`stack of ${ctx.stackSize} bytes`);
+    for (const size of [ctx.stackSize, stackArgumentSize(ctx)]) {
+      if (!isAddSubImmediate(size)) throw ctx.refuse(`stack of ${size} bytes`);
+    }
     return ctx;
   });
   const layouts = contexts.map(firstLayout);

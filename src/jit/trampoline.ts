@@ -54,6 +54,8 @@ import {
 import { TRAMPOLINE_PROFILES, type TrampolineProfile } from './trampoline-profile.js';
 
 const PAGE_SIZE = 4096;
+/** Larger structures are passed by reference: btf_distill_func_proto refuses them. */
+const MAX_ARGUMENT_SIZE = 16;
 /** Scratch that no argument is in. */
 const TMP = 10;
 /** Callee-saved: the running program's struct bpf_prog, and what its enter function returned. */
@@ -107,7 +109,7 @@ export interface Trampoline {
 
 /**
  * Generates a trampoline. `links` are in the order in which they run, within each kind.
- * Throws KernelError: ENOTSUPP (arguments), E2BIG (larger than a page, from 6.12), EFBIG (same, 6.1).
+ * Throws KernelError: EINVAL (argument size), ENOTSUPP (arguments), E2BIG (larger than a page, from 6.12), EFBIG (same, 6.1).
  */
 export function compileTrampoline(
   model: FunctionModel,
@@ -117,6 +119,14 @@ export function compileTrampoline(
 ): Trampoline {
   const kernel = options.kernel ?? '6.12';
   const profile = TRAMPOLINE_PROFILES[kernel];
+  for (const { size } of model.arguments) {
+    if (size < 1 || size > MAX_ARGUMENT_SIZE) {
+      throw new KernelError(
+        'EINVAL',
+        `trampoline for a function with an argument of ${size} bytes`,
+      );
+    }
+  }
   const placement = placeArguments(model);
   profile.checkArguments(model, placement);
   const estimate = new Generator(profile, model, placement, flags, links, options, undefined);

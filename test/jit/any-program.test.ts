@@ -2,9 +2,12 @@ import * as fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
 import { encodeSlots, makeSlot, type Slot } from '../../src/bpf/instruction.js';
 import { KernelError } from '../../src/common/errors.js';
+import type { JitFunctionInput } from '../../src/jit/context.js';
 import { compile, type JitImage } from '../../src/jit/program.js';
 import type { KernelVersion } from '../../src/jit/profile.js';
 import { VECTOR_OFFSETS } from '../../src/jit/vectors/harness.js';
+
+const RUNS = Number(process.env['TRAMPOLAB_FUZZ_RUNS'] ?? 3000);
 
 const anySlot: fc.Arbitrary<Slot> = fc.record({
   code: fc.nat(255),
@@ -24,10 +27,17 @@ function compileAny(
   kernel: KernelVersion,
   slots: readonly Slot[],
   stackDepth: number,
-  flags: { lse: boolean; pac: boolean; bti: boolean; arena: boolean },
+  flags: { lse: boolean; pac: boolean; bti: boolean; arena: boolean; privateStack: boolean },
 ): JitImage | KernelError {
   const { lse, pac, bti } = flags;
-  const program = { functions: [{ name: 'main', insns: encodeSlots(slots), stackDepth }] };
+  const main: JitFunctionInput = {
+    name: 'main',
+    insns: encodeSlots(slots),
+    stackDepth,
+    outgoingStackArguments: stackDepth,
+    ...(flags.privateStack && kernel === '7.3' ? { privateStack: 0xffff800082a00100n } : {}),
+  };
+  const program = { functions: [main] };
   const arena = { kernVmStart: 0xffff800120000000n, userVmStart: 0x7f1200000000n };
   try {
     const { functions } = compile(flags.arena ? { ...program, arena } : program, {
@@ -52,6 +62,7 @@ describe('any bytes', () => {
     pac: fc.boolean(),
     bti: fc.boolean(),
     arena: fc.boolean(),
+    privateStack: fc.boolean(),
   });
 
   it('give a consistent image or one refusal', () => {
@@ -78,7 +89,7 @@ describe('any bytes', () => {
           expect(image.jitedLength + 8).toBeLessThanOrEqual(image.extableOffset);
         },
       ),
-      { numRuns: 3000 },
+      { numRuns: RUNS },
     );
     expect(images).toBeGreaterThan(100);
   });

@@ -48,6 +48,7 @@ describe('refusals name opcode and instruction', () => {
     ['jump out', makeSlot(0x05, { off: 7 }), {}, /jump to insn 9/],
     ['half an ld_imm64', makeSlot(0x18), {}, /.*/],
     ['cast', makeSlot(0xbf, { off: 1, imm: 0x10000 }), {}, /program without an arena/],
+    ['odd call', makeSlot(0x85, { imm: 0x102 }), {}, /call of unaligned address 0xffff8000810001/],
     ['register', makeSlot(0xbf, { dst: 13 }), {}, /register R13 does not exist/],
   ])('%s', (name, slot, options, message) => {
     const slots = name === 'half an ld_imm64' ? [slot] : [makeSlot(0xb7), slot, EXIT];
