@@ -45,16 +45,21 @@ export function rawProgram(
     throw new InputError(`program ${name}: ${count} instructions are too many`);
   const slots = readSlots(insns);
   const starts = functionStarts(slots);
+  const stackDepth = options.stackDepth ?? 512;
+  const type = options.type ?? 'raw';
+  if (starts.length === 1 && !options.helperImmediate) {
+    return { name, type, functions: [{ name, insns, stackDepth }] };
+  }
   const functions = starts.map((start, index): XlatedFunction => {
     const body = slots.slice(start, starts[index + 1] ?? count);
     return {
       name: index === 0 ? name : `${name}_sub_${index}`,
       insns: encodeSlots(linkBody(body, start, starts, options)),
-      stackDepth: options.stackDepth ?? 512,
+      stackDepth,
     };
   });
   const [main, ...rest] = functions as [XlatedFunction, ...XlatedFunction[]];
-  return { name, type: options.type ?? 'raw', functions: [main, ...rest] };
+  return { name, type, functions: [main, ...rest] };
 }
 
 /** As `rawProgram`, from hex text. */

@@ -19,9 +19,15 @@ export interface ValidateOptions {
    * the place of dead code.
    */
   readonly refuseSelfJump?: boolean;
+  /**
+   * Accept R11 (BPF_REG_AX), which only the verifier's own rewrites use. Default: false.
+   */
+  readonly allowAuxiliary?: boolean;
 }
 
 const FRAME_POINTER = 10;
+/** BPF_REG_AX */
+const AUXILIARY = 11;
 
 /** All problems, in order; none means that every engine can decode the program. */
 export function validate(
@@ -57,7 +63,8 @@ function checkFunction(
       report(`unknown opcode 0x${slot.code.toString(16).padStart(2, '0')}`);
       continue;
     }
-    const problem = checkRegisters(slot, opcode) ?? checkFields(slot, opcode, functionCount);
+    const problem =
+      checkRegisters(slot, opcode, options) ?? checkFields(slot, opcode, functionCount);
     if (problem) report(problem);
     if (opcode.kind === 'ld_imm64') {
       const wrong = checkSecondSlot(slot, slots[index + 1], functionCount);
@@ -137,9 +144,10 @@ function writesDst(slot: Slot, opcode: Opcode): boolean {
   }
 }
 
-function checkRegisters(slot: Slot, opcode: Opcode): string | undefined {
-  if (slot.dst > FRAME_POINTER) return `register r${slot.dst} does not exist`;
-  if (slot.src > FRAME_POINTER) return `register r${slot.src} does not exist`;
+function checkRegisters(slot: Slot, opcode: Opcode, options: ValidateOptions): string | undefined {
+  const highest = options.allowAuxiliary ? AUXILIARY : FRAME_POINTER;
+  if (slot.dst > highest) return `register r${slot.dst} does not exist`;
+  if (slot.src > highest) return `register r${slot.src} does not exist`;
   if (writesDst(slot, opcode) && slot.dst === FRAME_POINTER) return 'write to r10';
   const fetches = opcode.kind === 'atomic' && (slot.imm & 1) === 1 && slot.imm !== 0xf1;
   if (fetches && slot.src === FRAME_POINTER) return 'write to r10';

@@ -64,3 +64,11 @@ export function hexToBytes(text: string): Uint8Array {
 export function viewOf(bytes: Uint8Array): DataView {
   return new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
 }
+
+/**
+ * The same bytes as a plain Uint8Array. What Node reads is a Buffer, whose `slice` does not copy:
+ * readers of files call this first.
+ */
+export function plainBytes(bytes: Uint8Array): Uint8Array {
+  return new Uint8Array(bytes.buffer, bytes.byteOffset, bytes.length);
+}

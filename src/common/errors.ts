@@ -7,12 +7,20 @@
  */
 import { ERRNO, type ErrnoName } from './errno.js';
 
+/** Names from files may hold line ends and terminal controls: a message shows them as `\\x0a`. */
+function oneLine(message: string): string {
+  return message.replace(
+    /\p{Cc}/gu,
+    (control) => `\\x${(control.codePointAt(0) ?? 0).toString(16).padStart(2, '0')}`,
+  );
+}
+
 /** A refusal of the modelled kernel: `-EBUSY: bpf_fentry_test1 already has a direct call`. */
 export class KernelError extends Error {
   readonly errno: ErrnoName;
 
   constructor(errno: ErrnoName, why: string) {
-    super(`-${errno}: ${why}`);
+    super(oneLine(`-${errno}: ${why}`));
     this.name = 'KernelError';
     this.errno = errno;
   }
@@ -26,7 +34,7 @@ export class KernelError extends Error {
 /** Input that cannot be used: a malformed file, an unknown symbol. */
 export class InputError extends Error {
   constructor(message: string) {
-    super(message);
+    super(oneLine(message));
     this.name = 'InputError';
   }
 }

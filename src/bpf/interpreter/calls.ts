@@ -8,7 +8,7 @@ import { FUNCTION_BASE, linkProgram, type LinkedProgram } from './link.js';
 import { OUTCOME, type Machine } from './machine.js';
 
 /** MAX_TAIL_CALL_CNT */
-export const MAX_TAIL_CALLS = 33;
+const MAX_TAIL_CALLS = 33;
 
 /**
  * callx: enters the function or helper whose address is in register `d`. Gives the record to go on

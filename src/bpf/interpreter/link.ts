@@ -1,7 +1,7 @@
 /**
  * Pre-decoding: an xlated program becomes one Int32Array that the interpreter's loop walks.
  *
- * The array begins with the register file (R0..R10 as (lo, hi) pairs, as helpers see it), then holds
+ * The array begins with the register file (R0..R11 as (lo, hi) pairs, as helpers see it), then holds
  * one record of 8 words per instruction, all functions behind each other:
  *
  *   0 operation | dst index << 16     3 jump target, or memory offset
@@ -20,10 +20,10 @@ import { atomicOperation, OPCODES, PSEUDO, type Opcode } from '../opcodes.js';
 import type { XlatedProgram } from '../program.js';
 import { validate } from '../validate.js';
 
-/** Index of the first record: behind R0..R10, on a record boundary. */
+/** Index of the first record: behind R0..R10 and the auxiliary R11. */
 export const CODE_START = 24;
 /** Words per record. */
-export const RECORD = 8;
+const RECORD = 8;
 
 /** Operations without an opcode byte of their own. */
 export const OPERATION = {
@@ -68,11 +68,13 @@ export interface LinkedProgram {
 export const FUNCTION_BASE = 0xffff_dead_0000_0000n;
 
 /**
- * Decodes a program for `host`. Throws InputError with the first problem that `validate` finds, or
+ * Decodes a program for `host`; only raw ones may not use R11. Throws InputError with the first problem that `validate` finds, or
  * when a helper is not known to the host.
  */
 export function linkProgram(program: XlatedProgram, host: BpfHost): LinkedProgram {
-  const [problem] = validate(program.functions);
+  const [problem] = validate(program.functions, {
+    allowAuxiliary: program.type !== 'raw',
+  });
   if (problem !== undefined) throw new InputError(`program ${program.name}: ${problem}`);
   const functions = program.functions.map(({ insns }) => readSlots(insns));
   const entries: number[] = [];

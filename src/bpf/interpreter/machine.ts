@@ -10,14 +10,14 @@ import type { AccessKind } from '../../cpu/fault.js';
 import type { Region } from '../../cpu/memory.js';
 import type { BpfHost } from '../host.js';
 import type { XlatedProgram } from '../program.js';
-import type { LinkedProgram } from './link.js';
+import { CODE_START, type LinkedProgram } from './link.js';
 
 /** MAX_BPF_STACK */
-export const STACK_SIZE = 512;
+const STACK_SIZE = 512;
 /** MAX_CALL_FRAMES */
 export const MAX_CALL_FRAMES = 8;
-/** Words a call saves: return record, R6..R9, R10. */
-const SAVED_WORDS = 11;
+/** Words a call saves: R6..R9, return record. */
+const SAVED_WORDS = 9;
 
 /** Why the loop ended. */
 export const OUTCOME = {
@@ -50,6 +50,7 @@ export class Machine {
   readonly #saved = new Int32Array(MAX_CALL_FRAMES * SAVED_WORDS);
   readonly #callers: LinkedProgram[] = [];
   readonly #frames: Region[] = [];
+  #mapped = 0;
   /** Frame pointer of each depth, (lo, hi). */
   readonly #framePointers = new Int32Array(2 * MAX_CALL_FRAMES);
 
@@ -60,45 +61,67 @@ export class Machine {
 
   /** Points R10 at the stack of the current depth. */
   setFramePointer(words: Int32Array): void {
-    if (this.depth >= this.#frames.length) {
-      const frame = this.host.allocate(`bpf_stack_${this.depth}`, STACK_SIZE);
-      this.#frames.push(frame);
-      const top = frame.address + BigInt(STACK_SIZE);
-      this.#framePointers[2 * this.depth] = low32(top);
-      this.#framePointers[2 * this.depth + 1] = high32(top);
-    }
-    words[20] = this.#framePointers[2 * this.depth];
-    words[21] = this.#framePointers[2 * this.depth + 1];
+    const { depth } = this;
+    if (depth >= this.#mapped) this.#mapFrame();
+    words[20] = this.#framePointers[2 * depth];
+    words[21] = this.#framePointers[2 * depth + 1];
+  }
+
+  #mapFrame(): void {
+    const frame = this.host.allocate(`bpf_stack_${this.#mapped}`, STACK_SIZE);
+    const top = frame.address + BigInt(STACK_SIZE);
+    this.#frames.push(frame);
+    this.#framePointers[2 * this.#mapped] = low32(top);
+    this.#framePointers[2 * this.#mapped + 1] = high32(top);
+    this.#mapped++;
   }
 
   /** Saves what the callee must not change; false when the calls are nested too deep. */
   push(words: Int32Array, returnRecord: number): boolean {
-    if (this.depth + 1 >= MAX_CALL_FRAMES) return false;
+    const { depth } = this;
+    if (depth + 1 >= MAX_CALL_FRAMES) return false;
     const saved = this.#saved;
-    const base = this.depth * SAVED_WORDS;
-    saved[base] = returnRecord;
-    for (let i = 0; i < 10; i++) saved[base + 1 + i] = words[12 + i];
-    this.#callers[this.depth] = this.linked;
-    this.depth++;
+    const base = depth * SAVED_WORDS;
+    saved[base] = words[12];
+    saved[base + 1] = words[13];
+    saved[base + 2] = words[14];
+    saved[base + 3] = words[15];
+    saved[base + 4] = words[16];
+    saved[base + 5] = words[17];
+    saved[base + 6] = words[18];
+    saved[base + 7] = words[19];
+    saved[base + 8] = returnRecord;
+    this.#callers[depth] = this.linked;
+    this.depth = depth + 1;
     this.setFramePointer(words);
     return true;
   }
 
   /** Back to the caller: restores its registers and gives the record to go on at. */
   pop(): number {
-    this.depth--;
-    const base = this.depth * SAVED_WORDS;
-    const callee = this.linked;
-    const caller = this.#callers[this.depth];
-    if (caller !== callee) this.switchTo(caller);
-    const { words } = this.linked;
-    for (let i = 0; i < 10; i++) words[12 + i] = this.#saved[base + 1 + i];
-    return this.#saved[base];
+    const depth = this.depth - 1;
+    this.depth = depth;
+    const caller = this.#callers[depth];
+    if (caller !== this.linked) this.switchTo(caller);
+    const { words } = caller;
+    const saved = this.#saved;
+    const base = depth * SAVED_WORDS;
+    words[12] = saved[base];
+    words[13] = saved[base + 1];
+    words[14] = saved[base + 2];
+    words[15] = saved[base + 3];
+    words[16] = saved[base + 4];
+    words[17] = saved[base + 5];
+    words[18] = saved[base + 6];
+    words[19] = saved[base + 7];
+    words[20] = this.#framePointers[2 * depth];
+    words[21] = this.#framePointers[2 * depth + 1];
+    return saved[base + 8];
   }
 
   /** Goes on with another program: its registers take the present values. */
   switchTo(next: LinkedProgram): void {
-    next.words.set(this.linked.words.subarray(0, 22));
+    next.words.set(this.linked.words.subarray(0, CODE_START));
     this.linked = next;
   }
 
@@ -130,6 +153,7 @@ export class Machine {
 
   /** Gives the stack frames back to the host. */
   close(): void {
+    this.#mapped = 0;
     for (const frame of this.#frames.splice(0)) this.host.release(frame);
   }
 }

@@ -23,8 +23,7 @@ export const BPF_MAP = {
   size: 248,
 } as const;
 
-/** Flags of update. */
-export const BPF_ANY = 0;
+/** Flags of update; 0 is BPF_ANY. */
 export const BPF_NOEXIST = 1;
 export const BPF_EXIST = 2;
 

@@ -103,8 +103,8 @@ export function parseRecords(name: string, text: string): VectorRecord[] {
     if (!Array.isArray(values)) throw new InputError(`${name}: not a list of records`);
     return values.map((value: unknown, index) => recordOf(`${name}[${index}]`, value));
   }
-  const lines = trimmed.split('\n');
-  if (lines.length > 1 && lines[0]?.trim() === '{') {
+  const lines = text.split('\n');
+  if (/^\{\s*\n/.test(trimmed)) {
     return [recordOf(name, parseJson(name, trimmed))];
   }
   return lines.flatMap((line, index) => {

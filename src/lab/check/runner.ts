@@ -6,7 +6,7 @@
  * implement the same interface and may use `prepare`.
  */
 import { InputError } from '../../common/errors.js';
-import { readSlots } from '../../bpf/instruction.js';
+import { readSlot, slotCount, SLOT_SIZE } from '../../bpf/instruction.js';
 import { createInterpreter, describeResult } from '../../bpf/interpreter.js';
 import type { HelperBody } from '../../bpf/host.js';
 import { PlainHost } from '../../bpf/plain-host.js';
@@ -29,12 +29,16 @@ export type RunOutcome =
   | { readonly kind: 'return'; readonly r0: bigint }
   /** The program was not loaded. */
   | { readonly kind: 'refused'; readonly reason: string }
+  /** The engine cannot run it, through no fault of the program; says which instruction. */
+  | { readonly kind: 'unsupported'; readonly reason: string }
   /** The program was stopped. */
   | { readonly kind: 'fault'; readonly reason: string };
 
 export interface ProgramRunner {
   /** Engine, as `--engine` names it. */
   readonly name: string;
+  /** An access outside a frame's 512 bytes of stack is a fault. A JIT image leaves that to the verifier. */
+  readonly boundsStack: boolean;
   run(request: RunRequest): RunOutcome;
 }
 
@@ -55,13 +59,13 @@ export function prepare(
 }
 
 function unknownHelper({ insns, helpers }: RunRequest): string | undefined {
-  const slots = readSlots(insns);
-  for (let index = 0; index < slots.length; index++) {
-    const { code, src, imm } = slots[index];
-    if (code === 0x85 && src === 0 && !helpers.has(imm)) {
-      return `insn ${index}: call of unknown helper ${imm}`;
-    }
+  const count = slotCount(insns);
+  for (let index = 0; index < count; index++) {
+    const code = insns[index * SLOT_SIZE];
     if (code === 0x18) index++;
+    if (code !== 0x85) continue;
+    const { src, imm } = readSlot(insns, index);
+    if (src === 0 && !helpers.has(imm)) return `insn ${index}: call of unknown helper ${imm}`;
   }
   return undefined;
 }
@@ -69,6 +73,7 @@ function unknownHelper({ insns, helpers }: RunRequest): string | undefined {
 /** Runs vectors in the interpreter. Keeps one host per helper table. */
 export class InterpreterRunner implements ProgramRunner {
   readonly name = 'interpreter';
+  readonly boundsStack = true;
   readonly #hosts = new Map<ReadonlyMap<number, HelperBody>, PlainHost>();
 
   run(request: RunRequest): RunOutcome {

@@ -1,0 +1,34 @@
+/**
+ * Names for listings: helper calls as `bpf_map_lookup_elem#1`, local calls with the callee's name.
+ *
+ * Usage:
+ *   disassemble(program.functions[0].insns, listingNames(program, host));
+ */
+import type { DisassemblyNames } from '../disassemble.js';
+import type { BpfHost } from '../host.js';
+import { PSEUDO } from '../opcodes.js';
+import type { XlatedProgram } from '../program.js';
+import { helperTable } from './table.js';
+
+/**
+ * Names for the calls of an xlated program on `host`; the number behind `#` is the immediate, as
+ * bpftool shows it.
+ */
+export function listingNames(program: XlatedProgram, host: BpfHost): DisassemblyNames {
+  const helpers = new Map<number, string>();
+  for (const { id, name } of helperTable().values()) {
+    const address = host.helperAddress(id);
+    if (address !== undefined) helpers.set(Number(address - host.callBase), `bpf_${name}`);
+  }
+  return {
+    call: ({ src, off, imm }) => {
+      if (src === PSEUDO.CALL) return program.functions[off]?.name;
+      const name = helpers.get(imm);
+      return name === undefined ? undefined : `${name}#${imm}`;
+    },
+    constant: (value) => {
+      const map = host.mapAt(value);
+      return map ? `map[${map.spec.name}]` : undefined;
+    },
+  };
+}

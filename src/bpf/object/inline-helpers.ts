@@ -1,0 +1,72 @@
+/**
+ * Helper calls that the verifier replaces by instructions.
+ *
+ * Reference: do_misc_fixups in kernel/bpf/verifier.c, checked against the xlated programs of a booted
+ * 6.12. A trampoline stores the number of arguments at ctx - 8 and the address of the traced function
+ * at ctx - 16; the return value follows the arguments. Left out: map operations and bpf_loop, which
+ * the kernel inlines too, with the same results.
+ */
+import { ERRNO } from '../../common/errno.js';
+import { makeSlot, type Slot } from '../instruction.js';
+import type { SectionKind } from './spec.js';
+
+const LDX_DW = 0x79;
+const STX_DW = 0x7b;
+const MOV64_IMM = 0xb7;
+const LSH64_IMM = 0x67;
+const ADD64_REG = 0x0f;
+/** if w_dst >= w_src goto */
+const JGE32_REG = 0x3e;
+const JA = 0x05;
+
+const load = (dst: number, src: number, off: number): Slot => makeSlot(LDX_DW, { dst, src, off });
+const store = (dst: number, src: number): Slot => makeSlot(STX_DW, { dst, src });
+const move = (dst: number, imm: number): Slot => makeSlot(MOV64_IMM, { dst, imm });
+
+/** Program kinds whose context is the argument array of a trampoline; and those that see a return value. */
+const TRACING: readonly SectionKind[] = ['fentry', 'fexit', 'fmod_ret'];
+const RETURNING: readonly SectionKind[] = ['fexit', 'fmod_ret'];
+
+const GET_FUNC_IP = 173;
+const GET_FUNC_ARG = 183;
+const GET_FUNC_RET = 184;
+const GET_FUNC_ARG_CNT = 185;
+const TAIL_CALL = 12;
+
+/** The instructions for a call of helper `id` in such a program; undefined when it stays a call. */
+export function inlineHelper(kind: SectionKind, id: number): readonly Slot[] | undefined {
+  if (id === TAIL_CALL) return [makeSlot(0xf5)];
+  if (!TRACING.includes(kind)) return undefined;
+  switch (id) {
+    case GET_FUNC_IP:
+      return [load(0, 1, -16)];
+    case GET_FUNC_ARG_CNT:
+      return [load(0, 1, -8)];
+    case GET_FUNC_ARG:
+      // R1 ctx, R2 n, R3 where to
+      return [
+        load(0, 1, -8),
+        makeSlot(JGE32_REG, { dst: 2, src: 0, off: 6 }),
+        makeSlot(LSH64_IMM, { dst: 2, imm: 3 }),
+        makeSlot(ADD64_REG, { dst: 2, src: 1 }),
+        load(0, 2, 0),
+        store(3, 0),
+        move(0, 0),
+        makeSlot(JA, { off: 1 }),
+        move(0, -ERRNO.EINVAL),
+      ];
+    case GET_FUNC_RET:
+      // R1 ctx, R2 where to
+      if (!RETURNING.includes(kind)) return [move(0, -ERRNO.EOPNOTSUPP)];
+      return [
+        load(0, 1, -8),
+        makeSlot(LSH64_IMM, { dst: 0, imm: 3 }),
+        makeSlot(ADD64_REG, { dst: 0, src: 1 }),
+        load(3, 0, 0),
+        store(2, 3),
+        move(0, 0),
+      ];
+    default:
+      return undefined;
+  }
+}

@@ -1,0 +1,104 @@
+/**
+ * Puts a program and the functions it calls together, main first, and applies relocations.
+ *
+ * Functions are kept apart, in the order in which libbpf appends them: depth first, at their first
+ * call. A bpf2bpf call gets the callee's index in `off`; a function address gets it in the `off` of the
+ * second slot. Reference: bpf_object__reloc_code of libbpf, jit_subprogs in kernel/bpf/verifier.c.
+ */
+import { high32, low32 } from '../../common/bytes.js';
+import { InputError } from '../../common/errors.js';
+import { readSlots, type Slot } from '../instruction.js';
+import { PSEUDO } from '../opcodes.js';
+import type { FunctionSpec, ObjectSpec, ProgramSpec, Relocation } from './spec.js';
+
+/** A function of a program, relocated. */
+export interface LinkedFunction {
+  readonly spec: FunctionSpec;
+  readonly slots: readonly Slot[];
+}
+
+/** Addresses of maps and global data, by map name. */
+export interface Addresses {
+  /** Address of the `struct bpf_map`. */
+  map(name: string): bigint;
+  /** Address of the first value of a data section's map. */
+  data(name: string): bigint;
+}
+
+export function linkProgram(
+  object: ObjectSpec,
+  program: ProgramSpec,
+  addresses: Addresses,
+): readonly [LinkedFunction, ...LinkedFunction[]] {
+  // indices in object.functions, in the order of the linked program
+  const order: number[] = [];
+  const visit = (index: number): void => {
+    if (order.includes(index)) return;
+    order.push(index);
+    for (const relocation of functionAt(object, index).relocations) {
+      if (relocation.kind === 'call' || relocation.kind === 'function') visit(relocation.callee);
+    }
+  };
+  visit(program.functionIndex);
+  const [main, ...others] = order.map((index): LinkedFunction => {
+    const spec = functionAt(object, index);
+    return { spec, slots: relocate(spec, order, addresses) };
+  });
+  if (!main) throw new InputError(`program '${program.name}' has no function`);
+  return [main, ...others];
+}
+
+function functionAt(object: ObjectSpec, index: number): FunctionSpec {
+  const found = object.functions[index];
+  if (!found) throw new InputError(`object has no function ${index}`);
+  return found;
+}
+
+function relocate(spec: FunctionSpec, order: readonly number[], addresses: Addresses): Slot[] {
+  const slots = readSlots(spec.insns);
+  const core = spec.coreRelocations[0];
+  if (core) {
+    throw new InputError(
+      `function '${spec.name}' insn ${core.offset / 8}: CO-RE relocation (access ${core.access}) is not supported`,
+    );
+  }
+  for (const relocation of spec.relocations) applyTo(slots, spec, relocation, order, addresses);
+  return slots;
+}
+
+function applyTo(
+  slots: Slot[],
+  spec: FunctionSpec,
+  relocation: Relocation,
+  order: readonly number[],
+  addresses: Addresses,
+): void {
+  const at = relocation.slot;
+  const first = slots[at];
+  if (!first) throw new InputError(`function '${spec.name}': relocation of insn ${at}, not there`);
+  const constant = (value: bigint): void => {
+    slots[at] = { ...first, src: 0, off: 0, imm: low32(value) };
+    slots[at + 1] = { code: 0, dst: 0, src: 0, off: 0, imm: high32(value) };
+  };
+  switch (relocation.kind) {
+    case 'map':
+      constant(addresses.map(relocation.map));
+      break;
+    case 'data':
+      constant(addresses.data(relocation.map) + BigInt(relocation.offset));
+      break;
+    case 'call':
+      slots[at] = { ...first, src: PSEUDO.CALL, off: order.indexOf(relocation.callee), imm: 0 };
+      break;
+    case 'function': {
+      const callee = order.indexOf(relocation.callee);
+      slots[at] = { ...first, src: PSEUDO.FUNC, off: 0, imm: 0 };
+      slots[at + 1] = { code: 0, dst: 0, src: 0, off: callee, imm: 0 };
+      break;
+    }
+    case 'extern':
+      throw new InputError(
+        `function '${spec.name}' insn ${at}: kernel symbol '${relocation.symbol}' (kfunc, ksym or kconfig) is not supported`,
+      );
+  }
+}

@@ -1,0 +1,27 @@
+/**
+ * Picks the program that a command means.
+ */
+import { InputError } from '../../common/errors.js';
+import type { ObjectSpec, ProgramSpec } from './spec.js';
+
+/** The program called `name` (or in the one section of that name); without a name the only program. */
+export function selectProgram(spec: ObjectSpec, name?: string): ProgramSpec {
+  const { programs } = spec;
+  const list = programs.map((program) => `${program.name} (${program.section})`).join(', ');
+  if (name === undefined) {
+    const [only, ...others] = programs;
+    if (only && others.length === 0) return only;
+    throw new InputError(`the object has ${programs.length} programs, name one of: ${list}`);
+  }
+  const named = programs.find((program) => program.name === name);
+  if (named) return named;
+  const inSection = programs.filter((program) => program.section === name);
+  const [first, ...others] = inSection;
+  if (first && others.length === 0) return first;
+  if (first) {
+    throw new InputError(
+      `section '${name}' has ${inSection.length} programs, name one of: ${list}`,
+    );
+  }
+  throw new InputError(`the object has no program '${name}', but: ${list}`);
+}

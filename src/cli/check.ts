@@ -1,0 +1,116 @@
+/** `trampolab check`: vector files of any kind against this lab. */
+import { basename } from 'node:path';
+import { brotliDecompressSync, inflateSync } from 'node:zlib';
+import {
+  InputError,
+  InterpreterRunner,
+  JitRunner,
+  RUN_KINDS,
+  checkFile,
+  checkKernelText,
+  describeCase,
+  isKernelText,
+  jitKind,
+  summarize,
+  type CaseResult,
+  type Kernel,
+  type ProgramRunner,
+} from '../index.js';
+import { UsageError } from '../index.js';
+import { bootLab, readInput } from '../node/index.js';
+import { choiceOption, parseOptions, type Command, type Output } from './command.js';
+
+const USAGE = `check FILE... [--engine E] [--verbose]
+  FILE         vectors as JSON or JSON lines, recognised by their fields:
+               run vectors (conformance, ubpf, test_bpf, bench-programs), JIT images and
+               trampolines, code of a booted kernel (static.json)
+  --engine E   for run vectors: interpreter (default), embedded or unicorn
+  --verbose    a line for each case, not only for those that fail or are skipped
+  --json, -j   as JSON`;
+
+function parseJson(text: string): unknown {
+  try {
+    return JSON.parse(text);
+  } catch {
+    return undefined; // JSON lines, or nothing at all: checkFile finds out and says where
+  }
+}
+
+class Checker {
+  #kernel: Kernel | undefined;
+  readonly #engine: 'interpreter' | 'embedded' | 'unicorn';
+
+  constructor(engine: 'interpreter' | 'embedded' | 'unicorn') {
+    this.#engine = engine;
+  }
+
+  async *check(path: string): AsyncGenerator<CaseResult> {
+    const text = new TextDecoder().decode(readInput(path));
+    const json = parseJson(text);
+    if (isKernelText(json)) {
+      yield* checkKernelText(await this.#boot(), json);
+      return;
+    }
+    const options = {
+      runner: await this.#runner(),
+      decompressor: {
+        deflate: (bytes: Uint8Array) => new Uint8Array(inflateSync(bytes)),
+        brotli: (bytes: Uint8Array) => new Uint8Array(brotliDecompressSync(bytes)),
+      },
+    };
+    yield* checkFile(basename(path), text, options, [...RUN_KINDS, jitKind]);
+  }
+
+  close(): void {
+    this.#kernel?.close();
+  }
+
+  async #runner(): Promise<ProgramRunner> {
+    if (this.#engine === 'interpreter') return new InterpreterRunner();
+    return new JitRunner(await this.#boot());
+  }
+
+  async #boot(): Promise<Kernel> {
+    const engine = this.#engine === 'interpreter' ? 'embedded' : this.#engine;
+    this.#kernel ??= await bootLab({ engine });
+    return this.#kernel;
+  }
+}
+
+async function checkCommand(args: string[], output: Output): Promise<number> {
+  const { values, positionals } = parseOptions(args, {
+    engine: { type: 'string' },
+    verbose: { type: 'boolean', short: 'v' },
+    json: { type: 'boolean', short: 'j' },
+  });
+  const engine = choiceOption('engine', values.engine, 'interpreter', [
+    'interpreter',
+    'embedded',
+    'unicorn',
+  ]);
+  if (positionals.length === 0) throw new UsageError('FILE is missing');
+  const checker = new Checker(engine);
+  const results: CaseResult[] = [];
+  try {
+    for (const path of positionals) {
+      for await (const result of checker.check(path)) {
+        results.push(result);
+        const shown = values.verbose || result.status !== 'passed';
+        if (shown && !values.json) output.line(describeCase(result));
+      }
+    }
+  } finally {
+    checker.close();
+  }
+  if (results.length === 0) throw new InputError(`${positionals.join(', ')}: no records`);
+  if (values.json) output.line(JSON.stringify(results));
+  else output.line(summarize(results));
+  return results.some(({ status }) => status === 'failed') ? 1 : 0;
+}
+
+export const check: Command = {
+  name: 'check',
+  summary: 'vector files against this lab: programs, JIT images, kernel code',
+  usage: USAGE,
+  run: checkCommand,
+};

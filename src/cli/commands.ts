@@ -1,0 +1,9 @@
+/** The nouns of the command line, in the order of the overview. */
+import { check } from './check.js';
+import type { Command } from './command.js';
+import { run } from './run.js';
+import { tour } from './tour.js';
+import { trace } from './trace.js';
+import { xdp } from './xdp.js';
+
+export const COMMANDS: readonly Command[] = [tour, run, check, trace, xdp];

@@ -1,0 +1,564 @@
+/**
+ * A CPU of libunicorn on the lab's memory.
+ *
+ * Regions are mapped into it by pointer, so nothing is copied; only page granularity differs from the
+ * embedded engine (a region's slack within its pages is accessible). What libunicorn needs around it:
+ *
+ * - Always a count: it makes pc precise and tells how many instructions ran. Mixing counted and uncounted
+ *   runs costs milliseconds each time.
+ * - Stop addresses and breakpoints are code hooks on that one address. A hook does not
+ *   reach blocks translated before it, so its address is removed from the cache when it is added. The
+ *   hook of the last `until` stays for the next run.
+ * - Words unknown to this lab never reach it (guard.ts).
+ * - Writable text ('rwx') is mapped without write permission: a store to it fails, is executed
+ *   alone with permission, and the text is looked at again.
+ * - WFI ends a run, and TPIDR_EL2 is out of reach at EL1: both are made up for here.
+ * - Between a store to text and `sync`, which of the two words a fetch sees is not defined, as
+ *   on hardware; the embedded engine is exact there.
+ *
+ * Left out: the time after which an infinite run gives up; use `budget`.
+ */
+import { hex64, high32, low32, u64 } from '../../common/bytes.js';
+import { decode } from '../../a64/codec.js';
+import { systemRegisterName } from '../../a64/system-registers.js';
+import { accessesOf, type DataAccess } from '../access.js';
+import type { Cpu, Registers, RunOptions, Stop, SystemRegister, TraceEntry } from '../cpu.js';
+import type { AccessFault, AccessKind } from '../fault.js';
+import type { Memory, MemoryListener, Region } from '../memory.js';
+import { EXCP, UC_HOOK, UC_MEM, UC_PROT } from './constants.js';
+import { TextGuard } from './guard.js';
+import type { Pointer, UnicornLibrary } from './library.js';
+import { NZCV_SLOT, PC_SLOT, UnicornRegisters } from './registers.js';
+import { TraceLog } from './trace.js';
+
+const ACCESS_OF_EVENT: Readonly<Record<number, readonly [AccessKind, AccessFault['reason']]>> = {
+  [UC_MEM.READ_UNMAPPED]: ['read', 'unmapped'],
+  [UC_MEM.WRITE_UNMAPPED]: ['write', 'unmapped'],
+  [UC_MEM.FETCH_UNMAPPED]: ['fetch', 'unmapped'],
+  [UC_MEM.READ_PROT]: ['read', 'permission'],
+  [UC_MEM.WRITE_PROT]: ['write', 'permission'],
+  [UC_MEM.FETCH_PROT]: ['fetch', 'permission'],
+};
+
+/** An access that libunicorn reports as refused. */
+interface Refused {
+  readonly type: number;
+  readonly address: bigint;
+  readonly size: number;
+}
+
+/** What callbacks saw in one call of `uc_emu_start`. */
+interface Events {
+  refused: Refused | undefined;
+  interrupt: number | undefined;
+  /** A stop address was reached. */
+  stopped: boolean;
+  error?: Error;
+}
+
+/** `on`: go on at pc; `executed`: the instruction before pc was executed here. */
+type Outcome = Stop | 'on' | 'executed' | 'text store';
+
+export class UnicornCpu implements Cpu, MemoryListener {
+  readonly engine = 'unicorn';
+  readonly sharesMemory = true;
+  readonly memory: Memory;
+
+  readonly #unicorn: UnicornLibrary;
+  readonly #handle: Pointer;
+  readonly #registers: UnicornRegisters;
+  #executed = 0;
+  #closed = false;
+
+  readonly #guard: TextGuard;
+  readonly #callbacks: Pointer[] = [];
+  readonly #stopCallback: Pointer;
+  readonly #traceCallback: Pointer;
+  /** Hooks of stop addresses. */
+  readonly #stopHooks = new Map<bigint, number>();
+  readonly #breakpoints = new Set<bigint>();
+  #until: bigint | undefined;
+  /** The stop address of the last run that had one: its hook is kept. */
+  #lastUntil: bigint | undefined;
+  #usesExits = false;
+  /** Where a run has not gone on, once. */
+  #stalled: bigint | undefined;
+  /** Breakpoint that does not stop: the one under the first instruction of a step. */
+  #pass: bigint | undefined;
+  #events: Events = { refused: undefined, interrupt: undefined, stopped: false };
+  #log: TraceLog | undefined;
+  #traceHook: number | undefined;
+
+  constructor(unicorn: UnicornLibrary, memory: Memory) {
+    this.#unicorn = unicorn;
+    this.memory = memory;
+    this.#handle = unicorn.open();
+    this.#registers = new UnicornRegisters(unicorn, this.#handle);
+    this.#guard = new TextGuard(memory);
+
+    const keep = (callback: Pointer): Pointer => {
+      this.#callbacks.push(callback);
+      return callback;
+    };
+    this.#stopCallback = keep(
+      unicorn.codeCallback(this.#guarded((address) => this.#atStop(address))),
+    );
+    this.#traceCallback = keep(unicorn.codeCallback(this.#guarded(() => this.#atTrace())));
+    const interrupt = keep(
+      unicorn.interruptCallback(
+        this.#guarded((number) => {
+          this.#events.interrupt = number;
+          unicorn.stop(this.#handle);
+        }),
+      ),
+    );
+    const refused = keep(
+      unicorn.memoryCallback((type, address, size) => {
+        // a store across a page end comes byte by byte: the first is told
+        this.#events.refused ??= { type, address, size };
+      }),
+    );
+    unicorn.addHook(this.#handle, UC_HOOK.INTR, interrupt, 1n, 0n);
+    unicorn.addHook(this.#handle, UC_HOOK.MEM_INVALID, refused, 1n, 0n);
+    memory.listen(this);
+  }
+
+  // -- registers ------------------------------------------------------------------------------------
+
+  getX(register: number): bigint {
+    return this.#registers.getX(register);
+  }
+
+  setX(register: number, value: bigint): void {
+    this.#registers.setX(register, value);
+  }
+
+  get sp(): bigint {
+    return this.#registers.sp;
+  }
+
+  set sp(value: bigint) {
+    this.#registers.sp = value;
+  }
+
+  get pc(): bigint {
+    return this.#registers.pc;
+  }
+
+  set pc(value: bigint) {
+    this.#registers.pc = value;
+  }
+
+  get nzcv(): number {
+    return this.#registers.nzcv;
+  }
+
+  set nzcv(value: number) {
+    this.#registers.nzcv = value;
+  }
+
+  getSystem(register: SystemRegister): bigint {
+    return this.#registers.getSystem(register);
+  }
+
+  setSystem(register: SystemRegister, value: bigint): void {
+    this.#registers.setSystem(register, value);
+  }
+
+  saveRegisters(): Registers {
+    return this.#registers.save();
+  }
+
+  loadRegisters(registers: Registers): void {
+    this.#registers.load(registers);
+  }
+
+  get executed(): number {
+    return this.#executed;
+  }
+
+  // -- running --------------------------------------------------------------------------------------
+
+  run(options: RunOptions = {}): Stop {
+    const until = options.until === undefined ? undefined : u64(options.until);
+    this.#setUntil(until);
+    this.#pass = undefined;
+    return this.#go(options.budget ?? 1e9);
+  }
+
+  step(): Stop {
+    this.#until = undefined;
+    this.#pass = this.pc;
+    const before = this.#executed;
+    while (this.#executed === before) {
+      const stop = this.#start(1);
+      if (stop) return stop;
+    }
+    return { kind: 'budget' };
+  }
+
+  addBreakpoint(address: bigint): void {
+    const at = u64(address);
+    this.#breakpoints.add(at);
+    this.#hookStop(at);
+  }
+
+  removeBreakpoint(address: bigint): void {
+    const at = u64(address);
+    if (this.#breakpoints.delete(at)) this.#unhookStop(at);
+  }
+
+  sync(start: bigint, end: bigint): void {
+    const from = u64(start);
+    const to = u64(end);
+    this.#guard.suspect(from, to);
+    for (const region of this.memory.regions) {
+      if (!region.permissions.includes('x')) continue;
+      const regionEnd = region.pageAddress + BigInt(region.pageBytes);
+      const low = from > region.pageAddress ? from : region.pageAddress;
+      const high = to < regionEnd ? to : regionEnd;
+      if (low < high) this.#unicorn.removeCache(this.#handle, low, high);
+    }
+  }
+
+  startTrace(): void {
+    this.#log = new TraceLog();
+    if (this.#traceHook !== undefined) return;
+    this.#traceHook = this.#unicorn.addHook(
+      this.#handle,
+      UC_HOOK.CODE,
+      this.#traceCallback,
+      1n,
+      0n,
+    );
+    this.#renewAll();
+  }
+
+  stopTrace(): TraceEntry[] {
+    const entries = this.#log?.entries() ?? [];
+    this.#log = undefined;
+    if (this.#traceHook !== undefined) {
+      this.#unicorn.removeHook(this.#handle, this.#traceHook);
+      this.#traceHook = undefined;
+      this.#renewAll();
+    }
+    return entries;
+  }
+
+  close(): void {
+    if (this.#closed) return;
+    this.#closed = true;
+    this.memory.unlisten(this);
+    this.#unicorn.close(this.#handle);
+    for (const callback of this.#callbacks) this.#unicorn.freeCallback(callback);
+  }
+
+  // -- memory ---------------------------------------------------------------------------------------
+
+  mapped(region: Region): void {
+    let permissions: number = UC_PROT.READ;
+    if (region.permissions.includes('x')) permissions |= UC_PROT.EXEC;
+    else if (region.permissions.includes('w')) permissions |= UC_PROT.WRITE;
+    const { pageOffset, pageBytes } = region;
+    const bytes = this.memory.bytes.subarray(pageOffset, pageOffset + pageBytes);
+    this.#unicorn.map(this.#handle, region.pageAddress, permissions, bytes);
+    this.#guard.mapped(region);
+    for (const address of [this.#lastUntil, ...this.#breakpoints]) {
+      if (address !== undefined && this.memory.regionAt(address) === region)
+        this.#hookStop(address);
+    }
+  }
+
+  unmapped(region: Region): void {
+    const end = region.pageAddress + BigInt(region.pageBytes);
+    if (region.permissions.includes('x')) {
+      this.#unicorn.removeCache(this.#handle, region.pageAddress, end);
+    }
+    this.#unicorn.unmap(this.#handle, region.pageAddress, region.pageBytes);
+    this.#guard.unmapped(region);
+  }
+
+  textStored(region: Region, offset: number, size: number): void {
+    this.#guard.textStored(region, offset, size);
+  }
+
+  // -- how a run goes -------------------------------------------------------------------------------
+
+  #go(budget: number): Stop {
+    let left = budget;
+    for (;;) {
+      const { pc } = this.#registers;
+      if (pc === this.#until) return { kind: 'until' };
+      if (this.#breakpoints.has(pc)) return { kind: 'breakpoint', address: pc };
+      if (left <= 0) return { kind: 'budget' };
+      const before = this.#executed;
+      const stop = this.#start(left);
+      left -= this.#executed - before;
+      if (stop) return stop;
+    }
+  }
+
+  /** One call of `uc_emu_start`. Returns nothing when the run may go on. */
+  #start(count: number): Stop | undefined {
+    const unicorn = this.#unicorn;
+    const handle = this.#handle;
+    this.#applyExits();
+    const registers = this.#registers;
+    registers.write();
+    const started = registers.pc;
+    this.#log?.beginRun(registers.halves, registers.nzcv);
+    const logged = this.#log?.count ?? 0;
+    const events: Events = { refused: undefined, interrupt: undefined, stopped: false };
+    this.#events = events;
+    const result = unicorn.start(handle, started, count);
+    registers.read();
+    if (events.error) throw events.error;
+
+    // The counter holds instructions begun. One that was stopped or refused is among them; a fetch that fails
+    // has begun nothing, and neither has an exit.
+    const begun = unicorn.counted(handle);
+    const [kind] = events.refused ? accessOfEvent(events.refused.type) : [];
+    const unfinished =
+      events.stopped || events.interrupt !== undefined || kind === 'read' || kind === 'write';
+    let executed = Math.min(unfinished ? begun - 1 : begun, count);
+    let outcome: Outcome = 'on';
+    if (events.refused) {
+      outcome = this.#refused(events.refused);
+    } else if (events.interrupt !== undefined) {
+      outcome = this.#interrupted(events.interrupt);
+      if (outcome === 'executed') executed += 1;
+    } else if (result !== 0) {
+      throw new Error(`libunicorn stopped with error ${result} at ${hex64(this.pc)}`);
+    } else if (begun <= count && !events.stopped) {
+      outcome = this.#halted(started, executed);
+    }
+    this.#executed += executed;
+    this.#log?.endRun(logged + executed, registers.halves, registers.nzcv);
+    if (outcome === 'on' || outcome === 'executed') return undefined;
+    return outcome === 'text store' ? this.#storeToText() : outcome;
+  }
+
+  /** The run ended of itself: at an exit, after WFI, or at the end of a block that once had an exit. */
+  #halted(started: bigint, executed: number): Outcome {
+    const { pc } = this;
+    if (pc === this.#until) return 'on';
+    if (this.#guard.has(pc)) return this.#undefinedAt(pc);
+    if (executed === 0 && pc === started) {
+      if (this.#stalled === pc) throw new Error(`libunicorn does not go on at ${hex64(pc)}`);
+      this.#stalled = pc;
+      this.#unicorn.removeCache(this.#handle, pc, pc + 4n);
+    } else {
+      this.#stalled = undefined;
+    }
+    return 'on';
+  }
+
+  #undefinedAt(pc: bigint): Stop {
+    return { kind: 'undefined', word: this.memory.read32(pc) };
+  }
+
+  #refused({ type, address, size }: Refused): Outcome {
+    const [access, reason] = accessOfEvent(type);
+    if (access === 'fetch') {
+      if (this.pc === this.#until) return 'on';
+      return this.#fault({ access, address: this.pc, size: 4, reason });
+    }
+    if (reason === 'permission' && access === 'write') {
+      if (this.memory.regionAt(address)?.permissions === 'rwx') return 'text store';
+    }
+    // libunicorn tells the part of the access that lies in the refused page
+    const whole = this.#accesses().find(
+      (part) => part.access === access && u64(address - part.address) < BigInt(part.size),
+    );
+    const start = whole?.address ?? address;
+    const bytes = whole?.size ?? size;
+    const refusal = this.memory.faultAt(start, bytes, access);
+    return this.#fault({
+      access,
+      address: start,
+      size: bytes,
+      reason: refusal?.reason ?? reason,
+    });
+  }
+
+  #fault(fault: AccessFault): Stop {
+    return { kind: 'fault', fault };
+  }
+
+  /** What the instruction at pc accesses. */
+  #accesses(): readonly DataAccess[] {
+    const decoded = decode(this.memory.read32(this.pc));
+    if (!decoded) return [];
+    const { values } = this.#registers;
+    return accessesOf(decoded, this.pc, (register) => values[register] as bigint);
+  }
+
+  #interrupted(number: number): Outcome {
+    switch (number) {
+      case EXCP.BKPT:
+        return this.#trap('brk');
+      case EXCP.SWI:
+      case EXCP.SMC:
+        this.pc -= 4n;
+        return this.#trap(number === EXCP.SWI ? 'svc' : 'smc');
+      case EXCP.DATA_ABORT: {
+        const access = this.#accesses().find((part) => part.address % BigInt(part.size) !== 0n);
+        if (!access) throw new Error(`libunicorn: data abort without cause at ${hex64(this.pc)}`);
+        const { address, size } = access;
+        return this.#fault({ access: access.access, address, size, reason: 'alignment' });
+      }
+      case EXCP.UDEF:
+        return this.#undefinedInstruction();
+      default:
+        throw new Error(`libunicorn: exception ${number} at ${hex64(this.pc)}`);
+    }
+  }
+
+  #trap(instruction: (Stop & { kind: 'trap' })['instruction']): Stop {
+    const immediate = (this.memory.read32(this.pc) >>> 5) & 0xffff;
+    return { kind: 'trap', instruction, immediate };
+  }
+
+  #undefinedInstruction(): Outcome {
+    const { pc } = this;
+    if ((pc & 3n) !== 0n) {
+      return this.#fault({ access: 'fetch', address: pc, size: 4, reason: 'alignment' });
+    }
+    const decoded = decode(this.memory.read32(pc));
+    const sem = decoded?.row.sem;
+    switch (sem?.kind) {
+      case 'trap':
+        return this.#trap(sem.instruction);
+      case 'readSystem':
+      case 'writeSystem': {
+        const { o0 = 0, op1 = 0, CRn = 0, CRm = 0, op2 = 0, Rt = 31 } = decoded?.fields ?? {};
+        if (systemRegisterName({ o0, op1, CRn, CRm, op2 }) !== 'tpidr_el2') break;
+        if (sem.kind === 'writeSystem') this.setSystem('tpidr_el2', Rt === 31 ? 0n : this.getX(Rt));
+        else if (Rt !== 31) this.setX(Rt, this.getSystem('tpidr_el2'));
+        this.pc += 4n;
+        return 'executed';
+      }
+      default:
+    }
+    return this.#undefinedAt(pc);
+  }
+
+  /** Executes the instruction at pc alone, with writable text writable. */
+  #storeToText(): Stop | undefined {
+    const written = this.#accesses().filter((part) => part.access === 'write');
+    const regions = new Set<Region>();
+    for (const { address, size } of written) {
+      for (const at of [address, address + BigInt(size - 1)]) {
+        const region = this.memory.regionAt(at);
+        if (region?.permissions === 'rwx') regions.add(region);
+      }
+    }
+    this.#protect(regions, UC_PROT.READ | UC_PROT.WRITE | UC_PROT.EXEC);
+    try {
+      return this.#start(1);
+    } finally {
+      this.#protect(regions, UC_PROT.READ | UC_PROT.EXEC);
+      // has memory tell every CPU that this text was stored to
+      for (const { address, size } of written) {
+        this.memory.offsetWrite(high32(address), low32(address), size);
+      }
+    }
+  }
+
+  #protect(regions: Iterable<Region>, permissions: number): void {
+    for (const { pageAddress, pageBytes } of regions) {
+      this.#unicorn.protect(this.#handle, pageAddress, pageBytes, permissions);
+    }
+  }
+
+  #applyExits(): void {
+    const exits = this.#guard.refresh((address) => {
+      // the block before ends here, too
+      this.#unicorn.removeCache(this.#handle, address - 4n, address + 4n);
+    });
+    if (!exits) return;
+    if (exits.length > 0 !== this.#usesExits) {
+      this.#usesExits = exits.length > 0;
+      this.#unicorn.useExits(this.#handle, this.#usesExits);
+    }
+    if (this.#usesExits) this.#unicorn.setExits(this.#handle, exits);
+  }
+
+  // -- hooks ----------------------------------------------------------------------------------------
+
+  #setUntil(until: bigint | undefined): void {
+    this.#until = until;
+    if (until === undefined || until === this.#lastUntil) return;
+    const last = this.#lastUntil;
+    this.#lastUntil = until;
+    if (last !== undefined) this.#unhookStop(last);
+    this.#hookStop(until);
+  }
+
+  #hookStop(address: bigint): void {
+    if (this.#stopHooks.has(address)) return;
+    // where no code is, fetching fails by itself
+    if (!this.memory.regionAt(address)?.permissions.includes('x')) return;
+    const hook = this.#unicorn.addHook(
+      this.#handle,
+      UC_HOOK.CODE,
+      this.#stopCallback,
+      address,
+      address,
+    );
+    this.#stopHooks.set(address, hook);
+    this.#unicorn.removeCache(this.#handle, address, address + 4n);
+  }
+
+  #unhookStop(address: bigint): void {
+    if (address === this.#lastUntil || this.#breakpoints.has(address)) return;
+    const hook = this.#stopHooks.get(address);
+    if (hook === undefined) return;
+    this.#unicorn.removeHook(this.#handle, hook);
+    this.#stopHooks.delete(address);
+  }
+
+  #atStop(address: bigint): void {
+    if (address === this.#pass) return;
+    if (address !== this.#until && !this.#breakpoints.has(address)) return;
+    this.#events.stopped = true;
+    this.#unicorn.stop(this.#handle);
+  }
+
+  #atTrace(): void {
+    if (!this.#log) return;
+    const { live, liveHalves } = this.#registers;
+    this.#unicorn.readRegisters(this.#handle, live);
+    const pcLo = liveHalves[2 * PC_SLOT] as number;
+    const pcHi = liveHalves[2 * PC_SLOT + 1] as number;
+    const word = this.memory.view.getInt32(this.memory.offsetFetch(pcHi, pcLo), true);
+    const nzcv = (liveHalves[2 * NZCV_SLOT] as number) >>> 28;
+    this.#log.instruction(pcLo, pcHi, word, liveHalves, nzcv);
+  }
+
+  /** An error in a callback cannot pass through libunicorn: it is kept, and thrown after the run. */
+  #guarded<A extends unknown[]>(call: (...args: A) => void): (...args: A) => void {
+    return (...args) => {
+      try {
+        call(...args);
+      } catch (error) {
+        this.#events.error ??= error instanceof Error ? error : new Error(String(error));
+        this.#unicorn.stop(this.#handle);
+      }
+    };
+  }
+
+  /** Hooks that come or go do not reach translated blocks. */
+  #renewAll(): void {
+    for (const { permissions, pageAddress, pageBytes } of this.memory.regions) {
+      if (!permissions.includes('x')) continue;
+      this.#unicorn.removeCache(this.#handle, pageAddress, pageAddress + BigInt(pageBytes));
+    }
+  }
+}
+
+function accessOfEvent(type: number): readonly [AccessKind, AccessFault['reason']] {
+  const known = ACCESS_OF_EVENT[type];
+  if (!known) throw new Error(`libunicorn: memory event ${type}`);
+  return known;
+}

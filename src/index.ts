@@ -1,0 +1,70 @@
+/**
+ * The library: everything a program that embeds the lab needs, without a file system.
+ *
+ * `trampolab/node` adds booting from the package's own files and the Unicorn engine.
+ */
+export { VERSION } from './common/version.js';
+export { ERRNO, errnoName, type ErrnoName } from './common/errno.js';
+export { InputError, KernelError, UsageError } from './common/errors.js';
+export { bytesToHex, hex32, hex64, hexToBytes } from './common/bytes.js';
+export { Random } from './common/random.js';
+
+export { decode, encode } from './a64/codec.js';
+export { print } from './a64/print.js';
+export type { Cpu, RegisterChange, Registers, Stop, TraceEntry } from './cpu/cpu.js';
+export { captureOops, printOops, type Oops } from './cpu/oops.js';
+export { Memory, type Permissions, type Region } from './cpu/memory.js';
+
+export {
+  commentOption,
+  ethernetCapture,
+  type Capture,
+  type CapturedPacket,
+} from './net/capture.js';
+export { describePacket } from './net/describe.js';
+export { readCapture } from './net/read-capture.js';
+export { writePcap } from './net/pcap.js';
+export { writePcapng } from './net/pcapng.js';
+
+export { assemble } from './bpf/assemble.js';
+export { createInterpreter } from './bpf/interpreter.js';
+export type { BpfMap } from './bpf/maps/map.js';
+export { load, type LoadedObject, type LoadedProgram } from './bpf/object/load.js';
+export { parseObject } from './bpf/object/parse.js';
+export { selectProgram } from './bpf/object/select.js';
+export { PlainHost } from './bpf/plain-host.js';
+export type { XlatedFunction, XlatedProgram } from './bpf/program.js';
+export { rawProgram } from './bpf/raw-program.js';
+
+export { compile, type JitOptions, type JitProgram } from './jit/program.js';
+export { compileTrampoline } from './jit/trampoline.js';
+export { TRAMP_FLAGS } from './jit/trampoline-model.js';
+
+export { bootKernel, type AsmSources, type Kernel, type KernelOptions } from './kernel/kernel.js';
+export { KernelOops } from './kernel/executor.js';
+export { call, step, type KernelContext, type KernelFunction } from './kernel/function.js';
+export type { Attachment } from './kernel/bpf/bpf.js';
+export type { LinkKind } from './kernel/bpf/trampoline.js';
+
+export { createVirtioNet, defineVirtioNet, type VirtioNet } from './virtio/virtio-net.js';
+
+export { traceAttached, type AttachedTrace } from './lab/attached-trace.js';
+export { checkFile, describeCase, summarize } from './lab/check/check-file.js';
+export { JitRunner } from './lab/check/jit-runner.js';
+export { jitKind } from './lab/check/jit-vectors.js';
+export { checkKernelText, isKernelText } from './lab/check/kernel-text.js';
+export type { CaseResult } from './lab/check/kind.js';
+export { RUN_KINDS } from './lab/check/run-vectors.js';
+export { InterpreterRunner, type ProgramRunner } from './lab/check/runner.js';
+export { listSite, listTrace } from './lab/listing.js';
+export { listMap } from './lab/map-listing.js';
+export { createRunner, fillXdp, xdpContext, type RunResult } from './lab/run-program.js';
+export { attachScenario, type Scenario } from './lab/scenario.js';
+export { runTour, type TourRow } from './lab/tour.js';
+export { tracedCall, tracedRun } from './lab/traced-call.js';
+export {
+  installVirtioNet,
+  runTraffic,
+  verdictName,
+  type TrafficResult,
+} from './lab/xdp-traffic.js';

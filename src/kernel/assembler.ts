@@ -1,0 +1,165 @@
+/**
+ * Assembles the texts of `asm/` with Keystone.
+ *
+ * A text consists of A64 instructions in GNU syntax and of three directives at line starts:
+ *   FUNCTION int name(int a)   a traceable function, compiled with -fpatchable-function-entry=4,2:
+ *                              8-byte aligned, two NOPs before the symbol, two behind it
+ *   CODE name                  a function without patch site, 8-byte aligned
+ *   LABEL name                 a symbol inside the function above
+ * Struct offsets and addresses of other symbols come in as constants, so no number of a kernel
+ * configuration stands in a text.
+ *
+ * Keystone gives no symbol table, so a table of label addresses is assembled behind the text and read
+ * back; it silently wraps branches that are out of range and says no line on errors, so both are
+ * checked here. Mnemonics it lacks (BTI, PAC, LSE) are written as `hint #N` or `.long`.
+ */
+import loadKeystone from '@alexaltea/keystone-js';
+import { InputError } from '../common/errors.js';
+import { viewOf } from '../common/bytes.js';
+import { reachable } from '../a64/immediates.js';
+
+type Keystone = Awaited<ReturnType<typeof loadKeystone>>;
+
+interface Directive {
+  readonly kind: 'FUNCTION' | 'CODE' | 'LABEL';
+  readonly name: string;
+  /** C prototype of a FUNCTION. */
+  readonly prototype?: string;
+}
+
+export interface AssembledSymbol extends Directive {
+  readonly address: bigint;
+  /** Bytes up to the next symbol of the text (alignment padding included). */
+  readonly size: number;
+}
+
+export interface AssembledText {
+  readonly bytes: Uint8Array;
+  readonly symbols: readonly AssembledSymbol[];
+}
+
+function parseDirective(line: string): Directive | undefined {
+  const text = line.replace(/\/\/.*$/, '').trimEnd();
+  const traceable = /^FUNCTION\s+(.*?(\w+)\(.*\))$/.exec(text);
+  if (traceable) {
+    return { kind: 'FUNCTION', name: traceable[2] as string, prototype: traceable[1] as string };
+  }
+  const plain = /^(CODE|LABEL)\s+(\w+)$/.exec(text);
+  return plain ? { kind: plain[1] as 'CODE' | 'LABEL', name: plain[2] as string } : undefined;
+}
+
+function expandLine(line: string): string {
+  const directive = parseDirective(line);
+  switch (directive?.kind) {
+    case 'FUNCTION':
+      return `.align 3\nnop\nnop\n${directive.name}:\nnop\nnop`;
+    case 'CODE':
+      return `.align 3\n${directive.name}:`;
+    case 'LABEL':
+      return `${directive.name}:`;
+    case undefined:
+      return line;
+  }
+}
+
+export class Assembler {
+  readonly #keystone: Keystone;
+
+  private constructor(keystone: Keystone) {
+    this.#keystone = keystone;
+  }
+
+  static async create(): Promise<Assembler> {
+    return new Assembler(await loadKeystone());
+  }
+
+  /**
+   * @param file name for error messages
+   * @param address where the text will be placed, 8-byte aligned
+   * @param constants offsets and addresses the text may name
+   */
+  assemble(
+    file: string,
+    source: string,
+    address: bigint,
+    constants: ReadonlyMap<string, bigint>,
+  ): AssembledText {
+    const lines = source.split('\n');
+    const marks = lines.flatMap((line) => parseDirective(line) ?? []);
+    if (marks.length === 0) throw new InputError(`${file}: no FUNCTION or CODE in it`);
+    const prelude = [...constants].map(([name, value]) => `.equ ${name}, 0x${value.toString(16)}`);
+    const body = lines.map(expandLine);
+    const table = ['.align 3', 'end_of_text:'];
+    for (const { name } of marks) table.push(`.quad ${name}`);
+    table.push('.quad end_of_text');
+    const whole = [...prelude, ...body, ...table].join('\n');
+    const assembled = this.#run(whole, address);
+    if (!assembled) throw new InputError(this.#locateError(file, lines, prelude, address));
+
+    const view = viewOf(assembled);
+    const tableStart = assembled.length - 8 * (marks.length + 1);
+    const labels = marks.map((_, i) => view.getBigUint64(tableStart + 8 * i, true));
+    labels.push(view.getBigUint64(tableStart + 8 * marks.length, true));
+    const bytes = assembled.slice(0, tableStart);
+    checkBranches(file, source, address, bytes.length, constants);
+    const symbols = marks.map((mark, i) => {
+      const start = labels[i] as bigint;
+      // the two NOPs in front of a FUNCTION belong to it, not to its predecessor
+      const gap = marks[i + 1]?.kind === 'FUNCTION' ? 8n : 0n;
+      return { ...mark, address: start, size: Number((labels[i + 1] as bigint) - gap - start) };
+    });
+    return { bytes, symbols };
+  }
+
+  #run(source: string, address: bigint): Uint8Array | undefined {
+    const keystone = this.#keystone;
+    const engine = new keystone.Keystone(keystone.ARCH_ARM64, keystone.MODE_LITTLE_ENDIAN);
+    try {
+      const result = engine.asm(source, address);
+      return result.failed || result.count === 0 ? undefined : result.mc.slice();
+    } catch {
+      return undefined; // Keystone throws on directives it does not know; located by the caller
+    } finally {
+      engine.close();
+    }
+  }
+
+  /** Finds the first line that Keystone refuses by assembling each alone. */
+  #locateError(
+    file: string,
+    lines: readonly string[],
+    prelude: readonly string[],
+    address: bigint,
+  ): string {
+    for (const [index, line] of lines.entries()) {
+      const text = line.replace(/\/\/.*$/, '').trim();
+      if (text === '' || parseDirective(text) || text.endsWith(':')) continue;
+      const words = text.split(/[\s,[\]#()!+*-]+/).filter((word) => /^[a-z_]\w{3,}$/i.test(word));
+      const labels = words.map((word) => `.equ ${word}, 0x${address.toString(16)}`);
+      const alone = [...prelude, text].join('\n');
+      const withLabels = [...prelude, ...labels, text].join('\n');
+      if (!this.#run(alone, address) && !this.#run(withLabels, address)) {
+        return `${file}:${index + 1}: cannot assemble '${text}'`;
+      }
+    }
+    return `${file}: cannot assemble (undefined label?)`;
+  }
+}
+
+/** Keystone wraps out-of-range B and BL: refuse constants that a branch in the text cannot reach. */
+function checkBranches(
+  file: string,
+  source: string,
+  address: bigint,
+  size: number,
+  constants: ReadonlyMap<string, bigint>,
+): void {
+  for (const [, target] of source.matchAll(/^\s*bl?\s+(\w+)/gm)) {
+    const value = constants.get(target as string);
+    if (value === undefined) continue;
+    const end = address + BigInt(size) - 4n;
+    if (!reachable(address, value) || !reachable(end, value)) {
+      throw new InputError(`${file}: branch to ${target} is out of range of BL`);
+    }
+  }
+}

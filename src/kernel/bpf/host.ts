@@ -1,0 +1,136 @@
+/**
+ * The kernel as a `BpfHost`: maps and program data in vmalloc space, helpers as kernel functions that
+ * JIT images call by address.
+ *
+ * Reference: `__bpf_call_base` of kernel/bpf/core.c, helper functions of kernel/bpf/helpers.c and
+ * net/core/filter.c. Each helper has real text, so it shows in traces and can itself be traced.
+ */
+import { join64, low32, high32, alignUp } from '../../common/bytes.js';
+import { Random } from '../../common/random.js';
+import { helperTable } from '../../bpf/helpers/table.js';
+import type { BpfHost, HelperBody } from '../../bpf/host.js';
+import type { BpfMap } from '../../bpf/maps/map.js';
+import { PAGE_SIZE, type Memory, type Region } from '../../cpu/memory.js';
+import type { KernelFunction } from '../function.js';
+import type { Kernel } from '../kernel.js';
+import { BPF_TRAMP_RUN_CTX, TASK_STRUCT } from '../offsets.js';
+
+const FOUR_GIB = 1n << 32n;
+/** Nanoseconds that pass from one reading of the clock to the next. */
+const CLOCK_STEP = 1000n;
+
+export class KernelBpfHost implements BpfHost {
+  readonly memory: Memory;
+  readonly callBase: bigint;
+  readonly cpuCount: number;
+  readonly #kernel: Kernel;
+  readonly #addresses = new Map<number, bigint>();
+  readonly #bodies = new Map<bigint, HelperBody>();
+  readonly #maps = new Map<bigint, BpfMap>();
+  readonly #random: Random;
+  #now = 0n;
+
+  constructor(kernel: Kernel, seed: number) {
+    this.#kernel = kernel;
+    this.memory = kernel.memory;
+    this.cpuCount = kernel.cpus.length;
+    this.#random = new Random(seed);
+    this.callBase = kernel.symbol('__bpf_call_base');
+    const helpers = helperTable({
+      attachCookie: () => this.#attachCookie(),
+      pidTgid: () => this.#pidTgid(),
+    });
+    const functions = [...helpers.values()].map(({ name, body }) =>
+      helperFunction(`bpf_${name}`, body, this),
+    );
+    kernel.define(...functions);
+    for (const { id, name, body } of helpers.values()) {
+      const address = kernel.symbol(`bpf_${name}`);
+      this.#addresses.set(id, address);
+      this.#bodies.set(address, body);
+    }
+  }
+
+  allocate(name: string, size: number): Region {
+    const span = BigInt(alignUp(size, PAGE_SIZE) + PAGE_SIZE);
+    let start = this.#kernel.vmalloc.take(span, BigInt(PAGE_SIZE));
+    if (start / FOUR_GIB !== (start + span) / FOUR_GIB) {
+      // a region does not cross a 4 GiB boundary: leave the piece in front of it unused
+      start = this.#kernel.vmalloc.take(span + FOUR_GIB, FOUR_GIB);
+    }
+    return this.memory.mapAtPageEnd({ name, size, permissions: 'rw', pageAddress: start });
+  }
+
+  release(region: Region): void {
+    this.memory.unmap(region);
+    this.#kernel.vmalloc.release(region.pageAddress);
+  }
+
+  helperAddress(id: number): bigint | undefined {
+    return this.#addresses.get(id);
+  }
+
+  helperAt(address: bigint): HelperBody | undefined {
+    return this.#bodies.get(address);
+  }
+
+  addMap(map: BpfMap): void {
+    this.#maps.set(map.address, map);
+  }
+
+  removeMap(map: BpfMap): void {
+    this.#maps.delete(map.address);
+  }
+
+  mapAt(address: bigint): BpfMap | undefined {
+    return this.#maps.get(address);
+  }
+
+  currentCpu(): number {
+    return this.#kernel.currentCpu;
+  }
+
+  clock(): bigint {
+    this.#now += CLOCK_STEP;
+    return this.#now;
+  }
+
+  random(): number {
+    return this.#random.u32();
+  }
+
+  printk(text: string): void {
+    this.#kernel.printk(text);
+  }
+
+  /** The cookie in the run context that the trampoline made: current->bpf_ctx. */
+  #attachCookie(): bigint {
+    const runContext = this.memory.read64(this.#kernel.current + BigInt(TASK_STRUCT.bpf_ctx));
+    if (runContext === 0n) return 0n;
+    return this.memory.read64(runContext + BigInt(BPF_TRAMP_RUN_CTX.bpf_cookie));
+  }
+
+  /** Kernel threads are their own thread group. */
+  #pidTgid(): bigint {
+    const pid = this.memory.read32(this.#kernel.current + BigInt(TASK_STRUCT.pid));
+    return (BigInt(pid) << 32n) | BigInt(pid);
+  }
+}
+
+/** A helper as JIT images call it: r1..r5 in x0..x4, result in x0. */
+export function helperFunction(name: string, body: HelperBody, host: BpfHost): KernelFunction {
+  const registers = new Int32Array(22);
+  return {
+    name,
+    prototype: `u64 ${name}(u64 r1, u64 r2, u64 r3, u64 r4, u64 r5)`,
+    parameters: 5,
+    body: (_kernel, ...args) => {
+      args.forEach((value, i) => {
+        registers[2 * (i + 1)] = low32(value);
+        registers[2 * (i + 1) + 1] = high32(value);
+      });
+      body(registers, host);
+      return join64(registers[0] ?? 0, registers[1] ?? 0);
+    },
+  };
+}

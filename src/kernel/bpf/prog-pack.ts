@@ -1,0 +1,113 @@
+/**
+ * Where BPF images live: packs of 2 MiB in vmalloc space, handed out in 64-byte chunks.
+ *
+ * Reference: kernel/bpf/core.c: bpf_prog_pack_alloc, bpf_prog_pack_free,
+ * bpf_jit_binary_pack_alloc (arm64 since 6.9). What is not in use holds AARCH64_BREAK_FAULT. Left
+ * out: the random start inside the first chunk (an image starts right behind its header), so the same
+ * run gives the same addresses; and giving an empty pack back, unless it was made for one large image.
+ */
+import { AARCH64_BREAK_FAULT } from '../../a64/immediates.js';
+import { viewOf } from '../../common/bytes.js';
+import { PAGE_SIZE, type Memory, type Region } from '../../cpu/memory.js';
+import type { RangeAllocator } from '../range-allocator.js';
+
+const BPF_PROG_PACK_SIZE = 2 << 20;
+const BPF_PROG_CHUNK_SIZE = 64;
+const CHUNKS = BPF_PROG_PACK_SIZE / BPF_PROG_CHUNK_SIZE;
+
+interface Pack {
+  readonly address: bigint;
+  /** One byte per chunk: 1 = in use. */
+  readonly used: Uint8Array;
+  readonly region: Region;
+}
+
+export class ProgPack {
+  readonly #memory: Memory;
+  readonly #space: RangeAllocator;
+  readonly #packs: Pack[] = [];
+  /** Live allocations: address to chunks. */
+  readonly #live = new Map<bigint, number>();
+
+  constructor(memory: Memory, space: RangeAllocator) {
+    this.#memory = memory;
+    this.#space = space;
+  }
+
+  /** Room for `size` bytes in the lowest free chunks; at most one pack. */
+  alloc(size: number): bigint {
+    const chunks = Math.ceil(size / BPF_PROG_CHUNK_SIZE);
+    if (chunks > CHUNKS) return this.#allocLarge(size);
+    for (const pack of this.#packs) {
+      const start = findRun(pack.used, chunks);
+      if (start >= 0) return this.#take(pack, start, chunks);
+    }
+    return this.#take(this.#newPack(BPF_PROG_PACK_SIZE), 0, chunks);
+  }
+
+  /** Fills the image with AARCH64_BREAK_FAULT and gives its chunks back. */
+  free(address: bigint): void {
+    const chunks = this.#live.get(address);
+    const pack = this.#packs.find(
+      (each) =>
+        address >= each.address &&
+        address < each.address + BigInt(each.used.length * BPF_PROG_CHUNK_SIZE),
+    );
+    if (chunks === undefined || !pack) {
+      throw new RangeError(`0x${address.toString(16)} is no BPF image`);
+    }
+    this.#live.delete(address);
+    const start = Number(address - pack.address) / BPF_PROG_CHUNK_SIZE;
+    if (pack.used.length > CHUNKS) {
+      this.#memory.unmap(pack.region);
+      this.#space.release(pack.address);
+      this.#packs.splice(this.#packs.indexOf(pack), 1);
+      return;
+    }
+    pack.used.fill(0, start, start + chunks);
+    this.#memory.pokeBytes(address, breakFill(chunks * BPF_PROG_CHUNK_SIZE));
+  }
+
+  /** Live images: a leak shows as a difference. */
+  get liveImages(): number {
+    return this.#live.size;
+  }
+
+  #take(pack: Pack, start: number, chunks: number): bigint {
+    pack.used.fill(1, start, start + chunks);
+    const address = pack.address + BigInt(start * BPF_PROG_CHUNK_SIZE);
+    this.#live.set(address, chunks);
+    return address;
+  }
+
+  #allocLarge(size: number): bigint {
+    const bytes = Math.ceil(size / PAGE_SIZE) * PAGE_SIZE;
+    return this.#take(this.#newPack(bytes), 0, bytes / BPF_PROG_CHUNK_SIZE);
+  }
+
+  #newPack(size: number): Pack {
+    const address = this.#space.take(BigInt(size), BigInt(PAGE_SIZE));
+    const region = this.#memory.map({ name: 'bpf_prog_pack', address, size, permissions: 'rx' });
+    this.#memory.pokeBytes(address, breakFill(size));
+    const pack = { address, used: new Uint8Array(size / BPF_PROG_CHUNK_SIZE), region };
+    this.#packs.push(pack);
+    return pack;
+  }
+}
+
+function breakFill(size: number): Uint8Array {
+  const bytes = new Uint8Array(size);
+  const view = viewOf(bytes);
+  for (let at = 0; at < size; at += 4) view.setUint32(at, AARCH64_BREAK_FAULT, true);
+  return bytes;
+}
+
+/** Index of the first run of `count` zero bytes, or -1. */
+function findRun(used: Uint8Array, count: number): number {
+  let run = 0;
+  for (let i = 0; i < used.length; i++) {
+    run = used[i] === 0 ? run + 1 : 0;
+    if (run === count) return i - count + 1;
+  }
+  return -1;
+}

@@ -1,0 +1,293 @@
+/**
+ * Runs tasks: A64 text on the CPU engine, TypeScript bodies where the text hits their BRK.
+ *
+ * A body that calls another kernel function is suspended (it is a generator), the callee runs on the
+ * CPU with x30 at the body's BRK, and when it returns there the body goes on with x0. So traced
+ * functions, trampolines and unwinders see an ordinary caller. A callee that has a TypeScript body and
+ * nothing attached is entered directly, without its text, unless `everyInstruction` asks for the text.
+ *
+ * Reference for the shape: cpu_switch_to and ret_from_fork of arm64. Left out: interrupts, preemption
+ * by time, EL0.
+ */
+import { hex64 } from '../common/bytes.js';
+import { InputError } from '../common/errors.js';
+import type { Cpu, Registers, Stop } from '../cpu/cpu.js';
+import { MemoryAccessError, type AccessFault } from '../cpu/fault.js';
+import { captureOops, type Oops, type OopsStop } from '../cpu/oops.js';
+import type { BodyGenerator, Effect, KernelContext, KernelFunction } from './function.js';
+import type { SymbolTable } from './symbols.js';
+import type { BodyFrame, Task } from './task.js';
+import { KERNEL_BODY_BRK, type KernelText } from './text.js';
+
+/** Most instructions one run of a task may take: beyond it the lab says soft lockup. */
+const DEFAULT_BUDGET = 1_000_000_000;
+
+/** Emulated code did what would be an oops or a lockup. The message is one line. */
+export class KernelOops extends Error {
+  /** Registers, call trace and code; absent for a lockup. */
+  readonly oops: Oops | undefined;
+
+  constructor(message: string, oops?: Oops) {
+    super(message);
+    this.name = 'KernelOops';
+    this.oops = oops;
+  }
+}
+
+/** Gives a fault at `pc` a new pc (exception table) or undefined for an oops. */
+export type FaultFixup = (pc: bigint, fault: AccessFault, cpu: Cpu) => bigint | undefined;
+
+export interface ExecutorParts {
+  readonly text: KernelText;
+  readonly symbols: SymbolTable;
+  readonly context: KernelContext;
+  readonly fixup: FaultFixup;
+  /** True when nothing is attached to the function, so that its text may be skipped. */
+  readonly siteIsOff: (address: bigint) => boolean;
+}
+
+export class Executor {
+  /** Enter every function through its text, traced or not. */
+  everyInstruction = false;
+  /** Most instructions of one run. */
+  budget = DEFAULT_BUDGET;
+  /** Called when a CPU reaches an address, before it executes it. */
+  readonly #watches = new Map<bigint, (cpu: Cpu) => void>();
+  readonly #parts: ExecutorParts;
+  /** Address of the BRK that a task's first function returns to. */
+  readonly #returnAddress: bigint;
+
+  constructor(parts: ExecutorParts, returnAddress: bigint) {
+    this.#parts = parts;
+    this.#returnAddress = returnAddress;
+  }
+
+  /**
+   * Runs `target(args)` on a fresh task until it returns or sleeps. A TypeScript body begins without
+   * its text if nothing would be seen of the text.
+   */
+  start(task: Task, cpu: Cpu, system: Registers['system'], target: bigint, args: bigint[]): void {
+    const x = Array.from({ length: 31 }, () => 0n);
+    cpu.loadRegisters({ x, sp: task.stackTop, pc: target, nzcv: 0, system });
+    task.state = 'running';
+    const direct = this.#tryDirect(target, args);
+    if (!direct) {
+      this.#setCall(cpu, target, args, this.#returnAddress);
+      this.#loop(task, cpu);
+    } else if (isGenerator(direct.result)) {
+      task.frames.push({ fn: direct.fn, generator: direct.result });
+      if (!this.#resumeBodies(task, cpu, 0n)) this.#loop(task, cpu);
+    } else {
+      task.result = direct.result ?? 0n;
+      task.state = 'done';
+    }
+  }
+
+  /** Goes on with a task that slept. */
+  resume(task: Task, cpu: Cpu): void {
+    if (!task.registers) throw new InputError(`task ${task.name} does not sleep`);
+    cpu.loadRegisters(task.registers);
+    task.registers = undefined;
+    task.state = 'running';
+    if (!this.#resumeBodies(task, cpu, 0n)) this.#loop(task, cpu);
+  }
+
+  /** Calls `watcher` whenever a CPU of `cpus` is about to execute `address`; returns the way to end it. */
+  watch(cpus: readonly Cpu[], address: bigint, watcher: (cpu: Cpu) => void): () => void {
+    this.#watches.set(address, watcher);
+    for (const cpu of cpus) cpu.addBreakpoint(address);
+    return () => {
+      this.#watches.delete(address);
+      for (const cpu of cpus) cpu.removeBreakpoint(address);
+    };
+  }
+
+  #loop(task: Task, cpu: Cpu): void {
+    let left = this.budget;
+    for (;;) {
+      const before = cpu.executed;
+      let stop = cpu.run({ budget: left });
+      const watcher = stop.kind === 'breakpoint' && this.#watches.get(stop.address);
+      if (watcher) {
+        watcher(cpu);
+        stop = cpu.step();
+      }
+      left -= cpu.executed - before;
+      if (this.#handle(task, cpu, stop, left)) return;
+    }
+  }
+
+  /** True when the task is done or sleeps. */
+  #handle(task: Task, cpu: Cpu, stop: Stop, left: number): boolean {
+    switch (stop.kind) {
+      case 'trap':
+        if (stop.instruction === 'brk' && stop.immediate === KERNEL_BODY_BRK) {
+          return this.#bodyTrap(task, cpu);
+        }
+        throw this.#oops(task, cpu, stop);
+      case 'fault': {
+        const pc = this.#parts.fixup(cpu.pc, stop.fault, cpu);
+        if (pc === undefined) throw this.#oops(task, cpu, stop);
+        cpu.pc = pc;
+        return false;
+      }
+      case 'budget':
+        if (left > 0) return false;
+        throw new KernelOops(
+          `soft lockup: ${this.budget} instructions without return, pc ${this.#parts.symbols.format(cpu.pc)}`,
+        );
+      case 'undefined':
+        throw this.#oops(task, cpu, stop);
+      case 'until':
+      case 'breakpoint':
+        throw new InputError(`nobody waits for the ${stop.kind} stop at ${hex64(cpu.pc)}`);
+    }
+  }
+
+  /** At a body's BRK: a callee came back to a waiting body, or a body begins. */
+  #bodyTrap(task: Task, cpu: Cpu): boolean {
+    const pc = cpu.pc;
+    if (pc === this.#returnAddress) {
+      if (task.frames.length > 0) return this.#resumeBodies(task, cpu, cpu.getX(0));
+      task.result = cpu.getX(0);
+      task.state = 'done';
+      return true;
+    }
+    const waiting = task.frames.findLast((frame) => frame.at !== undefined);
+    if (waiting?.at?.address === pc && waiting.at.sp === cpu.sp) {
+      return this.#resumeBodies(task, cpu, cpu.getX(0));
+    }
+    const fn = this.#parts.text.bodies.get(pc);
+    if (!fn) throw new InputError(`no body belongs to the BRK at ${hex64(pc)}`);
+    const args = Array.from({ length: fn.parameters }, (_, i) => cpu.getX(i));
+    const result = this.#begin(task, cpu, fn, args);
+    if (isGenerator(result)) {
+      task.frames.push({ fn, generator: result, at: { address: pc, sp: cpu.sp } });
+      return this.#resumeBodies(task, cpu, 0n);
+    }
+    if (result !== undefined) cpu.setX(0, result);
+    cpu.pc = pc + 4n;
+    return false;
+  }
+
+  /**
+   * Goes on with the innermost body until text has to run (false) or the task sleeps or is done
+   * (true).
+   */
+  #resumeBodies(task: Task, cpu: Cpu, value: bigint): boolean {
+    let input = value;
+    for (;;) {
+      const frame = task.frames.at(-1);
+      if (!frame) {
+        // a body entered without text was the task's first function
+        task.result = input;
+        task.state = 'done';
+        return true;
+      }
+      const next = this.#continue(task, cpu, frame, input);
+      if (next.done) {
+        task.frames.pop();
+        if (frame.at) {
+          if (next.value !== undefined) cpu.setX(0, next.value);
+          cpu.pc = frame.at.address + 4n;
+          return false;
+        }
+        input = next.value ?? 0n;
+        continue;
+      }
+      const effect = next.value;
+      switch (effect.kind) {
+        case 'step':
+          input = 0n;
+          break;
+        case 'sleep':
+          task.channel = effect.channel;
+          task.state = 'sleeping';
+          task.registers = cpu.saveRegisters();
+          return true;
+        case 'call': {
+          const target =
+            typeof effect.target === 'string'
+              ? this.#parts.symbols.get(effect.target).address
+              : effect.target;
+          const direct = this.#tryDirect(target, effect.args);
+          if (direct === undefined) {
+            const caller = task.frames.findLast((each) => each.at !== undefined);
+            this.#setCall(cpu, target, effect.args, caller?.at?.address ?? this.#returnAddress);
+            return false;
+          }
+          if (isGenerator(direct.result)) {
+            task.frames.push({ fn: direct.fn, generator: direct.result });
+            input = 0n;
+          } else {
+            input = direct.result ?? 0n;
+          }
+          break;
+        }
+      }
+    }
+  }
+
+  /** Begins a TypeScript body without its text, if nothing would be seen of the text. */
+  #tryDirect(
+    target: bigint,
+    args: readonly bigint[],
+  ): { fn: KernelFunction; result: bigint | void | BodyGenerator<bigint | void> } | undefined {
+    if (this.everyInstruction) return undefined;
+    const fn = this.#parts.text.functions.get(target);
+    if (!fn || !(fn.notrace || this.#parts.siteIsOff(target))) return undefined;
+    return { fn, result: fn.body(this.#parts.context, ...args.slice(0, fn.parameters)) };
+  }
+
+  /** Begins a body; an access that memory refuses is an oops of the function. */
+  #begin(
+    task: Task,
+    cpu: Cpu,
+    fn: KernelFunction,
+    args: bigint[],
+  ): ReturnType<KernelFunction['body']> {
+    try {
+      return fn.body(this.#parts.context, ...args);
+    } catch (error) {
+      throw this.#asOops(task, cpu, error);
+    }
+  }
+
+  #continue(
+    task: Task,
+    cpu: Cpu,
+    frame: BodyFrame,
+    input: bigint,
+  ): IteratorResult<Effect, bigint | void> {
+    try {
+      return frame.generator.next(input);
+    } catch (error) {
+      throw this.#asOops(task, cpu, error);
+    }
+  }
+
+  #asOops(task: Task, cpu: Cpu, error: unknown): unknown {
+    if (!(error instanceof MemoryAccessError)) return error;
+    return this.#oops(task, cpu, { kind: 'fault', fault: error.fault });
+  }
+
+  #setCall(cpu: Cpu, target: bigint, args: readonly bigint[], returnTo: bigint): void {
+    if (args.length > 8) throw new InputError(`${args.length} arguments do not fit x0..x7`);
+    args.forEach((value, i) => cpu.setX(i, value));
+    cpu.setX(30, returnTo);
+    cpu.pc = target;
+  }
+
+  #oops(task: Task, cpu: Cpu, stop: OopsStop): KernelOops {
+    const { symbols } = this.#parts;
+    const oops = captureOops(cpu, stop, { symbols, task: task.name });
+    const detail = oops.detail === undefined ? '' : `, ${oops.detail}`;
+    return new KernelOops(`${oops.title}${detail}, pc ${oops.pcSymbol}`, oops);
+  }
+}
+
+function isGenerator(
+  result: bigint | void | BodyGenerator<bigint | void>,
+): result is BodyGenerator<bigint | void> {
+  return typeof result === 'object';
+}

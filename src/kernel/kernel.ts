@@ -1,0 +1,292 @@
+/**
+ * The kernel: memory, CPUs, text, symbols, ftrace, tasks, put together by `bootKernel`.
+ *
+ * Usage:
+ *   const kernel = await bootKernel({ asm: readAsm('6.12'), cpu: embeddedFactory });
+ *   kernel.call('bpf_fentry_test2', 2n, 3n); // 5n
+ *
+ * Reference: the order of arm64's start_kernel as far as it shows: text, ftrace_init, per-CPU
+ * areas, init_task. Left out: everything that is neither traced nor traces.
+ */
+import type { Cpu, Registers, SystemRegister } from '../cpu/cpu.js';
+import type { CpuFactory } from '../cpu/engines.js';
+import { Memory, type Region } from '../cpu/memory.js';
+import { Assembler } from './assembler.js';
+import { Bpf } from './bpf/bpf.js';
+import { KernelData } from './data.js';
+import { Executor, type FaultFixup } from './executor.js';
+import type { KernelContext, KernelFunction } from './function.js';
+import { ftraceCallbacks } from './ftrace/callbacks.js';
+import { DirectCalls } from './ftrace/direct.js';
+import { Ftrace } from './ftrace/ftrace.js';
+import { layoutOf, type Layout, type LayoutOptions } from './layout.js';
+import { LinearMap } from './linear-map.js';
+import { FTRACE_OPS, TASK_STRUCT } from './offsets.js';
+import { RangeAllocator } from './range-allocator.js';
+import { SymbolTable } from './symbols.js';
+import { Task } from './task.js';
+import { KERNEL_BODY_BRK, KernelText, NOP } from './text.js';
+import { encode } from '../a64/codec.js';
+
+/** Texts of one `asm/` folder: file name to source. */
+export type AsmSources = Readonly<Record<string, string>>;
+
+export interface KernelOptions extends LayoutOptions {
+  readonly asm: AsmSources;
+  readonly cpu: CpuFactory;
+  /** Number of CPUs. Default 1. */
+  readonly cpus?: number;
+  /** Bytes of vmalloc space in use before the first BPF image. Default 0. */
+  readonly vmallocUsed?: number;
+  /** Bytes of RAM in the linear map. Default 16 MiB. */
+  readonly ram?: number;
+  /** Seed of get_random_u32. Default 1. */
+  readonly seed?: number;
+}
+
+const THREAD_SIZE = 16384;
+/** Backing store besides the linear map: text, data, stacks, BPF images, map values. */
+const VMALLOC_BACKING = 48 << 20;
+const PER_CPU_SIZE = 4096;
+
+export class Kernel implements KernelContext {
+  readonly memory: Memory;
+  readonly layout: Layout;
+  readonly symbols = new SymbolTable();
+  readonly text: KernelText;
+  readonly data: KernelData;
+  readonly linear: LinearMap;
+  readonly vmalloc: RangeAllocator;
+  readonly cpus: readonly Cpu[];
+  readonly executor: Executor;
+  readonly ftrace: Ftrace;
+  readonly directCalls: DirectCalls;
+  readonly bpf: Bpf;
+  /** Lines of printk. */
+  readonly log: string[] = [];
+  /** Exception tables that a faulting pc is looked up in. */
+  readonly fixups: FaultFixup[] = [];
+  readonly #perCpu: bigint[];
+  readonly #tasks: Task[] = [];
+  #running: Task | undefined;
+  #runningCpu = 0;
+  #nextPid = 1;
+
+  /** Use `bootKernel`. */
+  constructor(options: KernelOptions, assembler: Assembler) {
+    const ram = options.ram ?? 16 << 20;
+    this.memory = new Memory(ram + VMALLOC_BACKING);
+    this.layout = layoutOf(options);
+    this.text = new KernelText(this.memory, this.layout, this.symbols);
+    this.data = new KernelData(this.memory, this.layout, this.symbols);
+    this.linear = new LinearMap(this.memory, this.layout.linear, ram);
+    this.vmalloc = this.#vmallocSpace(options.vmallocUsed ?? 0);
+
+    // a return address belongs to the call before it: the BRK stands behind a word of the symbol
+    this.text.addWords('lab_return', [NOP, encode('BRK', { imm16: KERNEL_BODY_BRK })]);
+    for (const fn of ftraceCallbacks(() => this.ftrace)) this.text.addFunction(fn);
+    for (const [file, source] of Object.entries(options.asm)) {
+      this.text.addAssembly(assembler, file, source);
+    }
+
+    this.cpus = Array.from({ length: options.cpus ?? 1 }, () => options.cpu.create(this.memory));
+    this.#perCpu = this.cpus.map(() => this.linear.kmalloc(PER_CPU_SIZE));
+    this.executor = new Executor(
+      {
+        text: this.text,
+        symbols: this.symbols,
+        context: this,
+        fixup: (pc, fault, cpu) => this.#fixup(pc, fault, cpu),
+        siteIsOff: (address) => this.siteIsOff(address),
+      },
+      this.symbol('lab_return') + 4n,
+    );
+    this.ftrace = new Ftrace({
+      memory: this.memory,
+      data: this.data,
+      syncText: (start, end) => this.syncText(start, end),
+      ftraceCaller: this.symbol('ftrace_caller'),
+      stub: this.symbol('ftrace_stub'),
+      listFunc: this.symbol('arch_ftrace_ops_list_func'),
+      assistFunc: this.symbol('ftrace_ops_assist_func'),
+      nameOf: (address) => this.symbols.lookup(address)?.name ?? '',
+    });
+    this.directCalls = new DirectCalls({
+      ftrace: this.ftrace,
+      callDirectFuncs: this.symbol('call_direct_funcs'),
+      ftraceCaller: this.symbol('ftrace_caller'),
+      temporary: this.ftrace.createOps(
+        'tmp_ops',
+        this.data.define('tmp_ops', FTRACE_OPS.size),
+        this.symbol('ftrace_stub'),
+      ),
+    });
+    this.#addNewSites();
+    this.bpf = new Bpf(this, options.seed ?? 1);
+  }
+
+  /** Places functions with TypeScript bodies and makes their sites known to ftrace. */
+  define(...functions: readonly KernelFunction[]): void {
+    for (const fn of functions) this.text.addFunction(fn);
+    this.#addNewSites();
+    this.syncText(this.text.region.address, this.text.end);
+  }
+
+  symbol(name: string): bigint {
+    return this.symbols.get(name).address;
+  }
+
+  /** Calls a kernel function on CPU 0 and runs it to its end; the value is x0. */
+  call(target: string | bigint, ...args: bigint[]): bigint {
+    const task = this.#idleTask();
+    this.start(task, target, args);
+    if (task.state !== 'done') {
+      throw new Error(`${String(target)} sleeps on ${String(task.channel)} and nobody wakes it`);
+    }
+    return task.result;
+  }
+
+  /** Starts a task; comes back when it sleeps or is done. */
+  start(task: Task, target: string | bigint, args: readonly bigint[], cpuNumber = 0): void {
+    const address = typeof target === 'string' ? this.symbol(target) : target;
+    const system = this.#systemRegisters(task, cpuNumber);
+    this.#onCpu(task, cpuNumber, (cpu) => {
+      this.executor.start(task, cpu, system, address, [...args]);
+    });
+  }
+
+  /** Wakes all tasks that sleep on `channel`, one after the other. */
+  wake(channel: bigint, cpuNumber = 0): void {
+    for (const task of this.#tasks) {
+      if (task.state !== 'sleeping' || task.channel !== channel) continue;
+      task.channel = undefined;
+      this.#onCpu(task, cpuNumber, (cpu) => this.executor.resume(task, cpu));
+    }
+  }
+
+  createTask(name: string): Task {
+    const address = this.linear.kmalloc(TASK_STRUCT.size);
+    const task = new Task(name, this.#nextPid++, address, this.#allocStack(name));
+    this.memory.write32(address + BigInt(TASK_STRUCT.pid), task.pid);
+    this.#tasks.push(task);
+    return task;
+  }
+
+  get tasks(): readonly Task[] {
+    return this.#tasks;
+  }
+
+  /** Is the patch site of the function at `address` a NOP? */
+  siteIsOff(address: bigint): boolean {
+    return this.memory.read32(address + 4n) === NOP;
+  }
+
+  /** Every CPU fetches [start, end) anew. */
+  syncText(start: bigint, end: bigint): void {
+    for (const cpu of this.cpus) cpu.sync(start, end);
+  }
+
+  kmalloc(size: number): bigint {
+    return this.linear.kmalloc(size);
+  }
+
+  kfree(address: bigint): void {
+    this.linear.free(address);
+  }
+
+  allocPages(count: number): bigint {
+    return this.linear.allocPages(count);
+  }
+
+  freePages(address: bigint): void {
+    this.linear.free(address);
+  }
+
+  get current(): bigint {
+    return (this.#running ?? this.#idleTask()).address;
+  }
+
+  get currentCpu(): number {
+    return this.#runningCpu;
+  }
+
+  printk(line: string): void {
+    this.log.push(line);
+  }
+
+  close(): void {
+    for (const cpu of this.cpus) cpu.close();
+  }
+
+  #onCpu(task: Task, cpuNumber: number, run: (cpu: Cpu) => void): void {
+    const cpu = this.cpus[cpuNumber];
+    if (!cpu) throw new RangeError(`there is no CPU ${cpuNumber}`);
+    if (this.#running) {
+      throw new Error(`${this.#running.name} runs already: a body has to yield* call(...)`);
+    }
+    this.#running = task;
+    this.#runningCpu = cpuNumber;
+    this.memory.write32(task.address + BigInt(TASK_STRUCT.cpu), cpuNumber);
+    try {
+      run(cpu);
+    } catch (error) {
+      task.frames.length = 0;
+      task.state = 'done';
+      throw error;
+    } finally {
+      this.#running = undefined;
+      this.#runningCpu = 0;
+    }
+  }
+
+  #systemRegisters(task: Task, cpuNumber: number): Registers['system'] {
+    const system: Record<SystemRegister, bigint> = {
+      sp_el0: task.address,
+      tpidr_el1: this.#perCpu[cpuNumber] ?? 0n,
+      tpidr_el2: 0n,
+      tpidr_el0: 0n,
+    };
+    return system;
+  }
+
+  /** A task that does nothing now: what `call` borrows. */
+  #idleTask(): Task {
+    const idle = this.#tasks.find((task) => task.state === 'ready' || task.state === 'done');
+    return idle ?? this.createTask(`kworker/${this.#tasks.length}`);
+  }
+
+  #allocStack(name: string): Region {
+    // one unmapped page below catches overflows (VMAP_STACK)
+    const start = this.vmalloc.take(BigInt(THREAD_SIZE + 4096), 4096n);
+    return this.memory.map({
+      name: `stack of ${name}`,
+      address: start + 4096n,
+      size: THREAD_SIZE,
+      permissions: 'rw',
+    });
+  }
+
+  #vmallocSpace(used: number): RangeAllocator {
+    const { vmallocStart, vmallocEnd, text, end } = this.layout;
+    const space = new RangeAllocator('vmalloc', vmallocStart, vmallocEnd);
+    space.reserve(text, end);
+    if (used > 0) space.take(BigInt(used), 4096n);
+    return space;
+  }
+
+  #addNewSites(): void {
+    this.ftrace.addSites(this.text.mcountLocations.splice(0));
+  }
+
+  #fixup: FaultFixup = (pc, fault, cpu) => {
+    for (const fixup of this.fixups) {
+      const next = fixup(pc, fault, cpu);
+      if (next !== undefined) return next;
+    }
+    return undefined;
+  };
+}
+
+export async function bootKernel(options: KernelOptions): Promise<Kernel> {
+  return new Kernel(options, await Assembler.create());
+}

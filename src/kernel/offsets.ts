@@ -1,0 +1,88 @@
+/**
+ * Offsets of the kernel structs that code in `asm/`, the JIT and the models share, Linux 6.12
+ * as Debian configures it.
+ *
+ * Source: BTF of a booted 6.12.107 arm64 kernel. They are inputs: another configuration
+ * moves them, nothing else may hold these numbers.
+ */
+
+/** struct ftrace_ops (216 bytes). */
+export const FTRACE_OPS = {
+  func: 0,
+  next: 8,
+  flags: 16,
+  private: 24,
+  saved_func: 32,
+  trampoline: 144,
+  direct_call: 208,
+  size: 216,
+} as const;
+
+/** struct __arch_ftrace_regs (112 bytes). */
+export const FTRACE_REGS = {
+  regs: 0,
+  direct_tramp: 72,
+  fp: 80,
+  lr: 88,
+  sp: 96,
+  pc: 104,
+  size: 112,
+} as const;
+
+/** struct bpf_prog (72 bytes and the instructions behind it). */
+export const BPF_PROG = {
+  len: 12,
+  jited_len: 16,
+  stats: 32,
+  active: 40,
+  bpf_func: 48,
+  insnsi: 72,
+} as const;
+
+/** What the JIT bakes into code: struct bpf_array, bpf_prog and thread_info. */
+export const JIT_OFFSETS = {
+  maxEntries: 36,
+  ptrs: 264,
+  bpfFunc: BPF_PROG.bpf_func,
+  insnsi: BPF_PROG.insnsi,
+  threadInfoCpu: 16,
+} as const;
+
+/** struct bpf_tramp_image (680 bytes). */
+export const BPF_TRAMP_IMAGE = {
+  image: 0,
+  pcref: 616,
+  ip_after_call: 632,
+  ip_epilogue: 640,
+  size: 680,
+} as const;
+
+/** struct bpf_tramp_run_ctx (16 bytes). */
+export const BPF_TRAMP_RUN_CTX = { bpf_cookie: 0, saved_run_ctx: 8 } as const;
+
+/**
+ * struct task_struct as far as the lab uses it; thread_info comes first, so `cpu` is where the
+ * JIT's inlined bpf_get_smp_processor_id reads it. The rest is the lab's own layout.
+ */
+export const TASK_STRUCT = {
+  cpu: 16,
+  pid: 32,
+  rcu_read_lock_nesting: 40,
+  migration_disabled: 44,
+  trace_recursion: 48,
+  bpf_ctx: 56,
+  size: 256,
+} as const;
+
+/** Names under which the texts in `asm/` know the offsets. */
+export const ASM_OFFSETS: ReadonlyMap<string, bigint> = new Map([
+  ['FTRACE_OPS_FUNC', BigInt(FTRACE_OPS.func)],
+  ['FTRACE_OPS_DIRECT_CALL', BigInt(FTRACE_OPS.direct_call)],
+  ...[0, 2, 4, 6, 8].map((n): [string, bigint] => [`FREGS_X${n}`, BigInt(8 * n)]),
+  ['FREGS_DIRECT_TRAMP', BigInt(FTRACE_REGS.direct_tramp)],
+  ['FREGS_FP', BigInt(FTRACE_REGS.fp)],
+  ['FREGS_LR', BigInt(FTRACE_REGS.lr)],
+  ['FREGS_SP', BigInt(FTRACE_REGS.sp)],
+  ['FREGS_PC', BigInt(FTRACE_REGS.pc)],
+  ['FREGS_SIZE', BigInt(FTRACE_REGS.size)],
+]);

@@ -1,0 +1,74 @@
+/**
+ * Reads the argument list of a C prototype, as far as a trampoline has to know it: how many
+ * arguments, how wide, and whether something is returned.
+ *
+ * The counterpart of `struct btf_func_model` (include/linux/bpf.h) for functions that have no BTF
+ * here. Left out: structs by value, function pointers as arguments.
+ */
+import { InputError } from '../common/errors.js';
+
+export interface Parameter {
+  readonly name: string;
+  /** C type without the name, e.g. `struct virtnet_info *`. */
+  readonly type: string;
+  /** Bytes. */
+  readonly size: number;
+}
+
+export interface Prototype {
+  readonly name: string;
+  readonly parameters: readonly Parameter[];
+  /** Bytes; 0 for void. */
+  readonly returnSize: number;
+}
+
+const SIZES: Readonly<Record<string, number>> = {
+  void: 0,
+  bool: 1,
+  char: 1,
+  u8: 1,
+  s8: 1,
+  short: 2,
+  u16: 2,
+  s16: 2,
+  int: 4,
+  unsigned: 4,
+  u32: 4,
+  s32: 4,
+  __be16: 2,
+  __be32: 4,
+  __sum16: 2,
+  __wsum: 4,
+  gfp_t: 4,
+  gro_result_t: 4,
+  netdev_tx_t: 4,
+  long: 8,
+  size_t: 8,
+  u64: 8,
+  s64: 8,
+};
+
+function sizeOf(type: string, prototype: string): number {
+  if (type.includes('*')) return 8;
+  const words = type
+    .split(/\s+/)
+    .filter((word) => !['const', 'static', 'unsigned', 'signed'].includes(word));
+  const base = words.at(-1) ?? 'int';
+  const size = base.startsWith('enum') || words[0] === 'enum' ? 4 : SIZES[base];
+  if (size === undefined) throw new InputError(`unknown type '${type}' in '${prototype}'`);
+  return size;
+}
+
+/** Throws InputError for what is no prototype. */
+export function parsePrototype(text: string): Prototype {
+  const match = /^(.*?)(\w+)\s*\(([^()]*)\)$/.exec(text.trim());
+  if (!match) throw new InputError(`'${text}' is no C prototype`);
+  const [, returnType, name, list] = match as unknown as [string, string, string, string];
+  const items = list.trim() === '' || list.trim() === 'void' ? [] : list.split(',');
+  const parameters = items.map((item, i) => {
+    const parts = /^(.*?[\s*])(\w+)$/.exec(item.trim());
+    const type = (parts?.[1] ?? item).trim();
+    return { name: parts?.[2] ?? `arg${i}`, type, size: sizeOf(type, text) };
+  });
+  return { name, parameters, returnSize: sizeOf(returnType.trim(), text) };
+}

@@ -1,0 +1,88 @@
+/**
+ * The kernel's symbol table, with lookup both ways: name to address, address to symbol+offset.
+ *
+ * Reference: kernel/kallsyms.c; symbols of BPF images come and go as in kernel/bpf/core.c
+ * (bpf_ksym_add). Names are unique here; Linux allows duplicates of static functions.
+ */
+import { InputError } from '../common/errors.js';
+
+export interface KernelSymbol {
+  readonly name: string;
+  readonly address: bigint;
+  /** Bytes. */
+  readonly size: number;
+}
+
+export interface SymbolHit {
+  readonly name: string;
+  readonly offset: number;
+  readonly size: number;
+}
+
+export class SymbolTable {
+  readonly #byName = new Map<string, KernelSymbol>();
+  /** Sorted by address. */
+  readonly #sorted: KernelSymbol[] = [];
+
+  add(name: string, address: bigint, size: number): KernelSymbol {
+    if (this.#byName.has(name)) throw new InputError(`symbol ${name} is defined twice`);
+    const symbol = { name, address, size };
+    this.#byName.set(name, symbol);
+    this.#sorted.splice(this.#indexAfter(address), 0, symbol);
+    return symbol;
+  }
+
+  remove(name: string): void {
+    const symbol = this.#byName.get(name);
+    if (!symbol) return;
+    this.#byName.delete(name);
+    this.#sorted.splice(this.#sorted.indexOf(symbol), 1);
+  }
+
+  find(name: string): KernelSymbol | undefined {
+    return this.#byName.get(name);
+  }
+
+  /** Throws InputError with near misses when there is no such symbol. */
+  get(name: string): KernelSymbol {
+    const symbol = this.#byName.get(name);
+    if (symbol) return symbol;
+    const near = [...this.#byName.keys()].filter((known) => known.includes(name)).slice(0, 5);
+    const hint = near.length > 0 ? ` (there are: ${near.join(', ')})` : '';
+    throw new InputError(`no symbol ${name} in this kernel${hint}`);
+  }
+
+  /** The symbol whose bytes contain `address`. */
+  lookup(address: bigint): SymbolHit | undefined {
+    for (let i = this.#indexAfter(address) - 1; i >= 0; i--) {
+      const symbol = this.#sorted[i] as KernelSymbol;
+      const offset = Number(address - symbol.address);
+      if (offset < symbol.size) return { name: symbol.name, offset, size: symbol.size };
+      // a zero-sized label may stand in front of the symbol that covers the address
+      if (symbol.size > 0) return undefined;
+    }
+    return undefined;
+  }
+
+  /** `name+0x8`, or plain hex outside every symbol. */
+  format(address: bigint): string {
+    const hit = this.lookup(address);
+    if (!hit) return `0x${address.toString(16)}`;
+    return `${hit.name}+0x${hit.offset.toString(16)}`;
+  }
+
+  *[Symbol.iterator](): Iterator<KernelSymbol> {
+    yield* this.#sorted;
+  }
+
+  #indexAfter(address: bigint): number {
+    let low = 0;
+    let high = this.#sorted.length;
+    while (low < high) {
+      const middle = (low + high) >>> 1;
+      if ((this.#sorted[middle] as KernelSymbol).address <= address) low = middle + 1;
+      else high = middle;
+    }
+    return low;
+  }
+}

@@ -1,0 +1,73 @@
+/**
+ * Runs vectors as arm64 JIT images on the kernel's CPU engine: compiled, placed and called the way every
+ * program here is.
+ *
+ * What the JIT refuses (as the kernel's does: calls through a register) is `unsupported`, with
+ * the JIT's own words. Each helper table of the vectors becomes a set of kernel functions.
+ */
+import { ProgramExit, type HelperBody } from '../../bpf/host.js';
+import { KernelError } from '../../common/errors.js';
+import { helperFunction } from '../../kernel/bpf/host.js';
+import { KernelOops } from '../../kernel/executor.js';
+import type { KernelProgram } from '../../kernel/bpf/program.js';
+import type { Kernel } from '../../kernel/kernel.js';
+import { prepare, type ProgramRunner, type RunOutcome, type RunRequest } from './runner.js';
+
+export class JitRunner implements ProgramRunner {
+  readonly name: string;
+  readonly boundsStack = false;
+  readonly #kernel: Kernel;
+  /** Entry addresses by helper number, per table. */
+  readonly #helpers = new Map<ReadonlyMap<number, HelperBody>, ReadonlyMap<number, bigint>>();
+
+  constructor(kernel: Kernel) {
+    this.#kernel = kernel;
+    this.name = kernel.cpus[0]?.engine ?? 'jit';
+  }
+
+  run(request: RunRequest): RunOutcome {
+    const { host } = this.#kernel.bpf;
+    const addresses = this.#addressesOf(request.helpers);
+    const program = prepare(request, {
+      helperImmediate: (id) => Number((addresses.get(id) ?? host.callBase) - host.callBase),
+    });
+    if ('kind' in program) return program;
+    let loaded: KernelProgram;
+    try {
+      loaded = this.#kernel.bpf.load(program);
+    } catch (error) {
+      if (error instanceof KernelError) return { kind: 'unsupported', reason: error.message };
+      throw error;
+    }
+    const size = request.memory?.length ?? 0;
+    const region = size > 0 ? host.allocate('mem', size) : undefined;
+    if (region && request.memory) this.#kernel.memory.writeBytes(region.address, request.memory);
+    try {
+      const r0 = this.#kernel.call(loaded.entry, region?.address ?? 0n, BigInt(size));
+      return { kind: 'return', r0 };
+    } catch (error) {
+      if (error instanceof ProgramExit) return { kind: 'return', r0: error.r0 };
+      if (error instanceof KernelOops) {
+        return { kind: 'fault', reason: error.message };
+      }
+      throw error;
+    } finally {
+      if (region) host.release(region);
+      loaded.free();
+    }
+  }
+
+  #addressesOf(helpers: ReadonlyMap<number, HelperBody>): ReadonlyMap<number, bigint> {
+    const known = this.#helpers.get(helpers);
+    if (known) return known;
+    const prefix = `vector_helpers_${this.#helpers.size}`;
+    const addresses = new Map<number, bigint>();
+    for (const [id, body] of helpers) {
+      const name = `${prefix}_${id}`;
+      this.#kernel.define(helperFunction(name, body, this.#kernel.bpf.host));
+      addresses.set(id, this.#kernel.symbol(name));
+    }
+    this.#helpers.set(helpers, addresses);
+    return addresses;
+  }
+}

@@ -1,0 +1,132 @@
+/**
+ * The classic pcap file: a 24-byte header and records of 16 bytes plus data.
+ *
+ * Magic 0xa1b2c3d4 counts microseconds, 0xa1b23c4d nanoseconds, 0xa1b2cd34 has 8 more bytes in each
+ * record header (patched libpcap of old); each in either byte order. Reference: pcap-savefile(5),
+ * draft-ietf-opsawg-pcap. Writing is little-endian, nanoseconds only where a time needs them.
+ *
+ *   magic u32 | major u16 = 2 | minor u16 | zone i32 | sigfigs u32 | snaplen u32 | linktype u32
+ *   record: seconds u32 | fraction u32 | captured u32 | original u32 | bytes
+ */
+import { viewOf } from '../common/bytes.js';
+import { InputError } from '../common/errors.js';
+import type { Capture, CapturedPacket } from './capture.js';
+
+const HEADER_BYTES = 24;
+
+interface Variant {
+  readonly magic: number;
+  readonly unitsToNanoseconds: bigint;
+  readonly recordBytes: number;
+}
+
+const VARIANTS: readonly Variant[] = [
+  { magic: 0xa1b2c3d4, unitsToNanoseconds: 1000n, recordBytes: 16 },
+  { magic: 0xa1b23c4d, unitsToNanoseconds: 1n, recordBytes: 16 },
+  { magic: 0xa1b2cd34, unitsToNanoseconds: 1000n, recordBytes: 24 },
+];
+
+function variantOf(bytes: Uint8Array): (Variant & { readonly little: boolean }) | undefined {
+  if (bytes.length < 4) return undefined;
+  const view = viewOf(bytes);
+  for (const variant of VARIANTS) {
+    for (const little of [true, false]) {
+      if (view.getUint32(0, little) === variant.magic) return { ...variant, little };
+    }
+  }
+  return undefined;
+}
+
+export function isPcap(bytes: Uint8Array): boolean {
+  return variantOf(bytes) !== undefined;
+}
+
+export function readPcap(bytes: Uint8Array): Capture {
+  const variant = variantOf(bytes);
+  if (!variant) throw new InputError('not a pcap file: unknown magic');
+  if (bytes.length < HEADER_BYTES) {
+    throw new InputError(
+      `capture cut in its header: ${HEADER_BYTES} bytes announced, ${bytes.length} left`,
+    );
+  }
+  const { little, recordBytes, unitsToNanoseconds } = variant;
+  const view = viewOf(bytes);
+  const major = view.getUint16(4, little);
+  if (major !== 2)
+    throw new InputError(`pcap version ${major}.${view.getUint16(6, little)}, not 2`);
+  const packets: CapturedPacket[] = [];
+  let at = HEADER_BYTES;
+  while (at < bytes.length) {
+    const number = packets.length + 1;
+    if (bytes.length - at < recordBytes) {
+      throw cutError(number, at, recordBytes, bytes.length - at);
+    }
+    const captured = view.getUint32(at + 8, little);
+    const data = at + recordBytes;
+    if (bytes.length - data < captured) throw cutError(number, data, captured, bytes.length - data);
+    const seconds = BigInt(view.getUint32(at, little));
+    const fraction = BigInt(view.getUint32(at + 4, little));
+    packets.push({
+      interfaceIndex: 0,
+      time: seconds * 1_000_000_000n + fraction * unitsToNanoseconds,
+      bytes: bytes.slice(data, data + captured),
+      originalLength: view.getUint32(at + 12, little),
+      options: [],
+    });
+    at = data + captured;
+  }
+  // the upper bits of the link type word say whether frames carry an FCS
+  const linkType = view.getUint32(20, little) & 0xffff;
+  const snapLength = view.getUint32(16, little);
+  return {
+    format: 'pcap',
+    interfaces: [{ linkType, snapLength, options: [] }],
+    packets,
+    options: [],
+  };
+}
+
+/** The one error of a file that ends inside a packet. */
+export function cutError(packet: number, at: number, announced: number, left: number): InputError {
+  return new InputError(
+    `capture cut in packet ${packet} at byte ${at}: ${announced} bytes announced, ${left} left`,
+  );
+}
+
+/** Writes a pcap file. Options and comments have no place in it; all interfaces must agree in link type. */
+export function writePcap(capture: Capture): Uint8Array {
+  const [first, ...others] = capture.interfaces;
+  const linkType = first?.linkType ?? 1;
+  const odd = others.find((other) => other.linkType !== linkType);
+  if (odd) {
+    throw new InputError(
+      `pcap holds one link type, the capture has ${linkType} and ${odd.linkType}: write pcapng`,
+    );
+  }
+  const nanoseconds = capture.packets.some(({ time }) => (time ?? 0n) % 1000n !== 0n);
+  const size = capture.packets.reduce((sum, packet) => sum + 16 + packet.bytes.length, 0);
+  const bytes = new Uint8Array(HEADER_BYTES + size);
+  const view = viewOf(bytes);
+  view.setUint32(0, nanoseconds ? 0xa1b23c4d : 0xa1b2c3d4, true);
+  view.setUint16(4, 2, true);
+  view.setUint16(6, 4, true);
+  const snapLengths = capture.interfaces.map(({ snapLength }) => snapLength);
+  view.setUint32(16, snapLengths.includes(0) ? 0 : Math.max(0, ...snapLengths), true);
+  view.setUint32(20, linkType, true);
+  let at = HEADER_BYTES;
+  for (const [i, packet] of capture.packets.entries()) {
+    const time = packet.time ?? 0n;
+    const seconds = time / 1_000_000_000n;
+    if (time < 0n || seconds > 0xffffffffn) {
+      throw new InputError(`packet ${i + 1}: its time does not fit the 32-bit seconds of pcap`);
+    }
+    const fraction = Number(time % 1_000_000_000n);
+    view.setUint32(at, Number(seconds), true);
+    view.setUint32(at + 4, nanoseconds ? fraction : fraction / 1000, true);
+    view.setUint32(at + 8, packet.bytes.length, true);
+    view.setUint32(at + 12, packet.originalLength, true);
+    bytes.set(packet.bytes, at + 16);
+    at += 16 + packet.bytes.length;
+  }
+  return bytes;
+}

@@ -1,0 +1,15 @@
+/** Boots a lab kernel from the package's own files, on a CPU engine chosen by name. */
+import { cpuFactory, type EngineName } from '../cpu/engines.js';
+import { bootKernel, type Kernel, type KernelOptions } from '../kernel/kernel.js';
+import { readAsm } from './files.js';
+
+export interface LabOptions extends Omit<KernelOptions, 'asm' | 'cpu'> {
+  /** Default `embedded`. `auto`: Unicorn where it can be loaded. */
+  readonly engine?: EngineName;
+}
+
+/** Throws InputError with the reason when libunicorn is asked for and cannot be loaded. */
+export async function bootLab(options: LabOptions = {}): Promise<Kernel> {
+  const { engine = 'embedded', ...rest } = options;
+  return bootKernel({ ...rest, asm: readAsm('6.12'), cpu: await cpuFactory(engine) });
+}
