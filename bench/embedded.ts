@@ -11,12 +11,7 @@ import { encodeLogical } from '../src/a64/immediates.js';
 import type { Cpu } from '../src/cpu/cpu.js';
 import { EmbeddedCpu } from '../src/cpu/embedded/cpu.js';
 import { Memory } from '../src/cpu/memory.js';
-
-export interface BenchRow {
-  readonly name: string;
-  readonly value: number;
-  readonly unit: string;
-}
+import type { BenchRow } from './row.js';
 
 export const TEXT = 0xffff800080000000n;
 export const DATA = 0xffff000000100000n;

@@ -1,7 +1,7 @@
 /** The receive path against what real guests of 6.12 and 6.18 did. */
 import { existsSync, readFileSync } from 'node:fs';
 import { resolve } from 'node:path';
-import { expect, test } from 'vitest';
+import { expect, test, type TestContext } from 'vitest';
 import { createVirtioNet } from '../../src/virtio/virtio-net.js';
 import { DirectKernel } from './helpers/direct-kernel.js';
 import { VERDICT, returns } from './helpers/programs.js';
@@ -34,6 +34,13 @@ function packets(path: string): readonly PacketRecord[] {
   return records(path).filter((record): record is PacketRecord => record.type === 'packet');
 }
 
+/** Skips a test, with a notice, where the full set of measurements is absent. */
+function needShared(context: TestContext): void {
+  if (existsSync(SHARED)) return;
+  console.log('notice: ../shared/vectors/virtio is absent, only the sample is compared');
+  context.skip();
+}
+
 interface Tally {
   equal: number;
   readonly skipped: Record<string, number>;
@@ -64,7 +71,7 @@ test('the sample of measured packets', () => {
 });
 
 test('all measured attach attempts at an MTU, 6.12 and 6.18', (context) => {
-  if (!existsSync(SHARED)) context.skip('notice: ../shared is absent');
+  needShared(context);
   let compared = 0;
   for (const record of records(SHARED)) {
     if (record.type !== 'attach' || !('case' in record)) continue;
@@ -89,11 +96,7 @@ test('all measured attach attempts at an MTU, 6.12 and 6.18', (context) => {
 });
 
 test('all measured packets of 6.12 and 6.18', (context) => {
-  if (!existsSync(SHARED)) {
-    context.skip(
-      'notice: ../shared/vectors/virtio/results.jsonl is absent, the sample alone is used',
-    );
-  }
+  needShared(context);
   const tally = replayAll(SHARED);
   console.log(`${tally.equal} equal, skipped: ${JSON.stringify(tally.skipped)}`);
   expect(tally.different).toEqual([]);
