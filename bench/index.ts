@@ -1,5 +1,5 @@
 /** All benchmarks by name: what `trampolab bench` runs. */
-import { run as runEmbedded } from './embedded.js';
+import { run as runEngines } from './engines.js';
 import { benchInterpreter } from './interpreter.js';
 import type { BenchRow } from './row.js';
 import { benchTraffic } from './traffic.js';
@@ -13,8 +13,8 @@ export interface BenchSuite {
 export const SUITES: readonly BenchSuite[] = [
   {
     name: 'engines',
-    summary: 'embedded engine, plain and with full trace',
-    run: async () => runEmbedded(),
+    summary: 'embedded engine against libunicorn: plain, with full trace, short runs',
+    run: runEngines,
   },
   {
     name: 'interpreter',
