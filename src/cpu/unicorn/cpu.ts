@@ -160,18 +160,22 @@ export class UnicornCpu implements Cpu, MemoryListener {
   }
 
   getSystem(register: SystemRegister): bigint {
+    this.#mustBeOpen();
     return this.#registers.getSystem(register);
   }
 
   setSystem(register: SystemRegister, value: bigint): void {
+    this.#mustBeOpen();
     this.#registers.setSystem(register, value);
   }
 
   saveRegisters(): Registers {
+    this.#mustBeOpen();
     return this.#registers.save();
   }
 
   loadRegisters(registers: Registers): void {
+    this.#mustBeOpen();
     this.#registers.load(registers);
   }
 
@@ -182,6 +186,7 @@ export class UnicornCpu implements Cpu, MemoryListener {
   // -- running --------------------------------------------------------------------------------------
 
   run(options: RunOptions = {}): Stop {
+    this.#mustBeOpen();
     const until = options.until === undefined ? undefined : u64(options.until);
     this.#setUntil(until);
     this.#pass = undefined;
@@ -189,6 +194,7 @@ export class UnicornCpu implements Cpu, MemoryListener {
   }
 
   step(): Stop {
+    this.#mustBeOpen();
     this.#until = undefined;
     this.#pass = this.pc;
     const before = this.#executed;
@@ -200,17 +206,20 @@ export class UnicornCpu implements Cpu, MemoryListener {
   }
 
   addBreakpoint(address: bigint): void {
+    this.#mustBeOpen();
     const at = u64(address);
     this.#breakpoints.add(at);
     this.#hookStop(at);
   }
 
   removeBreakpoint(address: bigint): void {
+    this.#mustBeOpen();
     const at = u64(address);
     if (this.#breakpoints.delete(at)) this.#unhookStop(at);
   }
 
   sync(start: bigint, end: bigint): void {
+    this.#mustBeOpen();
     const from = u64(start);
     const to = u64(end);
     this.#guard.suspect(from, to);
@@ -224,6 +233,7 @@ export class UnicornCpu implements Cpu, MemoryListener {
   }
 
   startTrace(): void {
+    this.#mustBeOpen();
     this.#log = new TraceLog();
     if (this.#traceHook !== undefined) return;
     this.#traceHook = this.#unicorn.addHook(
@@ -237,6 +247,7 @@ export class UnicornCpu implements Cpu, MemoryListener {
   }
 
   stopTrace(): TraceEntry[] {
+    this.#mustBeOpen();
     const entries = this.#log?.entries() ?? [];
     this.#log = undefined;
     if (this.#traceHook !== undefined) {
@@ -283,6 +294,11 @@ export class UnicornCpu implements Cpu, MemoryListener {
 
   textStored(region: Region, offset: number, size: number): void {
     this.#guard.textStored(region, offset, size);
+  }
+
+  /** Behind a closed handle is nothing: using it would end the process. */
+  #mustBeOpen(): void {
+    if (this.#closed) throw new Error('this CPU has been closed');
   }
 
   // -- how a run goes -------------------------------------------------------------------------------
