@@ -2,7 +2,7 @@
  * Speed of the embedded engine, plain and with full trace, on the two reference programs:
  * an 8-instruction load/ALU/store/branch loop, and many calls of a small function.
  *
- *   const rows = await run();   // [{ name: 'embedded loop plain', value: 180, unit: 'M instructions/s' }, ...]
+ *   const rows = await run();   // [{ name: 'embedded loop plain', value: 180, unit: .. }, ..]
  *
  * The programs are exported so that other engines can run the same in one process.
  */
@@ -28,7 +28,9 @@ function logical(value: bigint): { N: number; immr: number; imms: number } {
   return fields;
 }
 
-/** x0 counts down; x1 points at 4096 bytes; the eight instructions from the third word on repeat. */
+/**
+ * x0 counts down; x1 points at 4096 bytes; the eight instructions from the third word on repeat.
+ */
 export const LOOP: readonly number[] = [
   encode('ADD_immediate', { sf: 1, sh: 0, imm12: 0, Rn: 1, Rd: 2 }),
   encode('MOVZ', { sf: 1, hw: 0, imm16: 0, Rd: 3 }),
@@ -45,7 +47,7 @@ export const LOOP: readonly number[] = [
   encode('RET', { Rn: 30 }),
 ];
 
-/** x19 counts down; each round calls a function with a frame (12 instructions per round). */
+/** x19 counts down; each round calls a function with a frame (11 instructions). */
 export const CALLS: readonly number[] = [
   encode('BL', { imm26: 4 }),
   encode('SUBS_immediate', { sf: 1, sh: 0, imm12: 1, Rn: 19, Rd: 19 }),

@@ -2,7 +2,7 @@
  * Encoder and decoder of A64 words, driven by the instruction table.
  *
  *   encode('ADD_immediate', { sf: 1, sh: 0, imm12: 16, Rn: 31, Rd: 31 })   // 0x910043ff
- *   decode(0xd65f03c0)                                                     // { row: RET, fields: { Rn: 30 } }
+ *   decode(0xd65f03c0)   // { row: RET, fields: { Rn: 30 } }
  *
  * A word is an unsigned 32-bit number; `decode` also takes it as an Int32.
  */
@@ -53,7 +53,9 @@ function extractFields(row: Instruction, word: number): Fields {
   return fields;
 }
 
-/** The instruction of `word`, or `undefined` when the table has none or the encoding is reserved. */
+/**
+ * The instruction of `word`, or `undefined` when the table has none or the encoding is reserved.
+ */
 export function decode(word: number): Decoded | undefined {
   for (const row of buckets[word >>> BUCKET_SHIFT] as readonly Instruction[]) {
     if ((word & row.mask) !== row.match) continue;

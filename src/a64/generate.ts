@@ -4,8 +4,9 @@
  *   randomWord(random, { branches: false })     // any valid word but a branch
  *   randomWordOf(random, row)                   // any valid word of one row
  *
- * Fields are uniform, with registers drawn from `registers` when it is given. What the row's `valid` refuses is drawn
- * again, and a word that a more specific row claims (a HINT that is NOP) counts as that row's.
+ * Fields are uniform, with registers drawn from `registers` when it is given. What the row's
+ * `valid` refuses is drawn again, and a word that a more specific row claims (a HINT that is NOP)
+ * counts as that row's.
  */
 import type { Random } from '../common/random.js';
 import { decode } from './codec.js';

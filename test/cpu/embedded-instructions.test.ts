@@ -5,7 +5,10 @@ import type { Fields } from '../../src/a64/row.js';
 import { systemRegisterFields } from '../../src/a64/system-registers.js';
 import { DATA, machine, TEXT } from './embedded-machine.js';
 
-/** Registers by number, `sp`, `nzcv`, `pc` (offset from the instruction) and `m`: 64 bits at DATA + 64. */
+/**
+ * Registers by number, `sp`, `nzcv`, `pc` (offset from the instruction) and `m`: 64 bits at DATA +
+ * 64.
+ */
 interface State {
   readonly [register: number]: bigint;
   readonly sp?: bigint;

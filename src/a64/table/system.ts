@@ -62,7 +62,9 @@ const pstateFits: Predicate = (f) => {
   return PSTATE_MASKS.has(operand) || (PSTATE_BITS.has(operand) && field(f, 'CRm') < 2);
 };
 
-/** SYS: op1, CRn, CRm, op2. Caches are not modelled; what a CPU fetches is renewed by its engine. */
+/**
+ * SYS: op1, CRn, CRm, op2. Caches are not modelled; what a CPU fetches is renewed by its engine.
+ */
 function maintenance(text: string, operands: string, address: boolean): Row {
   const name = text.toUpperCase().replace(' ', '_');
   const bits = `1101010100 0 01 ${operands} ${address ? 'Rt' : '11111'}`;

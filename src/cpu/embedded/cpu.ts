@@ -1,10 +1,11 @@
 /**
  * The embedded engine: an A64 interpreter in TypeScript behind the `Cpu` interface.
  *
- * Instructions are decoded once into records (core.ts) through the instruction table, and executed by a hot switch (hot.ts) with
- * the rest behind it. Exact per-instruction traces, any number of CPUs on one memory, each with its own view
- * of text. A view is per CPU and lasts until `sync`, or until the region is unmapped or its permissions
- * change. `run` looks at the stop address and breakpoints before every instruction, the first included.
+ * Instructions are decoded once into records (core.ts) through the instruction table, and executed
+ * by a hot switch (hot.ts) with the rest behind it. Exact per-instruction traces, any number of
+ * CPUs on one memory, each with its own view of text. A view is per CPU and lasts until `sync`, or
+ * until the region is unmapped or its permissions change. `run` looks at the stop address and
+ * breakpoints before every instruction, the first included.
  *
  * Left out, beside what cpu.ts says: the SP alignment check, interrupts, timers.
  *
@@ -172,7 +173,7 @@ export class EmbeddedCpu implements Cpu {
     if (size === 0) return;
     const code: Code = {
       region,
-      lo: low32(region.address) + skip,
+      lo: (low32(region.address) + skip) | 0,
       hi: high32(region.address),
       offset: region.offset + skip,
       size,
@@ -196,7 +197,7 @@ export class EmbeddedCpu implements Cpu {
     core.log?.follow(core);
     const untilHi = until === undefined ? 0 : high32(until);
     const untilLo = until === undefined ? 0 : low32(until);
-    let left = budget;
+    let left = Math.min(Math.max(0, Math.floor(budget)), Number.MAX_SAFE_INTEGER);
     for (;;) {
       const code = (core.pcLo & 3) === 0 ? this.#codeAt(core.pcHi, core.pcLo) : undefined;
       if (!code) return this.#outside(left, until, stops);
@@ -219,7 +220,9 @@ export class EmbeddedCpu implements Cpu {
     }
   }
 
-  /** pc is where nothing can be fetched. Stop addresses and breakpoints may be there all the same. */
+  /**
+   * pc is where nothing can be fetched. Stop addresses and breakpoints may be there all the same.
+   */
   #outside(left: number, until: bigint | undefined, stops: boolean): Stop {
     const { pc } = this.#core;
     if (stops && until !== undefined && u64(until) === pc) return { kind: 'until' };

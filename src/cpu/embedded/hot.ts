@@ -1,10 +1,10 @@
 /**
  * The hot loop: executes records of one text region until something else has to be decided.
  *
- * One switch over the most frequent micro-operations, their numbers as literals (see operations.ts). Everything
- * else goes through `executeCold`. The index of a record is the byte offset of its instruction, so
- * `code.lo + at` is its address. The function keeps no state of its own: registers are in typed
- * arrays that all operations share.
+ * One switch over the most frequent micro-operations, their numbers as literals (see
+ * operations.ts). Everything else goes through `executeCold`. The index of a record is the byte
+ * offset of its instruction, so `code.lo + at` is its address. The function keeps no state of its
+ * own: registers are in typed arrays that all operations share.
  */
 import { executeCold } from './cold.js';
 import { EXIT, STOPPED, type Code, type Core } from './core.js';
@@ -42,9 +42,9 @@ function subtractFlags32(x: number, y: number): number {
 }
 
 /**
- * Runs from pc, which must be in `code`, for at most `budget` instructions. Stops before offset `until`
- * (-1: none) and, when `watch` is set, before marked instructions. Returns the budget that is left; `core.exit` and pc tell
- * how it ended.
+ * Runs from pc, which must be in `code`, for at most `budget` instructions. Stops before offset
+ * `until` (-1: none) and, when `watch` is set, before marked instructions. Returns the budget that
+ * is left; `core.exit` and pc tell how it ended.
  */
 export function execute(
   core: Core,

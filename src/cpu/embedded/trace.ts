@@ -1,10 +1,10 @@
 /**
  * The record of executed instructions, written inside the hot loop.
  *
- * Entries are four Int32: [number of the decoded word, slot, low, high], slot -1 when nothing changed. An
- * instruction that changed more registers is followed by entries numbered 0. A shadow of the registers
- * tells what changed. Chunks are kept for the next trace, so that a warm one allocates nothing. Entries become
- * `TraceEntry` objects only when recording ends.
+ * Entries are four Int32: [number of the decoded word, slot, low, high], slot -1 when nothing
+ * changed. An instruction that changed more registers is followed by entries numbered 0. A shadow
+ * of the registers tells what changed. Chunks are kept for the next trace, so that a warm one
+ * allocates nothing. Entries become `TraceEntry` objects only when recording ends.
  */
 import { join64 } from '../../common/bytes.js';
 import { NZCV, type RegisterChange, type TraceEntry } from '../cpu.js';
