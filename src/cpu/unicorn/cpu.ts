@@ -2,7 +2,8 @@
  * A CPU of libunicorn on the lab's memory.
  *
  * Regions are mapped into it by pointer, so nothing is copied; only page granularity differs from the
- * embedded engine (a region's slack within its pages is accessible). What libunicorn needs around it:
+ * embedded engine: a region's slack within its pages is accessible, and so is a span over two regions that
+ * touch. A refused store that crosses a page end has written the bytes before it. What libunicorn needs around it:
  *
  * - Always a count: it makes pc precise and tells how many instructions ran. Mixing counted and uncounted
  *   runs costs milliseconds each time.
@@ -17,7 +18,7 @@
  * - Between a store to text and `sync`, which of the two words a fetch sees is not defined, as
  *   on hardware; the embedded engine is exact there.
  *
- * Left out: the time after which an infinite run gives up; use `budget`.
+ * Left out: clearing the exclusive monitor in `loadRegisters`, for which libunicorn has no call; execute CLREX.
  */
 import { hex64, high32, low32, u64 } from '../../common/bytes.js';
 import { decode } from '../../a64/codec.js';
