@@ -36,6 +36,7 @@ export { selectProgram } from './bpf/object/select.js';
 export { PlainHost } from './bpf/plain-host.js';
 export type { XlatedFunction, XlatedProgram } from './bpf/program.js';
 export { rawProgram } from './bpf/raw-program.js';
+export { createWasmProgram } from './bpf/wasm.js';
 
 export { compile, type JitOptions, type JitProgram } from './jit/program.js';
 export { compileTrampoline } from './jit/trampoline.js';
@@ -56,11 +57,17 @@ export { jitKind } from './lab/check/jit-vectors.js';
 export { checkKernelText, isKernelText } from './lab/check/kernel-text.js';
 export type { CaseResult } from './lab/check/kind.js';
 export { RUN_KINDS } from './lab/check/run-vectors.js';
-export { InterpreterRunner, type ProgramRunner } from './lab/check/runner.js';
+export { InterpreterRunner, WasmRunner, type ProgramRunner } from './lab/check/runner.js';
 export { listSite, listTrace } from './lab/listing.js';
 export { listMap } from './lab/map-listing.js';
 export { applySetting } from './lab/map-setting.js';
-export { createRunner, fillXdp, xdpContext, type RunResult } from './lab/run-program.js';
+export {
+  createRunner,
+  fillXdp,
+  xdpContext,
+  type RunEngine,
+  type RunResult,
+} from './lab/run-program.js';
 export { attachScenario, type Scenario } from './lab/scenario.js';
 export { runTour, type TourRow } from './lab/tour.js';
 export { tracedCall, tracedRun } from './lab/traced-call.js';
