@@ -20,7 +20,7 @@ import { createWasmProgram } from '../src/bpf/wasm.js';
 import { BENCH_HELPERS } from '../src/lab/check/run-helpers.js';
 import { parseRecords, type VectorRecord } from '../src/lab/check/record.js';
 import { PACKAGE_ROOT } from '../src/node/files.js';
-import type { BenchRow } from './interpreter.js';
+import type { BenchRow } from './row.js';
 
 const UNIT = 'M instructions/s';
 

@@ -28,6 +28,7 @@ export { writePcap } from './net/pcap.js';
 export { writePcapng } from './net/pcapng.js';
 
 export { assemble } from './bpf/assemble.js';
+export { helperBodies } from './bpf/helpers/table.js';
 export { createInterpreter } from './bpf/interpreter.js';
 export type { BpfMap } from './bpf/maps/map.js';
 export { load, type LoadedObject, type LoadedProgram } from './bpf/object/load.js';
@@ -58,6 +59,17 @@ export { checkKernelText, isKernelText } from './lab/check/kernel-text.js';
 export type { CaseResult } from './lab/check/kind.js';
 export { RUN_KINDS } from './lab/check/run-vectors.js';
 export { InterpreterRunner, WasmRunner, type ProgramRunner } from './lab/check/runner.js';
+export {
+  foreignEngine,
+  interpreterEngine,
+  jitEngine,
+  wasmEngine,
+  type FuzzEngine,
+  type Jit,
+} from './lab/fuzz/engine.js';
+export { fuzz, minimise } from './lab/fuzz/fuzz.js';
+export { describeDifference } from './lab/fuzz/report.js';
+export { checkSavedCase, isSavedCase, saveCase } from './lab/fuzz/saved.js';
 export { listSite, listTrace } from './lab/listing.js';
 export { listMap } from './lab/map-listing.js';
 export { applySetting } from './lab/map-setting.js';

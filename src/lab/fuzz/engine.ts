@@ -4,7 +4,7 @@
  * Each case gets fresh maps. A code generator from outside takes part as a `Jit`: a function from the xlated
  * program to A64 words for the address they will be at.
  */
-import { createInterpreter, describeResult } from '../../bpf/interpreter.js';
+import { createInterpreter, type Interpreter } from '../../bpf/interpreter.js';
 import { readSlots, encodeSlots } from '../../bpf/instruction.js';
 import type { BpfHost } from '../../bpf/host.js';
 import { createMap } from '../../bpf/maps/create.js';
@@ -12,6 +12,8 @@ import type { BpfMap, MapSpec } from '../../bpf/maps/map.js';
 import { PSEUDO } from '../../bpf/opcodes.js';
 import type { XlatedProgram } from '../../bpf/program.js';
 import { rawProgram } from '../../bpf/raw-program.js';
+import { describeResult } from '../../bpf/result.js';
+import { createWasmProgram } from '../../bpf/wasm.js';
 import { bytesToHex, high32, low32, viewOf } from '../../common/bytes.js';
 import { InputError, KernelError } from '../../common/errors.js';
 import type { Kernel } from '../../kernel/kernel.js';
@@ -107,20 +109,29 @@ function describeMap(map: BpfMap): string[] {
 const ended = (r0: bigint): string => `return 0x${r0.toString(16)}`;
 
 export function interpreterEngine(host: BpfHost): FuzzEngine {
+  return plainEngine('interpreter', host, createInterpreter);
+}
+
+export function wasmEngine(host: BpfHost): FuzzEngine {
+  return plainEngine('wasm', host, createWasmProgram);
+}
+
+/** An engine that runs on a host without a kernel. */
+function plainEngine(
+  name: string,
+  host: BpfHost,
+  create: (program: XlatedProgram, host: BpfHost) => Pick<Interpreter, 'run' | 'close'>,
+): FuzzEngine {
   const execute: Execute = (program, context) => {
-    const interpreter = createInterpreter(program, host);
+    const loaded = create(program, host);
     try {
-      const result = interpreter.run(context, { budget: 1e7 });
+      const result = loaded.run(context, { budget: 1e7 });
       return result.kind === 'return' ? ended(result.r0) : describeResult(result);
     } finally {
-      interpreter.close();
+      loaded.close();
     }
   };
-  return {
-    name: 'interpreter',
-    run: (fuzzCase) => runCase(fuzzCase, host, execute),
-    close: () => undefined,
-  };
+  return { name, run: (fuzzCase) => runCase(fuzzCase, host, execute), close: () => undefined };
 }
 
 /** The lab's own JIT on the kernel's CPU engine. */
