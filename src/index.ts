@@ -29,13 +29,22 @@ export { writePcapng } from './net/pcapng.js';
 
 export { assemble } from './bpf/assemble.js';
 export { helperBodies } from './bpf/helpers/table.js';
+export { parseBtf } from './bpf/btf/parse.js';
+export { writeBtf } from './bpf/btf/write.js';
 export { createInterpreter } from './bpf/interpreter.js';
 export type { BpfMap } from './bpf/maps/map.js';
-export { load, type LoadedObject, type LoadedProgram } from './bpf/object/load.js';
+export {
+  load,
+  type LoadOptions,
+  type LoadedObject,
+  type LoadedProgram,
+} from './bpf/object/load.js';
 export { parseObject } from './bpf/object/parse.js';
+export type { SectionKind } from './bpf/object/spec.js';
 export { selectProgram } from './bpf/object/select.js';
 export { PlainHost } from './bpf/plain-host.js';
 export type { XlatedFunction, XlatedProgram } from './bpf/program.js';
+export { textProgram } from './bpf/object/text.js';
 export { rawProgram } from './bpf/raw-program.js';
 export { createWasmProgram } from './bpf/wasm.js';
 
@@ -58,7 +67,6 @@ export { jitKind } from './lab/check/jit-vectors.js';
 export { checkKernelText, isKernelText } from './lab/check/kernel-text.js';
 export type { CaseResult } from './lab/check/kind.js';
 export { RUN_KINDS } from './lab/check/run-vectors.js';
-export { InterpreterRunner, WasmRunner, type ProgramRunner } from './lab/check/runner.js';
 export {
   foreignEngine,
   interpreterEngine,
@@ -70,6 +78,14 @@ export {
 export { fuzz, minimise } from './lab/fuzz/fuzz.js';
 export { describeDifference } from './lab/fuzz/report.js';
 export { checkSavedCase, isSavedCase, saveCase } from './lab/fuzz/saved.js';
+export { CONFORMANCE_HELPERS } from './lab/check/run-helpers.js';
+export {
+  InterpreterRunner,
+  WasmRunner,
+  type ProgramRunner,
+  type RunOutcome,
+  type RunRequest,
+} from './lab/check/runner.js';
 export { listSite, listTrace } from './lab/listing.js';
 export { listMap } from './lab/map-listing.js';
 export { applySetting } from './lab/map-setting.js';
@@ -89,3 +105,5 @@ export {
   verdictName,
   type TrafficResult,
 } from './lab/xdp-traffic.js';
+export { jitedRecords, listJited } from './lab/xlated-image.js';
+export { listXlated, xlatedRecords, type ListedProgram } from './lab/xlated-listing.js';

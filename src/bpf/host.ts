@@ -6,6 +6,7 @@
  * `memory`; maps and helpers are known by address because that is what xlated programs hold.
  */
 import type { Memory, Region } from '../cpu/memory.js';
+import type { Btf } from './btf/btf.js';
 import type { BpfMap } from './maps/map.js';
 
 /**
@@ -61,6 +62,13 @@ export interface BpfHost {
   helperAddress(id: number): bigint | undefined;
   /** The body behind an entry address. */
   helperAt(address: bigint): HelperBody | undefined;
+
+  /** The types of the kernel, for CO-RE. Without: programs that need them are refused. */
+  readonly kernelBtf?: Btf;
+  /** Address of a kernel symbol, for `__ksym` externs. */
+  symbolAddress?(name: string): bigint | undefined;
+  /** Entry address of a kernel function that programs may call. */
+  kfuncAddress?(name: string): bigint | undefined;
 
   /** Makes a map known under its `struct bpf_map` address. */
   addMap(map: BpfMap): void;

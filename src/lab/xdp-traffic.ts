@@ -15,6 +15,7 @@ import { call, step, type BodyGenerator } from '../kernel/function.js';
 import type { Kernel } from '../kernel/kernel.js';
 import type { Capture, CapturedPacket } from '../net/capture.js';
 import type { XdpRunner } from '../virtio/net-driver-common.js';
+import { declareVirtioNetTypes } from '../virtio/net-types.js';
 import { defineVirtioNet, type VirtioNet, type VirtioNetDriver } from '../virtio/virtio-net.js';
 import type { RunEngine } from './run-program.js';
 
@@ -52,6 +53,7 @@ export function verdictName(verdict: number | undefined): string {
 
 /** The virtio-net driver in `kernel`; define it once, before tracing programs attach to it. */
 export function installVirtioNet(kernel: Kernel): VirtioNetDriver {
+  kernel.bpf.host.types.declare(declareVirtioNetTypes);
   return defineVirtioNet(kernel);
 }
 

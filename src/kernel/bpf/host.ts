@@ -8,6 +8,7 @@
 import { join64, low32, high32, alignUp } from '../../common/bytes.js';
 import { Random } from '../../common/random.js';
 import { helperTable } from '../../bpf/helpers/table.js';
+import type { Btf } from '../../bpf/btf/btf.js';
 import type { BpfHost, HelperBody } from '../../bpf/host.js';
 import type { BpfMap } from '../../bpf/maps/map.js';
 import { ProgArray } from '../../bpf/maps/prog-array.js';
@@ -16,6 +17,7 @@ import { PAGE_SIZE, type Memory, type Region } from '../../cpu/memory.js';
 import type { KernelFunction } from '../function.js';
 import type { Kernel } from '../kernel.js';
 import { BPF_TRAMP_RUN_CTX, TASK_STRUCT } from '../offsets.js';
+import { KernelTypes } from './types.js';
 
 const FOUR_GIB = 1n << 32n;
 /** Nanoseconds that pass from one reading of the clock to the next. */
@@ -25,6 +27,7 @@ export class KernelBpfHost implements BpfHost {
   readonly memory: Memory;
   readonly callBase: bigint;
   readonly cpuCount: number;
+  readonly types = new KernelTypes();
   readonly #kernel: Kernel;
   readonly #addresses = new Map<number, bigint>();
   readonly #bodies = new Map<bigint, HelperBody>();
@@ -74,6 +77,14 @@ export class KernelBpfHost implements BpfHost {
 
   helperAt(address: bigint): HelperBody | undefined {
     return this.#bodies.get(address);
+  }
+
+  get kernelBtf(): Btf {
+    return this.types.btf;
+  }
+
+  symbolAddress(name: string): bigint | undefined {
+    return this.#kernel.symbols.find(name)?.address;
   }
 
   addMap(map: BpfMap): void {
