@@ -12,13 +12,19 @@ import { BtfBuilder } from '../../bpf/btf/builder.js';
 import type { Btf } from '../../bpf/btf/btf.js';
 import { declareUapiTypes } from '../../bpf/btf/uapi-types.js';
 import { NET_DEVICE, XDP_BUFF, XDP_RXQ_INFO } from '../../bpf/xdp-buff.js';
-import { BPF_PROG, FTRACE_OPS, FTRACE_REGS, TASK_STRUCT } from '../offsets.js';
+import { FTRACE_OPS, FTRACE_REGS, TASK_STRUCT } from '../offsets.js';
+import type { BpfProgOffsets } from './profile.js';
 
 export type TypeDeclarations = (builder: BtfBuilder) => void;
 
 export class KernelTypes {
   readonly #declarations = new Set<TypeDeclarations>();
+  readonly #bpfProg: BpfProgOffsets;
   #btf: Btf | undefined;
+
+  constructor(bpfProg: BpfProgOffsets) {
+    this.#bpfProg = bpfProg;
+  }
 
   /** Adds types of a subsystem. The same declarations count once. */
   declare(declarations: TypeDeclarations): void {
@@ -30,12 +36,12 @@ export class KernelTypes {
     if (this.#btf) return this.#btf;
     const builder = declareUapiTypes(new BtfBuilder());
     for (const declare of this.#declarations) declare(builder);
-    declareKernelTypes(builder);
+    declareKernelTypes(builder, this.#bpfProg);
     return (this.#btf = builder.build());
   }
 }
 
-function declareKernelTypes(builder: BtfBuilder): void {
+function declareKernelTypes(builder: BtfBuilder, bpfProg: BpfProgOffsets): void {
   builder
     .struct('xdp_buff', XDP_BUFF.size, {
       data: ['void *', XDP_BUFF.data],
@@ -61,12 +67,12 @@ function declareKernelTypes(builder: BtfBuilder): void {
       trace_recursion: ['unsigned long', TASK_STRUCT.trace_recursion],
       bpf_ctx: ['struct bpf_run_ctx *', TASK_STRUCT.bpf_ctx],
     })
-    .struct('bpf_prog', BPF_PROG.insnsi, {
-      len: ['u32', BPF_PROG.len],
-      jited_len: ['u32', BPF_PROG.jited_len],
-      stats: ['struct bpf_prog_stats *', BPF_PROG.stats],
-      active: ['int *', BPF_PROG.active],
-      bpf_func: ['void *', BPF_PROG.bpf_func],
+    .struct('bpf_prog', bpfProg.insnsi, {
+      len: ['u32', bpfProg.len],
+      jited_len: ['u32', bpfProg.jited_len],
+      stats: ['struct bpf_prog_stats *', bpfProg.stats],
+      active: ['int *', bpfProg.active],
+      bpf_func: ['void *', bpfProg.bpf_func],
     })
     .struct('ftrace_ops', FTRACE_OPS.size, {
       func: ['void *', FTRACE_OPS.func],
