@@ -158,8 +158,8 @@ describe('xlated programs', () => {
       }
       try {
         const object = load(objectOf(type === 'XDP' ? 'xdp' : 'socket', bytes), host);
-        const [{ insns }] = object.program('main').xlated.functions;
-        if (comparable(insns) === comparable(hexToBytes(theirs))) equal++;
+        const [main] = object.program('main').xlated.functions;
+        if (comparable(main.insns) === comparable(hexToBytes(theirs))) equal++;
         else different.push(name);
       } catch (error) {
         expect(`${name} ${String(error)}`).toMatch(/not supported|__sk_buff/);
