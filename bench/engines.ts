@@ -18,13 +18,8 @@ import {
   benchMemory,
   measure,
   runProgram,
-  type BenchRow,
-} from './embedded.js';
-
-/** `ratio`: this engine's value over that of the other engine doing the same. */
-export interface EngineRow extends BenchRow {
-  readonly ratio?: number;
-}
+} from './reference-programs.js';
+import type { BenchRow } from './row.js';
 
 type Measurement = 'loop plain' | 'calls plain' | 'loop traced' | 'calls traced' | 'short runs';
 
@@ -100,13 +95,13 @@ function measureEngine(factory: CpuFactory): Map<Measurement, number> {
   return values;
 }
 
-export async function run(): Promise<EngineRow[]> {
+export async function run(): Promise<BenchRow[]> {
   const { factory } = await unicornFactory();
   const engines = [embeddedFactory, ...(factory ? [factory] : [])];
   const results = engines.map((each) => [each.name, measureEngine(each)] as const);
   return results.flatMap(([name, values]) => {
     const other = results.find(([otherName]) => otherName !== name)?.[1];
-    return [...values].map(([what, value]): EngineRow => {
+    return [...values].map(([what, value]): BenchRow => {
       const row = { name: `${name} ${what}`, value, unit: UNITS[what] };
       const reference = other?.get(what);
       return reference === undefined ? row : { ...row, ratio: value / reference };

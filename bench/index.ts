@@ -1,8 +1,9 @@
 /** All benchmarks by name: what `trampolab bench` runs. */
-import { run as runEmbedded } from './embedded.js';
+import { run as runEngines } from './engines.js';
 import { benchInterpreter } from './interpreter.js';
 import type { BenchRow } from './row.js';
 import { benchTraffic } from './traffic.js';
+import { benchWasm } from './wasm.js';
 
 export interface BenchSuite {
   readonly name: string;
@@ -13,13 +14,18 @@ export interface BenchSuite {
 export const SUITES: readonly BenchSuite[] = [
   {
     name: 'engines',
-    summary: 'embedded engine, plain and with full trace',
-    run: async () => runEmbedded(),
+    summary: 'embedded engine against libunicorn: plain, with full trace, short runs',
+    run: runEngines,
   },
   {
     name: 'interpreter',
     summary: 'eBPF interpreter on nine programs of 100 million instructions',
     run: async () => benchInterpreter(),
+  },
+  {
+    name: 'wasm',
+    summary: 'wasm tier on the same programs, with helper and compile costs',
+    run: async () => benchWasm(),
   },
   {
     name: 'traffic',

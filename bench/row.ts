@@ -4,4 +4,6 @@ export interface BenchRow {
   readonly value: number;
   /** `M instructions/s`, `x`, `ns`, `packets/s`. */
   readonly unit: string;
+  /** This value over that of what it is compared with, measured in the same run. */
+  readonly ratio?: number;
 }

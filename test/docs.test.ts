@@ -99,9 +99,7 @@ async function runProgram(source: string, name: string): Promise<string[]> {
   }
 }
 
-const WITH_EXAMPLES = FILES.filter(
-  (file) => programsOf(file).length + examplesOf(file).length > 0,
-);
+const WITH_EXAMPLES = FILES.filter((file) => programsOf(file).length + examplesOf(file).length > 0);
 
 describe.each(WITH_EXAMPLES)('%s', (file) => {
   it.each(programsOf(file).map((source, index) => [index + 1, source] as const))(

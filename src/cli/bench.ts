@@ -29,7 +29,12 @@ async function benchCommand(args: string[], output: Output): Promise<number> {
       continue;
     }
     output.line(`${suite.name}: ${suite.summary}`);
-    const cells = rows.map(({ name, value, unit }) => [name, format(value), unit]);
+    const cells = rows.map(({ name, value, unit, ratio }) => [
+      name,
+      format(value),
+      unit,
+      ratio === undefined ? '' : `${format(ratio)}x`,
+    ]);
     for (const line of table(cells)) output.line(`  ${line}`);
   }
   return 0;

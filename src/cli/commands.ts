@@ -4,6 +4,7 @@ import { check } from './check.js';
 import type { Command } from './command.js';
 import { conformancePlugin } from './conformance-plugin.js';
 import { dump } from './dump.js';
+import { fuzz } from './fuzz.js';
 import { run } from './run.js';
 import { tour } from './tour.js';
 import { trace } from './trace.js';
@@ -16,6 +17,7 @@ export const COMMANDS: readonly Command[] = [
   check,
   trace,
   xdp,
+  fuzz,
   bench,
   conformancePlugin,
 ];

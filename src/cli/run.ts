@@ -18,11 +18,12 @@ import {
 } from '../index.js';
 import { bootLab, readInput, writeOutput } from '../node/index.js';
 import { choiceOption, integerOption, parseOptions, type Command, type Output } from './command.js';
+import { cpuEngine, ENGINES, runEngine } from './engine.js';
 import { PROGRAM_OPTIONS, PROGRAM_USAGE, programArguments, readProgram } from './program-input.js';
 
 const USAGE = `run PROG [--program NAME] [--engine E] [--mem HEX|@FILE] [--repeat N] [--json]
 ${PROGRAM_USAGE}
-  --engine E        interpreter (default), embedded or unicorn (both run the arm64 JIT image)
+  --engine E        interpreter (default) or wasm; embedded or unicorn (arm64 JIT image)
   --mem HEX|@FILE   XDP: the packet; tracing: the u64 arguments; else the buffer that r1 points to
   --repeat N        run N times, print the average duration
   --data-out FILE   XDP: write the packet as the program left it (- for standard output)
@@ -76,26 +77,18 @@ async function runCommand(args: string[], output: Output): Promise<number> {
     trace: { type: 'boolean' },
     json: { type: 'boolean', short: 'j' },
   });
-  const engine = choiceOption('engine', values.engine, 'interpreter', [
-    'interpreter',
-    'embedded',
-    'unicorn',
-  ]);
+  const engine = choiceOption('engine', values.engine, 'interpreter', ENGINES);
   const repeat = integerOption('repeat', values.repeat, 1, { min: 1, max: 1e9 });
-  if (values.trace && engine === 'interpreter') {
+  if (values.trace && runEngine(engine) !== 'jit') {
     throw new UsageError('--trace shows A64 instructions: it needs --engine embedded or unicorn');
   }
-  const kernel = await bootLab({ engine: engine === 'interpreter' ? 'embedded' : engine });
+  const kernel = await bootLab({ engine: cpuEngine(engine) });
   try {
     const input = readProgram(kernel, programArguments(values, positionals[0]));
     const maps = new Map(input.maps.map((map) => [map.spec.name, map]));
     for (const setting of values.set ?? []) applySetting(maps, setting);
     const prepared = prepareContext(kernel, input.xlated, memoryBytes(values.mem));
-    const runner = createRunner(
-      kernel,
-      engine === 'interpreter' ? 'interpreter' : 'jit',
-      input.xlated,
-    );
+    const runner = createRunner(kernel, runEngine(engine), input.xlated);
     if (values.trace) {
       const { entries } = tracedRun(kernel, () => runner.run(prepared.context, prepared.r2));
       for (const line of listTrace(kernel, entries)) output.line(line);

@@ -6,17 +6,6 @@ export const UC_ARCH_ARM64 = 2;
 export const UC_MODE_ARM = 0;
 export const UC_CPU_ARM64_MAX = 3;
 
-/** Results of `uc_emu_start` that mean a refused access. */
-export const UC_ERR = {
-  OK: 0,
-  READ_UNMAPPED: 6,
-  WRITE_UNMAPPED: 7,
-  FETCH_UNMAPPED: 8,
-  WRITE_PROT: 12,
-  READ_PROT: 13,
-  FETCH_PROT: 14,
-} as const;
-
 export const UC_PROT = { READ: 1, WRITE: 2, EXEC: 4 } as const;
 
 /** Types for `uc_hook_add`; the memory ones may be or'ed. */

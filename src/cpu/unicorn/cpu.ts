@@ -2,7 +2,8 @@
  * A CPU of libunicorn on the lab's memory.
  *
  * Regions are mapped into it by pointer, so nothing is copied; only page granularity differs from the
- * embedded engine (a region's slack within its pages is accessible). What libunicorn needs around it:
+ * embedded engine: a region's slack within its pages is accessible, and so is a span over two regions that
+ * touch. A refused store that crosses a page end has written the bytes before it. What libunicorn needs around it:
  *
  * - Always a count: it makes pc precise and tells how many instructions ran. Mixing counted and uncounted
  *   runs costs milliseconds each time.
@@ -17,7 +18,7 @@
  * - Between a store to text and `sync`, which of the two words a fetch sees is not defined, as
  *   on hardware; the embedded engine is exact there.
  *
- * Left out: the time after which an infinite run gives up; use `budget`.
+ * Left out: clearing the exclusive monitor in `loadRegisters`, for which libunicorn has no call; execute CLREX.
  */
 import { hex64, high32, low32, u64 } from '../../common/bytes.js';
 import { decode } from '../../a64/codec.js';
@@ -160,18 +161,22 @@ export class UnicornCpu implements Cpu, MemoryListener {
   }
 
   getSystem(register: SystemRegister): bigint {
+    this.#mustBeOpen();
     return this.#registers.getSystem(register);
   }
 
   setSystem(register: SystemRegister, value: bigint): void {
+    this.#mustBeOpen();
     this.#registers.setSystem(register, value);
   }
 
   saveRegisters(): Registers {
+    this.#mustBeOpen();
     return this.#registers.save();
   }
 
   loadRegisters(registers: Registers): void {
+    this.#mustBeOpen();
     this.#registers.load(registers);
   }
 
@@ -182,6 +187,7 @@ export class UnicornCpu implements Cpu, MemoryListener {
   // -- running --------------------------------------------------------------------------------------
 
   run(options: RunOptions = {}): Stop {
+    this.#mustBeOpen();
     const until = options.until === undefined ? undefined : u64(options.until);
     this.#setUntil(until);
     this.#pass = undefined;
@@ -189,6 +195,7 @@ export class UnicornCpu implements Cpu, MemoryListener {
   }
 
   step(): Stop {
+    this.#mustBeOpen();
     this.#until = undefined;
     this.#pass = this.pc;
     const before = this.#executed;
@@ -200,17 +207,20 @@ export class UnicornCpu implements Cpu, MemoryListener {
   }
 
   addBreakpoint(address: bigint): void {
+    this.#mustBeOpen();
     const at = u64(address);
     this.#breakpoints.add(at);
     this.#hookStop(at);
   }
 
   removeBreakpoint(address: bigint): void {
+    this.#mustBeOpen();
     const at = u64(address);
     if (this.#breakpoints.delete(at)) this.#unhookStop(at);
   }
 
   sync(start: bigint, end: bigint): void {
+    this.#mustBeOpen();
     const from = u64(start);
     const to = u64(end);
     this.#guard.suspect(from, to);
@@ -224,6 +234,7 @@ export class UnicornCpu implements Cpu, MemoryListener {
   }
 
   startTrace(): void {
+    this.#mustBeOpen();
     this.#log = new TraceLog();
     if (this.#traceHook !== undefined) return;
     this.#traceHook = this.#unicorn.addHook(
@@ -237,6 +248,7 @@ export class UnicornCpu implements Cpu, MemoryListener {
   }
 
   stopTrace(): TraceEntry[] {
+    this.#mustBeOpen();
     const entries = this.#log?.entries() ?? [];
     this.#log = undefined;
     if (this.#traceHook !== undefined) {
@@ -283,6 +295,11 @@ export class UnicornCpu implements Cpu, MemoryListener {
 
   textStored(region: Region, offset: number, size: number): void {
     this.#guard.textStored(region, offset, size);
+  }
+
+  /** Behind a closed handle is nothing: using it would end the process. */
+  #mustBeOpen(): void {
+    if (this.#closed) throw new Error('this CPU has been closed');
   }
 
   // -- how a run goes -------------------------------------------------------------------------------

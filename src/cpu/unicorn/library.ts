@@ -77,6 +77,9 @@ export type UnicornLoad =
   | { readonly library: UnicornLibrary; readonly reason?: undefined }
   | { readonly library?: undefined; readonly reason: string };
 
+/** Stack of a call: a translation needs more than koffi's default. */
+const STACK_SIZE = 4 << 20;
+
 type Koffi = typeof import('koffi');
 
 /** Where to look, in order; TRAMPOLAB_UNICORN names one library instead. */
@@ -97,31 +100,29 @@ function libraryNames(): readonly string[] {
   }
 }
 
-/** The library is one per process, as koffi's settings are: loaded once. */
-let loading: Promise<UnicornLoad> | undefined;
-
 /** Loads koffi and libunicorn, or says in one line why that is not possible here. */
-export function loadUnicorn(): Promise<UnicornLoad> {
-  loading ??= loadOnce();
-  return loading;
-}
-
-async function loadOnce(): Promise<UnicornLoad> {
+export async function loadUnicorn(): Promise<UnicornLoad> {
   let koffi: Koffi;
   try {
     koffi = await import('koffi');
   } catch (error) {
     return { reason: `koffi cannot be loaded: ${firstLine(error)}` };
   }
-  // a translation needs more stack than koffi's default for calls
-  koffi.config({ ...koffi.config(), sync_stack_size: 4 << 20 });
+  const config = koffi.config();
+  if ((config.sync_stack_size ?? 0) < STACK_SIZE) {
+    try {
+      koffi.config({ ...config, sync_stack_size: STACK_SIZE });
+    } catch (error) {
+      return { reason: `koffi has too small a stack for libunicorn: ${firstLine(error)}` };
+    }
+  }
   const names = libraryNames();
   const failures: string[] = [];
   for (const name of names) {
     try {
       return { library: bind(koffi, koffi.load(name), name) };
     } catch (error) {
-      failures.push(firstLine(error));
+      failures.push(`${name}: ${firstLine(error)}`);
     }
   }
   return { reason: `libunicorn cannot be loaded: ${failures.join('; ')}` };

@@ -11,6 +11,8 @@ import { helperTable } from '../../bpf/helpers/table.js';
 import type { Btf } from '../../bpf/btf/btf.js';
 import type { BpfHost, HelperBody } from '../../bpf/host.js';
 import type { BpfMap } from '../../bpf/maps/map.js';
+import { ProgArray } from '../../bpf/maps/prog-array.js';
+import type { XlatedProgram } from '../../bpf/program.js';
 import { PAGE_SIZE, type Memory, type Region } from '../../cpu/memory.js';
 import type { KernelFunction } from '../function.js';
 import type { Kernel } from '../kernel.js';
@@ -95,6 +97,15 @@ export class KernelBpfHost implements BpfHost {
 
   mapAt(address: bigint): BpfMap | undefined {
     return this.#maps.get(address);
+  }
+
+  /** Is the program in a prog array? */
+  isTailCallTarget({ xlated }: { readonly xlated: XlatedProgram }): boolean {
+    for (const map of this.#maps.values()) {
+      if (!(map instanceof ProgArray)) continue;
+      for (let i = 0; i < map.spec.maxEntries; i++) if (map.programAt(i) === xlated) return true;
+    }
+    return false;
   }
 
   currentCpu(): number {

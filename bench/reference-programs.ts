@@ -1,17 +1,11 @@
 /**
- * Speed of the embedded engine, plain and with full trace, on the two reference programs:
- * an 8-instruction load/ALU/store/branch loop, and many calls of a small function.
- *
- *   const rows = await run();   // [{ name: 'embedded loop plain', value: 180, unit: .. }, ..]
- *
- * The programs are exported so that other engines can run the same in one process.
+ * The two reference programs for the speed of CPU engines: an 8-instruction load/ALU/store/branch loop, and
+ * many calls of a small function.
  */
 import { encode } from '../src/a64/codec.js';
 import { encodeLogical } from '../src/a64/immediates.js';
 import type { Cpu } from '../src/cpu/cpu.js';
-import { EmbeddedCpu } from '../src/cpu/embedded/cpu.js';
 import { Memory } from '../src/cpu/memory.js';
-import type { BenchRow } from './row.js';
 
 export const TEXT = 0xffff800080000000n;
 export const DATA = 0xffff000000100000n;
@@ -101,22 +95,4 @@ export function measure(round: () => number, rounds = 9): number {
     return count / (performance.now() - start) / 1000;
   }).sort((a, b) => a - b);
   return speeds[rounds >> 1] as number;
-}
-
-export async function run(): Promise<BenchRow[]> {
-  const rows: BenchRow[] = [];
-  const cpu = new EmbeddedCpu(benchMemory());
-  const unit = 'M instructions/s';
-  for (const program of ['loop', 'calls'] as const) {
-    const plain = measure(() => runProgram(cpu, program, 10_000_000));
-    rows.push({ name: `embedded ${program} plain`, value: plain, unit });
-    const traced = measure(() => {
-      cpu.startTrace();
-      return runProgram(cpu, program, 1_000_000);
-    });
-    cpu.stopTrace();
-    rows.push({ name: `embedded ${program} traced`, value: traced, unit });
-  }
-  cpu.close();
-  return rows;
 }
