@@ -17,7 +17,7 @@ import { compile, type JitImage } from '../jit/program.js';
 import type { KernelVersion } from '../jit/profile.js';
 import { JIT_CONFIG, JIT_CPU } from '../kernel/bpf/program.js';
 import type { Kernel } from '../kernel/kernel.js';
-import { JIT_OFFSETS } from '../kernel/offsets.js';
+import { BPF_PROFILES } from '../kernel/bpf/profile.js';
 import {
   sourceLines,
   listInstructions,
@@ -90,25 +90,25 @@ function compileImages(
   { xlated }: ListedProgram,
   { kernel: version = '6.12' }: ImageOptions,
 ): readonly JitImage[] {
-  const { pack, host } = kernel.bpf;
+  const { images: memory, host } = kernel.bpf;
   const taken: bigint[] = [];
   try {
     return compile(xlated, {
       kernel: version,
       cpu: JIT_CPU,
       config: JIT_CONFIG,
-      offsets: JIT_OFFSETS,
+      offsets: BPF_PROFILES[version].offsets,
       callBase: host.callBase,
       dummyTramp: kernel.symbol('dummy_tramp'),
       place: (_index, size) => {
         // 16 bytes of struct bpf_binary_header in front
-        const start = pack.alloc(16 + size);
+        const start = memory.alloc(16 + size);
         taken.push(start);
         return start + 16n;
       },
     }).functions;
   } finally {
-    for (const start of taken) pack.free(start);
+    for (const start of taken) memory.free(start);
   }
 }
 

@@ -2,7 +2,7 @@
  * The BTF of this kernel: what CO-RE relocations of programs are resolved against.
  *
  * It says the truth about memory here: the structs that models keep in kernel memory, at the offsets
- * where they keep them (`offsets.ts`, `xdp-buff.ts`), and the types that programs share with every
+ * where they keep them (`offsets.ts`, `profile.ts`, `xdp-buff.ts`), and the types that programs share with every
  * kernel. Floors above declare theirs with `declare`. Left out: kernel functions, per-CPU variables.
  *
  * Usage:
@@ -12,13 +12,19 @@ import { BtfBuilder } from '../../bpf/btf/builder.js';
 import type { Btf } from '../../bpf/btf/btf.js';
 import { declareUapiTypes } from '../../bpf/btf/uapi-types.js';
 import { NET_DEVICE, XDP_BUFF, XDP_RXQ_INFO } from '../../bpf/xdp-buff.js';
-import { BPF_PROG, FTRACE_OPS, FTRACE_REGS, TASK_STRUCT } from '../offsets.js';
+import { FTRACE_OPS, FTRACE_REGS, TASK_STRUCT } from '../offsets.js';
+import type { BpfProfile, BpfProgOffsets } from './profile.js';
 
 export type TypeDeclarations = (builder: BtfBuilder) => void;
 
 export class KernelTypes {
   readonly #declarations = new Set<TypeDeclarations>();
+  readonly #profile: BpfProfile;
   #btf: Btf | undefined;
+
+  constructor(profile: BpfProfile) {
+    this.#profile = profile;
+  }
 
   /** Adds types of a subsystem. The same declarations count once. */
   declare(declarations: TypeDeclarations): void {
@@ -30,12 +36,12 @@ export class KernelTypes {
     if (this.#btf) return this.#btf;
     const builder = declareUapiTypes(new BtfBuilder());
     for (const declare of this.#declarations) declare(builder);
-    declareKernelTypes(builder);
+    declareKernelTypes(builder, this.#profile.bpfProg);
     return (this.#btf = builder.build());
   }
 }
 
-function declareKernelTypes(builder: BtfBuilder): void {
+function declareKernelTypes(builder: BtfBuilder, bpfProg: BpfProgOffsets): void {
   builder
     .struct('xdp_buff', XDP_BUFF.size, {
       data: ['void *', XDP_BUFF.data],
@@ -61,12 +67,12 @@ function declareKernelTypes(builder: BtfBuilder): void {
       trace_recursion: ['unsigned long', TASK_STRUCT.trace_recursion],
       bpf_ctx: ['struct bpf_run_ctx *', TASK_STRUCT.bpf_ctx],
     })
-    .struct('bpf_prog', BPF_PROG.insnsi, {
-      len: ['u32', BPF_PROG.len],
-      jited_len: ['u32', BPF_PROG.jited_len],
-      stats: ['struct bpf_prog_stats *', BPF_PROG.stats],
-      active: ['int *', BPF_PROG.active],
-      bpf_func: ['void *', BPF_PROG.bpf_func],
+    .struct('bpf_prog', bpfProg.insnsi, {
+      len: ['u32', bpfProg.len],
+      jited_len: ['u32', bpfProg.jited_len],
+      stats: ['struct bpf_prog_stats *', bpfProg.stats],
+      active: ['int *', bpfProg.active],
+      bpf_func: ['void *', bpfProg.bpf_func],
     })
     .struct('ftrace_ops', FTRACE_OPS.size, {
       func: ['void *', FTRACE_OPS.func],

@@ -149,7 +149,7 @@ export function jitEngine(kernel: Kernel): FuzzEngine {
 /** A code generator from outside, on the kernel's CPU engine. */
 export function foreignEngine(kernel: Kernel, jit: Jit): FuzzEngine {
   return kernelEngine(jit.name, kernel, (program, context) => {
-    const base = kernel.bpf.pack.alloc(IMAGE_ROOM);
+    const base = kernel.bpf.images.alloc(IMAGE_ROOM);
     try {
       const words = jit.compile(program, { base, callBase: kernel.bpf.host.callBase });
       if (4 * words.length > IMAGE_ROOM) throw new InputError(`image of ${words.length} words`);
@@ -160,7 +160,7 @@ export function foreignEngine(kernel: Kernel, jit: Jit): FuzzEngine {
       kernel.syncText(base, base + BigInt(bytes.length));
       return ended(kernel.call(base, context));
     } finally {
-      kernel.bpf.pack.free(base);
+      kernel.bpf.images.free(base);
     }
   });
 }
