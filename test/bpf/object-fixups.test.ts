@@ -137,4 +137,17 @@ describe('dead code', () => {
   ])('%s', (_name, slots, expected) => {
     expect(removeDeadCode(slots).slots).toEqual(expected);
   });
+
+  it('takes the findings of another', () => {
+    const slots = [
+      makeSlot(0x15, { dst: 1, off: 2 }),
+      makeSlot(0x18, { dst: 2 }),
+      makeSlot(0),
+      move(0, 1),
+      exit,
+    ];
+    expect(removeDeadCode(slots, new Set([1])).slots).toEqual([move(0, 1), exit]);
+    expect(removeDeadCode(slots, new Set([])).slots).toEqual(slots);
+    expect(removeDeadCode(slots, new Set([1])).moved).toEqual([0, 0, 0, 0, 1, 2]);
+  });
 });

@@ -95,8 +95,9 @@ export function load(spec: ObjectSpec, host: BpfHost, options: LoadOptions = {})
   };
   try {
     for (const definition of spec.maps) {
-      const adjusted = options.adjustMap?.(definition) ?? definition;
-      maps.set(definition.name, makeMap(withKconfig(spec, adjusted, options.kconfig), host));
+      const wanted = options.adjustMap?.(definition) ?? definition;
+      const adjusted = withKconfig(spec, wanted, options.kconfig);
+      maps.set(definition.name, makeMap(adjusted, host));
     }
     const addresses = addressesOf(maps, host, options.kernelBtf);
     const programs = (options.programs ?? spec.programs).map((program) =>
