@@ -25,6 +25,7 @@ import type { ProgramType, XlatedFunction, XlatedProgram } from '../program.js';
 import { validate } from '../validate.js';
 import { contextBytes, rewriteContext } from './ctx-rewrite.js';
 import { analyze, type FunctionFlow } from './data-flow.js';
+import { expandMayGoto, fixupInstruction } from './fixups.js';
 import { helperName } from './helper-names.js';
 import { inlineHelper } from './inline-helpers.js';
 import { DEFAULT_KCONFIG, kconfigData, type Kconfig } from './kconfig.js';
@@ -94,8 +95,9 @@ export function load(spec: ObjectSpec, host: BpfHost, options: LoadOptions = {})
   };
   try {
     for (const definition of spec.maps) {
-      const adjusted = options.adjustMap?.(definition) ?? definition;
-      maps.set(definition.name, makeMap(withKconfig(spec, adjusted, options.kconfig), host));
+      const wanted = options.adjustMap?.(definition) ?? definition;
+      const adjusted = withKconfig(spec, wanted, options.kconfig);
+      maps.set(definition.name, makeMap(adjusted, host));
     }
     const addresses = addressesOf(maps, host, options.kernelBtf);
     const programs = (options.programs ?? spec.programs).map((program) =>
@@ -161,7 +163,10 @@ function loadProgram(
     );
   }
   const linked = linkProgram(object, program, addresses);
-  const [problem] = validate(linked.map(({ spec, slots }) => xlated(spec.name, slots, 0)));
+  const [problem] = validate(
+    linked.map(({ spec, slots }) => xlated(spec.name, slots, 0)),
+    { allowMayGoto: true },
+  );
   if (problem !== undefined) {
     throw new KernelError('EINVAL', `program '${program.name}': ${problem}`);
   }
@@ -235,15 +240,23 @@ function finishFunction(
   const { spec, slots } = linked;
   const replacements = rewriteContext(program, linked, flow);
   for (const [at, slot] of slots.entries()) {
-    if (!isHelperCall(slots, at)) continue;
+    if (!isHelperCall(slots, at)) {
+      const fixed = fixupInstruction(slot);
+      if (fixed) replacements.set(at, fixed);
+      continue;
+    }
     replacements.set(
       at,
       inlineHelper(program.kind, slot.imm) ?? [helperCall(program, linked, at, slot, host)],
     );
   }
-  const patched = patchSlots(slots, replacements);
+  const plain = patchSlots(slots, replacements);
+  const counted = expandMayGoto(plain.slots, flow.stackDepth);
+  const patched = counted
+    ? { slots: counted.slots, moved: plain.moved.map((at) => counted.moved[at] ?? at) }
+    : plain;
   return {
-    xlated: xlated(spec.name, patched.slots, flow.stackDepth),
+    xlated: xlated(spec.name, patched.slots, counted?.stackDepth ?? flow.stackDepth),
     info: {
       name: spec.name,
       btfId: spec.btfId,

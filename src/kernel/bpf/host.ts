@@ -17,7 +17,7 @@ import { PAGE_SIZE, type Memory, type Region } from '../../cpu/memory.js';
 import type { KernelFunction } from '../function.js';
 import type { Kernel } from '../kernel.js';
 import { BPF_TRAMP_RUN_CTX, TASK_STRUCT } from '../offsets.js';
-import type { BpfProgOffsets } from './profile.js';
+import type { BpfProfile } from './profile.js';
 import { KernelTypes } from './types.js';
 
 const FOUR_GIB = 1n << 32n;
@@ -36,9 +36,9 @@ export class KernelBpfHost implements BpfHost {
   readonly #random: Random;
   #now = 0n;
 
-  constructor(kernel: Kernel, seed: number, bpfProg: BpfProgOffsets) {
+  constructor(kernel: Kernel, seed: number, profile: BpfProfile) {
     this.#kernel = kernel;
-    this.types = new KernelTypes(bpfProg);
+    this.types = new KernelTypes(profile);
     this.memory = kernel.memory;
     this.cpuCount = kernel.cpus.length;
     this.#random = new Random(seed);
