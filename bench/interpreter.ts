@@ -12,12 +12,7 @@ import { rawProgram } from '../src/bpf/raw-program.js';
 import { parseRecords, type VectorRecord } from '../src/lab/check/record.js';
 import { PACKAGE_ROOT } from '../src/node/files.js';
 import { BENCH_HELPERS } from '../src/lab/check/run-helpers.js';
-
-export interface BenchRow {
-  readonly name: string;
-  readonly value: number;
-  readonly unit: string;
-}
+import type { BenchRow } from './row.js';
 
 const UNIT = 'M instructions/s';
 

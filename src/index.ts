@@ -11,6 +11,7 @@ export { Random } from './common/random.js';
 
 export { decode, encode } from './a64/codec.js';
 export { print } from './a64/print.js';
+export { embeddedFactory, type CpuFactory } from './cpu/engines.js';
 export type { Cpu, RegisterChange, Registers, Stop, TraceEntry } from './cpu/cpu.js';
 export { captureOops, printOops, type Oops } from './cpu/oops.js';
 export { Memory, type Permissions, type Region } from './cpu/memory.js';
@@ -58,6 +59,7 @@ export { RUN_KINDS } from './lab/check/run-vectors.js';
 export { InterpreterRunner, type ProgramRunner } from './lab/check/runner.js';
 export { listSite, listTrace } from './lab/listing.js';
 export { listMap } from './lab/map-listing.js';
+export { applySetting } from './lab/map-setting.js';
 export { createRunner, fillXdp, xdpContext, type RunResult } from './lab/run-program.js';
 export { attachScenario, type Scenario } from './lab/scenario.js';
 export { runTour, type TourRow } from './lab/tour.js';

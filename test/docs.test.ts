@@ -1,11 +1,13 @@
 /**
  * Runs the examples of README.md and docs/: every ```console block holds commands behind `$ ` and what
- * they print. A line `...` stands for any lines. With ACCEPT=1 the blocks without `...` are
- * rewritten to what the commands print now.
+ * they print. A line `...` stands for any lines, `...` inside a line for any text. With ACCEPT=1 the
+ * blocks without `...` are rewritten to what the commands print now. Every ```ts block is a program; what
+ * it logs must be what the comment behind the call says.
  */
-import { readFileSync, readdirSync, writeFileSync } from 'node:fs';
+import { mkdirSync, readFileSync, readdirSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { describe, expect, it } from 'vitest';
+import { inspect } from 'node:util';
+import { describe, expect, it, vi } from 'vitest';
 import { PACKAGE_ROOT } from '../src/node/files.js';
 import { runForTest } from './helpers/cli.js';
 
@@ -57,7 +59,14 @@ function matches(expected: readonly string[], actual: readonly string[]): boolea
     }
     return false;
   }
-  return actual.length > 0 && actual[0] === first && matches(rest, actual.slice(1));
+  const [line] = actual;
+  return line !== undefined && lineMatches(first, line) && matches(rest, actual.slice(1));
+}
+
+function lineMatches(expected: string, actual: string): boolean {
+  if (!expected.includes('...')) return expected === actual;
+  const parts = expected.split('...').map((part) => part.replace(/[.*+?^${}()|[\]\\]/g, '\\$&'));
+  return new RegExp(`^${parts.join('.*')}$`).test(actual);
 }
 
 function accept(example: Example, actual: readonly string[]): void {
@@ -68,14 +77,50 @@ function accept(example: Example, actual: readonly string[]): void {
   writeFileSync(path, lines.join('\n'));
 }
 
-describe.each(FILES)('%s', (file) => {
+/** The ```ts blocks of a file. */
+function programsOf(file: string): string[] {
+  const text = readFileSync(join(PACKAGE_ROOT, file), 'utf8');
+  return [...text.matchAll(/^```ts\n(.*?)^```$/gms)].map((match) => match[1] as string);
+}
+
+/** Runs a program; gives what it logged, as Node prints it. */
+async function runProgram(source: string, name: string): Promise<string[]> {
+  const folder = join(PACKAGE_ROOT, 'test', '.docs');
+  const path = join(folder, `${name.replace(/\W/g, '-')}.ts`);
+  mkdirSync(folder, { recursive: true });
+  writeFileSync(path, source);
+  const log = vi.spyOn(console, 'log').mockImplementation(() => undefined);
+  try {
+    await import(path);
+    return log.mock.calls.map((values) => values.map((value) => inspect(value)).join(' '));
+  } finally {
+    log.mockRestore();
+    rmSync(path);
+  }
+}
+
+const WITH_EXAMPLES = FILES.filter((file) => programsOf(file).length + examplesOf(file).length > 0);
+
+describe.each(WITH_EXAMPLES)('%s', (file) => {
+  it.each(programsOf(file).map((source, index) => [index + 1, source] as const))(
+    'program %i',
+    async (index, source) => {
+      const logged = await runProgram(source, `${file}-${index}`);
+      const calls = [...source.matchAll(/console\.log\(.*?\);(?: \/\/ (.*))?$/gm)];
+      expect(logged).toHaveLength(calls.length);
+      for (const [i, [, expected]] of calls.entries()) {
+        if (expected !== undefined) expect(logged[i]).toBe(expected);
+      }
+    },
+  );
+
   it.each(examplesOf(file).map((example) => [example.command, example] as const))(
     '$ %s',
     async (_command, example) => {
       const words = example.command.split(' ');
       expect(words[0]).toBe('trampolab');
       const { lines, code } = await runForTest(words.slice(1));
-      const wild = example.expected.some((line) => line.trim() === '...');
+      const wild = example.expected.some((line) => line.includes('...'));
       if (process.env['ACCEPT'] === '1' && !wild) {
         accept(example, lines);
         return;

@@ -1,7 +1,9 @@
 import { readdirSync, readFileSync } from 'node:fs';
 import { describe, expect, it } from 'vitest';
 import { bytesToHex, viewOf } from '../src/common/bytes.js';
+import { decodeValue } from '../src/bpf/btf/value.js';
 import { load } from '../src/bpf/object/load.js';
+import { findVariable, readVariable, withVariable } from '../src/bpf/object/variables.js';
 import { PlainHost } from '../src/bpf/plain-host.js';
 import { helperBodies } from '../src/bpf/helpers/table.js';
 import { createInterpreter } from '../src/bpf/interpreter.js';
@@ -274,26 +276,40 @@ describe('vlan_ipv6', () => {
       } else if (protocol === 58) upper[58]++;
       else if (protocol !== undefined) upper.other++;
     });
-    const value = (name: string, size: 2 | 8, offset = 0): bigint => {
-      const { memory } = run.host;
-      for (const map of run.object.spec.maps) {
-        const variable = map.variables?.find((each) => each.name === name);
-        if (!variable) continue;
-        const address = run.map(map.name).valueAddress + BigInt(variable.offset + offset);
-        return size === 8 ? memory.read64(address) : BigInt(memory.read16(address));
-      }
-      throw new Error(`no variable ${name}`);
+    const value = (name: string): unknown => {
+      const { spec } = run.object;
+      const bytes = readVariable(run.object, run.host.memory, name);
+      return spec.btf && decodeValue(spec.btf, findVariable(spec, name).variable.type, bytes);
     };
-    expect([0, 8, 16].map((offset) => Number(value('vlans', 8, offset)))).toEqual(tags);
-    expect(value('extension_headers', 8)).toBe(BigInt(extensions));
+    expect(value('vlans')).toEqual({
+      untagged: tags[0],
+      tagged: tags[1],
+      double_tagged: tags[2],
+    });
+    expect(value('extension_headers')).toBe(extensions);
     expect({
-      6: Number(value('tcp_packets', 8)),
-      17: Number(value('udp_packets', 8)),
-      58: Number(value('icmp_packets', 8)),
-      other: Number(value('other_packets', 8)),
+      6: value('tcp_packets'),
+      17: value('udp_packets'),
+      58: value('icmp_packets'),
+      other: value('other_packets'),
     }).toEqual(upper);
-    expect(Number(value('last_port', 2))).toBe(port);
+    expect(value('last_port')).toBe(port);
     expect(tags.every((count) => count > 0)).toBe(true);
+  });
+
+  it('takes another blocked VLAN before loading', () => {
+    const spec = readObject(new URL('xdp/vlan_ipv6.o', examples));
+    const run = new XdpRun(withVariable(spec, 'blocked_vlan', u16(100)));
+    const tagged = (vlan: number) =>
+      ethernet({ type: ETHERTYPE.IPV4, vlans: [vlan] }, new Uint8Array(40));
+    const verdict = (vlan: number) => XDP_ACTIONS[run.run('vlan_ipv6', tagged(vlan)).verdict];
+    expect([100, 666].map(verdict)).toEqual(['XDP_DROP', 'XDP_PASS']);
+    expect(() => withVariable(spec, 'blocked_vlan', u32(1))).toThrow(
+      "variable 'blocked_vlan' has 2 bytes, not 4",
+    );
+    expect(() => findVariable(spec, 'nobody')).toThrow(
+      /^the object has no global variable 'nobody', but: blocked_vlan, /,
+    );
   });
 });
 
@@ -322,12 +338,13 @@ describe('tracing programs', () => {
     expect([0, 8, 16].map((offset) => u64At(value, offset))).toEqual([2n, 3n, 1n]);
     const after = context(host, 0x1000n, [2n, 3n], 0xffff_fffbn);
     expect(run('test2_exit', after)).toEqual({ kind: 'return', r0: 0n });
-    const bss = [...loaded.maps].find(([name]) => name.endsWith('.bss'))?.[1];
-    const data = bss?.get(u32(0))?.[0] ?? u32(0);
-    const numbers = Array.from({ length: data.length / 4 }, (_, i) =>
-      viewOf(data).getInt32(4 * i, true),
-    );
-    expect(numbers.filter((number) => number !== 0).sort((a, b) => a - b)).toEqual([-5, 1, 2, 3]);
+    const names = ['exit_a', 'exit_b', 'exit_result', 'exit_calls'];
+    const numbers = names.map((name) => {
+      const { variable } = findVariable(loaded.spec, name);
+      const bytes = readVariable(loaded, host.memory, name);
+      return loaded.spec.btf && decodeValue(loaded.spec.btf, variable.type, bytes);
+    });
+    expect(numbers).toEqual([2, 3, -5, 1]);
     expect(loaded.programs.map(({ contextBytes }) => contextBytes)).toEqual([16, 24]);
   });
 

@@ -2,7 +2,7 @@
  * Encoder and decoder of A64 words, driven by the instruction table.
  *
  *   encode('ADD_immediate', { sf: 1, sh: 0, imm12: 16, Rn: 31, Rd: 31 })   // 0x910043ff
- *   decode(0xd65f03c0)                                                     // { row: RET, fields: { Rn: 30 } }
+ *   decode(0xd65f03c0)   // { row: RET, fields: { Rn: 30 } }
  *
  * A word is an unsigned 32-bit number; `decode` also takes it as an Int32.
  */
@@ -37,14 +37,14 @@ function makeBuckets(): Instruction[][] {
 }
 
 /** The row called `name`. Throws RangeError when there is none. */
-export function instruction(name: string): Instruction {
+function instruction(name: string): Instruction {
   const row = byName.get(name);
   if (!row) throw new RangeError(`no A64 instruction ${name}`);
   return row;
 }
 
 /** Fields of `word` by the row's pattern. */
-export function extractFields(row: Instruction, word: number): Fields {
+function extractFields(row: Instruction, word: number): Fields {
   const fields: Record<string, number> = {};
   for (const { name, lsb, width, signed } of row.fields) {
     const left = word << (32 - lsb - width);
@@ -53,7 +53,9 @@ export function extractFields(row: Instruction, word: number): Fields {
   return fields;
 }
 
-/** The instruction of `word`, or `undefined` when the table has none or the encoding is reserved. */
+/**
+ * The instruction of `word`, or `undefined` when the table has none or the encoding is reserved.
+ */
 export function decode(word: number): Decoded | undefined {
   for (const row of buckets[word >>> BUCKET_SHIFT] as readonly Instruction[]) {
     if ((word & row.mask) !== row.match) continue;

@@ -2,10 +2,11 @@
  * Random instructions: for every row of the table, words that decode to that row.
  *
  *   randomWord(random, { branches: false })     // any valid word but a branch
- *   randomWordOf(random, instruction('LDP_pre'))
+ *   randomWordOf(random, row)                   // any valid word of one row
  *
- * Fields are uniform, with registers drawn from `registers` when it is given. What the row's `valid` refuses is drawn
- * again, and a word that a more specific row claims (a HINT that is NOP) counts as that row's.
+ * Fields are uniform, with registers drawn from `registers` when it is given. What the row's
+ * `valid` refuses is drawn again, and a word that a more specific row claims (a HINT that is NOP)
+ * counts as that row's.
  */
 import type { Random } from '../common/random.js';
 import { decode } from './codec.js';
@@ -28,7 +29,7 @@ export interface GenerateOptions {
   readonly registers?: readonly number[];
 }
 
-export type InstructionClass = 'branches' | 'system' | 'traps' | 'memory' | 'hints' | 'data';
+type InstructionClass = 'branches' | 'system' | 'traps' | 'memory' | 'hints' | 'data';
 
 const CLASSES: Readonly<Record<Semantics['kind'], InstructionClass>> = {
   arithmetic: 'data',

@@ -1,8 +1,9 @@
 /**
  * Immediates that are more than a bit field: logical masks and branch ranges.
  *
- * Logical immediates (Arm ARM DecodeBitMasks, shared pseudocode): N:imms chooses an element of 2, 4, .. 64 bits that
- * holds imms+1 ones (its low bits), rotated right by immr and repeated over the register.
+ * Logical immediates (Arm ARM DecodeBitMasks, shared pseudocode): N:imms chooses an element of 2,
+ * 4, .. 64 bits that holds imms+1 ones (its low bits), rotated right by immr and repeated over the
+ * register.
  *   N imms     element
  *   1 xxxxxx   64
  *   0 0xxxxx   32
@@ -64,7 +65,9 @@ export function encodeLogical(value: bigint, width: 32 | 64): LogicalImmediate |
   return undefined;
 }
 
-/** AARCH64_BREAK_FAULT (brk #0x100), which the kernel's encoders return for what cannot be encoded. */
+/**
+ * AARCH64_BREAK_FAULT (brk #0x100), which the kernel's encoders return for what cannot be encoded.
+ */
 export const AARCH64_BREAK_FAULT = 0xd4202000;
 
 /** Whether B or BL at `pc` reaches `target`: word-aligned, distance in [-128 MiB, 128 MiB). */
@@ -74,8 +77,8 @@ export function reachable(pc: bigint, target: bigint): boolean {
 }
 
 /**
- * The word of B (`link` false) or BL at `pc` to `target`; AARCH64_BREAK_FAULT when it does not reach,
- * as aarch64_insn_gen_branch_imm does.
+ * The word of B (`link` false) or BL at `pc` to `target`; AARCH64_BREAK_FAULT when it does not
+ * reach, as aarch64_insn_gen_branch_imm does.
  */
 export function branchWord(pc: bigint, target: bigint, link: boolean): number {
   if (!reachable(pc, target)) return AARCH64_BREAK_FAULT;

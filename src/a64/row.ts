@@ -1,17 +1,18 @@
 /**
  * What a row of the A64 instruction table is, and how its bit pattern is read.
  *
- * `bits` is the encoding diagram of the Arm ARM (DDI 0487, C6.2), most significant bit first: runs of 0 and
- * 1 are fixed, names are fields. A name stands for the width the manual gives it (`FIELDS_BY_WIDTH`). Where
- * the manual fixes all but one bit of a size field, that bit is called `sf` when 1 means 64 bits,
- * and `opc0` where 0 means 64 bits (LDRSB, LDRSH).
+ * `bits` is the encoding diagram of the Arm ARM (DDI 0487, C6.2), most significant bit first: runs
+ * of 0 and 1 are fixed, names are fields. A name stands for the width the manual gives it
+ * (`FIELDS_BY_WIDTH`). Where the manual fixes all but one bit of a size field, that bit is called
+ * `sf` when 1 means 64 bits, and `opc0` where 0 means 64 bits (LDRSB, LDRSH).
  *
  * `asm` is the text in the manual's own notation: `<Xd|SP>` names field Rd as a 64-bit register
- * with 31 meaning SP, `<Rd>` takes the width from the instruction; other `<...>` are operand formats
- * of print.ts. A list puts preferred aliases, each with its condition, before the plain form.
+ * with 31 meaning SP, `<Rd>` takes the width from the instruction; other `<...>` are operand
+ * formats of print.ts. A list puts preferred aliases, each with its condition, before the plain
+ * form.
  *
- * `valid` says which combinations of fields are allocated; what it refuses (reserved, or CONSTRAINED
- * UNPREDICTABLE) is no instruction here.
+ * `valid` says which combinations of fields are allocated; what it refuses (reserved, or
+ * CONSTRAINED UNPREDICTABLE) is no instruction here.
  */
 import type { Semantics } from './semantics.js';
 

@@ -1,14 +1,15 @@
 /**
  * The vocabulary in which the instruction table says what an instruction does.
  *
- * Engines lower these to their own operations; nothing else of an engine looks at encodings. Operand
- * fields keep the manual's names, so `{ kind: 'arithmetic', operand: 'shifted' }` reads Rn, Rm, shift and imm6
- * and writes Rd. Widths come from `sf` (absent: see each kind). References are to DDI 0487, C6.2.
+ * Engines lower these to their own operations; nothing else of an engine looks at encodings.
+ * Operand fields keep the manual's names, so `{ kind: 'arithmetic', operand: 'shifted' }` reads Rn,
+ * Rm, shift and imm6 and writes Rd. Widths come from `sf` (absent: see each kind). References are
+ * to DDI 0487, C6.2.
  */
-export type ArithmeticOperand = 'immediate' | 'shifted' | 'extended' | 'carry';
+type ArithmeticOperand = 'immediate' | 'shifted' | 'extended' | 'carry';
 
 /** How a load or store finds its address. */
-export type Addressing =
+type Addressing =
   /** Rn. */
   | 'base'
   /** Rn + imm12 * bytes. */

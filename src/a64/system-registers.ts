@@ -1,8 +1,8 @@
 /**
  * Names of system registers and of the other small enumerations of system instructions.
  *
- * A register is op0:op1:CRn:CRm:op2 (Arm ARM D23, "Register access instructions"); the encoding has only
- * the low bit of op0 (`o0`). Listed are those that kernel entry, JIT and test code touch; the
+ * A register is op0:op1:CRn:CRm:op2 (Arm ARM D23, "Register access instructions"); the encoding has
+ * only the low bit of op0 (`o0`). Listed are those that kernel entry, JIT and test code touch; the
  * printer writes others as S<op0>_<op1>_C<CRn>_C<CRm>_<op2>.
  */
 
@@ -65,7 +65,9 @@ export function systemRegisterName({ o0, op1, CRn, CRm, op2 }: SystemRegisterFie
   return NAMES[`${op0}_${op1}_${CRn}_${CRm}_${op2}`] ?? `s${op0}_${op1}_c${CRn}_c${CRm}_${op2}`;
 }
 
-/** The fields of a named register, to pass to `encode('MRS', { ...fields, Rt })`. Throws RangeError. */
+/**
+ * The fields of a named register, to pass to `encode('MRS', { ...fields, Rt })`. Throws RangeError.
+ */
 export function systemRegisterFields(name: string): SystemRegisterFields {
   const fields = byName.get(name);
   if (!fields) throw new RangeError(`no system register ${name}`);

@@ -112,19 +112,24 @@ const RULES: readonly Rule[] = [
     `if (?<left>${REGISTER}) (?<symbol>[s<>=!&]+) (?<right>${REGISTER}|${NUMBER}) goto (?:${TARGET})`,
     parseConditional,
   ),
-  rule(`${PLACE} = (?<value>r\\d+|${NUMBER})`, parseStore),
-  rule(`lock ${PLACE} (?<symbol>[-+&|^]=) (?<value>r\\d+)`, ({ symbol, ...groups }) =>
+  rule(`${PLACE} = (?<value>${REGISTER}|${NUMBER})`, parseStore),
+  rule(`lock ${PLACE} (?<symbol>[-+&|^]=) (?<value>${REGISTER})`, ({ symbol, ...groups }) =>
     atomicSlot(ATOMIC.find((row) => row.symbol === symbol)?.imm, groups),
   ),
   rule(
-    `(?<value>r\\d+) = atomic(?:64)?_(?<op>\\w+)\\(${POINTER}, (?:r0, )?(?<operand>r\\d+)\\)`,
+    `(?<value>${REGISTER}) = atomic(?:64)?_(?<op>\\w+)\\(${POINTER}, (?:[rw]0, )?(?<operand>${REGISTER})\\)`,
     parseAtomicResult,
+  ),
+  // llvm: r3 = xchg_64(r1 + 40, r3), w0 = cmpxchg32_32(r1 + 76, w0, w6)
+  rule(
+    `(?<value>${REGISTER}) = (?<op>xchg|cmpxchg)(?:32)?_(?<bits>32|64)\\((?<base>r\\d+) (?<off>${NUMBER}), (?:[rw]0, )?(?<operand>${REGISTER})\\)`,
+    ({ bits, ...groups }) => parseAtomicResult({ ...groups, type: `u${bits}` }),
   ),
   rule(`(?<value>r\\d+) = load_acquire\\(${POINTER}\\)`, ({ value, base, ...groups }) =>
     atomicSlot(0x100, { ...groups, base: value ?? '', value: base ?? '' }),
   ),
   rule(`store_release\\(${POINTER}, (?<value>r\\d+)\\)`, (groups) => atomicSlot(0x110, groups)),
-  rule(`(?<dst>r\\d+) = (?<probe>probe )?${PLACE}`, parseLoad),
+  rule(`(?<dst>${REGISTER}) = (?<probe>probe )?${PLACE}`, parseLoad),
   rule(
     `r0 = \\*\\((?<type>u(?:8|16|32)) \\*\\)skb\\[(?:(?<src>r\\d+) \\+ )?(?<imm>-?\\d+)\\]`,
     (g) =>
@@ -235,10 +240,10 @@ function parseConstant({
 }
 
 function parseLoad(groups: Readonly<Record<string, string | undefined>>): Statement | undefined {
-  const { dst, probe, type = '', base, off } = groups;
+  const { dst = '', probe, type = '', base, off } = groups;
   const size = sizeOf(type);
   const isSigned = type.startsWith('s');
-  if (isSigned && size === 8) return undefined;
+  if ((isSigned || isHalf(dst)) && size === 8) return undefined;
   const mode = probe === undefined ? (isSigned ? 0x80 : 0x60) : isSigned ? 0x40 : 0x20;
   return one(mode | sizeBits(size) | CLASS.LDX, {
     dst: number(dst),
@@ -250,7 +255,8 @@ function parseLoad(groups: Readonly<Record<string, string | undefined>>): Statem
 function parseStore(groups: Readonly<Record<string, string | undefined>>): Statement | undefined {
   const { type = '', base, off, value = '' } = groups;
   if (!type.startsWith('u')) return undefined;
-  const isRegister = value.startsWith('r');
+  if (isHalf(value) && sizeOf(type) === 8) return undefined;
+  const isRegister = /^[rw]/.test(value);
   const operand = isRegister ? { src: number(value) } : immediate(value);
   const code = 0x60 | sizeBits(sizeOf(type)) | (isRegister ? CLASS.STX : CLASS.ST);
   return operand && one(code, { dst: number(base), off: signedNumber(off), ...operand });
@@ -260,16 +266,15 @@ function parseAtomicResult(groups: Readonly<Record<string, string>>): Statement 
   const { op, value, operand, ...rest } = groups;
   const isExchange = op === 'cmpxchg';
   // all but cmpxchg give the old value in the operand's register
-  if (isExchange ? value !== 'r0' : value !== operand) return undefined;
-  const name = op === 'cmpxchg_64' ? 'cmpxchg' : op;
-  return atomicSlot(ATOMIC.find((row) => row.op === name)?.imm, { ...rest, value: operand ?? '' });
+  if (isExchange ? value?.slice(1) !== '0' : value !== operand) return undefined;
+  return atomicSlot(ATOMIC.find((row) => row.op === op)?.imm, { ...rest, value: operand ?? '' });
 }
 
 function atomicSlot(
   imm: number | undefined,
   { type, base, off, value }: Readonly<Record<string, string | undefined>>,
 ): Statement | undefined {
-  if (imm === undefined) return undefined;
+  if (imm === undefined || (isHalf(value) && sizeOf(type) === 8)) return undefined;
   return one(0xc0 | sizeBits(sizeOf(type)) | CLASS.STX, {
     dst: number(base),
     src: number(value),
@@ -283,7 +288,7 @@ function findCode(wanted: (opcode: Opcode) => boolean): number | undefined {
   return code < 0 ? undefined : code;
 }
 
-function isHalf(register: string): boolean {
+function isHalf(register = ''): boolean {
   return register.startsWith('w');
 }
 

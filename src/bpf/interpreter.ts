@@ -78,12 +78,12 @@ export class Interpreter {
     if (this.#outcome === OUTCOME.RETURN && this.#machine.linked === this.#main) {
       return { kind: 'return', r0: join64(words[0], words[1]) };
     }
-    return this.#result();
+    return this.result;
   }
 
   /**
    * As `run`, without allocating: true when the program returned, and then `r0` is its result's lower
-   * half. Otherwise `run` again to learn why. Errors of helpers are thrown.
+   * half; `result` tells more. What helpers throw (ProgramExit, MemoryAccessError) is not caught.
    */
   execute(contextHi: number, contextLo: number, budget: number = DEFAULT_BUDGET): boolean {
     this.#start(contextHi, contextLo, 0, 0, budget);
@@ -95,27 +95,8 @@ export class Interpreter {
     return this.#machine.linked.words[0] >>> 0;
   }
 
-  /** Gives the stack back to the host. */
-  close(): void {
-    this.#machine.close();
-  }
-
-  #start(r1Hi: number, r1Lo: number, r2Hi: number, r2Lo: number, budget: number): void {
-    const { words } = this.#main;
-    const machine = this.#machine;
-    words.fill(0, 0, CODE_START);
-    words[2] = r1Lo;
-    words[3] = r1Hi;
-    words[4] = r2Lo;
-    words[5] = r2Hi;
-    machine.linked = this.#main;
-    machine.depth = 0;
-    machine.tailCalls = 0;
-    machine.setFramePointer(words);
-    this.#outcome = execute(machine, CODE_START, budget);
-  }
-
-  #result(): InterpreterResult {
+  /** How the last run ended. */
+  get result(): InterpreterResult {
     const machine = this.#machine;
     const { words } = machine.linked;
     const at = locate(machine.linked, machine.record);
@@ -140,6 +121,26 @@ export class Interpreter {
         return { kind: 'error', reason, ...at };
       }
     }
+  }
+
+  /** Gives the stack back to the host. */
+  close(): void {
+    this.#machine.close();
+  }
+
+  #start(r1Hi: number, r1Lo: number, r2Hi: number, r2Lo: number, budget: number): void {
+    const { words } = this.#main;
+    const machine = this.#machine;
+    words.fill(0, 0, CODE_START);
+    words[2] = r1Lo;
+    words[3] = r1Hi;
+    words[4] = r2Lo;
+    words[5] = r2Hi;
+    machine.linked = this.#main;
+    machine.depth = 0;
+    machine.tailCalls = 0;
+    machine.setFramePointer(words);
+    this.#outcome = execute(machine, CODE_START, budget);
   }
 
   /** What a helper threw: the end of the program, or an access that memory refused. */

@@ -26,7 +26,7 @@ export const PSEUDO = {
   KFUNC_CALL: 2,
 } as const;
 
-export type Source = 'immediate' | 'register';
+type Source = 'immediate' | 'register';
 export type Width = 32 | 64;
 export type Size = 1 | 2 | 4 | 8;
 

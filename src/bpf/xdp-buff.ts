@@ -62,8 +62,6 @@ export const XDP_ACTIONS = [
   'XDP_REDIRECT',
 ] as const;
 
-export type XdpAction = (typeof XDP_ACTIONS)[number];
-
 /** Typed access to one `struct xdp_buff` in memory. */
 export class XdpBuff {
   readonly memory: Memory;

@@ -28,13 +28,20 @@ export interface Command {
 }
 
 type OptionKinds = Readonly<
-  Record<string, { readonly type: 'string' | 'boolean'; readonly short?: string }>
+  Record<
+    string,
+    { readonly type: 'string' | 'boolean'; readonly short?: string; readonly multiple?: true }
+  >
 >;
 
-/** Values by option name: text for `string` options, true for given `boolean` ones. */
+/** Values by option name: text for `string` options (a list with `multiple`), true for `boolean` ones. */
 export interface ParsedOptions<T extends OptionKinds> {
   readonly values: {
-    readonly [K in keyof T]?: T[K]['type'] extends 'string' ? string : boolean;
+    readonly [K in keyof T]?: T[K]['type'] extends 'boolean'
+      ? boolean
+      : T[K]['multiple'] extends true
+        ? readonly string[]
+        : string;
   };
   readonly positionals: readonly string[];
 }

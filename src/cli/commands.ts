@@ -1,4 +1,5 @@
 /** The nouns of the command line, in the order of the overview. */
+import { bench } from './bench.js';
 import { check } from './check.js';
 import type { Command } from './command.js';
 import { run } from './run.js';
@@ -6,4 +7,4 @@ import { tour } from './tour.js';
 import { trace } from './trace.js';
 import { xdp } from './xdp.js';
 
-export const COMMANDS: readonly Command[] = [tour, run, check, trace, xdp];
+export const COMMANDS: readonly Command[] = [tour, run, check, trace, xdp, bench];

@@ -2,6 +2,7 @@
 import {
   InputError,
   UsageError,
+  applySetting,
   assemble,
   bytesToHex,
   createRunner,
@@ -31,6 +32,7 @@ const USAGE = `run PROG [--program NAME] [--engine E] [--mem HEX|@FILE] [--repea
   --mem HEX|@FILE   XDP: the packet; tracing: the u64 arguments; else the buffer that r1 points to
   --repeat N        run N times, print the average duration
   --data-out FILE   XDP: write the packet as the program left it (- for standard output)
+  --set M[K]=V      put an entry into map M first (numbers, IPv4 addresses or hex:BYTES); may be repeated
   --maps            print the maps afterwards
   --trace           print every executed instruction (embedded and unicorn)
   --json, -j        as JSON`;
@@ -110,6 +112,7 @@ async function runCommand(args: string[], output: Output): Promise<number> {
     repeat: { type: 'string' },
     'data-out': { type: 'string' },
     maps: { type: 'boolean' },
+    set: { type: 'string', multiple: true },
     trace: { type: 'boolean' },
     json: { type: 'boolean', short: 'j' },
   });
@@ -125,6 +128,8 @@ async function runCommand(args: string[], output: Output): Promise<number> {
   const kernel = await bootLab({ engine: engine === 'interpreter' ? 'embedded' : engine });
   try {
     const input = readProgram(kernel, positionals[0], values.hex, values.program);
+    const maps = new Map(input.maps.map((map) => [map.spec.name, map]));
+    for (const setting of values.set ?? []) applySetting(maps, setting);
     const prepared = prepareContext(kernel, input.xlated, memoryBytes(values.mem));
     const runner = createRunner(
       kernel,

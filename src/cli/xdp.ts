@@ -1,5 +1,6 @@
 /** `trampolab xdp`: a capture through the virtio-net receive model with an XDP program. */
 import {
+  applySetting,
   commentOption,
   describePacket,
   ethernetCapture,
@@ -33,6 +34,7 @@ const USAGE = `xdp PROG.o --pcap IN [--out OUT] [--program NAME] [--rx small|mer
   --program NAME   which program of an object with several
   --rx MODE        receive buffers: mergeable (default) or small
   --engine E       interpreter (default), embedded or unicorn (both run the arm64 JIT image)
+  --set M[K]=V     put an entry into map M first (numbers, IPv4 addresses or hex:BYTES); may be repeated
   --packets        one line per packet
   --json, -j       as JSON`;
 
@@ -85,6 +87,7 @@ async function xdpCommand(args: string[], output: Output): Promise<number> {
     rx: { type: 'string' },
     engine: { type: 'string' },
     packets: { type: 'boolean' },
+    set: { type: 'string', multiple: true },
     json: { type: 'boolean', short: 'j' },
   });
   const path = requiredArgument(positionals, 'PROG.o');
@@ -105,6 +108,7 @@ async function xdpCommand(args: string[], output: Output): Promise<number> {
   try {
     const driver = installVirtioNet(kernel);
     const object = load(spec, kernel.bpf.host, { programs: [wanted] });
+    for (const setting of values.set ?? []) applySetting(object.maps, setting);
     const result = runTraffic(kernel, {
       driver,
       engine: engine === 'interpreter' ? 'interpreter' : 'jit',

@@ -7,7 +7,7 @@
  */
 import { ERRNO, type ErrnoName } from './errno.js';
 
-/** Names from files may hold line ends and terminal controls: a message shows them as `\\x0a`. */
+/** Names from files may hold line ends and terminal controls: a message shows them as `\x0a`. */
 function oneLine(message: string): string {
   return message.replace(
     /\p{Cc}/gu,

@@ -94,6 +94,10 @@ export interface Cpu {
   /** Instructions executed since the CPU was made. */
   readonly executed: number;
 
+  /**
+   * Looks at the stop address, then at breakpoints, then at the budget before every instruction, the first
+   * included: a run that starts at one of them stops there at once; `step` gets past a breakpoint.
+   */
   run(options?: RunOptions): Stop;
   /** Executes one instruction (breakpoints do not stop it); `budget` means it was executed. */
   step(): Stop;

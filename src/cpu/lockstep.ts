@@ -18,7 +18,7 @@ import { hex64, hex32, s64, u64 } from '../common/bytes.js';
 import { decode } from '../a64/codec.js';
 import { print } from '../a64/print.js';
 import { accessesOf } from './access.js';
-import { NZCV, SP, type Cpu, type Stop, type TraceEntry } from './cpu.js';
+import { NZCV, SP, type Cpu, type RegisterChange, type Stop, type TraceEntry } from './cpu.js';
 import { describeFault } from './fault.js';
 import type { Memory } from './memory.js';
 
@@ -67,6 +67,8 @@ export interface Disagreement {
   /** The instruction after which they differ. */
   readonly pc: bigint;
   readonly word: number;
+  /** Values before it of the registers that it names. */
+  readonly inputs: readonly RegisterChange[];
   readonly differences: readonly Difference[];
   /** Names of the sides, and the last instructions of each. */
   readonly names: readonly [string, string];
@@ -167,6 +169,13 @@ function wordAt(memory: Memory, pc: bigint): number {
   return memory.faultAt(pc, 4, 'fetch') ? 0 : memory.read32(pc);
 }
 
+function inputsOf(word: number, values: readonly bigint[]): RegisterChange[] {
+  const fields = decode(word)?.fields ?? {};
+  const named = ['Rn', 'Rm', 'Ra', 'Rs', 'Rt', 'Rt2', 'Rd'].flatMap((name) => fields[name] ?? []);
+  const registers = [...new Set([...named, NZCV])].toSorted((x, y) => x - y);
+  return registers.map((register) => ({ register, value: values[register] ?? 0n }));
+}
+
 /** Runs both one instruction at a time, comparing after each. */
 export function lockstep(a: Side, b: Side, options: LockstepOptions = {}): LockstepResult {
   const { budget = 1e6, tail = 16 } = options;
@@ -180,6 +189,7 @@ export function lockstep(a: Side, b: Side, options: LockstepOptions = {}): Locks
     after,
     pc,
     word: wordAt(a.cpu.memory, pc),
+    inputs: inputsOf(wordAt(a.cpu.memory, pc), before[0] ?? []),
     differences,
     names: [a.name, b.name],
     tails,
@@ -295,6 +305,7 @@ export function compareRuns(
     after: exact.executed,
     pc,
     word: wordAt(a.cpu.memory, pc),
+    inputs: [],
     differences,
     names: [a.name, b.name],
     tails: [[], []],
@@ -344,13 +355,12 @@ function differenceTexts(difference: Difference): readonly [string, string, stri
 const hexes = ([a, b]: readonly [bigint, bigint]): [string, string] => [hex64(a), hex64(b)];
 const hexByte = (byte: number): string => byte.toString(16).padStart(2, '0');
 
-function entryText(entry: TraceEntry | undefined): string {
-  if (!entry) return '';
-  const changes = entry.changes.map(({ register, value }) => {
-    const small = register === NZCV || (s64(value) >= 0n && value < 4096n);
+function valuesText(values: readonly RegisterChange[]): string {
+  const texts = values.map(({ register, value }) => {
+    const small = s64(value) >= 0n && value < 4096n;
     return `${registerName(register)}=${small ? value : hex64(value)}`;
   });
-  return changes.join(' ');
+  return texts.join(' ');
 }
 
 /** The instructions before, then what differs, in two columns. */
@@ -359,7 +369,7 @@ export function printDifference(found: Disagreement): string {
     `${found.names[0]} and ${found.names[1]} differ after ${found.after} equal instructions, at ` +
       `${hex64(found.pc)}: ${hex32(found.word)} ${print(found.word, found.pc)}`,
   ];
-  const texts = found.tails.map((entries) => entries.map(entryText));
+  const texts = found.tails.map((entries) => entries.map(({ changes }) => valuesText(changes)));
   const count = Math.max(found.tails[0].length, found.tails[1].length);
   const width = Math.max(found.names[0].length, 18, ...(texts[0] ?? []).map((text) => text.length));
   const columns = (label: string, first: string, second: string): string =>
@@ -371,6 +381,7 @@ export function printDifference(found: Disagreement): string {
     const label = `${hex64(entry.pc)} ${hex32(entry.word)} ${print(entry.word, entry.pc)}`;
     lines.push(columns(label, texts[0]?.[i] ?? '', texts[1]?.[i] ?? ''));
   }
+  if (found.inputs.length > 0) lines.push(`  with ${valuesText(found.inputs)}`);
   for (const difference of found.differences) {
     const [label, first, second] = differenceTexts(difference);
     lines.push(columns(`differs: ${label}`, first, second));

@@ -5,6 +5,7 @@
  * kernel/bpf/core.c: bpf_jit_get_func_addr. From 6.12 on a call is one BL if the image has its place, the
  * target is known and it is within 128 MiB; so an image may shrink from pass to pass, never grow.
  */
+import { hex64 } from '../common/bytes.js';
 import type { Slot } from '../bpf/instruction.js';
 import type { CodeBuffer } from './code-buffer.js';
 import { moveAddress, moveInt32, moveInt64 } from './constants.js';
@@ -43,7 +44,7 @@ export function emitCall(
   code.emit(blr(scratch));
 }
 
-/** opcode 0x85. The result comes back in x0. */
+/** opcode 0x85. The result comes back in x0, that of arch_bpf_timed_may_goto in AX. */
 export function buildCall(ctx: FunctionContext, slot: Slot): void {
   const r0 = ctx.reg(0);
   if (slot.src === 0 && ctx.profile.inlinesHelpers && buildInlined(ctx, slot, r0)) return;
@@ -51,8 +52,11 @@ export function buildCall(ctx: FunctionContext, slot: Slot): void {
     slot.src === PSEUDO_CALL
       ? functionAddress(ctx, slot.off)
       : BigInt.asUintN(64, ctx.env.callBase + BigInt(slot.imm));
+  if (target !== undefined && (target & 3n) !== 0n) {
+    throw ctx.refuse(`call of unaligned address ${hex64(target)}`);
+  }
   emitCall(ctx.code, target, ctx.profile.directCalls, ctx.registers.tmp1);
-  ctx.move(1, r0, 0);
+  if (target === undefined || target !== ctx.env.timedMayGoto) ctx.move(1, r0, 0);
 }
 
 function buildInlined(ctx: FunctionContext, slot: Slot, r0: number): boolean {

@@ -49,6 +49,8 @@ export interface Environment {
   readonly config: JitConfig;
   readonly offsets: StructOffsets;
   readonly callBase: bigint;
+  /** arch_bpf_timed_may_goto, which has its argument and result in AX. */
+  readonly timedMayGoto: bigint | undefined;
   readonly arena: Arena | undefined;
 }
 

@@ -288,9 +288,6 @@ export function blr(rn: number): number {
 export function ret(rn: number): number {
   return encode('RET', { Rn: rn });
 }
-export function brk(imm16: number): number {
-  return encode('BRK', { imm16 });
-}
 /** adr rd, . + `bytes`. */
 export function adr(rd: number, bytes: number): number {
   return encode('ADR', { immlo: bytes & 3, immhi: bytes >> 2, Rd: rd });

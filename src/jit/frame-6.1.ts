@@ -7,6 +7,7 @@
  * accesses its stack, so that these offsets become positive.
  */
 import type { Slot } from '../bpf/instruction.js';
+import { isAddSubImmediate } from './alu.js';
 import type { FunctionContext } from './context.js';
 import { addImmediate, bti, FP, LR, movz, SP, subImmediate } from './emit.js';
 import { buildEntry, buildReturn, pop, push } from './frame.js';
@@ -39,7 +40,7 @@ function writesFp(slot: Slot): boolean {
 }
 
 /** Bytes from R10 down to x27. */
-export function fpBottomOffset(slots: readonly Slot[]): number {
+function fpBottomOffset(slots: readonly Slot[]): number {
   let lowest = 0;
   for (const slot of slots) {
     if (writesFp(slot)) return 0;
@@ -55,6 +56,7 @@ export function buildPrologue61(ctx: FunctionContext): void {
   const fp = ctx.reg(BPF_REG_FP);
   const { x27, tailCallCount } = ctx.registers;
   ctx.fpBottom = fpBottomOffset(ctx.slots);
+  if (!isAddSubImmediate(ctx.fpBottom)) throw ctx.refuse(`stack access at -${ctx.fpBottom}`);
   buildEntry(ctx, true);
   push(ctx, FP, LR);
   ctx.move(1, FP, SP);

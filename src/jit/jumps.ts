@@ -37,7 +37,7 @@ const CONDITION: Readonly<Record<number, Condition>> = {
 };
 
 /** Words from the jump (the last word before the next slot's code) to the target slot's code. */
-export function jumpDistance(ctx: FunctionContext, off: number): number {
+function jumpDistance(ctx: FunctionContext, off: number): number {
   const next = ctx.index + 1;
   const target = ctx.offsets[next + off];
   if (target === undefined || next + off < 0) throw ctx.refuse(`jump to insn ${next + off}`);
@@ -45,7 +45,7 @@ export function jumpDistance(ctx: FunctionContext, off: number): number {
 }
 
 /** Refuses a branch distance in words that does not fit `bits` signed bits. */
-export function checkDistance(ctx: FunctionContext, bits: number, distance: number): number {
+function checkDistance(ctx: FunctionContext, bits: number, distance: number): number {
   const limit = 2 ** (bits - 1);
   if (distance < -limit || distance >= limit) {
     throw ctx.refuse(`branch of ${distance} instructions does not fit imm${bits}`);

@@ -10,7 +10,7 @@
  *   8:  .quad target       not counted in jited_len
  */
 import type { CodeBuffer } from './code-buffer.js';
-import { addImmediate, br, bti, LR, ldrLiteral, nop, ret } from './emit.js';
+import { br, bti, LR, ldrLiteral, nop, orrRegister, ret, ZR } from './emit.js';
 import type { JitConfig } from './profile.js';
 
 /** Bytes of the quad. */
@@ -26,8 +26,12 @@ export function buildPlt(code: CodeBuffer): void {
   code.emit(br(SCRATCH));
 }
 
-/** dummy_tramp: goes back into the program behind its poke site as if nothing were attached. */
+/**
+ * dummy_tramp: goes back into the program behind its poke site as if nothing were attached. It is
+ * assembly text, so its MOVs are ORRs in every version.
+ */
 export function dummyTramp(config: JitConfig): readonly number[] {
   const words = config.bti ? [bti('j')] : [];
-  return [...words, addImmediate(1, SCRATCH, LR, 0), addImmediate(1, LR, 9, 0), ret(SCRATCH)];
+  const move = (rd: number, rn: number): number => orrRegister(1, rd, ZR, rn);
+  return [...words, move(SCRATCH, LR), move(LR, 9), ret(SCRATCH)];
 }

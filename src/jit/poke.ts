@@ -11,7 +11,7 @@
  *   if (plan.pltWrite) memory.write64(plan.pltWrite.address, plan.pltWrite.target);
  *   if (plan.patch) memory.write32(plan.patch.address, plan.patch.word);
  */
-import { branchWord } from '../a64/immediates.js';
+import { AARCH64_BREAK_FAULT, branchWord } from '../a64/immediates.js';
 import { ERRNO } from '../common/errno.js';
 import { inBranchRange } from './calls.js';
 import { nop, orrRegister, ZR } from './emit.js';
@@ -57,7 +57,7 @@ export function pokeOffset(bti: boolean): number {
 
 export function planTextPoke(request: PokeRequest): PokePlan {
   const { image, oldAddress, newAddress, type } = request;
-  const refuse = (errno: 'ENOTSUPP' | 'EINVAL'): PokePlan => {
+  const refuse = (errno: 'ENOTSUPP' | 'EINVAL' | 'EFAULT'): PokePlan => {
     return { result: -ERRNO[errno], pltWrite: undefined, patch: undefined };
   };
   if (image === undefined) return refuse('ENOTSUPP');
@@ -74,12 +74,14 @@ export function planTextPoke(request: PokeRequest): PokePlan {
   const pltWrite = (target: bigint): PokePlan['pltWrite'] => {
     return { address: plt + BigInt(PLT_TARGET_OFFSET), target };
   };
+  const expected = instruction(oldAddress);
+  const word = instruction(newAddress);
+  if (expected === AARCH64_BREAK_FAULT || word === AARCH64_BREAK_FAULT) return refuse('EFAULT');
+
   let written: PokePlan['pltWrite'];
   if (far(newAddress)) written = pltWrite(newAddress);
   else if (far(oldAddress)) written = pltWrite(request.dummyTramp);
 
-  const expected = instruction(oldAddress);
-  const word = instruction(newAddress);
   if (expected === word) return { result: 0, pltWrite: written, patch: undefined };
   if (request.read(site) !== expected) {
     return { result: -ERRNO.EFAULT, pltWrite: written, patch: undefined };

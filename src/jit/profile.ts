@@ -13,7 +13,7 @@ export type KernelVersion = '6.1' | '6.12' | '7.3';
 /** bpf2a64[]: where the JIT keeps BPF's registers and its own. */
 export interface RegisterMap {
   /** A64 register of each BPF register number that may stand in a slot. */
-  readonly bpf: readonly number[];
+  readonly bpf: readonly (number | undefined)[];
   readonly tmp1: number;
   readonly tmp2: number;
   readonly tmp3: number;
@@ -74,6 +74,8 @@ export interface JitProfile {
     offset: number,
     arena: ArenaAccess | undefined,
   ) => number;
+  /** The fixup says where to resume; otherwise that is the next word. */
+  readonly fixupHasOffset: boolean;
   readonly stackAccess: (ctx: FunctionContext, offset: number) => StackAccess;
 }
 

@@ -38,6 +38,7 @@ const LINUX_6_1: JitProfile = {
   stackAccess: stackAccess61,
   buildCastUser,
   fixup: offsetFixup,
+  fixupHasOffset: true,
 };
 
 const LINUX_6_12: JitProfile = {
@@ -58,7 +59,7 @@ const LINUX_7_3: JitProfile = {
   version: '7.3',
   registers: {
     // R11 addresses stack arguments and is no register; R12 is BPF_REG_AX
-    bpf: [8, 0, 1, 2, 3, 4, 19, 20, 21, 22, 25, 0, 9],
+    bpf: [8, 0, 1, 2, 3, 4, 19, 20, 21, 22, 25, undefined, 9],
     ...TEMPORARIES,
     arenaBase: 28,
   },
@@ -73,6 +74,7 @@ const LINUX_7_3: JitProfile = {
   indirectJumps: true,
   buildCastUser: buildCastUserMovk,
   fixup: arenaFixup,
+  fixupHasOffset: false,
 };
 
 export const PROFILES: Readonly<Record<KernelVersion, JitProfile>> = {

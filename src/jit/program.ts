@@ -31,6 +31,7 @@ import { buildInstruction } from './instruction.js';
 import { buildPlt, PLT_TARGET_OFFSET, PLT_TARGET_SIZE } from './plt.js';
 import type { JitConfig, JitCpu, KernelVersion, StructOffsets } from './profile.js';
 import { PROFILES } from './profiles.js';
+import { stackArgumentSize } from './stack-arguments.js';
 
 export interface JitInput {
   /** Main first. A bpf2bpf call names its callee by index. */
@@ -46,6 +47,8 @@ export interface JitOptions {
   readonly offsets: StructOffsets;
   /** __bpf_call_base: what helper immediates are relative to. */
   readonly callBase: bigint;
+  /** 7.3: arch_bpf_timed_may_goto. Default: no call is one to it. */
+  readonly timedMayGoto?: bigint;
   /** dummy_tramp: the PLT's first target. */
   readonly dummyTramp: bigint;
   /** The allocator: address of the image of function `index`, 8-byte aligned. */
@@ -95,12 +98,15 @@ export function compile(program: JitInput, options: JitOptions): JitProgram {
     config: options.config,
     offsets: options.offsets,
     callBase: options.callBase,
+    timedMayGoto: options.timedMayGoto,
     arena: program.arena,
   };
   const contexts = program.functions.map((fn, index) => {
     const slots = readSlots(fn.insns);
     const ctx = new FunctionContext(env, fn, slots, index === 0);
-    if (!isAddSubImmediate(ctx.stackSize)) throw ctx.refuse(`stack of ${ctx.stackSize} bytes`);
+    for (const size of [ctx.stackSize, stackArgumentSize(ctx)]) {
+      if (!isAddSubImmediate(size)) throw ctx.refuse(`stack of ${size} bytes`);
+    }
     return ctx;
   });
   const layouts = contexts.map(firstLayout);

@@ -27,7 +27,7 @@ import { popCallee, releaseStack } from './frame.js';
 export const MAX_TAIL_CALL_CNT = 33;
 
 /** Words from a main program's entry to where tail calls land. */
-export function tailCallEntry(ctx: FunctionContext): number {
+function tailCallEntry(ctx: FunctionContext): number {
   const { pac, bti } = ctx.env.config;
   return ctx.profile.tailCallEntry + (pac ? 1 : 0) + (bti ? 1 : 0);
 }

@@ -16,8 +16,9 @@ export interface TrampolineProfile {
   readonly allocation: 'page' | 'estimate';
   /** Register width in which the argument count is made. */
   readonly countWidth: 32 | 64;
+  /** Then the one before the first fexit program is where an image that goes away skips them. */
   readonly nopBeforeProgram: boolean;
-  /** The NOP through which an image that goes away skips its fexit programs. */
+  /** A NOP for that behind the call of the original. */
   readonly nopAfterCall: boolean;
   /** Programs that run at entry and exit with state between. */
   readonly sessions: boolean;

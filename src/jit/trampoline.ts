@@ -54,6 +54,8 @@ import {
 import { TRAMPOLINE_PROFILES, type TrampolineProfile } from './trampoline-profile.js';
 
 const PAGE_SIZE = 4096;
+/** Larger structures are passed by reference: btf_distill_func_proto refuses them. */
+const MAX_ARGUMENT_SIZE = 16;
 /** Scratch that no argument is in. */
 const TMP = 10;
 /** Callee-saved: the running program's struct bpf_prog, and what its enter function returned. */
@@ -97,7 +99,7 @@ export interface Trampoline {
   readonly allocSize: number;
   /**
    * With CALL_ORIG: offset of the NOP that becomes a branch over the fexit programs, and of its target.
-   * 7.3 has no such NOP.
+   * In 7.3 it is the one before the first of them, so that there is none without any.
    */
   readonly ipAfterCall: number | undefined;
   readonly ipEpilogue: number | undefined;
@@ -107,7 +109,7 @@ export interface Trampoline {
 
 /**
  * Generates a trampoline. `links` are in the order in which they run, within each kind.
- * Throws KernelError: ENOTSUPP (arguments), E2BIG (larger than a page, from 6.12), EFBIG (same, 6.1).
+ * Throws KernelError: EINVAL (argument size), ENOTSUPP (arguments), E2BIG (larger than a page, from 6.12), EFBIG (same, 6.1).
  */
 export function compileTrampoline(
   model: FunctionModel,
@@ -117,6 +119,14 @@ export function compileTrampoline(
 ): Trampoline {
   const kernel = options.kernel ?? '6.12';
   const profile = TRAMPOLINE_PROFILES[kernel];
+  for (const { size } of model.arguments) {
+    if (size < 1 || size > MAX_ARGUMENT_SIZE) {
+      throw new KernelError(
+        'EINVAL',
+        `trampoline for a function with an argument of ${size} bytes`,
+      );
+    }
+  }
   const placement = placeArguments(model);
   profile.checkArguments(model, placement);
   const estimate = new Generator(profile, model, placement, flags, links, options, undefined);
@@ -358,6 +368,7 @@ class Generator {
     const { code, frame } = this;
     if (this.#profile.nopBeforeProgram) {
       code.label(`${name}: pad`);
+      if (link.kind === 'fexit' && this.#has('CALL_ORIG')) this.ipAfterCall ??= 4 * code.length;
       this.#emit(nop());
     }
     const cookie = link.cookie ?? 0n;

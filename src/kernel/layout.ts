@@ -10,9 +10,8 @@
 const MiB = 1n << 20n;
 
 export const PAGE_OFFSET = 0xffff000000000000n;
-export const MODULES_VADDR = 0xffff800000000000n;
+/** Also VMALLOC_START and MODULES_END. */
 export const KIMAGE_VADDR = 0xffff800080000000n;
-export const VMALLOC_START = KIMAGE_VADDR;
 export const VMALLOC_END = 0xfffffdffbf800000n;
 /** MIN_KIMG_ALIGN: what KASLR moves the image by. */
 const KASLR_GRANULE = 2n * MiB;
@@ -57,7 +56,7 @@ export function layoutOf(options: LayoutOptions = {}): Layout {
     stext: text + STEXT_OFFSET,
     etext: text + ETEXT_OFFSET,
     end: text + IMAGE_SIZE,
-    vmallocStart: VMALLOC_START,
+    vmallocStart: KIMAGE_VADDR,
     vmallocEnd: VMALLOC_END,
     linear: PAGE_OFFSET,
   };

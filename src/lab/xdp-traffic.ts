@@ -32,7 +32,8 @@ export interface PacketOutcome {
   readonly verdict: number | undefined;
   /** The frame that reached the stack or left the device. */
   readonly out: Uint8Array | undefined;
-  readonly to: 'stack' | 'transmit' | 'nowhere';
+  /** `refused`: the device had no buffer that it fits. */
+  readonly to: 'stack' | 'transmit' | 'nowhere' | 'refused';
 }
 
 export interface TrafficResult {
@@ -75,7 +76,9 @@ function sendPacket(
   packet: CapturedPacket,
   verdict: () => number | undefined,
 ): PacketOutcome {
-  net.receive(packet.bytes);
+  if (net.receive(packet.bytes) !== 'delivered') {
+    return { packet, verdict: undefined, out: undefined, to: 'refused' };
+  }
   net.poll();
   const [up] = net.delivered();
   const [out] = net.transmitted();

@@ -1,13 +1,12 @@
 /**
- * Made-up traffic for captures, demos and tests: the same seed gives the same packets.
+ * Made-up traffic for the example captures: the same seed gives the same packets.
  *
  * A few hosts in 10.0.0.0/24 and 2001:db8::/64 talk UDP, TCP and ICMP, some of it under VLAN tags;
  * between them ARP, fragments, IPv6 extension headers, IP in IP and frames that are cut short. Times
  * start at 2026-01-01 and advance by microseconds.
  *
  * Usage:
- *   const frames = mixedTraffic(200, 1);
- *   const file = writePcap(ethernetCapture(frames));
+ *   const file = exampleCaptures().get('mixed.pcap');
  */
 import { Random } from '../common/random.js';
 import {
@@ -36,7 +35,7 @@ import {
 import { writePcap } from './pcap.js';
 import { writePcapng } from './pcapng.js';
 
-export interface Frame {
+interface Frame {
   readonly bytes: Uint8Array;
   /** Nanoseconds since the epoch. */
   readonly time: bigint;
@@ -72,12 +71,12 @@ const MIXED: readonly Kind[] = [
 ];
 
 /** `count` frames of all kinds. */
-export function mixedTraffic(count: number, seed: number): Frame[] {
+function mixedTraffic(count: number, seed: number): Frame[] {
   return makeFrames(MIXED, count, seed);
 }
 
 /** `count` IPv6 frames: plain, with extension headers, tagged once or twice. */
-export function ipv6Traffic(count: number, seed: number): Frame[] {
+function ipv6Traffic(count: number, seed: number): Frame[] {
   const kinds: readonly Kind[] = [
     { weight: 3, make: (random) => overIpv6(random, IPPROTO.TCP) },
     { weight: 3, make: (random) => overIpv6(random, IPPROTO.UDP) },
@@ -91,7 +90,7 @@ export function ipv6Traffic(count: number, seed: number): Frame[] {
  * A pcapng capture of two links, `eth0` whole and `eth1` cut to 96 bytes, with a comment on the
  * capture and on each packet that lost bytes.
  */
-export function twoLinkCapture(count: number, seed: number): Capture {
+function twoLinkCapture(count: number, seed: number): Capture {
   const name = (text: string) => ({ code: OPTION.IF_NAME, value: new TextEncoder().encode(text) });
   const snapLengths = [262144, 96] as const;
   const packets = mixedTraffic(count, seed).map(({ bytes, time }, i) => {

@@ -16,7 +16,9 @@ function unsigned(text: string): string {
   });
 }
 
-/** Where Capstone 5 writes something else than the manual's preferred form, and why that is known. */
+/**
+ * Where Capstone 5 writes something else than the manual's preferred form, and why that is known.
+ */
 const EXCEPTIONS: readonly {
   readonly rows: RegExp;
   readonly why: string;

@@ -143,6 +143,7 @@ describe('trace_printk', () => {
     ['%lld|%llu', [-5, -1], '-5|18446744073709551615', 23n],
     ['[%5d|%-4d|%04x]', [7, 7, 0xab], '[    7|7   |00ab]', 17n],
     ['100%% %c', [65], '100% A', 6n],
+    ['%99999999999d', [7], ' '.repeat(1023), 1023n],
     ['%px', [0xffff_8000_1234_5678n], 'ffff800012345678', 16n],
   ] as const)('%j', (format, args, line, length) => {
     const address = place(`${format}\0`);

@@ -239,6 +239,13 @@ describe('limits', () => {
     for (let i = 0n; i < 10n; i++) expect(interpreter.run(i)).toEqual({ kind: 'return', r0: i });
     expect(interpreter.execute(0, 7)).toBe(true);
     expect(interpreter.r0).toBe(7);
+    expect(interpreter.result).toEqual({ kind: 'return', r0: 7n });
+    const faulting = createInterpreter(
+      rawProgram('f', assemble('r0 = *(u8 *)(r1 + 0)\nexit')),
+      host,
+    );
+    expect(faulting.execute(0, 0)).toBe(false);
+    expect(faulting.result).toMatchObject({ kind: 'fault', insn: 0 });
   });
 });
 

@@ -1,4 +1,5 @@
 import { readFileSync } from 'node:fs';
+import { pathToFileURL } from 'node:url';
 import { describe, expect, it } from 'vitest';
 import { bytesToHex, hexToBytes, viewOf } from '../../src/common/bytes.js';
 import { InputError, KernelError } from '../../src/common/errors.js';
@@ -6,7 +7,7 @@ import { readSlots } from '../../src/bpf/instruction.js';
 import { load } from '../../src/bpf/object/load.js';
 import type { FunctionSpec, ObjectSpec, SectionKind } from '../../src/bpf/object/spec.js';
 import { PlainHost } from '../../src/bpf/plain-host.js';
-import { sharedFolder } from './shared.js';
+import { sharedFile } from '../helpers/shared.js';
 import { readLines, replay, type ReferencePacket, type ReferenceRecord } from './xdp-reference.js';
 
 describe('XDP objects agree with a real kernel', () => {
@@ -24,7 +25,8 @@ describe('XDP objects agree with a real kernel', () => {
 });
 
 describe('the whole corpus', () => {
-  const corpus = sharedFolder('vectors/xdp/');
+  const folder = sharedFile('vectors', 'xdp');
+  const corpus = folder === undefined ? undefined : pathToFileURL(`${folder}/`);
 
   it.runIf(corpus)('agrees or is refused with one line', () => {
     if (!corpus) return;
@@ -103,11 +105,11 @@ describe('xlated programs', () => {
     expect(main.stackDepth).toBe(8);
   });
 
-  const kernel = sharedFolder('vectors/kernel/6.12-max/');
+  const kernel = sharedFile('vectors', 'kernel', '6.12-max', 'jit-corpus.json');
 
   it.runIf(kernel)('have the stack depth that a booted 6.12 found', () => {
     if (!kernel) return;
-    const file = readFileSync(new URL('jit-corpus.json', kernel), 'utf8');
+    const file = readFileSync(kernel, 'utf8');
     const { programs } = JSON.parse(file) as { programs: CorpusProgram[] };
     const helpers = new Map(Array.from({ length: 212 }, (_, id) => [id, () => {}] as const));
     let compared = 0;

@@ -159,6 +159,20 @@ describe('disassemble and assemble', () => {
   });
 
   it.each([
+    ['w7 = *(u32 *)(r1 + 4)', '6117040000000000'],
+    ['*(u16 *)(r1 + 0) = w3', '6b31000000000000'],
+    ['r3 = 5000000000 ll', '1803000000f2052a0000000001000000'],
+    ['r3 = xchg_64(r1 + 40, r3)', 'db312800e1000000'],
+    ['w0 = cmpxchg32_32(r1 + 76, w0, w6)', 'c3614c00f1000000'],
+    ['w3 = atomic_fetch_add((u32 *)(r1 + 56), w3)', 'c331380001000000'],
+    ['lock *(u32 *)(r7 + 0) |= w6', 'c367000040000000'],
+    ['if r1 s> -1 goto +3', '65010300ffffffff'],
+  ])('reads llvm: %s', (text, hex) => {
+    expect(bytesToHex(assemble(text))).toBe(hex);
+  });
+
+  it.each([
+    ['w0 = *(u64 *)(r1 + 0)', "line 1: cannot assemble 'w0 = *(u64 *)(r1 + 0)'"],
     ['r0 = 1\nr0 ?= 2', "line 2: cannot assemble 'r0 ?= 2'"],
     ['goto nowhere', "line 1: no label 'nowhere'"],
     ['r1 += w2', "line 1: cannot assemble 'r1 += w2'"],

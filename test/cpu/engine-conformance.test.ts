@@ -95,6 +95,33 @@ describe.each(factories)('engine $name', (factory) => {
       expect(cpu.getSystem(name)).toBe(0n);
     });
 
+    it.each([
+      ['currentel', 4n],
+      ['ctr_el0', 0x84448004n],
+      ['dczid_el0', 0x10n],
+    ] as const)('%s is the same everywhere', (name, value) => {
+      execute([NOP, sysreg('MRS', name, 1), NOP]);
+      expect([cpu.getX(1), cpu.executed]).toEqual([value, 3]);
+    });
+
+    it('CNTVCT_EL0 counts instructions', () => {
+      execute([NOP, NOP, sysreg('MRS', 'cntvct_el0', 1), NOP, sysreg('MRS', 'cntvct_el0', 2)]);
+      expect([cpu.getX(1), cpu.getX(2)]).toEqual([2n, 4n]);
+    });
+
+    it('DAIF by MRS, MSR and MSR immediate', () => {
+      const immediate = (op2: number): number =>
+        encode('MSR_immediate', { op1: 3, CRm: 0b0010, op2 });
+      execute([
+        sysreg('MRS', 'daif', 1),
+        immediate(6),
+        sysreg('MRS', 'daif', 2),
+        immediate(7),
+        sysreg('MRS', 'daif', 3),
+      ]);
+      expect([cpu.getX(1), cpu.getX(2), cpu.getX(3)]).toEqual([0n, 0x80n, 0n]);
+    });
+
     it('NZCV by MRS and MSR', () => {
       cpu.nzcv = 0b1010;
       execute([sysreg('MRS', 'nzcv', 1)]);
@@ -258,6 +285,16 @@ describe.each(factories)('engine $name', (factory) => {
       cpu.pc = TEXT + 4n;
       expect(cpu.step()).toEqual({ kind: 'undefined', word });
       expect(cpu.executed).toBe(1);
+    });
+
+    it.each(words)('a step or a budget that ends before it: %s', (_, word) => {
+      code([addImmediate(0, 0, 1), word, addImmediate(0, 0, 1)]);
+      cpu.pc = TEXT;
+      expect(cpu.step()).toEqual({ kind: 'budget' });
+      expect(cpu.pc).toBe(TEXT + 4n);
+      cpu.pc = TEXT;
+      expect(cpu.run({ budget: 1 })).toEqual({ kind: 'budget' });
+      expect([cpu.pc, cpu.getX(0)]).toEqual([TEXT + 4n, 2n]);
     });
 
     it('reached by a branch, patched in and out', () => {

@@ -59,6 +59,11 @@ describe('entry of a program', () => {
     });
   });
 
+  it('a target that is no instruction address is -EFAULT, with nothing written', () => {
+    const entry = new Entry();
+    expect(entry.poke(NEAR + 2n)).toEqual({ result: -14, patch: undefined, pltWrite: undefined });
+  });
+
   it('another word than expected is -EFAULT, after the PLT was written', () => {
     const entry = new Entry();
     expect(entry.poke(FAR, NEAR)).toEqual({
@@ -71,6 +76,6 @@ describe('entry of a program', () => {
 
 it('dummy_tramp returns into the program with the caller in x30', () => {
   // mov x10, x30 ; mov x30, x9 ; ret x10
-  expect(dummyTramp({ pac: true, bti: false })).toEqual([0x910003ca, 0x9100013e, 0xd65f0140]);
+  expect(dummyTramp({ pac: true, bti: false })).toEqual([0xaa1e03ea, 0xaa0903fe, 0xd65f0140]);
   expect(dummyTramp({ pac: true, bti: true })).toHaveLength(4);
 });

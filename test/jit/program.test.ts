@@ -48,6 +48,7 @@ describe('refusals name opcode and instruction', () => {
     ['jump out', makeSlot(0x05, { off: 7 }), {}, /jump to insn 9/],
     ['half an ld_imm64', makeSlot(0x18), {}, /.*/],
     ['cast', makeSlot(0xbf, { off: 1, imm: 0x10000 }), {}, /program without an arena/],
+    ['odd call', makeSlot(0x85, { imm: 0x102 }), {}, /call of unaligned address 0xffff8000810001/],
     ['register', makeSlot(0xbf, { dst: 13 }), {}, /register R13 does not exist/],
   ])('%s', (name, slot, options, message) => {
     const slots = name === 'half an ld_imm64' ? [slot] : [makeSlot(0xb7), slot, EXIT];
@@ -65,14 +66,16 @@ describe('refusals name opcode and instruction', () => {
     expect(compile(program, OPTIONS).functions[0]?.extable).toHaveLength(1);
   });
 
-  // r0 %= 0x12345678 takes 4 words, a tail call more than 20
+  // r0 %= 0x12345678 takes 4 words, a compare-and-exchange loop 9
   const modulo = Array.from({ length: 32_766 }, () => makeSlot(0x97, { imm: 0x12345678 }));
-  const tailCalls = Array.from({ length: 32_766 }, () => makeSlot(0xf5));
+  const exchange = makeSlot(0xdb, { dst: 1, src: 2, off: 8, imm: 0xf1 });
+  const exchanges = Array.from({ length: 32_766 }, () => exchange);
+  const cpu = { lse: false, vhe: false, sb: false };
   const back = makeSlot(0x15, { off: -32_767 });
 
   it('a conditional jump beyond 1 MiB', () => {
     expect(() => run([...modulo, back])).not.toThrow();
-    expect(() => run([...tailCalls, back])).toThrow(
+    expect(() => run([...exchanges, back], { cpu })).toThrow(
       /branch of -?\d+ instructions does not fit imm19 \(insn 32766 of f0\)/,
     );
   });
@@ -106,6 +109,13 @@ describe('images', () => {
     expect(asked).toEqual(functions.map(({ allocSize }, index) => [index, allocSize]));
     // bl f1, with f0's prologue of 6 words before it
     expect(functions[0]?.words[6]).toBe(0x94000000 + (0x10000 >> 2) - 6);
+  });
+
+  it('of 7.3 keep R0 over arch_bpf_timed_may_goto, whose result is in AX', () => {
+    const call = [makeSlot(0x85, { imm: 0x100 })];
+    const plain = run(call, { kernel: '7.3' }).functions[0];
+    const timed = run(call, { kernel: '7.3', timedMayGoto: OPTIONS.callBase + 0x100n });
+    expect(timed.functions[0]?.epilogueOffset).toBe((plain?.epilogueOffset ?? 0) - 4);
   });
 
   it('of a giant program take seconds at most', () => {

@@ -1,3 +1,4 @@
+import * as fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
 import { KernelError } from '../../src/common/errors.js';
 import {
@@ -5,6 +6,7 @@ import {
   type Trampoline,
   type TrampolineOptions,
 } from '../../src/jit/trampoline.js';
+import type { KernelVersion } from '../../src/jit/profile.js';
 import { trampolineFrame } from '../../src/jit/trampoline-frame.js';
 import {
   type FunctionModel,
@@ -146,6 +148,58 @@ describe('listing', () => {
   });
 });
 
+describe('the branch over fexit programs in 7.3', () => {
+  const flags = CALL_ORIG | SKIP_FRAME;
+
+  it('is the pad of the first of them', () => {
+    const links = [link('fentry'), link('fexit'), link('fexit')];
+    const { ipAfterCall, ipEpilogue, listing } = make(1, flags, links, { kernel: '7.3' });
+    const start = (text: string): number | undefined => {
+      const entry = listing.find((each) => each.text === text);
+      return entry && 4 * entry.start;
+    };
+    expect(ipAfterCall).toBe(start('fexit 0: pad'));
+    expect(ipEpilogue).toBe(start('call __bpf_tramp_exit'));
+  });
+
+  it('is missing without any', () => {
+    const { ipAfterCall, ipEpilogue } = make(1, flags, [link('fmod_ret')], { kernel: '7.3' });
+    expect([ipAfterCall, ipEpilogue]).toEqual([undefined, undefined]);
+  });
+});
+
+it('any model, flags and links give a listed trampoline or one refusal', () => {
+  const anyLink = fc.record({
+    kind: fc.constantFrom<TrampolineLink['kind'][]>('fentry', 'fmod_ret', 'fexit'),
+    jited: fc.boolean(),
+    cookie: fc.bigInt({ min: 0n, max: 2n ** 64n - 1n }),
+    structOps: fc.boolean(),
+    session: fc.boolean(),
+    sessionCookie: fc.boolean(),
+  });
+  const anyArgument = fc.record({ size: fc.integer({ min: 1, max: 16 }), struct: fc.boolean() });
+  const kernels = fc.constantFrom<KernelVersion[]>('6.1', '6.12', '7.3');
+  fc.assert(
+    fc.property(
+      fc.array(anyArgument, { maxLength: 13 }),
+      fc.nat(511),
+      fc.array(anyLink, { maxLength: 38 }),
+      kernels,
+      (parameters, flags, links, kernel) => {
+        const all = links.map(({ kind, ...more }) => link(kind, more));
+        try {
+          const model = { arguments: parameters };
+          const { listing, words } = compileTrampoline(model, flags, all, { ...OPTIONS, kernel });
+          expect(listing.at(-1)?.end).toBe(words.length);
+        } catch (error) {
+          expect(error).toBeInstanceOf(KernelError);
+        }
+      },
+    ),
+    { numRuns: 500 },
+  );
+});
+
 describe('refusals', () => {
   const struct: FunctionModel = { arguments: [{ size: 8, struct: true }] };
   const many = Array.from({ length: 38 }, () => link('fmod_ret', { cookie: 2n ** 63n + 5n }));
@@ -162,6 +216,12 @@ describe('refusals', () => {
       compileTrampoline(model, CALL_ORIG | SKIP_FRAME, links, { ...OPTIONS, kernel });
     expect(making).toThrow(KernelError);
     expect(making).toThrow(`-${errno}: `);
+  });
+
+  it.each([0, 17])('an argument of %i bytes', (size) => {
+    const model = { arguments: [{ size, struct: true }] };
+    const making = (): unknown => compileTrampoline(model, RESTORE_REGS, [link('fentry')], OPTIONS);
+    expect(making).toThrow(/-EINVAL: .* argument of \d+ bytes/);
   });
 
   it('fmod_ret needs the original', () => {

@@ -1,14 +1,10 @@
-import { existsSync, readFileSync } from 'node:fs';
-import { join } from 'node:path';
+import { readFileSync } from 'node:fs';
 import { brotliDecompressSync, deflateSync, inflateSync } from 'node:zlib';
 import { describe, expect, it } from 'vitest';
 import { checkFile, describeCase, summarize } from '../../src/lab/check/check-file.js';
 import type { CaseResult, CheckOptions, VectorKind } from '../../src/lab/check/kind.js';
 import { InterpreterRunner } from '../../src/lab/check/runner.js';
-
-const root = join(import.meta.dirname, '../..');
-const shared = process.env.TRAMPOLAB_SHARED ?? join(root, '../shared');
-const vectors = join(shared, 'vectors/bpf');
+import { sharedFile } from '../helpers/shared.js';
 
 const options: CheckOptions = {
   runner: new InterpreterRunner(),
@@ -163,7 +159,10 @@ describe('check', () => {
   });
 
   it('runs the small benchmark programs of this project', async () => {
-    const text = readFileSync(join(root, 'test/vectors/bpf/bench-programs.jsonl'), 'utf8');
+    const text = readFileSync(
+      new URL('../vectors/bpf/bench-programs.jsonl', import.meta.url),
+      'utf8',
+    );
     const small = text.split('\n').filter((line) => /-small"|-linux-xdp"/.test(line));
     expect(summarize(await check('bench', small.join('\n')))).toBe('9 passed, 0 failed, 7 skipped');
   });
@@ -178,12 +177,10 @@ const CORPORA: readonly (readonly [string, string])[] = [
   ['test_bpf-giant', '60 passed, 0 failed'],
 ];
 
-describe('test corpora of other projects', () => {
-  const isPresent = existsSync(vectors);
-  if (!isPresent) console.warn(`notice: ${vectors} is absent, its corpora are not run`);
-  it.skipIf(!isPresent).each(CORPORA)('%s: %s', async (name, summary) => {
-    const text = readFileSync(join(vectors, `${name}.jsonl`), 'utf8');
-    const results = await check(`${name}.jsonl`, text);
+describe.each(CORPORA)('test corpus %s', (name, summary) => {
+  const file = sharedFile('vectors', 'bpf', `${name}.jsonl`);
+  it.skipIf(file === undefined)(`gives ${summary}`, async () => {
+    const results = await check(`${name}.jsonl`, readFileSync(file ?? '', 'utf8'));
     const bad = results.filter(({ status }) => status === 'failed').map(describeCase);
     expect(bad).toEqual([]);
     expect(summarize(results)).toBe(summary);

@@ -1,7 +1,7 @@
 /**
- * Exclusives, acquire/release and LSE atomics, Arm ARM C4.1.96. `size` is 0 byte, 1 halfword,
- * 2 word, 3 doubleword. The manual's separate pages per size (LDADDB, LDADDH, LDADD) are one row here.
- * Left out: LDLAR/STLLR, LSE128, RCpc with offsets (LDAPUR).
+ * Exclusives, acquire/release and LSE atomics, Arm ARM C4.1.96. `size` is 0 byte, 1 halfword, 2
+ * word, 3 doubleword. The manual's separate pages per size (LDADDB, LDADDH, LDADD) are one row
+ * here. Left out: LDLAR/STLLR, LSE128, RCpc with offsets (LDAPUR).
  */
 import { row, type Predicate, type Row } from '../row.js';
 import { all, field, is } from './conditions.js';

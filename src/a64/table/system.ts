@@ -1,6 +1,6 @@
 /**
  * Exceptions, hints, barriers and system registers, Arm ARM C4.1.94.
- * Left out: ERET, DRPS, WFET, cache and TLB maintenance (SYS), flag manipulation (CFINV).
+ * Left out: ERET, DRPS, WFET, TLB maintenance and most of SYS, flag manipulation (CFINV).
  */
 import { row, type Predicate, type Row } from '../row.js';
 import { field, is } from './conditions.js';
@@ -62,6 +62,15 @@ const pstateFits: Predicate = (f) => {
   return PSTATE_MASKS.has(operand) || (PSTATE_BITS.has(operand) && field(f, 'CRm') < 2);
 };
 
+/**
+ * SYS: op1, CRn, CRm, op2. Caches are not modelled; what a CPU fetches is renewed by its engine.
+ */
+function maintenance(text: string, operands: string, address: boolean): Row {
+  const name = text.toUpperCase().replace(' ', '_');
+  const bits = `1101010100 0 01 ${operands} ${address ? 'Rt' : '11111'}`;
+  return row(name, bits, address ? `${text}, <Xt>` : text, nothing);
+}
+
 export const system: readonly Row[] = [
   row('UDF', '0000000000000000 imm16', 'udf <imm16>', { kind: 'undefined' }),
   trap('svc', '000', '01'),
@@ -95,6 +104,14 @@ export const system: readonly Row[] = [
     [[is('CRm', 15), 'isb'], 'isb <CRm>'],
     nothing,
   ),
+  // the operations of Linux's caches_clean_inval_pou and dcache_clean_poc
+  maintenance('ic iallu', '000 0111 0101 000', false),
+  maintenance('ic ialluis', '000 0111 0001 000', false),
+  maintenance('ic ivau', '011 0111 0101 001', true),
+  maintenance('dc cvac', '011 0111 1010 001', true),
+  maintenance('dc cvau', '011 0111 1011 001', true),
+  maintenance('dc civac', '011 0111 1110 001', true),
+
   row('SB', '1101010100 0 00 011 0011 0000 1 11 11111', 'sb', nothing),
 
   row(

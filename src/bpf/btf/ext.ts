@@ -16,13 +16,13 @@ import type { Btf } from './btf.js';
 import { BTF_MAGIC } from './parse.js';
 
 /** `offset` is in bytes from the start of the ELF section, here and below. */
-export interface FuncInfo {
+interface FuncInfo {
   readonly offset: number;
   /** BTF id of the func. */
   readonly type: number;
 }
 
-export interface LineInfo {
+interface LineInfo {
   readonly offset: number;
   readonly file: string;
   /** The source line itself. */

@@ -13,14 +13,14 @@ export interface BtfMember {
   readonly bitSize: number;
 }
 
-export interface BtfParameter {
+interface BtfParameter {
   /** Empty for `...` and unnamed parameters. */
   readonly name: string;
   /** 0 in last place stands for `...`. */
   readonly type: number;
 }
 
-export interface BtfVariable {
+interface BtfVariable {
   readonly type: number;
   readonly offset: number;
   readonly size: number;

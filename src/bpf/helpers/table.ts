@@ -15,9 +15,6 @@ import { mapHelpers } from './maps.js';
 import { tracingHelpers } from './tracing.js';
 import { XDP_HELPERS } from './xdp.js';
 
-/** BPF_FUNC_tail_call: no helper but an instruction. */
-export const TAIL_CALL_HELPER = 12;
-
 export interface HelperOptions {
   /** Kernel whose semantics the helpers have. Default: 6.12. */
   readonly version?: HelperVersion;

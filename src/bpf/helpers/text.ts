@@ -15,6 +15,9 @@ export function bytesToText(bytes: Uint8Array): string {
   return text;
 }
 
+/** Widths above this are cut: no line is longer. */
+const MAX_WIDTH = 1024;
+
 /** Gives the string at an address, or the bytes there. */
 export interface TextSource {
   string(address: bigint): string;
@@ -98,7 +101,7 @@ function convert(match: RegExpExecArray, value: bigint, source: TextSource): str
 }
 
 function pad(text: string, flags: string, width: string): string {
-  const wanted = Number(width);
+  const wanted = Math.min(Number(width), MAX_WIDTH);
   if (flags.includes('-')) return text.padEnd(wanted);
   if (!flags.includes('0')) return text.padStart(wanted);
   const sign = /^[-+]/.exec(text)?.[0] ?? '';

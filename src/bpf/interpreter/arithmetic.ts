@@ -101,7 +101,7 @@ export function moveSigned(
 }
 
 /** Bytes of a 32-bit word in reverse order. */
-export function swap32(value: number): number {
+function swap32(value: number): number {
   return (value << 24) | ((value & 0xff00) << 8) | ((value >>> 8) & 0xff00) | (value >>> 24);
 }
 

@@ -23,7 +23,7 @@ import { validate } from '../validate.js';
 /** Index of the first record: behind R0..R10 and the auxiliary R11. */
 export const CODE_START = 24;
 /** Words per record. */
-export const RECORD = 8;
+const RECORD = 8;
 
 /** Operations without an opcode byte of their own. */
 export const OPERATION = {

@@ -14,7 +14,7 @@ import { MapBase, type MapEntry } from './base.js';
 import type { MapSpec, ProgArrayMap } from './map.js';
 
 /** Offset of the pointers in `struct bpf_array`, 6.12 arm64. */
-export const BPF_ARRAY_PTRS = 264;
+const BPF_ARRAY_PTRS = 264;
 
 export class ProgArray extends MapBase implements ProgArrayMap {
   protected readonly cpuCount = 1;

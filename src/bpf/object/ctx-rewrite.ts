@@ -23,8 +23,8 @@ const LDX_W = 0x61;
 /** Pointer to `struct net_device` in xdp_txq_info. */
 const XDP_TXQ_INFO_DEV = 0;
 
-/** Arguments that a traced function may have (MAX_BPF_FUNC_ARGS), and its return value. */
-const MAX_TRACED_SLOTS = 13;
+/** Entries of the argument array that a program may read, the return value included (MAX_BPF_FUNC_ARGS). */
+const MAX_TRACED_SLOTS = 12;
 
 interface Step {
   readonly code: number;
@@ -113,7 +113,10 @@ export function rewriteContext(
 }
 
 /** Bytes of the argument array that a tracing program reads: the traced function must have them. */
-export function contextBytes(functions: readonly LinkedFunction[], flows: readonly FunctionFlow[]) {
+export function contextBytes(
+  functions: readonly LinkedFunction[],
+  flows: readonly FunctionFlow[],
+): number {
   let bytes = 0;
   for (const [i, { slots }] of functions.entries()) {
     for (const at of flows[i]?.contextAccesses.keys() ?? []) {

@@ -33,7 +33,7 @@ import {
 } from './values.js';
 
 /** How an instruction reaches the context. */
-export type ContextAccess = 'ctx' | 'moved' | 'conflict';
+type ContextAccess = 'ctx' | 'moved' | 'conflict';
 
 export interface FunctionFlow {
   /** Loads, stores and atomics through the context pointer, by slot. */
@@ -116,37 +116,65 @@ function walkFunction(walk: Walk, index: number, entry: State): State | undefine
   const start = new Int32Array(entry.length + FRAME_SLOTS);
   start.set(entry);
   start[10] = stackValue(frame, 0);
-  const states: (State | undefined)[] = Array.from({ length: slots.length });
-  states[0] = start;
-  const pending = [0];
+  // states are kept where paths may meet; between those, one state runs along
+  const states = new Map<number, State>([[0, start]]);
+  const meeting = meetingPoints(slots);
+  const pending = new Set([0]);
   let result: State | undefined;
-  while (pending.length > 0) {
-    const at = pending.pop() as number;
-    const slot = slots[at] as Slot;
-    if (++walk.steps > MAX_STEPS) {
-      throw new KernelError('E2BIG', `BPF program is too large: walked ${MAX_STEPS} instructions`);
-    }
-    const opcode = OPCODES[slot.code];
-    if (!opcode) continue;
-    const state = (states[at] as State).slice();
-    if (opcode.kind === 'exit') {
-      const left = state.slice(0, entry.length);
-      result = result ? joinStates(result, left) : left;
-      continue;
-    }
-    if (!step(walk, index, at, slot, opcode, state)) continue;
-    for (const next of successors(at, slot, opcode)) {
-      if (next < 0 || next >= slots.length) continue;
-      const known = states[next];
-      const merged = known ? joinStates(known, state) : state.slice();
-      if (known && sameState(known, merged)) continue;
-      states[next] = merged;
-      if (!pending.includes(next)) pending.push(next);
+  const arrive = (at: number, state: State): void => {
+    if (at < 0 || at >= slots.length) return;
+    const known = states.get(at);
+    const merged = known ? joinStates(known, state) : state.slice();
+    if (known && sameState(known, merged)) return;
+    states.set(at, merged);
+    pending.add(at);
+  };
+  for (const first of pending) {
+    pending.delete(first);
+    const state = (states.get(first) as State).slice();
+    let at = first;
+    for (;;) {
+      const slot = slots[at];
+      const opcode = slot && OPCODES[slot.code];
+      if (!slot || !opcode) break;
+      if (++walk.steps > MAX_STEPS) {
+        throw new KernelError(
+          'E2BIG',
+          `BPF program is too large: walked ${MAX_STEPS} instructions`,
+        );
+      }
+      if (opcode.kind === 'exit') {
+        const left = state.slice(0, entry.length);
+        result = result ? joinStates(result, left) : left;
+        break;
+      }
+      if (!step(walk, index, at, slot, opcode, state)) break;
+      const [next, ...others] = successors(at, slot, opcode);
+      if (next === undefined) break;
+      if (others.length === 0 && !meeting.has(next)) {
+        at = next;
+        continue;
+      }
+      for (const each of [next, ...others]) arrive(each, state);
+      break;
     }
   }
   walk.active.pop();
   walk.memo.set(key, result);
   return result;
+}
+
+/** Slots that more than one path may come to: targets of jumps, and what follows a conditional one. */
+function meetingPoints(slots: readonly Slot[]): Set<number> {
+  const points = new Set<number>();
+  for (const [at, slot] of slots.entries()) {
+    const opcode = OPCODES[slot.code];
+    const distance = opcode && jumpDistance(slot, opcode);
+    if (distance === undefined) continue;
+    points.add(at + 1 + distance);
+    points.add(at + 1);
+  }
+  return points;
 }
 
 function joinStates(a: State, b: State): State {

@@ -8,7 +8,7 @@
 import { viewOf } from '../../common/bytes.js';
 import { InputError } from '../../common/errors.js';
 
-export const EM_BPF = 247;
+const EM_BPF = 247;
 
 export const SHT = { PROGBITS: 1, SYMTAB: 2, STRTAB: 3, RELA: 4, NOBITS: 8, REL: 9 } as const;
 export const SHF_EXECINSTR = 4;
@@ -44,7 +44,7 @@ export interface ElfSection {
   readonly bytes: Uint8Array;
 }
 
-export interface ElfSymbol {
+interface ElfSymbol {
   readonly name: string;
   readonly value: number;
   readonly size: number;

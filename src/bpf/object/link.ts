@@ -6,10 +6,13 @@
  * second slot. Reference: bpf_object__reloc_code of libbpf, jit_subprogs in kernel/bpf/verifier.c.
  */
 import { high32, low32 } from '../../common/bytes.js';
-import { InputError } from '../../common/errors.js';
+import { InputError, KernelError } from '../../common/errors.js';
 import { readSlots, type Slot } from '../instruction.js';
 import { PSEUDO } from '../opcodes.js';
 import type { FunctionSpec, ObjectSpec, ProgramSpec, Relocation } from './spec.js';
+
+/** As BPF_MAX_SUBPROGS. */
+const MAX_FUNCTIONS = 256;
 
 /** A function of a program, relocated. */
 export interface LinkedFunction {
@@ -35,6 +38,9 @@ export function linkProgram(
   const visit = (index: number): void => {
     if (order.includes(index)) return;
     order.push(index);
+    if (order.length > MAX_FUNCTIONS) {
+      throw new KernelError('E2BIG', `program '${program.name}' has too many subprograms`);
+    }
     for (const relocation of functionAt(object, index).relocations) {
       if (relocation.kind === 'call' || relocation.kind === 'function') visit(relocation.callee);
     }

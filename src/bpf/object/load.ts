@@ -39,7 +39,7 @@ export interface LoadOptions {
 }
 
 /** What is known about a function of a loaded program. */
-export interface LoadedFunction {
+interface LoadedFunction {
   readonly name: string;
   /** BTF id of the func in `ObjectSpec.btf`, 0 when unknown. */
   readonly btfId: number;

@@ -152,10 +152,13 @@ function readInner(btf: Btf, map: string, member: BtfMember, draft: Draft, notes
   }
   draft.keySize ||= 4;
   draft.valueSize ||= 4;
-  if (btf.resolve(pointer.type).kind !== 'struct') return;
+  const struct = btf.resolve(pointer.type);
+  if (struct.kind !== 'struct') return;
+  if (struct.members.some((each) => each.name === 'values')) {
+    throw new InputError(`map '${map}': maps are nested over two deep`);
+  }
   const name = `${map}.inner`;
-  const { valuesAt, ...inner } = readStruct(btf, name, pointer.type, notes);
-  if (valuesAt !== undefined) throw new InputError(`map '${map}': maps are nested over two deep`);
+  const { valuesAt: _, ...inner } = readStruct(btf, name, pointer.type, notes);
   draft.inner = { name, ...inner, initialValues: [] };
 }
 

@@ -22,7 +22,7 @@ function isSupported(name: string): name is MapTypeName {
 }
 
 /** `LRU_HASH`; undefined for numbers without a name. */
-export function mapTypeName(type: number): string | undefined {
+function mapTypeName(type: number): string | undefined {
   return NAMES[type];
 }
 

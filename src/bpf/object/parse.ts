@@ -38,6 +38,12 @@ export function parseObject(bytes: Uint8Array, options: ParseOptions = {}): Obje
     if (names.has(definition.name)) throw new InputError(`map '${definition.name}' is there twice`);
     names.add(definition.name);
   }
+  for (const { definition, sectionIndex } of maps) {
+    const count = definition.data ? (elf.relocations.get(sectionIndex)?.length ?? 0) : 0;
+    if (count > 0) {
+      notes.push(`section '${definition.section}': ${count} pointers in it are not relocated`);
+    }
+  }
   const functions = findFunctions(elf, maps, btf, ext);
   return {
     name,

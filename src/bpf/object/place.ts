@@ -5,7 +5,7 @@
 import type { FunctionSpec, ProgramSpec, SourceLine } from './spec.js';
 
 /** The source line that `slot` belongs to: the last record at or before it. */
-export function lineAt(lines: readonly SourceLine[], slot: number): SourceLine | undefined {
+function lineAt(lines: readonly SourceLine[], slot: number): SourceLine | undefined {
   return lines.findLast((line) => line.slot <= slot);
 }
 

@@ -1,15 +1,15 @@
 /**
  * The state of one embedded CPU that its micro-operations work on, and its view of text.
  *
- * Registers are two Int32Arrays (low and high halves) indexed by slot: 0..30 X0..X30, 31 SP, 32 always
- * zero (XZR as a source), 33 a sink (XZR as a destination), 34 NZCV (low half). A region of text is
- * an array of records of four Int32, one per instruction, so that the array index of a record
- * equals the byte offset of its instruction:
+ * Registers are two Int32Arrays (low and high halves) indexed by slot: 0..30 X0..X30, 31 SP, 32
+ * always zero (XZR as a source), 33 a sink (XZR as a destination), 34 NZCV (low half). A region of
+ * text is an array of records of four Int32, one per instruction, so that the array index of a
+ * record equals the byte offset of its instruction:
  *   [0] operation | d << 8 | n << 16 | m << 24     d, n, m: register slots
  *   [1] a, [2] b                                   immediates, meaning by operation
  *   [3] number of the decoded word in `words` (for traces)
- * Operation 0 means that the word has to be decoded (again). Records are filled when first reached and
- * stay, whatever happens to memory, until `sync` clears them: they are what this CPU fetches.
+ * Operation 0 means that the word has to be decoded (again). Records are filled when first reached
+ * and stay, whatever happens to memory, until `sync` clears them: they are what this CPU fetches.
  */
 import { high32, join64, low32, u64 } from '../../common/bytes.js';
 import type { Stop, SystemRegister } from '../cpu.js';
@@ -33,7 +33,8 @@ export interface Code {
   readonly offset: number;
   /** Bytes of whole instructions, which is the number of Int32 in `records`. */
   readonly size: number;
-  readonly records: Int32Array;
+  /** Empty until the region is first executed. */
+  records: Int32Array;
   /** One byte per instruction: 1 at a breakpoint. */
   readonly marks: Uint8Array;
   /** Breakpoints in this region. */
@@ -63,6 +64,8 @@ export class Core {
   pcLo = 0;
   pcHi = 0;
   executed = 0;
+  /** Of the run in progress, before the current operation outside the hot switch. */
+  pending = 0;
   exit: number = EXIT.BUDGET;
   stop: Stop = { kind: 'budget' };
 

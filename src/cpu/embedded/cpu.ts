@@ -1,10 +1,11 @@
 /**
  * The embedded engine: an A64 interpreter in TypeScript behind the `Cpu` interface.
  *
- * Instructions are decoded once into records (core.ts) through the instruction table, and executed by a hot switch (hot.ts) with
- * the rest behind it. Exact per-instruction traces, any number of CPUs on one memory, each with its own view
- * of text. A view is per CPU and lasts until `sync`, or until the region is unmapped or its permissions
- * change. `run` looks at the stop address and breakpoints before every instruction, the first included.
+ * Instructions are decoded once into records (core.ts) through the instruction table, and executed
+ * by a hot switch (hot.ts) with the rest behind it. Exact per-instruction traces, any number of
+ * CPUs on one memory, each with its own view of text. A view is per CPU and lasts until `sync`, or
+ * until the region is unmapped or its permissions change. `run` looks at the stop address and
+ * breakpoints before every instruction, the first included.
  *
  * Left out, beside what cpu.ts says: the SP alignment check, interrupts, timers.
  *
@@ -22,6 +23,7 @@ import { execute } from './hot.js';
 import { TraceLog } from './trace.js';
 
 const DEFAULT_BUDGET = 1e9;
+const NO_RECORDS = new Int32Array(0);
 
 export class EmbeddedCpu implements Cpu {
   readonly engine = 'embedded';
@@ -139,6 +141,7 @@ export class EmbeddedCpu implements Cpu {
 
   sync(start: bigint, end: bigint): void {
     for (const code of this.#codes) {
+      if (code.records === NO_RECORDS) continue;
       const base = u64((BigInt(code.hi) << 32n) | BigInt(code.lo >>> 0));
       const from = Number(maximum(u64(start) - base, 0n)) & -4;
       const to = Number(minimum(u64(end) - base, BigInt(code.size)));
@@ -170,11 +173,11 @@ export class EmbeddedCpu implements Cpu {
     if (size === 0) return;
     const code: Code = {
       region,
-      lo: low32(region.address) + skip,
+      lo: (low32(region.address) + skip) | 0,
       hi: high32(region.address),
       offset: region.offset + skip,
       size,
-      records: new Int32Array(size),
+      records: NO_RECORDS,
       marks: new Uint8Array(size / 4),
       breakpoints: 0,
     };
@@ -194,10 +197,11 @@ export class EmbeddedCpu implements Cpu {
     core.log?.follow(core);
     const untilHi = until === undefined ? 0 : high32(until);
     const untilLo = until === undefined ? 0 : low32(until);
-    let left = budget;
+    let left = Math.min(Math.max(0, Math.floor(budget)), Number.MAX_SAFE_INTEGER);
     for (;;) {
       const code = (core.pcLo & 3) === 0 ? this.#codeAt(core.pcHi, core.pcLo) : undefined;
       if (!code) return this.#outside(left, until, stops);
+      if (code.records === NO_RECORDS) code.records = new Int32Array(code.size);
       const inside = until !== undefined && code.hi === untilHi;
       const untilAt = inside ? (untilLo - code.lo) | 0 : -1;
       left = execute(core, code, left, untilAt, stops && code.breakpoints > 0);
@@ -216,7 +220,9 @@ export class EmbeddedCpu implements Cpu {
     }
   }
 
-  /** pc is where nothing can be fetched. Stop addresses and breakpoints may be there all the same. */
+  /**
+   * pc is where nothing can be fetched. Stop addresses and breakpoints may be there all the same.
+   */
   #outside(left: number, until: bigint | undefined, stops: boolean): Stop {
     const { pc } = this.#core;
     if (stops && until !== undefined && u64(until) === pc) return { kind: 'until' };

@@ -1,6 +1,7 @@
 /**
- * Data processing that the hot switch leaves out: shifted and extended operands, flags, bitfields, conditional
- * operations, multiplication, division, bit reversal, CRC32 (Arm ARM C6.2, shared pseudocode J1.1).
+ * Data processing that the hot switch leaves out: shifted and extended operands, flags, bitfields,
+ * conditional operations, multiplication, division, bit reversal, CRC32 (Arm ARM C6.2, shared
+ * pseudocode J1.1).
  *
  * 64-bit values are pairs of Int32; BigInt only where a product or quotient needs more.
  */

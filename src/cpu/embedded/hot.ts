@@ -1,14 +1,16 @@
 /**
  * The hot loop: executes records of one text region until something else has to be decided.
  *
- * One switch over the most frequent micro-operations, their numbers as literals (see operations.ts). Everything
- * else goes through `executeCold`. The index of a record is the byte offset of its instruction, so
- * `code.lo + at` is its address. The function keeps no state of its own: registers are in typed
- * arrays that all operations share.
+ * One switch over the most frequent micro-operations, their numbers as literals (see
+ * operations.ts). Everything else goes through `executeCold`. The index of a record is the byte
+ * offset of its instruction, so `code.lo + at` is its address. The function keeps no state of its
+ * own: registers are in typed arrays that all operations share.
  */
 import { executeCold } from './cold.js';
 import { EXIT, STOPPED, type Code, type Core } from './core.js';
 import { decodeRecord } from './decode.js';
+import { FIRST_WIDE } from './operations.js';
+import { ROOM } from './trace.js';
 
 /** 1 when adding `addend` wrapped to `sum`; with (x, y) 1 when x - y borrows. */
 function carryOut(sum: number, addend: number): number {
@@ -40,9 +42,9 @@ function subtractFlags32(x: number, y: number): number {
 }
 
 /**
- * Runs from pc, which must be in `code`, for at most `budget` instructions. Stops before offset `until`
- * (-1: none) and, when `watch` is set, before marked instructions. Returns the budget that is left; `core.exit` and pc tell
- * how it ended.
+ * Runs from pc, which must be in `code`, for at most `budget` instructions. Stops before offset
+ * `until` (-1: none) and, when `watch` is set, before marked instructions. Returns the budget that
+ * is left; `core.exit` and pc tell how it ended.
  */
 export function execute(
   core: Core,
@@ -56,6 +58,8 @@ export function execute(
   const codeLo = code.lo;
   const codeHi = code.hi;
   const log = core.log;
+  const shadowLo = log ? log.lo : lo;
+  const shadowHi = log ? log.hi : hi;
   let left = budget;
   let at = (core.pcLo - codeLo) | 0;
   let exit: number = EXIT.LEFT;
@@ -447,6 +451,7 @@ export function execute(
         break;
       }
       default:
+        core.pending = budget - left;
         failed = executeCold(core, code, at);
     }
 
@@ -455,7 +460,28 @@ export function execute(
       break;
     }
     left -= 1;
-    if (log) log.add(core, records, at);
+    if (log) {
+      // what most instructions need of TraceLog.add, in line
+      const { used } = log;
+      if (used >= ROOM || (head & 255) >= FIRST_WIDE || shadowLo[34] !== lo[34]) {
+        log.add(core, records, at);
+      } else {
+        const chunk = log.chunk;
+        const low = lo[d] as number;
+        const high = hi[d] as number;
+        chunk[used] = records[at + 3] as number;
+        if (d === 33 || (shadowLo[d] === low && shadowHi[d] === high)) {
+          chunk[used + 1] = -1;
+        } else {
+          chunk[used + 1] = d;
+          chunk[used + 2] = low;
+          chunk[used + 3] = high;
+          shadowLo[d] = low;
+          shadowHi[d] = high;
+        }
+        log.used = used + 4;
+      }
+    }
     at = next;
   }
   core.executed += budget - left;

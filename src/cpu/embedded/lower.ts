@@ -1,8 +1,9 @@
 /**
  * Lowers a decoded instruction to a record of micro-operation and operands.
  *
- * The only place where the engine looks at the instruction table: what to do comes from the row's `sem`, with what from the
- * fields. Frequent forms become operations of the hot switch, the others general ones.
+ * The only place where the engine looks at the instruction table: what to do comes from the row's
+ * `sem`, with what from the fields. Frequent forms become operations of the hot switch, the others
+ * general ones.
  */
 import { high32, low32 } from '../../common/bytes.js';
 import type { Decoded } from '../../a64/codec.js';

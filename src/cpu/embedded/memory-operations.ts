@@ -2,10 +2,11 @@
  * Loads and stores that the hot switch leaves out: sign extension, indexed and register addressing,
  * pairs, exclusives, LSE atomics (Arm ARM C6.2, B2.9).
  *
- * Alignment: LDAR and kin, exclusives and atomics must be aligned (as before FEAT_LSE2), all others need not be. A pair is two
- * accesses in the order of their addresses: when the second of a store is refused, the first has been written
- * (as libunicorn does), but no register has changed. The exclusive monitor remembers address and value; a store
- * exclusive succeeds when memory still holds that value, also if it was written meanwhile.
+ * Alignment: LDAR and kin, exclusives and atomics must be aligned (as before FEAT_LSE2), all others
+ * need not be. A pair is two accesses in the order of their addresses: when the second of a store
+ * is refused, the first has been written (as libunicorn does), but no register has changed. The
+ * exclusive monitor remembers address and value; a store exclusive succeeds when memory still holds
+ * that value, also if it was written meanwhile.
  */
 import { high32, low32, u64 } from '../../common/bytes.js';
 import { NEXT, SINK_SLOT, STOPPED, type Code, type Core } from './core.js';
@@ -155,8 +156,8 @@ function pair(core: Core, records: Int32Array, at: number): number {
 }
 
 /**
- * Offset of an aligned, readable and (for `write`) writable atomic access; -1 when it is refused, which
- * `core.stop` then explains.
+ * Offset of an aligned, readable and (for `write`) writable atomic access; -1 when it is refused,
+ * which `core.stop` then explains.
  */
 function atomicOffset(core: Core, n: number, bytes: number, write: 'no' | 'only' | 'also'): number {
   const hi = core.hi[n] as number;

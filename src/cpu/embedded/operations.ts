@@ -1,9 +1,9 @@
 /**
  * Numbers of the embedded engine's micro-operations.
  *
- * Below 64: cases of the hot switch (hot.ts), which has them as literals because V8 makes a jump table of
- * those only. From 64: data processing (data.ts), from 128: memory (memory-operations.ts), from 192: system
- * (system.ts). Register operands d, n, m are slots; a and b are immediates.
+ * Below 64: cases of the hot switch (hot.ts), which has them as literals because V8 makes a jump
+ * table of those only. From 64: data processing (data.ts), from 128: memory (memory-operations.ts),
+ * from 192: system (system.ts). Register operands d, n, m are slots; a and b are immediates.
  */
 export const OP = {
   DECODE: 0,

@@ -1,10 +1,11 @@
 /**
  * System registers, PSTATE, traps: what an embedded CPU models of EL1 (Arm ARM D23, C5.2).
  *
- * Modelled: SP_EL0, TPIDR_EL0/1/2 (stored), NZCV and DAIF (DAIF masks nothing: there are no interrupts),
- * CurrentEL (EL1), CTR_EL0 and DCZID_EL0 (64-byte lines, no DC ZVA), CNTVCT_EL0 (counts executed instructions, so that
- * runs repeat). Any other register is undefined here. PAN, UAO, SSBS, DIT and TCO have no effect without an MMU and user
- * memory; SPSel would change which stack pointer SP is and is undefined.
+ * Modelled: SP_EL0, TPIDR_EL0/1/2 (stored), NZCV and DAIF (DAIF masks nothing: there are no
+ * interrupts), CurrentEL (EL1), CTR_EL0 and DCZID_EL0 (64-byte lines, no DC ZVA), CNTVCT_EL0
+ * (counts executed instructions, so that runs repeat). Any other register is undefined here. PAN,
+ * UAO, SSBS, DIT and TCO have no effect without an MMU and user memory; SPSel would change which
+ * stack pointer SP is and is undefined.
  */
 import { u64 } from '../../common/bytes.js';
 import { decode } from '../../a64/codec.js';
@@ -49,7 +50,7 @@ const REGISTERS: Readonly<Record<string, ModelledRegister>> = {
   ctr_el0: { read: () => 0x84448004n },
   // DZP: DC ZVA is prohibited
   dczid_el0: { read: () => 1n << 4n },
-  cntvct_el0: { read: (core) => BigInt(core.executed) },
+  cntvct_el0: { read: (core) => BigInt(core.executed + core.pending) },
 };
 
 function undefinedInstruction(core: Core, word: number): number {

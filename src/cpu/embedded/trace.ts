@@ -1,10 +1,10 @@
 /**
  * The record of executed instructions, written inside the hot loop.
  *
- * Entries are four Int32: [number of the decoded word, slot, low, high], slot -1 when nothing changed. An
- * instruction that changed more registers is followed by entries numbered 0. A shadow of the registers
- * tells what changed. Chunks are kept for the next trace, so that a warm one allocates nothing. Entries become
- * `TraceEntry` objects only when recording ends.
+ * Entries are four Int32: [number of the decoded word, slot, low, high], slot -1 when nothing
+ * changed. An instruction that changed more registers is followed by entries numbered 0. A shadow
+ * of the registers tells what changed. Chunks are kept for the next trace, so that a warm one
+ * allocates nothing. Entries become `TraceEntry` objects only when recording ends.
  */
 import { join64 } from '../../common/bytes.js';
 import { NZCV, type RegisterChange, type TraceEntry } from '../cpu.js';
@@ -14,6 +14,8 @@ import { FIRST_WIDE, OP } from './operations.js';
 const CHUNK = 1 << 18;
 /** Entries that one instruction takes at most, in Int32. */
 const MOST = 8 * 4;
+/** A chunk with less than this used has room for one more instruction. */
+export const ROOM = CHUNK - MOST;
 
 export class TraceLog {
   readonly #chunks: Int32Array[] = [new Int32Array(CHUNK)];
@@ -38,25 +40,25 @@ export class TraceLog {
 
   /** Makes room for the entries of one instruction. */
   reserve(): void {
-    if (this.used + MOST <= CHUNK) return;
+    if (this.used < ROOM) return;
     this.#lengths.push(this.used);
     const index = this.#lengths.length;
     this.chunk = this.#chunks[index] ?? (this.#chunks[index] = new Int32Array(CHUNK));
     this.used = 0;
   }
 
-  #change(core: Core, slot: number, word: number): number {
+  #change(core: Core, slot: number): void {
     const lo = core.lo[slot] as number;
     const hi = core.hi[slot] as number;
-    if (slot === SINK_SLOT || (this.lo[slot] === lo && this.hi[slot] === hi)) return word;
+    if (slot === SINK_SLOT || (this.lo[slot] === lo && this.hi[slot] === hi)) return;
     this.lo[slot] = lo;
     this.hi[slot] = hi;
-    this.chunk[this.used] = word;
-    this.chunk[this.used + 1] = slot;
-    this.chunk[this.used + 2] = lo;
-    this.chunk[this.used + 3] = hi;
-    this.used += 4;
-    return 0;
+    const { chunk, used } = this;
+    chunk[used] = 0;
+    chunk[used + 1] = slot;
+    chunk[used + 2] = lo;
+    chunk[used + 3] = hi;
+    this.used = used + 4;
   }
 
   /** Records an executed instruction that may have changed d, n, m and NZCV. */
@@ -65,17 +67,19 @@ export class TraceLog {
     const head = records[at] as number;
     const op = head & 255;
     const d = (head >>> 8) & 63;
-    let word = this.#change(core, d, records[at + 3] as number);
+    const first = this.used;
+    this.#change(core, d);
     if (op >= FIRST_WIDE) {
-      word = this.#change(core, (head >>> 16) & 63, word);
-      word = this.#change(core, head >>> 24, word);
-      if (op === OP.SWAP_PAIR && d < 30) word = this.#change(core, d + 1, word);
+      this.#change(core, (head >>> 16) & 63);
+      this.#change(core, head >>> 24);
+      if (op === OP.SWAP_PAIR && d < 30) this.#change(core, d + 1);
     }
-    word = this.#change(core, NZCV_SLOT, word);
-    if (word === 0) return;
-    this.chunk[this.used] = word;
-    this.chunk[this.used + 1] = -1;
-    this.used += 4;
+    this.#change(core, NZCV_SLOT);
+    if (this.used === first) {
+      this.chunk[first + 1] = -1;
+      this.used = first + 4;
+    }
+    this.chunk[first] = records[at + 3] as number;
   }
 
   entries(words: Core['words']): TraceEntry[] {
@@ -89,7 +93,7 @@ export class TraceLog {
         const slot = chunk[at + 1] as number;
         if (decoded && chunk[at] !== 0) {
           changes = [];
-          entries.push({ pc: join64(decoded.lo, decoded.hi), word: decoded.word, changes });
+          entries.push({ pc: join64(decoded.lo, decoded.hi), word: decoded.word >>> 0, changes });
         }
         if (slot < 0) continue;
         const register = slot === NZCV_SLOT ? NZCV : slot;

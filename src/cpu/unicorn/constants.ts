@@ -6,17 +6,6 @@ export const UC_ARCH_ARM64 = 2;
 export const UC_MODE_ARM = 0;
 export const UC_CPU_ARM64_MAX = 3;
 
-/** Results of `uc_emu_start` that mean a refused access. */
-export const UC_ERR = {
-  OK: 0,
-  READ_UNMAPPED: 6,
-  WRITE_UNMAPPED: 7,
-  FETCH_UNMAPPED: 8,
-  WRITE_PROT: 12,
-  READ_PROT: 13,
-  FETCH_PROT: 14,
-} as const;
-
 export const UC_PROT = { READ: 1, WRITE: 2, EXEC: 4 } as const;
 
 /** Types for `uc_hook_add`; the memory ones may be or'ed. */
@@ -67,8 +56,12 @@ export const UC_ARM64_REG = {
   PC: 260,
   TPIDR_EL0: 262,
   TPIDR_EL1: 264,
+  PSTATE: 265,
   SP_EL0: 270,
 } as const;
 
 /** `until` of `uc_emu_start` where none is wanted; code cannot be there. */
 export const NOWHERE = 0xffff_ffff_ffff_ffffn;
+
+/** PSTATE at the start: EL1h, no exception masked. */
+export const PSTATE_EL1H = 0b0101n;

@@ -2,7 +2,8 @@
  * A CPU of libunicorn on the lab's memory.
  *
  * Regions are mapped into it by pointer, so nothing is copied; only page granularity differs from the
- * embedded engine (a region's slack within its pages is accessible). What libunicorn needs around it:
+ * embedded engine: a region's slack within its pages is accessible, and so is a span over two regions that
+ * touch. A refused store that crosses a page end has written the bytes before it. What libunicorn needs around it:
  *
  * - Always a count: it makes pc precise and tells how many instructions ran. Mixing counted and uncounted
  *   runs costs milliseconds each time.
@@ -12,21 +13,22 @@
  * - Words unknown to this lab never reach it (guard.ts).
  * - Writable text ('rwx') is mapped without write permission: a store to it fails, is executed
  *   alone with permission, and the text is looked at again.
- * - WFI ends a run, and TPIDR_EL2 is out of reach at EL1: both are made up for here.
+ * - WFI ends a run, which then goes on here. What libunicorn has no notion of (TPIDR_EL2 at EL1) or another
+ *   one (CTR_EL0, XPACLRI) is executed by the embedded engine, one instruction at a time.
  * - Between a store to text and `sync`, which of the two words a fetch sees is not defined, as
  *   on hardware; the embedded engine is exact there.
  *
- * Left out: the time after which an infinite run gives up; use `budget`.
+ * Left out: clearing the exclusive monitor in `loadRegisters`, for which libunicorn has no call; execute CLREX.
  */
 import { hex64, high32, low32, u64 } from '../../common/bytes.js';
 import { decode } from '../../a64/codec.js';
-import { systemRegisterName } from '../../a64/system-registers.js';
 import { accessesOf, type DataAccess } from '../access.js';
 import type { Cpu, Registers, RunOptions, Stop, SystemRegister, TraceEntry } from '../cpu.js';
+import { EmbeddedCpu } from '../embedded/cpu.js';
 import type { AccessFault, AccessKind } from '../fault.js';
 import type { Memory, MemoryListener, Region } from '../memory.js';
 import { EXCP, UC_HOOK, UC_MEM, UC_PROT } from './constants.js';
-import { TextGuard } from './guard.js';
+import { systemRegister, TextGuard } from './guard.js';
 import type { Pointer, UnicornLibrary } from './library.js';
 import { NZCV_SLOT, PC_SLOT, UnicornRegisters } from './registers.js';
 import { TraceLog } from './trace.js';
@@ -88,6 +90,7 @@ export class UnicornCpu implements Cpu, MemoryListener {
   #events: Events = { refused: undefined, interrupt: undefined, stopped: false };
   #log: TraceLog | undefined;
   #traceHook: number | undefined;
+  #assistant: EmbeddedCpu | undefined;
 
   constructor(unicorn: UnicornLibrary, memory: Memory) {
     this.#unicorn = unicorn;
@@ -158,18 +161,22 @@ export class UnicornCpu implements Cpu, MemoryListener {
   }
 
   getSystem(register: SystemRegister): bigint {
+    this.#mustBeOpen();
     return this.#registers.getSystem(register);
   }
 
   setSystem(register: SystemRegister, value: bigint): void {
+    this.#mustBeOpen();
     this.#registers.setSystem(register, value);
   }
 
   saveRegisters(): Registers {
+    this.#mustBeOpen();
     return this.#registers.save();
   }
 
   loadRegisters(registers: Registers): void {
+    this.#mustBeOpen();
     this.#registers.load(registers);
   }
 
@@ -180,6 +187,7 @@ export class UnicornCpu implements Cpu, MemoryListener {
   // -- running --------------------------------------------------------------------------------------
 
   run(options: RunOptions = {}): Stop {
+    this.#mustBeOpen();
     const until = options.until === undefined ? undefined : u64(options.until);
     this.#setUntil(until);
     this.#pass = undefined;
@@ -187,6 +195,7 @@ export class UnicornCpu implements Cpu, MemoryListener {
   }
 
   step(): Stop {
+    this.#mustBeOpen();
     this.#until = undefined;
     this.#pass = this.pc;
     const before = this.#executed;
@@ -198,17 +207,20 @@ export class UnicornCpu implements Cpu, MemoryListener {
   }
 
   addBreakpoint(address: bigint): void {
+    this.#mustBeOpen();
     const at = u64(address);
     this.#breakpoints.add(at);
     this.#hookStop(at);
   }
 
   removeBreakpoint(address: bigint): void {
+    this.#mustBeOpen();
     const at = u64(address);
     if (this.#breakpoints.delete(at)) this.#unhookStop(at);
   }
 
   sync(start: bigint, end: bigint): void {
+    this.#mustBeOpen();
     const from = u64(start);
     const to = u64(end);
     this.#guard.suspect(from, to);
@@ -222,6 +234,7 @@ export class UnicornCpu implements Cpu, MemoryListener {
   }
 
   startTrace(): void {
+    this.#mustBeOpen();
     this.#log = new TraceLog();
     if (this.#traceHook !== undefined) return;
     this.#traceHook = this.#unicorn.addHook(
@@ -235,6 +248,7 @@ export class UnicornCpu implements Cpu, MemoryListener {
   }
 
   stopTrace(): TraceEntry[] {
+    this.#mustBeOpen();
     const entries = this.#log?.entries() ?? [];
     this.#log = undefined;
     if (this.#traceHook !== undefined) {
@@ -249,6 +263,7 @@ export class UnicornCpu implements Cpu, MemoryListener {
     if (this.#closed) return;
     this.#closed = true;
     this.memory.unlisten(this);
+    this.#assistant?.close();
     this.#unicorn.close(this.#handle);
     for (const callback of this.#callbacks) this.#unicorn.freeCallback(callback);
   }
@@ -280,6 +295,11 @@ export class UnicornCpu implements Cpu, MemoryListener {
 
   textStored(region: Region, offset: number, size: number): void {
     this.#guard.textStored(region, offset, size);
+  }
+
+  /** Behind a closed handle is nothing: using it would end the process. */
+  #mustBeOpen(): void {
+    if (this.#closed) throw new Error('this CPU has been closed');
   }
 
   // -- how a run goes -------------------------------------------------------------------------------
@@ -321,18 +341,21 @@ export class UnicornCpu implements Cpu, MemoryListener {
     const unfinished =
       events.stopped || events.interrupt !== undefined || kind === 'read' || kind === 'write';
     let executed = Math.min(unfinished ? begun - 1 : begun, count);
+    this.#executed += executed;
     let outcome: Outcome = 'on';
     if (events.refused) {
       outcome = this.#refused(events.refused);
     } else if (events.interrupt !== undefined) {
       outcome = this.#interrupted(events.interrupt);
-      if (outcome === 'executed') executed += 1;
     } else if (result !== 0) {
       throw new Error(`libunicorn stopped with error ${result} at ${hex64(this.pc)}`);
-    } else if (begun <= count && !events.stopped) {
+    } else if (executed < count && !events.stopped) {
       outcome = this.#halted(started, executed);
     }
-    this.#executed += executed;
+    if (outcome === 'executed') {
+      executed += 1;
+      this.#executed += 1;
+    }
     this.#log?.endRun(logged + executed, registers.halves, registers.nzcv);
     if (outcome === 'on' || outcome === 'executed') return undefined;
     return outcome === 'text store' ? this.#storeToText() : outcome;
@@ -342,7 +365,7 @@ export class UnicornCpu implements Cpu, MemoryListener {
   #halted(started: bigint, executed: number): Outcome {
     const { pc } = this;
     if (pc === this.#until) return 'on';
-    if (this.#guard.has(pc)) return this.#undefinedAt(pc);
+    if (this.#guard.has(pc)) return this.#assist();
     if (executed === 0 && pc === started) {
       if (this.#stalled === pc) throw new Error(`libunicorn does not go on at ${hex64(pc)}`);
       this.#stalled = pc;
@@ -351,10 +374,6 @@ export class UnicornCpu implements Cpu, MemoryListener {
       this.#stalled = undefined;
     }
     return 'on';
-  }
-
-  #undefinedAt(pc: bigint): Stop {
-    return { kind: 'undefined', word: this.memory.read32(pc) };
   }
 
   #refused({ type, address, size }: Refused): Outcome {
@@ -366,6 +385,9 @@ export class UnicornCpu implements Cpu, MemoryListener {
     if (reason === 'permission' && access === 'write') {
       if (this.memory.regionAt(address)?.permissions === 'rwx') return 'text store';
     }
+    // the alignment an instruction asks for comes before the translation of its address
+    const unaligned = this.#unaligned();
+    if (unaligned) return unaligned;
     // libunicorn tells the part of the access that lies in the refused page
     const whole = this.#accesses().find(
       (part) => part.access === access && u64(address - part.address) < BigInt(part.size),
@@ -385,6 +407,16 @@ export class UnicornCpu implements Cpu, MemoryListener {
     return { kind: 'fault', fault };
   }
 
+  /** The alignment fault of the instruction at pc. */
+  #unaligned(): Stop | undefined {
+    const found = this.#accesses().find(
+      ({ aligned, address, size }) => aligned && address % BigInt(size) !== 0n,
+    );
+    if (!found) return undefined;
+    const { access, address, size } = found;
+    return this.#fault({ access, address, size, reason: 'alignment' });
+  }
+
   /** What the instruction at pc accesses. */
   #accesses(): readonly DataAccess[] {
     const decoded = decode(this.memory.read32(this.pc));
@@ -402,10 +434,9 @@ export class UnicornCpu implements Cpu, MemoryListener {
         this.pc -= 4n;
         return this.#trap(number === EXCP.SWI ? 'svc' : 'smc');
       case EXCP.DATA_ABORT: {
-        const access = this.#accesses().find((part) => part.address % BigInt(part.size) !== 0n);
-        if (!access) throw new Error(`libunicorn: data abort without cause at ${hex64(this.pc)}`);
-        const { address, size } = access;
-        return this.#fault({ access: access.access, address, size, reason: 'alignment' });
+        const unaligned = this.#unaligned();
+        if (unaligned) return unaligned;
+        throw new Error(`libunicorn: data abort without cause at ${hex64(this.pc)}`);
       }
       case EXCP.UDEF:
         return this.#undefinedInstruction();
@@ -424,23 +455,26 @@ export class UnicornCpu implements Cpu, MemoryListener {
     if ((pc & 3n) !== 0n) {
       return this.#fault({ access: 'fetch', address: pc, size: 4, reason: 'alignment' });
     }
-    const decoded = decode(this.memory.read32(pc));
-    const sem = decoded?.row.sem;
-    switch (sem?.kind) {
-      case 'trap':
-        return this.#trap(sem.instruction);
-      case 'readSystem':
-      case 'writeSystem': {
-        const { o0 = 0, op1 = 0, CRn = 0, CRm = 0, op2 = 0, Rt = 31 } = decoded?.fields ?? {};
-        if (systemRegisterName({ o0, op1, CRn, CRm, op2 }) !== 'tpidr_el2') break;
-        if (sem.kind === 'writeSystem') this.setSystem('tpidr_el2', Rt === 31 ? 0n : this.getX(Rt));
-        else if (Rt !== 31) this.setX(Rt, this.getSystem('tpidr_el2'));
-        this.pc += 4n;
-        return 'executed';
-      }
-      default:
+    const sem = decode(this.memory.read32(pc))?.row.sem;
+    return sem?.kind === 'trap' ? this.#trap(sem.instruction) : this.#assist();
+  }
+
+  /** Has the embedded engine execute the instruction at pc, which libunicorn does not know or must not see. */
+  #assist(): Outcome {
+    const { pc, memory } = this;
+    this.#assistant ??= new EmbeddedCpu(memory);
+    const assistant = this.#assistant;
+    assistant.sync(pc, pc + 4n);
+    assistant.loadRegisters(this.saveRegisters());
+    const stop = assistant.step();
+    if (stop.kind !== 'budget') return stop;
+    this.loadRegisters(assistant.saveRegisters());
+    const { row, fields } = decode(memory.read32(pc)) ?? {};
+    if (row?.sem.kind === 'readSystem' && fields && systemRegister(fields) === 'cntvct_el0') {
+      // the counter is the number of instructions that this CPU has executed
+      if (fields['Rt'] !== 31) this.setX(fields['Rt'] ?? 0, BigInt(this.#executed));
     }
-    return this.#undefinedAt(pc);
+    return 'executed';
   }
 
   /** Executes the instruction at pc alone, with writable text writable. */

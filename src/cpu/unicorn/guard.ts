@@ -18,6 +18,7 @@
  * undefined exception by themselves and get no exit (`REFUSED_GROUPS`).
  */
 import { decode } from '../../a64/codec.js';
+import type { Fields } from '../../a64/row.js';
 import { systemRegisterName } from '../../a64/system-registers.js';
 import type { Memory, MemoryListener, Region } from '../memory.js';
 
@@ -34,6 +35,11 @@ const SPSEL = 0o05;
  */
 const REFUSED_GROUPS: readonly number[] = [0b0000, 0b0001, 0b0011];
 
+/** Name of the register that an MRS or MSR with these fields means. */
+export function systemRegister({ o0 = 0, op1 = 0, CRn = 0, CRm = 0, op2 = 0 }: Fields): string {
+  return systemRegisterName({ o0, op1, CRn, CRm, op2 });
+}
+
 /** Whether libunicorn executes this word as the lab's CPUs do. */
 export function isExecutable(word: number): boolean {
   const decoded = decode(word);
@@ -42,11 +48,13 @@ export function isExecutable(word: number): boolean {
   switch (row.sem.kind) {
     case 'readSystem':
     case 'writeSystem': {
-      const { o0 = 0, op1 = 0, CRn = 0, CRm = 0, op2 = 0 } = fields;
-      const name = systemRegisterName({ o0, op1, CRn, CRm, op2 });
+      const name = systemRegister(fields);
       if (SYSTEM_REGISTERS.has(name)) return true;
       return row.sem.kind === 'readSystem' && READ_ONLY_REGISTERS.has(name);
     }
+    case 'stripLink':
+      // strips nothing while TCR_EL1 is 0, which stands for 64-bit addresses
+      return false;
     case 'writePstate':
       return (fields['op1'] ?? 0) * 8 + (fields['op2'] ?? 0) !== SPSEL;
     default:

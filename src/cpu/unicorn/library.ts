@@ -77,6 +77,9 @@ export type UnicornLoad =
   | { readonly library: UnicornLibrary; readonly reason?: undefined }
   | { readonly library?: undefined; readonly reason: string };
 
+/** Stack of a call: a translation needs more than koffi's default. */
+const STACK_SIZE = 4 << 20;
+
 type Koffi = typeof import('koffi');
 
 /** Where to look, in order; TRAMPOLAB_UNICORN names one library instead. */
@@ -113,15 +116,21 @@ async function loadOnce(): Promise<UnicornLoad> {
   } catch (error) {
     return { reason: `koffi cannot be loaded: ${firstLine(error)}` };
   }
-  // a translation needs more stack than koffi's default for calls
-  koffi.config({ ...koffi.config(), sync_stack_size: 4 << 20 });
+  const config = koffi.config();
+  if ((config.sync_stack_size ?? 0) < STACK_SIZE) {
+    try {
+      koffi.config({ ...config, sync_stack_size: STACK_SIZE });
+    } catch (error) {
+      return { reason: `koffi has too small a stack for libunicorn: ${firstLine(error)}` };
+    }
+  }
   const names = libraryNames();
   const failures: string[] = [];
   for (const name of names) {
     try {
       return { library: bind(koffi, koffi.load(name), name) };
     } catch (error) {
-      failures.push(firstLine(error));
+      failures.push(`${name}: ${firstLine(error)}`);
     }
   }
   return { reason: `libunicorn cannot be loaded: ${failures.join('; ')}` };

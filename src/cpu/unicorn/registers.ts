@@ -7,7 +7,7 @@
  */
 import { u64 } from '../../common/bytes.js';
 import type { Registers, SystemRegister } from '../cpu.js';
-import { UC_ARM64_REG } from './constants.js';
+import { PSTATE_EL1H, UC_ARM64_REG } from './constants.js';
 import { registerFile, type Pointer, type RegisterFile, type UnicornLibrary } from './library.js';
 
 /** Places in the register file: X0..X30, then these. */
@@ -54,6 +54,8 @@ export class UnicornRegisters {
     this.halves = new Int32Array(this.values.buffer);
     this.live = registerFile(unicorn, REGISTER_IDS);
     this.liveHalves = new Int32Array(this.live.values.buffer);
+    this.#one[0] = PSTATE_EL1H;
+    unicorn.writeRegister(handle, UC_ARM64_REG.PSTATE, this.#one);
   }
 
   /** Gives the engine what was set. */

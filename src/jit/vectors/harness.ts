@@ -16,6 +16,7 @@ export const VECTOR_OFFSETS: Readonly<Record<KernelVersion, StructOffsets>> = {
 export const HARNESS = {
   callBase: 0xffff800081000000n,
   dummyTramp: 0xffff800080030000n,
+  timedMayGoto: 0xffff800080050000n,
   trampEnter: 0xffff800080040000n,
   trampExit: 0xffff800080040100n,
   /** Enter function of kind 0; each kind 0x200 further, its exit function 0x100 behind it. */

@@ -50,6 +50,7 @@ export function compileProgramRecord(record: Fields, offsets?: StructOffsets): J
       threadInfoCpu: record.optional('thread_info_cpu_off', record.number) ?? structs.threadInfoCpu,
     },
     callBase: addresses?.address('call_base') ?? HARNESS.callBase,
+    ...(kernel === '7.3' && addresses === undefined ? { timedMayGoto: HARNESS.timedMayGoto } : {}),
     dummyTramp: addresses?.address('dummy_tramp') ?? HARNESS.dummyTramp,
     place: (index) => bases[index] ?? 0n,
   });

@@ -10,7 +10,9 @@ import type { XlatedProgram } from '../../bpf/program.js';
 import { alignUp, viewOf } from '../../common/bytes.js';
 import type { Cpu } from '../../cpu/cpu.js';
 import { PAGE_SIZE, type Region } from '../../cpu/memory.js';
-import type { JitConfig, JitCpu } from '../../jit/profile.js';
+import { EXTABLE_ENTRY_SIZE } from '../../jit/extable.js';
+import { findFixup } from '../../jit/fixup.js';
+import type { JitConfig, JitCpu, KernelVersion } from '../../jit/profile.js';
 import { compile, type JitImage } from '../../jit/program.js';
 import type { Kernel } from '../kernel.js';
 import { BPF_PROG, JIT_OFFSETS } from '../offsets.js';
@@ -21,13 +23,13 @@ import type { ProgPack } from './prog-pack.js';
 export const JIT_CPU: JitCpu = { lse: true, vhe: false, sb: false };
 export const JIT_CONFIG: JitConfig = { pac: true, bti: false };
 
+/** The version whose JIT this kernel has. */
+const KERNEL: KernelVersion = '6.12';
+
 /** struct bpf_binary_header in front of each image: u32 size, padded to 16. */
 const HEADER_SIZE = 16;
-const EXTABLE_ENTRY_SIZE = 12;
 /** BPF_LDX | BPF_MEM | BPF_DW. */
 const LDX_DW = 0x79;
-/** Register number in `fixup` that says: clear nothing. */
-const DONT_CLEAR = 5;
 
 export interface ProgramParts {
   readonly kernel: Kernel;
@@ -57,7 +59,7 @@ export class KernelProgram {
     const { kernel, pack } = parts;
     try {
       this.images = compile(xlated, {
-        kernel: '6.12',
+        kernel: KERNEL,
         cpu: JIT_CPU,
         config: JIT_CONFIG,
         offsets: JIT_OFFSETS,
@@ -183,14 +185,10 @@ export class KernelProgram {
   /** ex_handler_bpf: the faulting load gives 0 and the program goes on. */
   #fixFault(pc: bigint, cpu: Cpu): bigint | undefined {
     for (const image of this.images) {
-      const table = image.base + BigInt(image.extableOffset);
-      for (const [i, entry] of image.extable.entries()) {
-        const field = table + BigInt(EXTABLE_ENTRY_SIZE * i);
-        if (field + BigInt(entry.insn) !== pc) continue;
-        const register = entry.fixup >>> 27;
-        if (register !== DONT_CLEAR) cpu.setX(register, 0n);
-        return field + 4n - BigInt(entry.fixup & 0x7ffffff);
-      }
+      const fixup = findFixup(KERNEL, image, pc);
+      if (!fixup) continue;
+      if (fixup.clear !== undefined) cpu.setX(fixup.clear, 0n);
+      return fixup.resume;
     }
     return undefined;
   }

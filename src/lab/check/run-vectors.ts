@@ -17,7 +17,7 @@ import type { RunOutcome } from './runner.js';
 /** Bytes that stand for the socket buffer of test_bpf: no eBPF test there reads it. */
 const OPAQUE_CONTEXT = 256;
 
-export const conformanceKind: VectorKind = {
+const conformanceKind: VectorKind = {
   name: 'conformance',
   matches: (record) => isExpectation(record) && !record.has('asm_only'),
   check: async (record, { runner, decompressor }) => {
@@ -31,7 +31,7 @@ export const conformanceKind: VectorKind = {
   },
 };
 
-export const ubpfKind: VectorKind = {
+const ubpfKind: VectorKind = {
   name: 'ubpf',
   matches: (record) => isExpectation(record) && record.has('asm_only'),
   check: async (record, { runner, decompressor }) => {
@@ -54,7 +54,7 @@ export const ubpfKind: VectorKind = {
   },
 };
 
-export const testBpfKind: VectorKind = {
+const testBpfKind: VectorKind = {
   name: 'test_bpf',
   matches: (record) => record.has('subtests') && record.fields.is_classic === false,
   check: async (record, { runner, decompressor }) => {
@@ -76,7 +76,7 @@ export const testBpfKind: VectorKind = {
   },
 };
 
-export const benchKind: VectorKind = {
+const benchKind: VectorKind = {
   name: 'bench-programs',
   matches: (record) => record.has('dynamic_insns') && record.has('insns_hex'),
   check: async (record, { runner, decompressor }) => {

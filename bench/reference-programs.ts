@@ -1,22 +1,11 @@
 /**
- * Speed of the embedded engine, plain and with full trace, on the two reference programs:
- * an 8-instruction load/ALU/store/branch loop, and many calls of a small function.
- *
- *   const rows = await run();   // [{ name: 'embedded loop plain', value: 180, unit: 'M instructions/s' }, ...]
- *
- * The programs are exported so that other engines can run the same in one process.
+ * The two reference programs for the speed of CPU engines: an 8-instruction load/ALU/store/branch loop, and
+ * many calls of a small function.
  */
 import { encode } from '../src/a64/codec.js';
 import { encodeLogical } from '../src/a64/immediates.js';
 import type { Cpu } from '../src/cpu/cpu.js';
-import { EmbeddedCpu } from '../src/cpu/embedded/cpu.js';
 import { Memory } from '../src/cpu/memory.js';
-
-export interface BenchRow {
-  readonly name: string;
-  readonly value: number;
-  readonly unit: string;
-}
 
 export const TEXT = 0xffff800080000000n;
 export const DATA = 0xffff000000100000n;
@@ -28,7 +17,9 @@ function logical(value: bigint): { N: number; immr: number; imms: number } {
   return fields;
 }
 
-/** x0 counts down; x1 points at 4096 bytes; the eight instructions from the third word on repeat. */
+/**
+ * x0 counts down; x1 points at 4096 bytes; the eight instructions from the third word on repeat.
+ */
 export const LOOP: readonly number[] = [
   encode('ADD_immediate', { sf: 1, sh: 0, imm12: 0, Rn: 1, Rd: 2 }),
   encode('MOVZ', { sf: 1, hw: 0, imm16: 0, Rd: 3 }),
@@ -45,7 +36,7 @@ export const LOOP: readonly number[] = [
   encode('RET', { Rn: 30 }),
 ];
 
-/** x19 counts down; each round calls a function with a frame (12 instructions per round). */
+/** x19 counts down; each round calls a function with a frame (11 instructions). */
 export const CALLS: readonly number[] = [
   encode('BL', { imm26: 4 }),
   encode('SUBS_immediate', { sf: 1, sh: 0, imm12: 1, Rn: 19, Rd: 19 }),
@@ -104,22 +95,4 @@ export function measure(round: () => number, rounds = 9): number {
     return count / (performance.now() - start) / 1000;
   }).sort((a, b) => a - b);
   return speeds[rounds >> 1] as number;
-}
-
-export async function run(): Promise<BenchRow[]> {
-  const rows: BenchRow[] = [];
-  const cpu = new EmbeddedCpu(benchMemory());
-  const unit = 'M instructions/s';
-  for (const program of ['loop', 'calls'] as const) {
-    const plain = measure(() => runProgram(cpu, program, 10_000_000));
-    rows.push({ name: `embedded ${program} plain`, value: plain, unit });
-    const traced = measure(() => {
-      cpu.startTrace();
-      return runProgram(cpu, program, 1_000_000);
-    });
-    cpu.stopTrace();
-    rows.push({ name: `embedded ${program} traced`, value: traced, unit });
-  }
-  cpu.close();
-  return rows;
 }

@@ -1,0 +1,29 @@
+/** All benchmarks by name: what `trampolab bench` runs. */
+import { run as runEngines } from './engines.js';
+import { benchInterpreter } from './interpreter.js';
+import type { BenchRow } from './row.js';
+import { benchTraffic } from './traffic.js';
+
+export interface BenchSuite {
+  readonly name: string;
+  readonly summary: string;
+  readonly run: () => Promise<readonly BenchRow[]>;
+}
+
+export const SUITES: readonly BenchSuite[] = [
+  {
+    name: 'engines',
+    summary: 'embedded engine against libunicorn: plain, with full trace, short runs',
+    run: runEngines,
+  },
+  {
+    name: 'interpreter',
+    summary: 'eBPF interpreter on nine programs of 100 million instructions',
+    run: async () => benchInterpreter(),
+  },
+  {
+    name: 'traffic',
+    summary: 'packets per second through virtio-net with an XDP program',
+    run: benchTraffic,
+  },
+];
