@@ -24,6 +24,7 @@ import { validate } from '../validate.js';
 import { contextBytes, rewriteContext } from './ctx-rewrite.js';
 import { analyze, type FunctionFlow } from './data-flow.js';
 import { helperName } from './helper-names.js';
+import { fillInitialValues } from './initial-values.js';
 import { inlineHelper } from './inline-helpers.js';
 import { linkProgram, type Addresses, type LinkedFunction } from './link.js';
 import { mapSpec } from './map-types.js';
@@ -86,11 +87,12 @@ export function load(spec: ObjectSpec, host: BpfHost, options: LoadOptions = {})
   try {
     for (const definition of spec.maps) {
       const adjusted = options.adjustMap?.(definition) ?? definition;
-      maps.set(definition.name, makeMap(adjusted, host));
+      maps.set(definition.name, makeMap(adjusted, spec, host));
     }
     const programs = (options.programs ?? spec.programs).map((program) =>
       loadProgram(spec, program, maps, host),
     );
+    fillInitialValues(spec, maps, programs);
     return {
       spec,
       maps,
@@ -108,10 +110,10 @@ export function load(spec: ObjectSpec, host: BpfHost, options: LoadOptions = {})
   }
 }
 
-function makeMap(definition: MapDefinition, host: BpfHost): BpfMap {
+function makeMap(definition: MapDefinition, { btf }: ObjectSpec, host: BpfHost): BpfMap {
   let map: BpfMap;
   try {
-    map = createMap(mapSpec(definition), host);
+    map = createMap(mapSpec(definition, { btf, cpuCount: host.cpuCount }), host);
   } catch (error) {
     // the host's memory says RangeError when it is full
     if (!(error instanceof RangeError)) throw error;
