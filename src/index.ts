@@ -55,6 +55,7 @@ export { JitRunner } from './lab/check/jit-runner.js';
 export { jitKind } from './lab/check/jit-vectors.js';
 export { checkKernelText, isKernelText } from './lab/check/kernel-text.js';
 export type { CaseResult } from './lab/check/kind.js';
+export { interpreterEngine, type ObjectEngine } from './lab/check/object-engine.js';
 export { RUN_KINDS } from './lab/check/run-vectors.js';
 export { InterpreterRunner, type ProgramRunner } from './lab/check/runner.js';
 export { listSite, listTrace } from './lab/listing.js';

@@ -1,5 +1,5 @@
 /** `trampolab check`: vector files of any kind against this lab. */
-import { basename } from 'node:path';
+import { basename, dirname, join } from 'node:path';
 import { brotliDecompressSync, inflateSync } from 'node:zlib';
 import {
   InputError,
@@ -9,6 +9,7 @@ import {
   checkFile,
   checkKernelText,
   describeCase,
+  interpreterEngine,
   isKernelText,
   jitKind,
   summarize,
@@ -57,6 +58,8 @@ class Checker {
         deflate: (bytes: Uint8Array) => new Uint8Array(inflateSync(bytes)),
         brotli: (bytes: Uint8Array) => new Uint8Array(brotliDecompressSync(bytes)),
       },
+      ...(this.#engine === 'interpreter' ? { objectEngine: interpreterEngine } : {}),
+      readSibling: (name: string) => readInput(join(dirname(path), name)),
     };
     yield* checkFile(basename(path), text, options, [...RUN_KINDS, jitKind]);
   }

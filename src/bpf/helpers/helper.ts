@@ -22,6 +22,8 @@ export type ArgumentKind =
   | 'mem_or_null'
   /** Memory that is written; its size is the next argument. */
   | 'uninit_mem'
+  /** As `uninit_mem`, or NULL with size 0. */
+  | 'mem_or_null_write'
   /** Address of a 64-bit result. */
   | 'long'
   /** Address of a string that ends in a zero byte, in a read-only map. */

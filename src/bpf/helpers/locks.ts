@@ -81,7 +81,8 @@ export const LOCK_HELPERS: readonly Helper[] = [
     arguments: ['timer', 'func'],
     result: 'integer',
     body: (registers, { timers }) => {
-      if (timers.setCallback(argument(registers, 1), argument(registers, 2))) setResult(registers, 0);
+      if (timers.setCallback(argument(registers, 1), argument(registers, 2)))
+        setResult(registers, 0);
       else fail(registers, 'EINVAL');
     },
   },

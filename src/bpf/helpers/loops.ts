@@ -11,7 +11,15 @@ import type { BpfHost, Callback, RegisterPairs } from '../host.js';
 import { ArrayMap } from '../maps/array.js';
 import { HashBase } from '../maps/hash.js';
 import type { MapTypeName } from '../maps/map.js';
-import { argument, argument32, fail, setArgument, setResult, setResult64, type Helper } from './helper.js';
+import {
+  argument,
+  argument32,
+  fail,
+  setArgument,
+  setResult,
+  setResult64,
+  type Helper,
+} from './helper.js';
 import { MapFinder } from './maps.js';
 
 /** BPF_MAX_LOOPS */

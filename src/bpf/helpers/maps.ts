@@ -7,7 +7,13 @@
 import { MemoryAccessError } from '../../cpu/fault.js';
 import type { BpfHost, RegisterPairs } from '../host.js';
 import { BPF_MAP, MapBase } from '../maps/base.js';
-import { isPerCpu, isPushPop, type BpfMap, type MapTypeName, type PushPopMap } from '../maps/map.js';
+import {
+  isPerCpu,
+  isPushPop,
+  type BpfMap,
+  type MapTypeName,
+  type PushPopMap,
+} from '../maps/map.js';
 import {
   argument,
   argument32,
@@ -70,7 +76,10 @@ const PUSH_POP: readonly MapTypeName[] = ['QUEUE', 'STACK'];
 const PEEK: readonly MapTypeName[] = [...PUSH_POP, 'BLOOM_FILTER'];
 
 /** push, pop, peek: `use` gets a map of such a kind, others are refused. */
-function withPushPop(finder: MapFinder, use: (map: PushPopMap, registers: RegisterPairs) => number) {
+function withPushPop(
+  finder: MapFinder,
+  use: (map: PushPopMap, registers: RegisterPairs) => number,
+) {
   return (registers: RegisterPairs, host: BpfHost): void => {
     const map = finder.find(registers, host);
     if (isPushPop(map)) setResult(registers, use(map, registers));

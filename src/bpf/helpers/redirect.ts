@@ -85,7 +85,8 @@ function checkMtu(registers: RegisterPairs, host: BpfHost): void {
   const given = view.getUint32(lengthAt, true);
   const header = device.headerLength ?? ETH_HLEN;
   // a length in the argument is an L3 length
-  const length = given !== 0 ? given + header : new XdpBuff(host.memory, argument(registers, 1)).length;
+  const length =
+    given !== 0 ? given + header : new XdpBuff(host.memory, argument(registers, 1)).length;
   const fits = length + argument32(registers, 4) <= device.mtu + header;
   view.setUint32(lengthAt, device.mtu, true);
   setResult(registers, fits ? 0 : 1);

@@ -8,7 +8,15 @@ import type { BpfMap } from '../maps/map.js';
 import { PerfEventArray } from '../maps/perf-event-array.js';
 import { RingBuffer } from '../maps/ringbuf.js';
 import { XdpBuff } from '../xdp-buff.js';
-import { argument, argument32, fail, offsetOf, setResult, setResult64, type Helper } from './helper.js';
+import {
+  argument,
+  argument32,
+  fail,
+  offsetOf,
+  setResult,
+  setResult64,
+  type Helper,
+} from './helper.js';
 
 const BPF_F_INDEX_MASK = 0xffff_ffffn;
 /** BPF_F_CURRENT_CPU */

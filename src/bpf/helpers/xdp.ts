@@ -111,7 +111,8 @@ function adjustTail(registers: RegisterPairs, host: BpfHost): void {
   const offset = argument32(registers, 2);
   const fragments = fragmentsOf(frame);
   if (fragments) {
-    const result = offset < 0 ? shrinkTail(frame, fragments, -offset) : growTail(frame, fragments, offset);
+    const result =
+      offset < 0 ? shrinkTail(frame, fragments, -offset) : growTail(frame, fragments, offset);
     setResult(registers, result);
     return;
   }
@@ -139,7 +140,8 @@ interface Fragments {
 /** undefined for a packet in one piece. */
 function fragmentsOf(frame: Frame): Fragments | undefined {
   const { view } = frame.memory;
-  if ((view.getUint32(frame.at + XDP_BUFF.flags, true) & XDP_FLAGS_HAS_FRAGS) === 0) return undefined;
+  if ((view.getUint32(frame.at + XDP_BUFF.flags, true) & XDP_FLAGS_HAS_FRAGS) === 0)
+    return undefined;
   const info = frameOffset(frame, frame.hardEnd, SKB_SHARED_INFO_SIZE, 'write');
   return {
     info,
@@ -242,7 +244,8 @@ function* stretches(
   }
   from -= linear;
   const fragments = fragmentsOf(frame);
-  for (let index = 0; fragments && left > 0 && index < fragments.count; index++) {
+  if (!fragments) return;
+  for (let index = 0; left > 0 && index < fragments.count; index++) {
     const fragment = fragmentAt(fragments, index);
     const held = frame.memory.view.getUint32(fragment + SKB_FRAG.length, true);
     if (from < held) {

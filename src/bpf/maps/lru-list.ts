@@ -231,7 +231,7 @@ export class LruList {
     if (last === head) last = this.#next[last];
     let current = lists.nextInactiveRotation;
     let next = current;
-    for (let scanned = 0; scanned < this.#scans; ) {
+    for (let scanned = 0; scanned < this.#scans;) {
       if (current === head) {
         current = this.#prev[current];
         continue;

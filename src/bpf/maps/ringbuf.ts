@@ -148,7 +148,7 @@ export class RingBuffer extends KeylessMap {
     const header = address - BigInt(HEADER);
     const page = BigInt(host.memory.read32(header + 4n));
     const size = BigInt(PAGE_SIZE);
-    const area = ((header / size) * size) - page * size;
+    const area = (header / size) * size - page * size;
     const map = host.mapAt(host.memory.read64(area + BigInt(MAP_POINTER)));
     if (map instanceof RingBuffer) return map;
     throw new MemoryAccessError({ access: 'read', address: area, size: 8, reason: 'unmapped' });
