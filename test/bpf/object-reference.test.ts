@@ -1,8 +1,6 @@
 import { readFileSync } from 'node:fs';
-import { pathToFileURL } from 'node:url';
 import { describe, expect, it } from 'vitest';
 import { bytesToHex, hexToBytes, viewOf } from '../../src/common/bytes.js';
-import { InputError, KernelError } from '../../src/common/errors.js';
 import { parseBtf } from '../../src/bpf/btf/parse.js';
 import { readSlots } from '../../src/bpf/instruction.js';
 import { load } from '../../src/bpf/object/load.js';
@@ -26,36 +24,6 @@ describe('XDP objects agree with a real kernel', () => {
       expect(replay(record, object, packets, kernelBtf)).toEqual([]);
     },
   );
-});
-
-describe('the whole corpus', () => {
-  const folder = sharedFile('vectors', 'xdp');
-  const corpus = folder === undefined ? undefined : pathToFileURL(`${folder}/`);
-
-  it.runIf(corpus)('agrees or is refused with one line', () => {
-    if (!corpus) return;
-    const packets = readLines<ReferencePacket>(new URL('packets.jsonl', corpus));
-    const kernelBtf = parseBtf(
-      Uint8Array.from(readFileSync(new URL('obj/core_reloc.min.btf', corpus))),
-    );
-    let agree = 0;
-    const refusals = new Set<string>();
-    for (const record of readLines<ReferenceRecord>(new URL('reference.jsonl', corpus))) {
-      // env: results depend on the machine; frags: packets of several buffers
-      if (record.env || record.frames !== 'base') continue;
-      const object = readFileSync(new URL(`obj/${record.object}`, corpus));
-      try {
-        expect(replay(record, object, packets, kernelBtf), record.object).toEqual([]);
-        agree++;
-      } catch (error) {
-        if (!(error instanceof InputError || error instanceof KernelError)) throw error;
-        expect(error.message).toMatch(/not supported|unknown func/);
-        refusals.add(record.object);
-      }
-    }
-    console.info(`${agree} records agree; not yet supported: ${[...refusals].join(' ')}`);
-    expect(agree).toBeGreaterThanOrEqual(58);
-  });
 });
 
 /** An object with one program of given instructions. */

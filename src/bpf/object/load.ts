@@ -27,6 +27,7 @@ import { contextBytes, rewriteContext } from './ctx-rewrite.js';
 import { analyze, type FunctionFlow } from './data-flow.js';
 import { expandMayGoto, fixupInstruction } from './fixups.js';
 import { helperName } from './helper-names.js';
+import { fillInitialValues } from './initial-values.js';
 import { inlineHelper } from './inline-helpers.js';
 import { DEFAULT_KCONFIG, kconfigData, type Kconfig } from './kconfig.js';
 import { linkProgram, type Addresses, type LinkedFunction } from './link.js';
@@ -97,12 +98,13 @@ export function load(spec: ObjectSpec, host: BpfHost, options: LoadOptions = {})
     for (const definition of spec.maps) {
       const wanted = options.adjustMap?.(definition) ?? definition;
       const adjusted = withKconfig(spec, wanted, options.kconfig);
-      maps.set(definition.name, makeMap(adjusted, host));
+      maps.set(definition.name, makeMap(adjusted, spec, host));
     }
     const addresses = addressesOf(maps, host, options.kernelBtf);
     const programs = (options.programs ?? spec.programs).map((program) =>
       loadProgram(spec, program, addresses, host),
     );
+    fillInitialValues(spec, maps, programs);
     return {
       spec,
       maps,
@@ -130,10 +132,10 @@ function withKconfig(
   return { ...definition, data: kconfigData(externs, definition.valueSize, btf, values) };
 }
 
-function makeMap(definition: MapDefinition, host: BpfHost): BpfMap {
+function makeMap(definition: MapDefinition, { btf }: ObjectSpec, host: BpfHost): BpfMap {
   let map: BpfMap;
   try {
-    map = createMap(mapSpec(definition), host);
+    map = createMap(mapSpec(definition, { btf, cpuCount: host.cpuCount }), host);
   } catch (error) {
     // the host's memory says RangeError when it is full
     if (!(error instanceof RangeError)) throw error;
