@@ -49,6 +49,8 @@ export class Differential {
   readonly #contents: readonly Region[];
   readonly #around: Surroundings;
   readonly #progArray: ProgArrayMap;
+  /** What maps need to stay themselves, by the name of the region. */
+  readonly #kept: ReadonlyMap<string, Uint8Array>;
 
   constructor() {
     const bodies = new Map(helperBodies());
@@ -91,7 +93,12 @@ export class Differential {
     const tiny = host.allocate('tiny', 4);
     const readOnly = host.memory.protect(host.allocate('read-only', 64), 'r');
     const text = host.memory.protect(host.allocate('text', 64), 'rwx');
-    this.#contents = host.memory.regions.filter(({ name }) => !/^(bpf_map|bpf_stack)/.test(name));
+    this.#contents = host.memory.regions.filter(({ name }) => !name.startsWith('bpf_stack'));
+    this.#kept = new Map(
+      this.#contents
+        .filter(({ name }) => /^(bpf_map|keys)/.test(name))
+        .map(({ name, offset, size }) => [name, host.memory.bytes.slice(offset, offset + size)]),
+    );
     this.#around = {
       pointers: [
         this.#context.address,
@@ -161,7 +168,11 @@ export class Differential {
       memory.bytes.fill(0x5a, region.offset, region.offset + region.size);
     }
     for (const [index, { name, offset, size }] of this.#contents.entries()) {
-      if (name.startsWith('keys')) continue;
+      const kept = this.#kept.get(name);
+      if (kept) {
+        memory.bytes.set(kept, offset);
+        continue;
+      }
       const value = values[index] ?? 0;
       for (let at = 0; at < size; at++) memory.bytes[offset + at] = value * (at + 3);
     }
