@@ -2,6 +2,7 @@
  * Runs one program in the interpreter and in the wasm tier from the same contents of memory, on the
  * same addresses, and says what differs: result, fault and its place, memory afterwards.
  */
+import { join64 } from '../../src/common/bytes.js';
 import { Random } from '../../src/common/random.js';
 import { ERRNO } from '../../src/common/errno.js';
 import type { Region } from '../../src/cpu/memory.js';
@@ -156,7 +157,7 @@ export class Differential {
   }
 
   #unlessHash(words: Int32Array, body: () => void): void {
-    const map = this.#host.mapAt((BigInt(words[3]) << 32n) | BigInt(words[2] >>> 0));
+    const map = this.#host.mapAt(join64(words[2], words[3]));
     // an update would move elements about, and the second engine begin elsewhere
     if (map?.spec.type === 'HASH') setResult(words, -ERRNO.EPERM);
     else body();

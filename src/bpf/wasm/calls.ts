@@ -2,7 +2,7 @@
  * Calls in WebAssembly: bpf2bpf, helpers, through a register, tail calls.
  *
  * A BPF function is a wasm function (R1..R5, depth) -> R0; what else a callee or a caller reads goes
- * through the state's registers. A helper body is an imported function that finds R0..R5 there; those with
+ * through the registers in the state. A helper body is imported as it is and finds R0..R5 there; those with
  * an intrinsic, and lookups in arrays, are done in place.
  */
 import { FUNCTION_BASE } from '../interpreter/link.js';
