@@ -17,17 +17,26 @@ import { MemoryAccessError } from '../cpu/fault.js';
 import { ProgramExit, type BpfHost } from './host.js';
 import type { XlatedProgram } from './program.js';
 import { DEFAULT_BUDGET, type InterpreterOptions, type InterpreterResult } from './result.js';
-import { Runtime, StopSignal } from './wasm/runtime.js';
+import { FIRST_SLICE, Runtime, StopSignal } from './wasm/runtime.js';
 import { MAX_CALL_FRAMES } from './wasm/state.js';
+
+export interface WasmOptions {
+  /**
+   * Instructions after which a loop of the main function is first left and resumed, so that an engine
+   * can bring in optimised code. Default: 2^20.
+   */
+  readonly slice?: number;
+}
 
 export class WasmProgram {
   readonly program: XlatedProgram;
   readonly #runtime: Runtime;
   readonly #enter: (depth: number) => void;
 
-  constructor(program: XlatedProgram, host: BpfHost) {
+  constructor(program: XlatedProgram, host: BpfHost, options: WasmOptions = {}) {
     this.program = program;
-    this.#runtime = new Runtime(host, program.functions.length > 1 ? MAX_CALL_FRAMES : 1);
+    const slice = options.slice ?? FIRST_SLICE;
+    this.#runtime = new Runtime(host, program.functions.length > 1 ? MAX_CALL_FRAMES : 1, slice);
     try {
       this.#enter = this.#runtime.load(program, false);
     } catch (error) {
@@ -106,6 +115,10 @@ export class WasmProgram {
 }
 
 /** Compiles `program`. Throws InputError when it cannot be run: see `validate`. */
-export function createWasmProgram(program: XlatedProgram, host: BpfHost): WasmProgram {
-  return new WasmProgram(program, host);
+export function createWasmProgram(
+  program: XlatedProgram,
+  host: BpfHost,
+  options: WasmOptions = {},
+): WasmProgram {
+  return new WasmProgram(program, host, options);
 }

@@ -136,7 +136,7 @@ export class Differential {
     const expected = interpreter.run(this.#context.address, options);
     const expectedBytes = this.#bytes();
     interpreter.close();
-    const wasm = createWasmProgram(program, this.#host);
+    const wasm = createWasmProgram(program, this.#host, { slice: seed % 3 === 0 ? 1 : 1 << 20 });
     this.#fill(before);
     const result = wasm.run(this.#context.address, options);
     const bytes = this.#bytes();

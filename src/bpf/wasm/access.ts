@@ -55,7 +55,8 @@ export function emitAccess(context: FunctionContext, access: Access): Place {
   emitSlot(context, kind, 'lo');
   code.op(OP.i64_sub);
   emitSlot(context, kind, 'limit');
-  if (access.size !== 8) code.i64(8 - access.size).op(OP.i64_add);
+  const isExact = kind.size !== 0 && locals.copies.has(kind);
+  if (access.size !== 8 && !isExact) code.i64(8 - access.size).op(OP.i64_add);
   code.op(OP.i64_gt_u);
   code.open(OP.if);
   const bits =
@@ -89,10 +90,9 @@ function emitCopy({ code, locals }: FunctionContext, kind: PointerClass): void {
     .i32(0)
     .memory(OP.i64_load, kind.slot + SLOT.lo)
     .set(copy.lo);
-  code
-    .i32(0)
-    .memory(OP.i64_load, kind.slot + SLOT.limit)
-    .set(copy.limit);
+  code.i32(0).memory(OP.i64_load, kind.slot + SLOT.limit);
+  if (kind.size !== 0 && kind.size !== 8) code.i64(8 - kind.size).op(OP.i64_add);
+  code.set(copy.limit);
   code
     .i32(0)
     .memory(OP.i32_load, kind.slot + SLOT.delta)

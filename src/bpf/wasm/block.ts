@@ -27,7 +27,7 @@ import { STATE } from './state.js';
 export function emitBlock(context: FunctionContext, block: Block): number {
   const { code, locals, plan } = context;
   const { slots } = plan;
-  if (plan.usesFuel) {
+  if (plan.fuel === 'blocks') {
     const cost = blockCost(context, block);
     if (cost > 0) code.get(locals.fuel).i32(cost).op(OP.i32_sub).set(locals.fuel);
   }
@@ -54,7 +54,7 @@ function blockCost({ plan, program }: FunctionContext, block: Block): number {
     if (opcode.kind !== 'call' || opcode.source === 'register' || slot.src !== PSEUDO.CALL)
       continue;
     const callee = program.plans[slot.off];
-    if (callee && !callee.usesFuel) cost += callee.length;
+    if (callee?.fuel === 'callers') cost += callee.length;
   }
   return cost;
 }

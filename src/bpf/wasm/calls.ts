@@ -45,7 +45,7 @@ export function emitFill({ code, locals, program }: FunctionContext, mask: numbe
 }
 
 export function emitFuelStore({ code, locals, plan, program }: FunctionContext): void {
-  if (plan.usesFuel)
+  if (plan.fuel === 'blocks')
     code
       .i32(0)
       .get(locals.fuel)
@@ -53,7 +53,7 @@ export function emitFuelStore({ code, locals, plan, program }: FunctionContext):
 }
 
 export function emitFuelLoad({ code, locals, plan, program }: FunctionContext): void {
-  if (plan.usesFuel)
+  if (plan.fuel === 'blocks')
     code
       .i32(0)
       .memory(OP.i32_load, program.state + STATE.fuel)
@@ -93,11 +93,16 @@ function emitCallLocal(context: FunctionContext, insn: number, callee: number): 
   const { code, locals, program } = context;
   const plan = program.plans[callee];
   emitDepthCheck(context, insn);
+  if (plan?.isInlined === true) {
+    program.inline(context, plan);
+    return;
+  }
+  const sharesFuel = plan?.fuel !== 'callers';
   emitSpill(context, program.needs.in[callee] as number);
-  if (plan?.usesFuel) emitFuelStore(context);
+  if (sharesFuel) emitFuelStore(context);
   emitArguments(context);
   code.call(program.functions[callee] as number).set(locals.registers[0] as number);
-  if (plan?.usesFuel) emitFuelLoad(context);
+  if (sharesFuel) emitFuelLoad(context);
   emitFill(context, program.needs.out[callee] as number);
   emitGenerationCheck(context);
 }

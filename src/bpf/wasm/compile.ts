@@ -22,6 +22,7 @@ import type {
   SlotCopy,
 } from './context.js';
 import { CodeWriter, I32, I64, ModuleWriter, OP, type ValueType } from './emitter.js';
+import { emitInlined } from './inline.js';
 import { ARGUMENTS } from './liveness.js';
 import { emitLocate, LOCATE_LOCALS, LOCATE_PARAMETERS } from './locate.js';
 import { planProgram } from './plan.js';
@@ -88,6 +89,7 @@ export function compileProgram(
     bpfType,
     chunkType: module.type([I32, I32], [I32]),
     helper: (address) => helperImports.get(address) ?? -1,
+    inline: emitInlined,
     bodyOf: (address) => host.helperAt(address),
     site: ({ name }, insn) => options.firstSite + sites.push({ function: name, insn }) - 1,
   };
@@ -126,11 +128,15 @@ function findHelpers(functions: readonly FunctionPlan[], host: BpfHost): bigint[
 }
 
 /** Locals of a BPF function: parameters R1..R5 and depth, then the rest. */
-function bpfLocals(copied: readonly PointerClass[]): {
+function bpfLocals(
+  copied: readonly PointerClass[],
+  inlines: boolean,
+): {
   readonly locals: Locals;
   readonly groups: [number, ValueType][];
 } {
-  const i64Count = 9 + 2 * copied.length;
+  const ownI64 = 9 + 2 * copied.length;
+  const i64Count = ownI64 + (inlines ? 12 : 0);
   const first32 = 6 + i64Count;
   const copies = new Map<PointerClass, SlotCopy>(
     copied.map((kind, index) => [
@@ -151,10 +157,16 @@ function bpfLocals(copied: readonly PointerClass[]): {
       resume: first32 + 4,
       next: first32 + 5,
       copies,
+      inlined: inlines
+        ? {
+            registers: Array.from({ length: 12 }, (_, register) => 6 + ownI64 + register),
+            frame: first32 + 6 + copied.length,
+          }
+        : undefined,
     },
     groups: [
       [i64Count, I64],
-      [6 + copied.length, I32],
+      [7 + copied.length, I32],
     ],
   };
 }
@@ -174,17 +186,23 @@ function chunkLocals(): { readonly locals: Locals; readonly groups: [number, Val
       generation: 19,
       resume: 20,
       copies: new Map(),
+      inlined: { registers: Array.from({ length: 12 }, (_, register) => 21 + register), frame: 33 },
     },
     groups: [
       [14, I64],
       [5, I32],
+      [12, I64],
+      [1, I32],
     ],
   };
 }
 
 function defineStructured(module: ModuleWriter, program: ProgramContext, plan: FunctionPlan): void {
   const copied = plan.classes.filter(({ inLoop }) => inLoop).slice(0, MAX_COPIES);
-  const { locals, groups } = bpfLocals(copied);
+  const { locals, groups } = bpfLocals(
+    copied,
+    program.plans.some(({ isInlined }) => isInlined),
+  );
   const code = new CodeWriter(64 * plan.slots.length + 256);
   const context: FunctionContext = {
     program,
@@ -213,7 +231,7 @@ function defineStructured(module: ModuleWriter, program: ProgramContext, plan: F
       .end();
   }
   emitFuelLoad(context);
-  if (plan.isCalled && plan.usesFuel) emitFuelCheck(context, 0, 0);
+  emitEntryCharge(context);
   if (locals.copies.size > 0) {
     emitCopies(context);
     code
@@ -223,6 +241,18 @@ function defineStructured(module: ModuleWriter, program: ProgramContext, plan: F
   }
   emitStructured(context);
   module.define(program.functions[plan.index] as number, groups, code);
+}
+
+/** A called function looks whether fuel is left; one that does not count blocks takes its length off. */
+function emitEntryCharge(context: FunctionContext): void {
+  const { code, locals, plan, program } = context;
+  if (!plan.isCalled || plan.fuel === 'callers') return;
+  if (plan.fuel === 'entry') {
+    const fuel = program.state + STATE.fuel;
+    code.i32(0).i32(0).memory(OP.i32_load, fuel).i32(plan.length).op(OP.i32_sub).tee(locals.fuel);
+    code.memory(OP.i32_store, fuel);
+  }
+  emitFuelCheck(context, 0, 0);
 }
 
 /** R10 and the offset of the stack frame. */
@@ -250,15 +280,13 @@ function defineChunked(
     table.push(index);
     defineChunk(module, program, plan, chunks, chunk, index);
   }
-  const { locals, groups } = bpfLocals([]);
+  const { locals, groups } = bpfLocals([], false);
   const code = new CodeWriter();
   const context: FunctionContext = { program, plan, code, locals, leave: () => undefined };
   emitSpill(context, ARGUMENTS);
   emitFuelLoad(context);
-  if (plan.isCalled && plan.usesFuel) {
-    emitFuelCheck(context, 0, 0);
-    emitFuelStore(context);
-  }
+  emitEntryCharge(context);
+  emitFuelStore(context);
   emitDriver(context, first);
   emitFill(context, 1);
   code.get(locals.registers[0] as number);

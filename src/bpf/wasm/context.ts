@@ -28,8 +28,13 @@ export interface FunctionPlan {
   readonly isCalled: boolean;
   /** A run that was interrupted in a loop of this function can go on there. */
   readonly canResume: boolean;
-  /** Counts instructions; others are counted by their callers. */
-  readonly usesFuel: boolean;
+  /**
+   * Who counts its instructions: itself block by block, in a local; itself as a whole when it is
+   * called; or its callers.
+   */
+  readonly fuel: 'blocks' | 'entry' | 'callers';
+  /** Small and without loops and calls: written in place of calls of it. */
+  readonly isInlined: boolean;
   readonly usesFrame: boolean;
   /** Instructions, ld_imm64 as one. */
   readonly length: number;
@@ -41,6 +46,8 @@ export interface PointerClass {
   /** Offset of its slot in the backing store. */
   slot: number;
   needsWrite: boolean;
+  /** Bytes that all its accesses have; 0 when they differ. */
+  size: number;
   inLoop: boolean;
 }
 
@@ -71,6 +78,8 @@ export interface ProgramContext {
   readonly chunkType: number;
   /** Import index of the helper at an entry address. */
   helper(address: bigint): number;
+  /** Writes a small function in place of a call of it. */
+  inline(caller: FunctionContext, plan: FunctionPlan): void;
   bodyOf(address: bigint): HelperBody | undefined;
   site(plan: FunctionPlan, insn: number): number;
 }
@@ -92,10 +101,13 @@ export interface Locals {
   readonly next: number;
   /** Copies of slots, by class. */
   readonly copies: ReadonlyMap<PointerClass, SlotCopy>;
+  /** R0..R11 and the frame of a function written in place; undefined when there is none. */
+  readonly inlined: { readonly registers: readonly number[]; readonly frame: number } | undefined;
 }
 
 export interface SlotCopy {
   readonly lo: number;
+  /** Of a class with one size: the region's size less that. */
   readonly limit: number;
   readonly delta: number;
 }

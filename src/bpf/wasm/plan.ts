@@ -52,6 +52,7 @@ export function planProgram(
     const origins = findOrigins(slots, flow, needs.live[index] ?? new Uint16Array());
     const length = countInstructions(slots);
     const isCalled = called.has(index);
+    const isSmall = !flow.hasLoops && !calls(slots) && length <= MAX_UNCOUNTED;
     return {
       index,
       name: program.functions[index]?.name ?? '',
@@ -61,7 +62,8 @@ export function planProgram(
       isChunked,
       isCalled,
       canResume,
-      usesFuel: flow.hasLoops || calls(slots) || (isCalled && length > MAX_UNCOUNTED),
+      fuel: flow.hasLoops ? 'blocks' : isCalled && !isSmall ? 'entry' : 'callers',
+      isInlined: index > 0 && isSmall && !isChunked,
       usesFrame: slots.some(({ dst, src }) => dst === FRAME || src === FRAME),
       length,
       classes: findClasses(slots, flow, origins, host, isChunked),
@@ -107,12 +109,13 @@ function findClasses(
 ): PointerClass[] {
   const classes: PointerClass[] = [];
   const depths = isChunked ? new Uint8Array(flow.blocks.length) : loopDepths(flow);
-  const add = (origin: Origin, write: boolean, inLoop: boolean): void => {
+  const add = (origin: Origin, size: number, write: boolean, inLoop: boolean): void => {
     const root = classOf(origin);
     if (root.slot < 0) {
       root.slot = classes.length < MAX_CLASSES ? classes.length : root.slot & (MAX_CLASSES - 1);
     }
-    const kind = (classes[root.slot] ??= { slot: 0, needsWrite: false, inLoop: false });
+    const kind = (classes[root.slot] ??= { slot: 0, needsWrite: false, size, inLoop: false });
+    if (kind.size !== size) kind.size = 0;
     kind.needsWrite ||= write;
     kind.inLoop ||= inLoop;
   };
@@ -124,7 +127,7 @@ function findClasses(
       if (opcode?.kind === 'call') {
         const key = origins.seconds.get(insn);
         const body = slot.src === 0 ? host.helperAt(host.callBase + BigInt(slot.imm)) : undefined;
-        if (key && body?.intrinsic?.kind === 'map_lookup') add(key, false, inLoop);
+        if (key && body?.intrinsic?.kind === 'map_lookup') add(key, 4, false, inLoop);
         continue;
       }
       const origin = origins.bases.get(insn);
@@ -139,7 +142,7 @@ function findClasses(
         write: !isRead,
         insn,
       };
-      if (stackDistance(access) === undefined) add(origin, !isRead, inLoop);
+      if (stackDistance(access) === undefined) add(origin, opcode.size, !isRead, inLoop);
     }
   }
   return classes;

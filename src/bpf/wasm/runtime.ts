@@ -32,8 +32,11 @@ import {
   STOP,
 } from './state.js';
 
-/** Instructions until the first look whether to interrupt a loop: what runs longer is worth better code. */
-const FIRST_SLICE = 1 << 20;
+/**
+ * Instructions until a loop of the first function is left and entered again: engines that have
+ * optimised code by then run that, but exchange no code under a running loop.
+ */
+export const FIRST_SLICE = 1 << 20;
 const LONGEST_SLICE = 1 << 28;
 
 /** Thrown through wasm frames: the run is over, and `Runtime.reason` says why. */
@@ -76,11 +79,13 @@ export class Runtime implements MemoryListener {
   #isRunning = false;
   #remaining = 0;
   #slice = 0;
-  #nextSlice = FIRST_SLICE;
+  readonly #firstSlice: number;
+  #nextSlice = 0;
   #tailCalls = 0;
 
-  constructor(host: BpfHost, frameCount: number) {
+  constructor(host: BpfHost, frameCount: number, firstSlice: number) {
     this.host = host;
+    this.#firstSlice = firstSlice;
     this.memory = host.memory;
     this.#view = this.memory.view;
     this.#mapFrames(frameCount);
@@ -139,8 +144,8 @@ export class Runtime implements MemoryListener {
     this.reason = undefined;
     this.#tailCalls = 0;
     this.#remaining = budget;
-    this.#nextSlice = FIRST_SLICE;
-    this.#slice = Math.min(budget, FIRST_SLICE);
+    this.#nextSlice = this.#firstSlice;
+    this.#slice = Math.min(budget, this.#firstSlice);
     view.setInt32(at + STATE.fuel, this.#slice, true);
     view.setInt32(at + STATE.resume, 0, true);
     view.setInt32(at + STATE.cpu, this.host.currentCpu(), true);

@@ -55,8 +55,6 @@ export const MEMORY_SIZE = 64;
 const COUNTER_SLOT = 8;
 /** The key of map calls. */
 const KEY_OFFSET = -56;
-/** Bytes of frame each function uses. */
-export const FRAME_SIZE = DATA_BASE;
 
 const MOV64_IMM = 0xb7;
 const MOV64_REG = 0xbf;
