@@ -2,10 +2,10 @@
  * Brings an `ObjectSpec` to life on a host: maps in kernel memory, programs in xlated form.
  *
  * Creates and fills the maps; then for each program links its subprograms, applies relocations,
- * checks that every engine can decode it, rewrites context accesses, replaces what the verifier
- * inlines, and turns helper ids into distances from `host.callBase`. Reference: bpf_object__load of
- * libbpf, bpf_check in kernel/bpf/verifier.c (resolve_pseudo_ldimm64, convert_ctx_accesses,
- * do_misc_fixups). When anything is refused, all maps are freed again. Left out: the verifier's proofs.
+ * verifies it, rewrites context accesses, replaces what the verifier inlines, and turns helper ids
+ * into distances from `host.callBase`. Reference: bpf_object__load of libbpf, bpf_check in
+ * kernel/bpf/verifier.c (resolve_pseudo_ldimm64, convert_ctx_accesses, do_misc_fixups). When anything
+ * is refused, all maps are freed again.
  *
  * Usage:
  *   const object = load(parseObject(bytes), host);
@@ -21,6 +21,9 @@ import type { BpfMap } from '../maps/map.js';
 import { OPCODES } from '../opcodes.js';
 import type { ProgramType, XlatedFunction, XlatedProgram } from '../program.js';
 import { validate } from '../validate.js';
+import { verifierInput } from '../verifier/from-object.js';
+import type { VerifiedProgram } from '../verifier/input.js';
+import { verify } from '../verifier/verify.js';
 import { contextBytes, rewriteContext } from './ctx-rewrite.js';
 import { analyze, type FunctionFlow } from './data-flow.js';
 import { helperName } from './helper-names.js';
@@ -36,6 +39,11 @@ export interface LoadOptions {
   readonly programs?: readonly ProgramSpec[];
   /** Changes a map before it is made, as bpf_map__set_max_entries does; e.g. to resize it. */
   readonly adjustMap?: (map: MapDefinition) => MapDefinition;
+  /**
+   * Verify programs; a refused one gives a VerifierError. Default: true. Without it a program runs raw:
+   * only what the rewriting needs is found out.
+   */
+  readonly check?: boolean;
 }
 
 /** What is known about a function of a loaded program. */
@@ -79,6 +87,7 @@ const PROGRAM_TYPES: Readonly<Record<SectionKind, ProgramType | undefined>> = {
 
 export function load(spec: ObjectSpec, host: BpfHost, options: LoadOptions = {}): LoadedObject {
   const maps = new Map<string, BpfMap>();
+  const definitions: MapDefinition[] = [];
   const free = (): void => {
     for (const map of maps.values()) map.free();
     maps.clear();
@@ -86,10 +95,11 @@ export function load(spec: ObjectSpec, host: BpfHost, options: LoadOptions = {})
   try {
     for (const definition of spec.maps) {
       const adjusted = options.adjustMap?.(definition) ?? definition;
+      definitions.push(adjusted);
       maps.set(definition.name, makeMap(adjusted, host));
     }
     const programs = (options.programs ?? spec.programs).map((program) =>
-      loadProgram(spec, program, maps, host),
+      loadProgram(spec, program, maps, host, options.check === false ? undefined : definitions),
     );
     return {
       spec,
@@ -133,6 +143,8 @@ function loadProgram(
   program: ProgramSpec,
   maps: ReadonlyMap<string, BpfMap>,
   host: BpfHost,
+  /** For the verifier; undefined leaves it out. */
+  definitions: readonly MapDefinition[] | undefined,
 ): LoadedProgram {
   const type = PROGRAM_TYPES[program.kind];
   if (!type) {
@@ -141,11 +153,17 @@ function loadProgram(
     );
   }
   const linked = linkProgram(object, program, addressesOf(maps));
+  const verified =
+    definitions &&
+    verify(verifierInput(object, program, linked, definitions), {
+      hasHelper: (id) =>
+        inlineHelper(program.kind, id) !== undefined || host.helperAddress(id) !== undefined,
+    });
   const [problem] = validate(linked.map(({ spec, slots }) => xlated(spec.name, slots, 0)));
   if (problem !== undefined) {
     throw new KernelError('EINVAL', `program '${program.name}': ${problem}`);
   }
-  const flows = analyze(linked);
+  const flows = verified ? flowsOf(verified) : analyze(linked);
   const finished = linked.map((each, i) =>
     finishFunction(program, each, flows[i] as FunctionFlow, host),
   );
@@ -161,6 +179,16 @@ function loadProgram(
     functions: finished.map(({ info }) => info),
     contextBytes: type === 'tracing' ? contextBytes(linked, flows) : 0,
   };
+}
+
+/** What the rewriting needs of what the verifier found. */
+function flowsOf({ functions }: VerifiedProgram): FunctionFlow[] {
+  return functions.map(({ accesses, stackDepth }) => ({
+    contextAccesses: new Map(
+      [...accesses].flatMap(([slot, kind]) => (kind === 'ctx' ? [[slot, 'ctx'] as const] : [])),
+    ),
+    stackDepth,
+  }));
 }
 
 function addressesOf(maps: ReadonlyMap<string, BpfMap>): Addresses {
