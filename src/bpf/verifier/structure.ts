@@ -66,10 +66,6 @@ function checkFunction(fn: number, { slots }: VerifierFunction, count: number): 
     if (seconds.has(at)) continue;
     const slot = slots[at] as Slot;
     const opcode = opcodeAt(slots, at) as Opcode;
-    if (slot.dst > 10) refuse('EINVAL', at, `R${slot.dst} is invalid`);
-    if (slot.src > 10) refuse('EINVAL', at, `R${slot.src} is invalid`);
-    const wrong = reservedFields(slot, opcode, count);
-    if (wrong !== undefined) refuse('EINVAL', at, wrong);
     for (const next of successors(slots, at)) {
       if (next >= 0 && next < slots.length) {
         if (seconds.has(next)) refuse('EINVAL', at, `jump into the middle of ldimm64 insn ${next}`);
@@ -84,6 +80,14 @@ function checkFunction(fn: number, { slots }: VerifierFunction, count: number): 
   const reached = reachable(slots);
   for (let at = 0; at < slots.length; at++) {
     if (!seconds.has(at) && !reached.has(at)) refuse('EINVAL', at, `unreachable insn ${at}`);
+  }
+  for (let at = 0; at < slots.length; at++) {
+    if (seconds.has(at)) continue;
+    const slot = slots[at] as Slot;
+    if (slot.dst > 10) refuse('EINVAL', at, `R${slot.dst} is invalid`);
+    if (slot.src > 10) refuse('EINVAL', at, `R${slot.src} is invalid`);
+    const wrong = reservedFields(slot, opcodeAt(slots, at) as Opcode, count);
+    if (wrong !== undefined) refuse('EINVAL', at, wrong);
   }
 }
 
@@ -157,7 +161,7 @@ function reservedFields(slot: Slot, opcode: Opcode, count: number): string | und
       if (src === PSEUDO.CALL && (off < 0 || off >= count)) return `call of function ${off}`;
       return undefined;
     case 'packet_load':
-      return 'BPF_LD_[ABS|IND] instructions not allowed for this program type';
+      return slot.dst !== 0 || off !== 0 ? 'BPF_LD_[ABS|IND] uses reserved fields' : undefined;
     case 'may_goto':
       return 'may_goto is not supported';
     case 'tail_call':

@@ -21,7 +21,7 @@ import { callHelper, TAIL_CALL } from './helper-call.js';
 import type { VerifiedProgram, VerifierFunction, VerifierInput, VerifyOptions } from './input.js';
 import { atomic, load, store } from './memory.js';
 import { pointerArithmetic } from './pointer-alu.js';
-import { invalidatePackets } from './references.js';
+import { invalidatePackets, refuseLeaks } from './references.js';
 import {
   constScalar,
   kernelScalar,
@@ -325,6 +325,8 @@ class Walk {
         this.#jumps++;
         return leave(env);
       case 'packet_load':
+        this.#packetLoad(slot, opcode.mode === 'ind');
+        return true;
       case 'may_goto':
       case 'tail_call':
       case 'nospec':
@@ -384,6 +386,23 @@ class Walk {
       case 'memory':
         return new Pointer('mem', { size: reference.size, readOnly: reference.readOnly });
     }
+  }
+
+  /** A classic load from a socket buffer, whose address is in R6. */
+  #packetLoad(slot: Slot, isIndirect: boolean): void {
+    const env = this.#env;
+    if (this.#input.kind !== 'tc' && this.#input.kind !== 'socket') {
+      env.refuse('EINVAL', 'BPF_LD_[ABS|IND] instructions not allowed for this program type');
+    }
+    refuseLeaks(env, 'BPF_LD_[ABS|IND]');
+    const base = env.read(6);
+    if (base.kind !== 'pointer' || base.type !== 'ctx') {
+      env.refuse('EINVAL', 'at the time of BPF_LD_ABS|IND R6 != pointer to skb');
+    }
+    if (isIndirect) env.read(slot.src);
+    const { regs } = env.frame;
+    regs.fill(undefined, 0, 6);
+    regs[0] = unsignedScalar(0xffff_ffffn);
   }
 
   #jump(slot: Slot, opcode: Extract<Opcode, { kind: 'jump' }>): boolean {
