@@ -125,7 +125,7 @@ const ROWS: readonly Row[] = [
   [181, 'any func callback_ctx any'],
   [182, 'mem size const_str'],
   [183, 'ctx any fixed:8w', 'integer', { kinds: TRACING }],
-  [184, 'ctx fixed:8w', 'integer', { kinds: ['fexit', 'fmod_ret'] }],
+  [184, 'ctx fixed:8w', 'integer', { kinds: TRACING }],
   [185, 'ctx', 'integer', { kinds: TRACING }],
   [188, 'ctx', 'integer', { kinds: XDP }],
   [189, 'ctx any uninit size', 'integer', { kinds: XDP }],

@@ -230,10 +230,18 @@ export function syncBounds(bounds: Bounds): Bounds | undefined {
       if (sceiling < smax) smax = sceiling;
     }
     if (umin > umax || smin > smax || u32min > u32max || s32min > s32max) return undefined;
-    const wide = tnumIntersect(bits, tnumRange(umin, umax));
-    const narrow = wide && tnumIntersect(tnumLow(wide), tnumRange(BigInt(u32min), BigInt(u32max)));
-    if (!wide || !narrow) return undefined;
-    bits = tnumWithLow(wide, narrow);
+    const known = bits;
+    if (umin !== 0n || umax !== U64_MAX) {
+      const wide = tnumIntersect(bits, tnumRange(umin, umax));
+      if (!wide) return undefined;
+      bits = wide;
+    }
+    if (u32min !== 0 || u32max !== U32_MAX) {
+      const half = tnumRange(BigInt(u32min), BigInt(u32max));
+      const narrow = tnumIntersect(tnumLow(bits), half);
+      if (!narrow) return undefined;
+      bits = tnumWithLow(bits, narrow);
+    }
     if (bits.mask === 0n) {
       const { value } = bits;
       const signed = BigInt.asIntN(64, value);
@@ -244,6 +252,7 @@ export function syncBounds(bounds: Bounds): Bounds | undefined {
       }
       return constBounds(value);
     }
+    if (bits.mask === known.mask) break;
   }
   return { umin, umax, smin, smax, u32min, u32max, s32min, s32max, bits };
 }

@@ -202,33 +202,30 @@ class Walk {
       force || (this.#jumps - this.#jumpsKept >= 2 && env.processed - this.#processedKept >= 8);
     for (let i = 0; i < kept.length; i++) {
       const checkpoint = kept[i] as Checkpoint;
-      if (checkpoint.branches > 0) {
-        if (force) {
-          if (covers(checkpoint, state, 'within', this.#structures)) {
-            inherit(checkpoint, state, this.#structures);
-            return true;
-          }
-        } else if (
-          looksAlike(checkpoint.state, state) &&
-          covers(checkpoint, state, 'exact', this.#structures)
-        ) {
-          env.refuse('EINVAL', `infinite loop detected at insn ${env.at}`);
-        } else if (
-          env.processed - this.#processedKept < 100 &&
-          this.#jumps - this.#jumpsKept < 20
-        ) {
-          // a loop that goes on: not every round is worth a state
-          keep = false;
+      if (checkpoint.branches === 0) {
+        if (covers(checkpoint, state, 'walked', this.#structures)) {
+          checkpoint.hits++;
+          inherit(checkpoint, state, this.#structures);
+          return true;
         }
-        continue;
+      } else if (force) {
+        if (covers(checkpoint, state, 'within', this.#structures)) {
+          inherit(checkpoint, state, this.#structures);
+          return true;
+        }
+      } else if (
+        looksAlike(checkpoint.state, state) &&
+        covers(checkpoint, state, 'exact', this.#structures)
+      ) {
+        env.refuse('EINVAL', `infinite loop detected at insn ${env.at}`);
+      } else if (env.processed - this.#processedKept < 100 && this.#jumps - this.#jumpsKept < 20) {
+        // a loop that goes on: not every round is worth a state
+        keep = false;
       }
-      if (covers(checkpoint, state, 'walked', this.#structures)) {
-        checkpoint.hits++;
-        inherit(checkpoint, state, this.#structures);
-        return true;
-      }
-      checkpoint.misses++;
-      if (checkpoint.misses > checkpoint.hits * 3 + 3 && checkpoint.branches === 0) {
+      if (!keep) continue;
+      // states that never match only cost time
+      const patience = force && checkpoint.branches > 0 ? 64 : 3;
+      if (++checkpoint.misses > (checkpoint.hits + 1) * patience) {
         kept.splice(i, 1);
         i--;
       }
