@@ -564,7 +564,7 @@ const TABLE: Readonly<Record<string, readonly Row[]>> = {
     [
       'callback result escapes its checks',
       `*(u64 *)(r10 -16) = 0\nr1 = 1000\nr2 = subprog[+17]\nr3 = r10\nr3 += -16\nr4 = 0\ncall 181\nr6 = *(u64 *)(r10 -16)${LOOKUP}\nr0 += r6\nr0 = *(u8 *)(r0 +0)\nexit\nr3 = *(u64 *)(r2 +0)\nr3 += 1\n*(u64 *)(r2 +0) = r3\nr0 = 0\nexit`,
-      'EINVAL math between map_value pointer and register with unbounded min value is not allowed',
+      'EACCES invalid access to map value, value_size=48 off=48 size=1; R0 min value is outside of the allowed memory range',
     ],
   ],
 };
