@@ -106,7 +106,8 @@ describe('xlated programs', () => {
       expect(Math.ceil(depth / 16) * 16, name).toBe(stackBytes(hexToBytes(jited)));
       compared++;
     }
-    expect(compared).toBe(534);
+    // all but the one with may_goto, which the verifier does not follow
+    expect(compared).toBe(533);
   });
 
   it.runIf(kernel)('are those of a booted 6.12', () => {
@@ -134,11 +135,12 @@ describe('xlated programs', () => {
         refused.push(name);
       }
     }
-    // a branch that only ranges decide, and jiffies read from kernel memory
-    expect(different).toEqual(['jmp64k_jle_ffffffff', 'jmp32k_jle_ffffffff', 'call_jiffies64']);
-    expect(equal).toBe(531);
+    // jiffies are read from kernel memory there
+    expect(different).toEqual(['call_jiffies64']);
+    expect(equal).toBe(532);
     expect(refused.filter((name) => !/^(map|tail_call|b2b|ld_abs|ld_ind)_/.test(name))).toEqual([
       'ret_ctxlen',
+      'may_goto',
     ]);
   });
 });

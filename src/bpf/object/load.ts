@@ -2,10 +2,10 @@
  * Brings an `ObjectSpec` to life on a host: maps in kernel memory, programs in xlated form.
  *
  * Creates and fills the maps; then for each program links its subprograms, applies relocations,
- * checks that every engine can decode it, rewrites context accesses, replaces what the verifier
- * inlines, and turns helper ids into distances from `host.callBase`. Reference: bpf_object__load of
- * libbpf, bpf_check in kernel/bpf/verifier.c (resolve_pseudo_ldimm64, convert_ctx_accesses,
- * do_misc_fixups). When anything is refused, all maps are freed again. Left out: the verifier's proofs.
+ * verifies it, rewrites context accesses, replaces what the verifier inlines, and turns helper ids
+ * into distances from `host.callBase`. Reference: bpf_object__load of libbpf, bpf_check in
+ * kernel/bpf/verifier.c (resolve_pseudo_ldimm64, convert_ctx_accesses, do_misc_fixups). When anything
+ * is refused, all maps are freed again.
  *
  * Usage:
  *   const object = load(parseObject(bytes), host);
@@ -23,6 +23,9 @@ import type { BpfMap } from '../maps/map.js';
 import { OPCODES } from '../opcodes.js';
 import type { ProgramType, XlatedFunction, XlatedProgram } from '../program.js';
 import { validate } from '../validate.js';
+import { verifierInput } from '../verifier/from-object.js';
+import type { VerifiedProgram } from '../verifier/input.js';
+import { verify } from '../verifier/verify.js';
 import { contextBytes, rewriteContext } from './ctx-rewrite.js';
 import { analyze, type FunctionFlow } from './data-flow.js';
 import { expandMayGoto, fixupInstruction } from './fixups.js';
@@ -47,6 +50,11 @@ export interface LoadOptions {
   readonly kernelBtf?: Btf;
   /** Values of `__kconfig` externs, beside and before the default ones. */
   readonly kconfig?: Kconfig;
+  /**
+   * Verify programs; a refused one gives a VerifierError. Default: true. Without it a program runs raw:
+   * only what the rewriting needs is found out.
+   */
+  readonly check?: boolean;
 }
 
 /** What is known about a function of a loaded program. */
@@ -90,6 +98,7 @@ const PROGRAM_TYPES: Readonly<Record<SectionKind, ProgramType | undefined>> = {
 
 export function load(spec: ObjectSpec, host: BpfHost, options: LoadOptions = {}): LoadedObject {
   const maps = new Map<string, BpfMap>();
+  const definitions: MapDefinition[] = [];
   const free = (): void => {
     for (const map of maps.values()) map.free();
     maps.clear();
@@ -98,11 +107,18 @@ export function load(spec: ObjectSpec, host: BpfHost, options: LoadOptions = {})
     for (const definition of spec.maps) {
       const wanted = options.adjustMap?.(definition) ?? definition;
       const adjusted = withKconfig(spec, wanted, options.kconfig);
+      definitions.push(adjusted);
       maps.set(definition.name, makeMap(adjusted, spec, host));
     }
     const addresses = addressesOf(maps, host, options.kernelBtf);
     const programs = (options.programs ?? spec.programs).map((program) =>
-      loadProgram(spec, program, addresses, host),
+      loadProgram(
+        spec,
+        program,
+        addresses,
+        host,
+        options.check === false ? undefined : definitions,
+      ),
     );
     fillInitialValues(spec, maps, programs);
     return {
@@ -157,6 +173,8 @@ function loadProgram(
   program: ProgramSpec,
   addresses: Addresses,
   host: BpfHost,
+  /** For the verifier; undefined leaves it out. */
+  definitions: readonly MapDefinition[] | undefined,
 ): LoadedProgram {
   const type = PROGRAM_TYPES[program.kind];
   if (!type) {
@@ -165,6 +183,12 @@ function loadProgram(
     );
   }
   const linked = linkProgram(object, program, addresses);
+  const verified =
+    definitions &&
+    verify(verifierInput(object, program, linked, definitions), {
+      hasHelper: (id) =>
+        inlineHelper(program.kind, id) !== undefined || host.helperAddress(id) !== undefined,
+    });
   const [problem] = validate(
     linked.map(({ spec, slots }) => xlated(spec.name, slots, 0)),
     { allowMayGoto: true },
@@ -172,8 +196,9 @@ function loadProgram(
   if (problem !== undefined) {
     throw new KernelError('EINVAL', `program '${program.name}': ${problem}`);
   }
-  const live = linked.map(withoutDeadCode);
-  const flows = analyze(live);
+  const patches = linked.map((each, i) => withoutDeadCode(each, verified?.functions[i]?.dead));
+  const live = patches.map((each) => each.linked);
+  const flows = verified ? flowsOf(verified, patches) : analyze(live);
   const finished = live.map((each, i) =>
     finishFunction(program, each, flows[i] as FunctionFlow, host),
   );
@@ -189,6 +214,18 @@ function loadProgram(
     functions: finished.map(({ info }) => info),
     contextBytes: type === 'tracing' ? contextBytes(live, flows) : 0,
   };
+}
+
+/** What the rewriting needs of what the verifier found. */
+function flowsOf({ functions }: VerifiedProgram, live: readonly LiveFunction[]): FunctionFlow[] {
+  return functions.map(({ accesses, stackDepth }, i) => ({
+    contextAccesses: new Map(
+      [...accesses].flatMap(([slot, kind]) =>
+        kind === 'ctx' ? [[live[i]?.moved[slot] ?? slot, 'ctx'] as const] : [],
+      ),
+    ),
+    stackDepth,
+  }));
 }
 
 function addressesOf(
@@ -289,10 +326,20 @@ function helperCall(
 }
 
 /** The function without what constants rule out. Its source lines move along. */
-function withoutDeadCode({ spec, slots }: LinkedFunction): LinkedFunction {
-  const live = removeDeadCode(slots);
-  if (live.slots.length === slots.length) return { spec, slots };
-  return { spec: { ...spec, lines: movedLines(spec.lines, live) }, slots: live.slots };
+interface LiveFunction {
+  readonly linked: LinkedFunction;
+  /** Where each slot went. */
+  readonly moved: readonly number[];
+}
+
+/** @param dead slots that the verifier found dead; without it constants are followed */
+function withoutDeadCode(
+  { spec, slots }: LinkedFunction,
+  dead: ReadonlySet<number> | undefined,
+): LiveFunction {
+  const live = removeDeadCode(slots, dead);
+  const lines = live.slots.length === slots.length ? spec.lines : movedLines(spec.lines, live);
+  return { linked: { spec: { ...spec, lines }, slots: live.slots }, moved: live.moved };
 }
 
 /** Lines whose instructions are gone are left out. */

@@ -24,7 +24,7 @@ function isSupported(name: string): name is MapTypeName {
 }
 
 /** `LRU_HASH`; undefined for numbers without a name. */
-function mapTypeName(type: number): string | undefined {
+export function mapTypeName(type: number): string | undefined {
   return NAMES[type];
 }
 

@@ -5,11 +5,11 @@
  * Each record is a fresh load of its object, with helpers as of 6.18 and two CPUs (as the machine had).
  * Objects and packets lie beside the file and come through `CheckOptions.readSibling`. Compared are
  * verdict, packet, metadata and context of every run, and all maps that were dumped. Skipped with their
- * reason: records whose results depend on the machine (`env`), engines that run no objects, objects that
- * need CO-RE where the loader has none.
+ * reason: records whose results depend on the machine (`env`), engines that run no objects.
  */
 import { bytesToHex } from '../../common/bytes.js';
 import { InputError, KernelError } from '../../common/errors.js';
+import { parseBtf } from '../../bpf/btf/parse.js';
 import type { BpfMap } from '../../bpf/maps/map.js';
 import { load } from '../../bpf/object/load.js';
 import { parseObject } from '../../bpf/object/parse.js';
@@ -69,12 +69,12 @@ function checkRecord(
   const spec = parseObject(readSibling(`obj/${record.text('object')}`), {
     name: record.text('object'),
   });
-  if (spec.functions.some(({ coreRelocations }) => coreRelocations.length > 0)) {
-    return skipped(record, 'needs CO-RE relocations');
-  }
+  // the types that CO-RE relocations are for lie beside the object
+  const needsTypes = spec.functions.some(({ coreRelocations }) => coreRelocations.length > 0);
+  const types = needsTypes ? { kernelBtf: parseBtf(readSibling(`obj/${spec.name}.min.btf`)) } : {};
   const host = engine.createHost({ helpers: { version: '6.18' }, cpuCount: CPUS });
   try {
-    const object = load(spec, host);
+    const object = load(spec, host, types);
     const find = (name: string): BpfMap => objectMap(object, name, record.origin);
     setUpMaps(record, object, find);
     const events = new EventLog(object.maps.values());

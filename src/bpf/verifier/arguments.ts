@@ -1,0 +1,284 @@
+/**
+ * Checks the arguments of a helper call against its prototype.
+ *
+ * Reference: check_func_arg, check_reg_type, check_mem_size_reg, check_map_func_compatibility in
+ * kernel/bpf/verifier.c.
+ */
+import { helperName } from '../object/helper-names.js';
+import type { Env } from './env.js';
+import type { VerifierMap } from './input.js';
+import { checkContext, checkMemory, type Access } from './memory.js';
+import { HELPERS_OF_MAP, MAPS_OF_HELPER, type ArgumentRule, type Prototype } from './prototypes.js';
+import { lockOrUnlock } from './references.js';
+import { markPrecise } from './scalar.js';
+import { helperStack, isAligned } from './stack.js';
+import { typeName, variableText, type Pointer, type PointerType, type Value } from './value.js';
+
+const BPF_F_RDONLY_PROG = 1 << 7;
+const MAX_SIZE = 1n << 29n;
+/** Helpers that change the map they are given. */
+const CHANGES_MAP: readonly number[] = [2, 3, 87, 88];
+
+/** What a call's arguments told. */
+export interface CallFacts {
+  map: VerifierMap | undefined;
+  /** Bytes to be allocated. */
+  allocSize: number;
+  /** Reference that the call gives back. */
+  released: number;
+  /** Index of the callback. */
+  callback: number;
+}
+
+/** Pointer types that count as memory, and how messages list them. */
+const MEMORY: readonly PointerType[] = [
+  'stack',
+  'packet',
+  'packet_meta',
+  'map_key',
+  'map_value',
+  'mem',
+];
+const MEMORY_NAMES = 'fp, pkt, pkt_meta, map_key, map_value, mem, ringbuf_mem, buf, trusted_ptr_';
+
+export function checkArguments(env: Env, prototype: Prototype): CallFacts {
+  const facts: CallFacts = { map: undefined, allocSize: 0, released: 0, callback: -1 };
+  for (const [index, rule] of prototype.arguments.entries()) {
+    checkArgument(env, prototype, rule, index, facts);
+  }
+  return facts;
+}
+
+function checkArgument(
+  env: Env,
+  { id, arguments: rules }: Prototype,
+  rule: ArgumentRule,
+  index: number,
+  facts: CallFacts,
+): void {
+  const register = index + 1;
+  const value = env.read(register);
+  switch (rule) {
+    case 'any':
+      return;
+    case 'ctx':
+      checkContext(env, register, expect(env, register, value, ['ctx'], 'ctx'));
+      return;
+    case 'map': {
+      const { map } = expect(env, register, value, ['map'], 'map_ptr');
+      if (map) checkMap(env, id, map);
+      facts.map = map;
+      return;
+    }
+    case 'map_key':
+      checkBytes(env, register, value, facts.map?.keySize ?? 0, 'read');
+      return;
+    case 'map_value':
+    case 'uninit_map_value':
+      // a bloom filter has values only
+      checkBytes(
+        env,
+        register,
+        value,
+        facts.map?.valueSize ?? 0,
+        rule === 'map_value' ? 'read' : 'write',
+      );
+      return;
+    case 'mem':
+    case 'mem?':
+    case 'uninit':
+    case 'uninit?': {
+      const size = rules[index + 1];
+      const mayBeNull = rule.endsWith('?');
+      if (mayBeNull && value.kind === 'scalar' && value.is(0n)) {
+        markPrecise(value);
+        checkSize(env, register + 1, undefined, size === 'size0', 'read', 0);
+        return;
+      }
+      const access = rule.startsWith('uninit') ? 'write' : 'read';
+      const pointer = expectMemory(env, register, value);
+      checkSize(env, register + 1, pointer, size === 'size0', access, register);
+      return;
+    }
+    case 'size':
+    case 'size0':
+      // checked with the memory in front of it
+      return;
+    case 'alloc_size':
+      if (value.kind !== 'scalar' || !value.isConst) {
+        env.refuse('EACCES', `R${register} is not a known constant`);
+      } else {
+        markPrecise(value);
+        if (value.umax >= MAX_SIZE) {
+          env.refuse('EACCES', `R${register} unbounded memory access, use 'var &= const'`);
+        }
+        facts.allocSize = Number(value.umax);
+      }
+      return;
+    case 'const_str':
+      checkString(env, register, expect(env, register, value, ['map_value'], 'map_value'));
+      return;
+    case 'spin_lock':
+      lockOrUnlock(env, id, register, expect(env, register, value, ['map_value'], 'map_value'));
+      return;
+    case 'timer':
+      checkTimer(env, register, expect(env, register, value, ['map_value'], 'map_value'));
+      return;
+    case 'func':
+      facts.callback = expect(env, register, value, ['function'], 'func').frame;
+      return;
+    case 'callback_ctx':
+      if (value.kind === 'scalar' && value.is(0n)) markPrecise(value);
+      else expect(env, register, value, ['stack'], 'fp');
+      return;
+    case 'release_mem':
+    case 'release_sock': {
+      const isMemory = rule === 'release_mem';
+      const pointer = expect(
+        env,
+        register,
+        value,
+        [isMemory ? 'mem' : 'sock'],
+        isMemory ? 'ringbuf_mem' : 'sock',
+      );
+      if (pointer.off !== 0 || pointer.variable) {
+        env.refuse(
+          'EINVAL',
+          `R${register} must have zero offset when passed to release func or trusted arg to kfunc`,
+        );
+      }
+      if (pointer.ref === 0) {
+        env.refuse('EINVAL', `R${register} must be referenced when passed to release function`);
+      }
+      facts.released = pointer.ref;
+      return;
+    }
+    case 'sock':
+      expect(env, register, value, ['sock'], 'sock');
+      return;
+    default: {
+      const writes = rule.endsWith('w');
+      const size = Number(rule.slice('fixed:'.length).replace('w', ''));
+      checkBytes(env, register, value, size, writes ? 'write' : 'read');
+      if (writes && value.kind === 'pointer' && !isAligned(value, 0, size)) {
+        env.refuse(
+          'EACCES',
+          `misaligned access off ${variableText(value)}+${value.off}+0 size ${size}`,
+        );
+      }
+    }
+  }
+}
+
+/** The value as a pointer of one of these types. */
+function expect(
+  env: Env,
+  register: number,
+  value: Value,
+  types: readonly PointerType[],
+  names: string,
+): Pointer {
+  if (value.kind === 'scalar' || value.orNull || !types.includes(value.type)) {
+    return env.refuse('EACCES', `R${register} type=${typeName(value)} expected=${names}`);
+  }
+  return value;
+}
+
+function expectMemory(env: Env, register: number, value: Value): Pointer {
+  return expect(env, register, value, MEMORY, MEMORY_NAMES);
+}
+
+/** Checks that `size` bytes can be read or written through R`register`. */
+export function checkBytes(
+  env: Env,
+  register: number,
+  value: Value,
+  size: number,
+  access: Access,
+  zeroSizeAllowed = false,
+): void {
+  const pointer = expectMemory(env, register, value);
+  if (pointer.type === 'stack') {
+    helperStack(env, register, pointer, size, access === 'write');
+  } else {
+    checkMemory(env, register, pointer, 0, size, access, zeroSizeAllowed);
+  }
+}
+
+/** The size in R`register` of the memory in R`of`. */
+function checkSize(
+  env: Env,
+  register: number,
+  pointer: Pointer | undefined,
+  zeroAllowed: boolean,
+  access: Access,
+  of: number,
+): void {
+  const size = env.read(register);
+  if (size.kind !== 'scalar') {
+    env.refuse('EACCES', `R${register} type=${typeName(size)} expected=scalar`);
+  }
+  markPrecise(size);
+  if (size.smin < 0n) {
+    env.refuse(
+      'EACCES',
+      `R${register} min value is negative, either use unsigned or 'var &= const'`,
+    );
+  }
+  if (size.umin === 0n && !zeroAllowed) {
+    env.refuse('EACCES', `R${register} invalid zero-sized read: u64=[${size.umin},${size.umax}]`);
+  }
+  if (size.umax >= MAX_SIZE) {
+    env.refuse(
+      'EACCES',
+      `R${register} unbounded memory access, use 'var &= const' or 'if (var < const)'`,
+    );
+  }
+  const most = Number(size.umax);
+  if (pointer) checkBytes(env, of, pointer, most, access, zeroAllowed);
+  else if (most > 0) env.refuse('EACCES', `R${register - 1} type=scalar expected=${MEMORY_NAMES}`);
+}
+
+function checkMap(env: Env, id: number, map: VerifierMap): void {
+  const helpers = Object.hasOwn(HELPERS_OF_MAP, map.type) ? HELPERS_OF_MAP[map.type] : undefined;
+  const maps = MAPS_OF_HELPER.get(id);
+  if ((helpers && !helpers.includes(id)) || (maps && !maps.includes(map.type))) {
+    env.refuse('EINVAL', `cannot pass map_type ${map.type} into func ${helperName(id)}#${id}`);
+  }
+  if (CHANGES_MAP.includes(id) && (map.flags & BPF_F_RDONLY_PROG) !== 0) {
+    env.refuse('EACCES', 'write into map forbidden');
+  }
+}
+
+function checkString(env: Env, register: number, value: Pointer): void {
+  const { map } = value;
+  const isReadOnly = map?.frozen === true && (map.flags & BPF_F_RDONLY_PROG) !== 0;
+  if (!isReadOnly || !map?.contents) {
+    return env.refuse('EACCES', `R${register} does not point to a readonly map`);
+  }
+  if (value.variable) env.refuse('EACCES', `R${register} is not a constant address`);
+  checkMemory(env, register, value, 0, Math.max(map.valueSize - value.off, 1), 'read');
+  if (!map.contents.subarray(value.off).includes(0)) {
+    env.refuse('EINVAL', 'string is not zero-terminated');
+  }
+}
+
+function checkTimer(env: Env, register: number, value: Pointer): void {
+  const { map } = value;
+  if (value.variable) {
+    env.refuse(
+      'EINVAL',
+      `R${register} doesn't have constant offset. bpf_timer has to be at the constant offset`,
+    );
+  }
+  if (!map?.hasBtf) {
+    env.refuse('EINVAL', `map '${map?.name ?? ''}' has to have BTF in order to use bpf_timer`);
+  }
+  if (map.timer === undefined) env.refuse('EINVAL', `map '${map.name}' has no valid bpf_timer`);
+  if (map.timer !== value.off) {
+    env.refuse(
+      'EINVAL',
+      `off ${value.off} doesn't point to 'struct bpf_timer' that is at ${map.timer}`,
+    );
+  }
+}

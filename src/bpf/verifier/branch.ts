@@ -1,0 +1,167 @@
+/**
+ * Conditional jumps: which ways are possible, and what each tells about registers.
+ *
+ * A comparison of numbers narrows both; of a pointer with 0, settles whether it is NULL; of a packet
+ * pointer with the packet's end, proves bytes of the packet. Reference: check_cond_jmp_op,
+ * mark_ptr_or_null_regs, find_good_pkt_pointers, try_match_pkt_pointers in kernel/bpf/verifier.c.
+ */
+import type { Slot } from '../instruction.js';
+import type { JumpOperation, Opcode } from '../opcodes.js';
+import type { Env } from './env.js';
+import { forget } from './references.js';
+import { constScalar, markPrecise, type Scalar } from './scalar.js';
+import { decided, MIRRORED, narrowed } from './scalar-compare.js';
+import { copyState, replaceValues, type State } from './state.js';
+import { distance, isPacket, Pointer, withFields, type Value } from './value.js';
+
+/** Most bytes of packet that a comparison can prove. */
+const MAX_PACKET = 0xffff;
+
+/** The states after a jump; undefined where that way is impossible. */
+export interface Ways {
+  readonly taken: State | undefined;
+  readonly fallen: State | undefined;
+}
+
+export function branch(env: Env, slot: Slot, opcode: Extract<Opcode, { kind: 'jump' }>): Ways {
+  const left = env.read(slot.dst);
+  const right = opcode.source === 'register' ? env.read(slot.src) : constScalar(BigInt(slot.imm));
+  if (left.kind === 'scalar' && right.kind === 'scalar') {
+    return compareScalars(env, opcode, left, right);
+  }
+  const both = { taken: copyState(env.state), fallen: env.state };
+  if (opcode.width === 32) return both;
+  if (left.kind === 'pointer' && right.kind === 'pointer') {
+    provePacket(opcode.op, left, right, both);
+    return both;
+  }
+  const pointer = left.kind === 'pointer' ? left : (right as Pointer);
+  const scalar = (left.kind === 'pointer' ? right : left) as Scalar;
+  if ((opcode.op !== 'jeq' && opcode.op !== 'jne') || !scalar.is(0n)) return both;
+  if (!pointer.orNull) {
+    // a valid pointer is not NULL
+    markPrecise(scalar);
+    return opcode.op === 'jne'
+      ? { taken: env.state, fallen: undefined }
+      : { taken: undefined, fallen: env.state };
+  }
+  if (opcode.source === 'register') return both;
+  settleNull(both.taken, env, pointer, opcode.op === 'jeq');
+  settleNull(both.fallen, env, pointer, opcode.op === 'jne');
+  return both;
+}
+
+function compareScalars(
+  env: Env,
+  { op, width }: Extract<Opcode, { kind: 'jump' }>,
+  left: Scalar,
+  right: Scalar,
+): Ways {
+  let outcome = decided(op, width, left, right);
+  const isSame = left === right;
+  const taken = outcome === false || isSame ? undefined : narrowed(op, width, left, right, true);
+  const fallen = outcome === true || isSame ? undefined : narrowed(op, width, left, right, false);
+  if (outcome === undefined && !isSame) {
+    if (!taken && fallen) outcome = false;
+    else if (taken && !fallen) outcome = true;
+  }
+  if (outcome !== undefined) {
+    markPrecise(left);
+    markPrecise(right);
+    return outcome
+      ? { taken: env.state, fallen: undefined }
+      : { taken: undefined, fallen: env.state };
+  }
+  const other = copyState(env.state);
+  if (taken) narrow(other, left, right, taken);
+  if (fallen) narrow(env.state, left, right, fallen);
+  return { taken: other, fallen: env.state };
+}
+
+/** All places that hold the compared numbers hold the narrowed ones. */
+function narrow(
+  state: State,
+  left: Scalar,
+  right: Scalar,
+  [newLeft, newRight]: readonly [Scalar, Scalar],
+): void {
+  if (newLeft === left && newRight === right) return;
+  replaceValues(state, (value) => (value === left ? newLeft : value === right ? newRight : value));
+}
+
+/** All copies of a pointer that may be NULL become NULL or valid. */
+function settleNull(state: State, env: Env, pointer: Pointer, isNull: boolean): void {
+  if (isNull && pointer.ref !== 0) {
+    const before = env.state;
+    env.state = state;
+    forget(env, pointer.ref);
+    env.state = before;
+  }
+  replaceValues(state, (value) => {
+    if (value.kind !== 'pointer' || !value.orNull || value.id !== pointer.id) return value;
+    return isNull ? constScalar(0n) : validated(value);
+  });
+}
+
+function validated(pointer: Pointer): Pointer {
+  const { map } = pointer;
+  if (pointer.type === 'map_value' && map?.inner) return new Pointer('map', { map: map.inner });
+  // the id still tells locks of different values apart
+  const id = map?.spinLock === undefined ? 0 : pointer.id;
+  return withFields(pointer, { orNull: false, id });
+}
+
+function isStart(pointer: Pointer): boolean {
+  return pointer.type === 'packet' && pointer.off === 0 && pointer.id === 0 && !pointer.variable;
+}
+
+/** Whether `end` bounds `pointer`: the packet's end for packet pointers, its start for metadata. */
+function bounds(pointer: Pointer, end: Pointer): boolean {
+  if (pointer.type === 'packet') return end.type === 'packet_end';
+  return pointer.type === 'packet_meta' && isStart(end);
+}
+
+function provePacket(
+  op: JumpOperation,
+  left: Pointer,
+  right: Pointer,
+  { taken, fallen }: { readonly taken: State; readonly fallen: State },
+): void {
+  const [pointer, how] = bounds(left, right)
+    ? [left, op]
+    : bounds(right, left)
+      ? [right, MIRRORED[op]]
+      : [undefined, op];
+  if (!pointer) return;
+  // pointer how end
+  switch (how) {
+    case 'jgt':
+      extend(fallen, pointer, 0);
+      break;
+    case 'jge':
+      extend(fallen, pointer, 1);
+      break;
+    case 'jlt':
+      extend(taken, pointer, 1);
+      break;
+    case 'jle':
+      extend(taken, pointer, 0);
+      break;
+    default:
+  }
+}
+
+/** `pointer + more` is not behind the end. */
+function extend(state: State, pointer: Pointer, more: number): void {
+  const { off, id, type } = pointer;
+  const { umax } = distance(pointer);
+  if (off < 0 || (off === 0 && more > 0)) return;
+  if (umax > BigInt(MAX_PACKET) || off + Number(umax) > MAX_PACKET) return;
+  const range = off + more;
+  replaceValues(state, (value: Value) => {
+    if (!isPacket(value) || value.type !== type || value.id !== id || value.range >= range) {
+      return value;
+    }
+    return withFields(value, { range });
+  });
+}

@@ -1,0 +1,123 @@
+/**
+ * What all parts of the verifier share while they walk a program: where the walk is, what it found.
+ *
+ * Reference: struct bpf_verifier_env in include/linux/bpf_verifier.h.
+ */
+import type { ErrnoName } from '../../common/errno.js';
+import { Refusal } from './error.js';
+import type { AccessKind, VerifierFunction, VerifierInput, VerifyOptions } from './input.js';
+import { describeScalar } from './scalar.js';
+import { MAX_STACK, topFrame, type Frame, type State } from './state.js';
+import { describePointer, type Value } from './value.js';
+
+/** Facts about one function, collected. */
+interface Facts {
+  readonly accesses: Map<number, AccessKind>;
+  stackDepth: number;
+  readonly reached: Uint8Array;
+}
+
+export class Env {
+  readonly input: VerifierInput;
+  readonly options: VerifyOptions;
+  readonly facts: readonly Facts[];
+  /** Global functions that are called: each is verified alone. */
+  readonly calledGlobals = new Set<number>();
+  /** Callbacks that run later, to be verified alone: function and its arguments. */
+  readonly asyncCallbacks: Frame[] = [];
+  /** The state that is being changed. */
+  state: State;
+  /** The instruction at hand. */
+  fn = 0;
+  at = 0;
+  processed = 0;
+  #ids = 0;
+
+  constructor(input: VerifierInput, options: VerifyOptions, state: State) {
+    this.input = input;
+    this.options = options;
+    this.state = state;
+    this.facts = input.functions.map(({ slots }) => ({
+      accesses: new Map(),
+      stackDepth: 0,
+      reached: new Uint8Array(slots.length),
+    }));
+  }
+
+  get function(): VerifierFunction {
+    return this.input.functions[this.fn] as VerifierFunction;
+  }
+
+  get frame(): Frame {
+    return topFrame(this.state);
+  }
+
+  nextId(): number {
+    return ++this.#ids;
+  }
+
+  refuse(errno: ErrnoName, reason: string): never {
+    throw new Refusal(errno, reason, this.fn, this.at, describeFrame(this.frame, false));
+  }
+
+  /** The value of a register that is read. */
+  read(register: number): Value {
+    const value = this.frame.regs[register];
+    if (!value) this.refuse('EACCES', `R${register} !read_ok`);
+    return value;
+  }
+
+  write(register: number, value: Value | undefined): void {
+    if (register === 10) this.refuse('EACCES', 'frame pointer is read only');
+    this.frame.regs[register] = value;
+  }
+
+  /** Notes what memory the instruction reaches. Some kinds cannot share an instruction. */
+  noteAccess(kind: AccessKind): void {
+    const { accesses } = this.facts[this.fn] as Facts;
+    const before = accesses.get(this.at);
+    if (before !== undefined && before !== kind && (isAlone(before) || isAlone(kind))) {
+      this.refuse('EINVAL', 'same insn cannot be used with different pointers');
+    }
+    accesses.set(this.at, kind);
+  }
+
+  /** Notes that a frame's stack is used down to `off`, which is negative. */
+  noteStack(frame: number, off: number): void {
+    const owner = this.state.frames[frame];
+    const facts = owner && this.facts[owner.fn];
+    if (facts) facts.stackDepth = Math.max(facts.stackDepth, Math.min(-off, MAX_STACK));
+  }
+}
+
+/** Whether the rewriter treats accesses of this kind in a way of their own. */
+function isAlone(kind: AccessKind): boolean {
+  return kind === 'ctx' || kind === 'kernel' || kind === 'sock';
+}
+
+/** `R0=5 R1=ctx() R10=fp0`, with spilled values when `withStack`. */
+export function describeFrame(frame: Frame, withStack: boolean): string {
+  const parts: string[] = [];
+  for (const [register, value] of frame.regs.entries()) {
+    if (value) parts.push(`R${register}=${describeValue(value)}`);
+  }
+  if (withStack) {
+    for (const [index, slot] of frame.stack.entries()) {
+      if (!slot) continue;
+      const text =
+        slot.kind === 'spill'
+          ? describeValue(slot.value)
+          : Array.from({ length: 8 }, (_, i) => '?m0'[(slot.bytes >> (2 * (7 - i))) & 3]).join('');
+      parts.push(`fp-${8 * (index + 1)}=${text}`);
+    }
+  }
+  return parts.join(' ');
+}
+
+export function describeValue(value: Value): string {
+  if (value.kind === 'pointer') return describePointer(value);
+  const mark = value.precise ? 'P' : '';
+  return value.isConst
+    ? `${mark}${describeScalar(value)}`
+    : `${mark}scalar${describeScalar(value)}`;
+}

@@ -1,0 +1,149 @@
+/**
+ * What the verifier needs to know about a program, from the object it is in.
+ *
+ * Relocations say what each ld_imm64 stands for; BTF says where a map value has a lock or timer, and
+ * what arguments a global function takes. Reference: btf_parse_fields, btf_prepare_func_args in
+ * kernel/bpf/btf.c. Left out: decl tags on arguments.
+ *
+ * Usage:
+ *   verify(verifierInput(object, program, linked, object.maps));
+ */
+import type { Btf } from '../btf/btf.js';
+import type { BtfType } from '../btf/types.js';
+import type { LinkedFunction } from '../object/link.js';
+import { mapTypeName } from '../object/map-types.js';
+import type { MapDefinition, ObjectSpec, ProgramSpec } from '../object/spec.js';
+import { InputError } from '../../common/errors.js';
+import type {
+  ArgumentType,
+  Reference,
+  VerifierFunction,
+  VerifierInput,
+  VerifierMap,
+} from './input.js';
+
+const BPF_F_RDONLY_PROG = 1 << 7;
+
+/** Licenses whose programs may call GPL-only helpers (license_is_gpl_compatible). */
+const GPL_LICENSES: readonly string[] = [
+  'GPL',
+  'GPL v2',
+  'GPL and additional rights',
+  'Dual BSD/GPL',
+  'Dual MIT/GPL',
+  'Dual MPL/GPL',
+];
+
+/** `maps` are the definitions as they are loaded, which may differ from the object's. */
+export function verifierInput(
+  object: ObjectSpec,
+  program: ProgramSpec,
+  linked: readonly LinkedFunction[],
+  maps: readonly MapDefinition[],
+): VerifierInput {
+  const known = new Map(maps.map((map) => [map.name, verifierMap(map, object.btf)]));
+  const find = (name: string): VerifierMap => {
+    const map = known.get(name);
+    if (!map) throw new InputError(`there is no map '${name}'`);
+    return map;
+  };
+  return {
+    name: program.name,
+    kind: program.kind,
+    xdpAttach: program.xdpAttach,
+    gpl: GPL_LICENSES.includes(object.license),
+    functions: linked.map((each, i) => verifierFunction(object, each, i === 0, find)),
+  };
+}
+
+function verifierFunction(
+  { btf }: ObjectSpec,
+  { spec, slots }: LinkedFunction,
+  isMain: boolean,
+  find: (name: string) => VerifierMap,
+): VerifierFunction {
+  const references = new Map<number, Reference>();
+  for (const relocation of spec.relocations) {
+    if (relocation.kind === 'map') {
+      references.set(relocation.slot, { kind: 'map', map: find(relocation.map) });
+    } else if (relocation.kind === 'data') {
+      const { map, offset } = relocation;
+      references.set(relocation.slot, { kind: 'value', map: find(map), offset });
+    }
+  }
+  const isGlobal = !isMain && !spec.isStatic && spec.btfId !== 0 && btf !== undefined;
+  const global = isGlobal ? globalArguments(btf, spec.btfId) : undefined;
+  return {
+    name: spec.name,
+    slots,
+    lines: spec.lines,
+    references,
+    ...(global ? { global } : {}),
+  };
+}
+
+export function verifierMap(definition: MapDefinition, btf: Btf | undefined): VerifierMap {
+  const { name, keySize, valueSize, maxEntries, flags, data, valueType, inner } = definition;
+  const spinLock = fieldOffset(btf, valueType, 'bpf_spin_lock');
+  const timer = fieldOffset(btf, valueType, 'bpf_timer');
+  const frozen = data !== undefined && (flags & BPF_F_RDONLY_PROG) !== 0;
+  return {
+    name,
+    type: mapTypeName(definition.type) ?? `${definition.type}`,
+    keySize,
+    valueSize,
+    maxEntries,
+    flags,
+    frozen,
+    hasBtf: btf !== undefined && valueType !== 0,
+    ...(data ? { contents: data } : {}),
+    ...(spinLock === undefined ? {} : { spinLock }),
+    ...(timer === undefined ? {} : { timer }),
+    ...(inner ? { inner: verifierMap(inner, btf) } : {}),
+  };
+}
+
+/** Where in a value the first member of `struct name` is, in nested structs too. */
+function fieldOffset(
+  btf: Btf | undefined,
+  type: number,
+  name: string,
+  depth = 0,
+): number | undefined {
+  if (!btf || type === 0 || depth > 8) return undefined;
+  const value = btf.resolve(type);
+  if (value.kind === 'datasec') {
+    for (const variable of value.variables) {
+      const found = fieldOffset(btf, variable.type, name, depth + 1);
+      if (found !== undefined) return variable.offset + found;
+    }
+    return undefined;
+  }
+  if (value.kind === 'var') return fieldOffset(btf, value.type, name, depth + 1);
+  if (value.kind !== 'struct') return undefined;
+  if (value.name === name) return 0;
+  for (const member of value.members) {
+    const found = fieldOffset(btf, member.type, name, depth + 1);
+    if (found !== undefined) return member.bitOffset / 8 + found;
+  }
+  return undefined;
+}
+
+/** Types of context that a global function may take a pointer to. */
+const CONTEXT_TYPES: readonly string[] = ['xdp_md', '__sk_buff', 'bpf_user_pt_regs_t'];
+
+/** Arguments of a global function; undefined when BTF does not describe them. */
+function globalArguments(btf: Btf, id: number): ArgumentType[] | undefined {
+  const fn = btf.as(id, 'func');
+  const prototype = fn && fn.linkage !== 'static' ? btf.as(fn.type, 'func_proto') : undefined;
+  return prototype?.parameters.map(({ type }) => argumentType(btf, type));
+}
+
+function argumentType(btf: Btf, id: number): ArgumentType {
+  const type = btf.resolve(id);
+  if (type.kind !== 'ptr') return { kind: 'scalar' };
+  const target: BtfType = btf.resolve(type.type);
+  if (target.kind === 'struct' && CONTEXT_TYPES.includes(target.name)) return { kind: 'ctx' };
+  const size = target.kind === 'void' || target.kind === 'fwd' ? 0 : btf.sizeOf(type.type);
+  return { kind: 'memory', size, nonNull: false };
+}

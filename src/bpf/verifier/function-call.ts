@@ -1,0 +1,188 @@
+/**
+ * Calls of the program's own functions, and returns from them.
+ *
+ * A static function is walked at each call with the caller's values; a global one is verified once,
+ * alone, with arguments as BTF declares them, and a call only checks what is passed. Reference:
+ * check_func_call, prepare_func_exit, btf_check_subprog_call, check_return_code,
+ * widen_imprecise_scalars in kernel/bpf/verifier.c.
+ */
+import { checkBytes } from './arguments.js';
+import { allowedResult } from './context.js';
+import { describeValue, type Env } from './env.js';
+import type { ArgumentType } from './input.js';
+import { checkContext } from './memory.js';
+import { invalidatePackets, refuseLeaks } from './references.js';
+import { markPrecise, unknownScalar, unsignedScalar } from './scalar.js';
+import { MAX_FRAMES, newFrame, topFrame, type State } from './state.js';
+import type { Structure } from './structure.js';
+import { Pointer, typeName, type Value } from './value.js';
+
+/** Enters function `callee`, or passes over it when it is verified alone. */
+export function callFunction(env: Env, callee: number, structures: readonly Structure[]): void {
+  const target = env.input.functions[callee];
+  if (!target) env.refuse('EINVAL', `call of function ${callee}`);
+  const { regs } = env.frame;
+  if (env.state.frames.length >= MAX_FRAMES) {
+    env.refuse('E2BIG', `the call stack of ${MAX_FRAMES} frames is too deep`);
+  }
+  if (target.global) {
+    if (env.state.lock) {
+      env.refuse('EINVAL', 'global function calls are not allowed while holding a lock');
+    }
+    for (const [i, type] of target.global.entries()) checkPassed(env, i + 1, type);
+    env.calledGlobals.add(callee);
+    regs.fill(undefined, 0, 6);
+    regs[0] = unknownScalar();
+    if (structures[callee]?.changesPacket) invalidatePackets(env);
+    env.state.at = env.at + 1;
+    return;
+  }
+  const frame = newFrame(callee, env.at);
+  for (let i = 1; i <= 5; i++) frame.regs[i] = regs[i];
+  frame.regs[10] = new Pointer('stack', { frame: env.state.frames.length });
+  regs.fill(undefined, 0, 6);
+  env.state.frames.push(frame);
+  env.state.at = 0;
+}
+
+function checkPassed(env: Env, register: number, type: ArgumentType): void {
+  const value = env.read(register);
+  switch (type.kind) {
+    case 'scalar':
+      if (value.kind !== 'scalar') env.refuse('EINVAL', `R${register} is not a scalar`);
+      return;
+    case 'ctx':
+      if (value.kind !== 'pointer' || value.type !== 'ctx') {
+        return env.refuse(
+          'EINVAL',
+          `R${register} expected pointer to ctx, but got ${typeName(value)}`,
+        );
+      }
+      checkContext(env, register, value);
+      return;
+    case 'memory':
+      if (!type.nonNull && value.kind === 'scalar' && value.is(0n)) {
+        markPrecise(value);
+        return;
+      }
+      if (value.kind === 'pointer' && value.orNull && !type.nonNull) {
+        // NULL is one of what it may be
+        checkBytes(
+          env,
+          register,
+          new Pointer(value.type, { ...value, orNull: false }),
+          type.size,
+          'write',
+        );
+        return;
+      }
+      checkBytes(env, register, value, type.size, 'write');
+  }
+}
+
+/** R1..R5 of a global function that is verified alone. */
+export function globalArgument(env: Env, type: ArgumentType): Value {
+  switch (type.kind) {
+    case 'scalar':
+      return unknownScalar();
+    case 'ctx':
+      return new Pointer('ctx');
+    case 'memory':
+      return new Pointer('mem', { size: type.size, orNull: !type.nonNull, id: env.nextId() });
+  }
+}
+
+/** An exit: false when the path ends here, true when it goes on in the caller. */
+export function leave(env: Env): boolean {
+  const { state, frame } = env;
+  if (frame.callback?.isAsync) {
+    checkCallbackResult(env, frame.callback.maxResult);
+    refuseLeaks(env, 'BPF_EXIT instruction in async callback');
+    return false;
+  }
+  if (state.frames.length === 1) {
+    refuseLeaks(env, 'BPF_EXIT instruction in main prog');
+    checkResult(env);
+    return false;
+  }
+  const result = frame.regs[0];
+  if (frame.callback) {
+    checkCallbackResult(env, frame.callback.maxResult);
+    state.frames.pop();
+    // the call itself again: it may run the callback once more, or be done
+    state.at = frame.callSite;
+    widen(env, frame.callSite);
+    return true;
+  }
+  if (result?.kind === 'pointer' && result.type === 'stack') {
+    env.refuse('EINVAL', 'cannot return stack pointer to the caller');
+  }
+  state.frames.pop();
+  topFrame(state).regs[0] = result;
+  state.at = frame.callSite + 1;
+  return true;
+}
+
+/** R0 at the end of the program, or of a global function. */
+function checkResult(env: Env): void {
+  const value = env.read(0);
+  if (env.fn !== 0) {
+    if (value.kind !== 'scalar') {
+      env.refuse('EINVAL', 'At subprogram exit the register R0 is not a scalar value');
+    }
+    return;
+  }
+  const allowed = allowedResult(env.input);
+  if (!allowed) return;
+  refuseResult(env, value, allowed.min, allowed.max, 'program exit');
+}
+
+function checkCallbackResult(env: Env, max: bigint): void {
+  refuseResult(env, env.read(0), 0n, max, 'callback return');
+}
+
+function refuseResult(env: Env, value: Value, min: bigint, max: bigint, when: string): void {
+  if (value.kind !== 'scalar') {
+    return env.refuse(
+      'EINVAL',
+      `At ${when} the register R0 is not a known value (${typeName(value)})`,
+    );
+  }
+  markPrecise(value);
+  if (value.smin >= min && value.smax <= max) return;
+  env.refuse(
+    'EINVAL',
+    `At ${when} the register R0 has ${describeValue(value)} should have been in [${min}, ${max}]`,
+  );
+}
+
+/** Numbers that a repeated callback changed and nobody needed exactly: any number from here on. */
+function widen(env: Env, callSite: number): void {
+  const { state } = env;
+  const depth = state.frames.length;
+  let before: State | undefined;
+  for (let at = state.parent; at && !before; at = at.parent) {
+    const old = at.state;
+    const isCall = old.frames.length === depth && old.at === callSite;
+    if (isCall && topFrame(old).fn === topFrame(state).fn) before = old;
+  }
+  if (!before) return;
+  const widened = (old: Value | undefined, now: Value | undefined): Value | undefined => {
+    if (old?.kind !== 'scalar' || now?.kind !== 'scalar' || old === now) return now;
+    if (old.needed || now.needed || now.kernel) return now;
+    if (old.isConst && now.is(old.bits.value)) return now;
+    return unknownScalar();
+  };
+  for (const [i, { regs, stack }] of state.frames.entries()) {
+    const old = before.frames[i];
+    for (let r = 0; r < 10; r++) regs[r] = widened(old?.regs[r], regs[r]);
+    for (const [k, slot] of stack.entries()) {
+      const was = old?.stack[k];
+      if (slot?.kind !== 'spill' || was?.kind !== 'spill') continue;
+      const value = widened(was.value, slot.value);
+      if (!value || value === slot.value) continue;
+      const cut = slot.size === 8 ? value : unsignedScalar((1n << BigInt(8 * slot.size)) - 1n);
+      stack[k] = { kind: 'spill', value: cut, size: slot.size };
+    }
+  }
+}

@@ -1,0 +1,145 @@
+/**
+ * A helper call: arguments, what it gives back, what it invalidates, the callbacks it runs.
+ *
+ * Reference: check_helper_call, push_callback_call, set_loop_callback_state,
+ * set_map_elem_callback_state, set_timer_callback_state in kernel/bpf/verifier.c.
+ */
+import { helperName } from '../object/helper-names.js';
+import { checkArguments, type CallFacts } from './arguments.js';
+import type { Env } from './env.js';
+import {
+  CALLS_CALLBACK,
+  CHANGES_PACKET,
+  ITERABLE_MAPS,
+  PROTOTYPES,
+  type Prototype,
+} from './prototypes.js';
+import { acquire, invalidatePackets, refuseLeaks, release } from './references.js';
+import { fromBounds, markPrecise, UNKNOWN, unknownScalar } from './scalar.js';
+import { copyState, MAX_FRAMES, newFrame, topFrame, type Frame, type State } from './state.js';
+import { Pointer, type Value } from './value.js';
+
+/** BPF_FUNC_tail_call */
+export const TAIL_CALL = 12;
+const GET_SMP_PROCESSOR_ID = 8;
+const SPIN_UNLOCK = 94;
+const FOR_EACH_MAP_ELEM = 164;
+const TIMER_SET_CALLBACK = 170;
+/** Most CPUs that a kernel is built for. */
+const MAX_CPUS = 8192n;
+
+/** Checks the call and changes the state; gives the state in which a callback runs, if any. */
+export function callHelper(env: Env, id: number): State | undefined {
+  const prototype = prototypeOf(env, id);
+  if (env.state.lock && id !== SPIN_UNLOCK) {
+    env.refuse('EINVAL', 'function calls are not allowed while holding a lock');
+  }
+  const facts = checkArguments(env, prototype);
+  if (id === TAIL_CALL) refuseLeaks(env, 'tail_call');
+  if (facts.released !== 0) release(env, facts.released);
+  const callback = enterCallback(env, id, facts);
+  const { regs } = env.frame;
+  const result = resultOf(env, prototype, facts);
+  regs.fill(undefined, 0, 6);
+  regs[0] = result;
+  // a tail call that fails changes nothing
+  if (CHANGES_PACKET.has(id) && id !== TAIL_CALL) invalidatePackets(env);
+  return callback;
+}
+
+function prototypeOf(env: Env, id: number): Prototype {
+  const { input, options } = env;
+  const name = `${helperName(id)}#${id}`;
+  const prototype = PROTOTYPES.get(id);
+  if (!prototype || options.hasHelper?.(id) === false) {
+    // helper 12 is no helper but an instruction
+    if (!prototype || id !== TAIL_CALL) return env.refuse('EINVAL', `unknown func ${name}`);
+  }
+  if (prototype.kinds && !prototype.kinds.includes(input.kind)) {
+    env.refuse('EINVAL', `program of this type cannot use helper ${name}`);
+  }
+  if (prototype.gplOnly && !input.gpl) {
+    env.refuse('EINVAL', 'cannot call GPL-restricted function from non-GPL compatible program');
+  }
+  return prototype;
+}
+
+function resultOf(env: Env, { id, result }: Prototype, facts: CallFacts): Value | undefined {
+  switch (result) {
+    case 'integer':
+      if (id === GET_SMP_PROCESSOR_ID) {
+        return fromBounds({ ...UNKNOWN, umax: MAX_CPUS - 1n });
+      }
+      return unknownScalar();
+    case 'void':
+      return undefined;
+    case 'map_value_or_null':
+      return new Pointer('map_value', {
+        map: facts.map,
+        orNull: true,
+        id: env.nextId(),
+      });
+    case 'alloc_mem_or_null': {
+      const ref = acquire(env);
+      return new Pointer('mem', { size: facts.allocSize, orNull: true, id: ref, ref });
+    }
+    case 'sock_or_null': {
+      const ref = acquire(env);
+      return new Pointer('sock', { orNull: true, id: ref, ref });
+    }
+  }
+}
+
+/** The state in which the callback of this call runs (once more). */
+function enterCallback(env: Env, id: number, facts: CallFacts): State | undefined {
+  if (id === TIMER_SET_CALLBACK) {
+    const frame = newFrame(facts.callback, -1, { helper: id, maxResult: 0n, isAsync: true });
+    setMapArguments(frame, callbackMap(env.frame.regs[1]));
+    env.asyncCallbacks.push(frame);
+    return undefined;
+  }
+  if (!CALLS_CALLBACK.has(id)) return undefined;
+  const { frame } = env;
+  const [, first, , context] = frame.regs;
+  if (id === FOR_EACH_MAP_ELEM) {
+    if (!ITERABLE_MAPS.includes(facts.map?.type ?? '')) {
+      env.refuse('ENOTSUPP', 'callback function not allowed for map');
+    }
+  } else if (first?.kind === 'scalar') {
+    markPrecise(first);
+    if (BigInt(frame.callbackDepth) >= first.umax) {
+      frame.callbackDepth = 0;
+      return undefined;
+    }
+  }
+  if (env.state.frames.length >= MAX_FRAMES) {
+    env.refuse('E2BIG', `the call stack of ${MAX_FRAMES} frames is too deep`);
+  }
+  const state = copyState(env.state);
+  topFrame(state).callbackDepth++;
+  frame.callbackDepth = 0;
+  const callee = newFrame(facts.callback, env.at, { helper: id, maxResult: 1n, isAsync: false });
+  callee.regs[10] = new Pointer('stack', { frame: state.frames.length });
+  if (id === FOR_EACH_MAP_ELEM) {
+    setMapArguments(callee, facts.map);
+    callee.regs[4] = context;
+  } else {
+    callee.regs[1] = unknownScalar();
+    callee.regs[2] = context;
+  }
+  state.frames.push(callee);
+  state.at = 0;
+  return state;
+}
+
+function callbackMap(timer: Value | undefined): CallFacts['map'] {
+  return timer?.kind === 'pointer' ? timer.map : undefined;
+}
+
+/** R1 map, R2 key, R3 value. */
+function setMapArguments(frame: Frame, map: CallFacts['map']): void {
+  if (!map) return;
+  frame.regs[1] = new Pointer('map', { map });
+  frame.regs[2] = new Pointer('map_key', { map, size: map.keySize });
+  frame.regs[3] = new Pointer('map_value', { map });
+}

@@ -1,0 +1,105 @@
+/**
+ * What the verifier is given and what it gives back: pure data, no machine needed.
+ *
+ * Usage:
+ *   const { functions } = verify(input);
+ *   functions[0].accesses.get(3); // 'ctx'
+ */
+import type { SectionKind, SourceLine } from '../object/spec.js';
+import type { Slot } from '../instruction.js';
+
+/** A map as a program sees it. */
+export interface VerifierMap {
+  readonly name: string;
+  /** enum bpf_map_type, by name: `HASH`. */
+  readonly type: string;
+  readonly keySize: number;
+  readonly valueSize: number;
+  readonly maxEntries: number;
+  /** BPF_F_* of creation. */
+  readonly flags: number;
+  /** Programs and user space can no longer change it: its contents are constants. */
+  readonly frozen: boolean;
+  /** The one value of a global data section. */
+  readonly contents?: Uint8Array;
+  /** Offsets in the value of kernel objects that programs must not touch directly. */
+  readonly spinLock?: number;
+  readonly timer?: number;
+  /** Whether BTF describes the value. */
+  readonly hasBtf: boolean;
+  /** What lookups in a map of maps give. */
+  readonly inner?: VerifierMap;
+}
+
+/** What an ld_imm64 stands for; function addresses are in the slots themselves. */
+export type Reference =
+  | { readonly kind: 'map'; readonly map: VerifierMap }
+  | { readonly kind: 'value'; readonly map: VerifierMap; readonly offset: number }
+  /** Memory of the kernel or of the loader, e.g. a ksym or kconfig value. */
+  | { readonly kind: 'memory'; readonly size: number; readonly readOnly: boolean };
+
+/** What a global function is told about an argument by BTF. */
+export type ArgumentType =
+  | { readonly kind: 'scalar' }
+  | { readonly kind: 'ctx' }
+  | { readonly kind: 'memory'; readonly size: number; readonly nonNull: boolean };
+
+export interface VerifierFunction {
+  readonly name: string;
+  /** A bpf2bpf call has the callee's index in `off`; a function address in the second slot's. */
+  readonly slots: readonly Slot[];
+  readonly lines: readonly SourceLine[];
+  /** By slot of the ld_imm64. */
+  readonly references: ReadonlyMap<number, Reference>;
+  /** Arguments of a global function, which is verified alone. Absent: verified at each call. */
+  readonly global?: readonly ArgumentType[];
+}
+
+export interface VerifierInput {
+  readonly name: string;
+  readonly kind: SectionKind;
+  /** What an XDP program is attached to. */
+  readonly xdpAttach: 'device' | 'devmap' | 'cpumap';
+  /** License is GPL-compatible. */
+  readonly gpl: boolean;
+  /** Main first. */
+  readonly functions: readonly VerifierFunction[];
+}
+
+export interface VerifyOptions {
+  /** Whether the host has helper `id`. Default: all that are known. */
+  readonly hasHelper?: (id: number) => boolean;
+  /** Most instructions that are walked (BPF_COMPLEXITY_LIMIT_INSNS). Default: 1,000,000. */
+  readonly budget?: number;
+}
+
+/** What memory an instruction reaches. */
+export type AccessKind =
+  | 'ctx'
+  | 'packet'
+  | 'packet_meta'
+  | 'map_value'
+  | 'map_key'
+  | 'stack'
+  | 'mem'
+  | 'sock'
+  /** Through a pointer that the kernel gave: a load must not fault. */
+  | 'kernel';
+
+export interface VerifiedFunction {
+  /** Loads, stores and atomics, by slot. */
+  readonly accesses: ReadonlyMap<number, AccessKind>;
+  /** Bytes of stack below R10. */
+  readonly stackDepth: number;
+  /** Slots that no path reaches. */
+  readonly dead: ReadonlySet<number>;
+}
+
+export interface VerifiedProgram {
+  /** Parallel to the input's. */
+  readonly functions: readonly VerifiedFunction[];
+  /** Instructions walked. */
+  readonly processed: number;
+  /** States kept for comparison at the end. */
+  readonly states: number;
+}

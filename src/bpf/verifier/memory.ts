@@ -1,0 +1,298 @@
+/**
+ * Loads, stores and atomics: which memory a pointer may reach, by its type.
+ *
+ * Reference: check_mem_access, check_packet_access, check_map_access, check_mem_region_access in
+ * kernel/bpf/verifier.c. Only stack accesses and atomics have to be aligned, as on machines with
+ * efficient unaligned access.
+ */
+import { viewOf } from '../../common/bytes.js';
+import type { Env } from './env.js';
+import { contextField } from './context.js';
+import type { AccessKind, VerifierMap } from './input.js';
+import {
+  constScalar,
+  kernelScalar,
+  signExtend,
+  unknownScalar,
+  unsignedScalar,
+  Scalar,
+} from './scalar.js';
+import { loadStack, storeStack, isAligned } from './stack.js';
+import { distance, typeName, variableText, type Pointer, type Value } from './value.js';
+
+const BPF_F_RDONLY_PROG = 1 << 7;
+const BPF_F_WRONLY_PROG = 1 << 8;
+/** BPF_MAX_VAR_OFF */
+const MAX_DISTANCE = 1n << 29n;
+/** sizeof(struct bpf_spin_lock), sizeof(struct bpf_timer) */
+const SPIN_LOCK_SIZE = 4;
+const TIMER_SIZE = 16;
+
+export type Access = 'read' | 'write';
+
+/** The base of an access as a pointer that may be followed. */
+function followable(env: Env, register: number, base: Value): Pointer {
+  if (base.kind === 'scalar' || base.orNull) {
+    return env.refuse('EACCES', `R${register} invalid mem access '${typeName(base)}'`);
+  }
+  return base;
+}
+
+/** The result of a load of `size` bytes at R`register` + `off`. */
+export function load(
+  env: Env,
+  register: number,
+  off: number,
+  size: number,
+  signed: boolean,
+): Value {
+  const base = env.read(register);
+  if (base.kind === 'scalar' && base.kernel) {
+    env.noteAccess('kernel');
+    return size === 8 ? kernelScalar() : unknownOf(size);
+  }
+  const value = loadFrom(env, register, followable(env, register, base), off, size, signed);
+  if (!signed || value.kind !== 'scalar') return value;
+  return signExtend(value, size);
+}
+
+function loadFrom(
+  env: Env,
+  register: number,
+  base: Pointer,
+  off: number,
+  size: number,
+  signed: boolean,
+): Value {
+  switch (base.type) {
+    case 'stack':
+      env.noteAccess('stack');
+      return loadStack(env, register, base, off, size);
+    case 'ctx':
+      checkContext(env, register, base);
+      env.noteAccess('ctx');
+      return (
+        contextField(env.input, off, size, signed) ??
+        env.refuse('EACCES', `invalid bpf_context access off=${off} size=${size}`)
+      );
+    case 'map_value': {
+      checkMemory(env, register, base, off, size, 'read');
+      env.noteAccess('map_value');
+      const { map } = base;
+      if (!base.variable && map) {
+        const known = frozenValue(map, base.off + off, size);
+        if (known !== undefined) return constScalar(known);
+      }
+      return unknownOf(size);
+    }
+    default:
+      checkMemory(env, register, base, off, size, 'read');
+      note(env, base);
+      return unknownOf(size);
+  }
+}
+
+function unknownOf(size: number): Scalar {
+  return size === 8 ? unknownScalar() : unsignedScalar((1n << BigInt(8 * size)) - 1n);
+}
+
+/** A constant from a map that nobody can change any more. */
+function frozenValue(map: VerifierMap, at: number, size: number): bigint | undefined {
+  const { contents } = map;
+  if (!map.frozen || !contents || (map.flags & BPF_F_RDONLY_PROG) === 0) return undefined;
+  if (at < 0 || at + size > contents.length) return undefined;
+  const view = viewOf(contents);
+  switch (size) {
+    case 1:
+      return BigInt(view.getUint8(at));
+    case 2:
+      return BigInt(view.getUint16(at, true));
+    case 4:
+      return BigInt(view.getUint32(at, true));
+    default:
+      return view.getBigUint64(at, true);
+  }
+}
+
+/** A store of `size` bytes of `value` at R`register` + `off`. */
+export function store(env: Env, register: number, off: number, size: number, value: Value): void {
+  const base = followable(env, register, env.read(register));
+  if (base.type === 'stack') {
+    env.noteAccess('stack');
+    storeStack(env, register, base, off, size, value);
+    return;
+  }
+  if (base.type === 'ctx') {
+    checkContext(env, register, base);
+    env.refuse('EACCES', `invalid bpf_context access off=${off} size=${size}`);
+  }
+  checkMemory(env, register, base, off, size, 'write');
+  note(env, base);
+}
+
+/** An atomic operation; its old value is not known afterwards. */
+export function atomic(env: Env, register: number, off: number, size: number, value: Value): void {
+  const base = env.read(register);
+  const type = base.kind === 'pointer' ? base.type : undefined;
+  if (type === 'ctx' || type === 'packet' || type === 'packet_meta' || type === 'sock') {
+    env.refuse('EACCES', `BPF_ATOMIC stores into R${register} ${typeName(base)} is not allowed`);
+  }
+  const pointer = followable(env, register, base);
+  if (!isAligned(pointer, off, size)) {
+    env.refuse(
+      'EACCES',
+      `misaligned value access off ${variableText(pointer)}+${pointer.off}+${off} size ${size}`,
+    );
+  }
+  if (pointer.type === 'stack') {
+    env.noteAccess('stack');
+    loadStack(env, register, pointer, off, size);
+    storeStack(env, register, pointer, off, size, value);
+    return;
+  }
+  checkMemory(env, register, pointer, off, size, 'read');
+  checkMemory(env, register, pointer, off, size, 'write');
+  note(env, pointer);
+}
+
+function note(env: Env, pointer: Pointer): void {
+  const kind = accessKind(pointer);
+  if (kind) env.noteAccess(kind);
+}
+
+/** The context pointer must be as it came. */
+export function checkContext(env: Env, register: number, base: Pointer): void {
+  if (base.variable) {
+    env.refuse('EACCES', `variable ctx access var_off=${variableText(base)} disallowed`);
+  }
+  if (base.off < 0) {
+    env.refuse('EACCES', `negative offset ctx ptr R${register} off=${base.off} disallowed`);
+  }
+  if (base.off !== 0) {
+    env.refuse('EACCES', `dereference of modified ctx ptr R${register} off=${base.off} disallowed`);
+  }
+}
+
+/** Checks `size` bytes at `pointer + off` that are neither stack nor context. */
+export function checkMemory(
+  env: Env,
+  register: number,
+  pointer: Pointer,
+  off: number,
+  size: number,
+  access: Access,
+  zeroSizeAllowed = false,
+): void {
+  const kind = accessKind(pointer);
+  if (!kind || (kind === 'sock' && access === 'write')) {
+    env.refuse('EACCES', `R${register} invalid mem access '${typeName(pointer)}'`);
+  }
+  if (access === 'write' && (pointer.readOnly || kind === 'map_key')) {
+    env.refuse('EACCES', `R${register} cannot write into ${typeName(pointer)}`);
+  }
+  const whole = describeRegion(pointer, register, kind);
+  const start = pointer.off + off;
+  if (kind === 'packet' || kind === 'packet_meta') {
+    if (distance(pointer).smin < 0n) refuseNegative(env, register);
+    if (!fits(start, size, pointer.range, zeroSizeAllowed)) {
+      env.refuse('EACCES', `${whole(start, size)}; R${register} offset is outside of the packet`);
+    }
+    return;
+  }
+  const { map } = pointer;
+  if (kind === 'map_value' && map) checkMapFlags(env, map, start, size, access);
+  const limit = kind === 'map_value' && map ? map.valueSize : pointer.size;
+  const { smin, umax } = distance(pointer);
+  if (smin < 0n && (smin < -MAX_DISTANCE || Number(smin) + start < 0)) {
+    refuseNegative(env, register);
+  }
+  const low = Number(smin) + start;
+  const outside = 'is outside of the allowed memory range';
+  if (!fits(low, size, limit, zeroSizeAllowed)) {
+    env.refuse('EACCES', `${whole(low, size)}; R${register} min value ${outside}`);
+  }
+  if (umax >= MAX_DISTANCE) {
+    env.refuse(
+      'EACCES',
+      `R${register} unbounded memory access, make sure to bounds check any such access`,
+    );
+  }
+  const high = Number(umax) + start;
+  if (!fits(high, size, limit, zeroSizeAllowed)) {
+    env.refuse('EACCES', `${whole(high, size)}; R${register} max value ${outside}`);
+  }
+  if (kind === 'map_value' && map) checkKernelFields(env, map, low, high + size);
+}
+
+function refuseNegative(env: Env, register: number): never {
+  return env.refuse(
+    'EACCES',
+    `R${register} min value is negative, either use unsigned index or do a if (index >=0) check`,
+  );
+}
+
+function fits(start: number, size: number, limit: number, zeroSizeAllowed: boolean): boolean {
+  return start >= 0 && (size > 0 || zeroSizeAllowed) && start + size <= limit;
+}
+
+function accessKind({ type }: Pointer): AccessKind | undefined {
+  switch (type) {
+    case 'packet':
+    case 'packet_meta':
+    case 'map_value':
+    case 'map_key':
+    case 'mem':
+    case 'sock':
+      return type;
+    default:
+      return undefined;
+  }
+}
+
+function describeRegion(
+  pointer: Pointer,
+  register: number,
+  kind: AccessKind,
+): (off: number, size: number) => string {
+  return (off, size) => {
+    switch (kind) {
+      case 'packet':
+      case 'packet_meta':
+        return `invalid access to packet, off=${off} size=${size}, R${register}(id=${pointer.id},off=${pointer.off},r=${pointer.range})`;
+      case 'map_value':
+        return `invalid access to map value, value_size=${pointer.map?.valueSize ?? 0} off=${off} size=${size}`;
+      case 'map_key':
+        return `invalid access to map key, key_size=${pointer.size} off=${off} size=${size}`;
+      default:
+        return `invalid access to memory, mem_size=${pointer.size} off=${off} size=${size}`;
+    }
+  };
+}
+
+function checkMapFlags(
+  env: Env,
+  map: VerifierMap,
+  off: number,
+  size: number,
+  access: Access,
+): void {
+  const forbidden = access === 'write' ? BPF_F_RDONLY_PROG : BPF_F_WRONLY_PROG;
+  if ((map.flags & forbidden) === 0) return;
+  const what = access === 'write' ? 'write into' : 'read from';
+  env.refuse(
+    'EACCES',
+    `${what} map forbidden, value_size=${map.valueSize} off=${off} size=${size}`,
+  );
+}
+
+/** Locks and timers belong to the kernel. */
+function checkKernelFields(env: Env, map: VerifierMap, start: number, end: number): void {
+  const touches = (at: number | undefined, size: number): boolean =>
+    at !== undefined && start < at + size && end > at;
+  if (touches(map.spinLock, SPIN_LOCK_SIZE)) {
+    env.refuse('EACCES', 'bpf_spin_lock cannot be accessed directly by load/store');
+  }
+  if (touches(map.timer, TIMER_SIZE)) {
+    env.refuse('EACCES', 'bpf_timer cannot be accessed directly by load/store');
+  }
+}

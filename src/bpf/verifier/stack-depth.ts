@@ -1,0 +1,75 @@
+/**
+ * How much stack a chain of calls takes in all, and how deep it goes.
+ *
+ * Reference: check_max_stack_depth_subprog in kernel/bpf/verifier.c.
+ */
+import type { Slot } from '../instruction.js';
+import { OPCODES, PSEUDO } from '../opcodes.js';
+import { Refusal } from './error.js';
+import type { VerifierFunction } from './input.js';
+import { MAX_FRAMES, MAX_STACK } from './state.js';
+
+/** A frame is rounded up to this by the JIT. */
+const STACK_ALIGN = 16;
+/** Most stack of callers when a function makes tail calls. */
+const MAX_TAIL_CALL_STACK = 256;
+const TAIL_CALL = 12;
+
+interface Edge {
+  readonly caller: number;
+  readonly at: number;
+  readonly callee: number;
+}
+
+export function checkStackDepth(
+  functions: readonly VerifierFunction[],
+  depths: readonly number[],
+): void {
+  const edges = functions.map(({ slots }, fn) => calls(slots, fn));
+  const tailCalls = functions.map(({ slots }) =>
+    slots.some(
+      (slot) => OPCODES[slot.code]?.kind === 'call' && slot.src === 0 && slot.imm === TAIL_CALL,
+    ),
+  );
+  /** Greatest depth and frame count with which a function was entered already. */
+  const entered = new Map<number, { depth: number; frames: number }>();
+  const visit = (fn: number, callers: number, frames: number, edge: Edge | undefined): void => {
+    if (frames > MAX_FRAMES) {
+      throw new Refusal('E2BIG', `the call stack of ${frames} frames is too deep !`, fn, -1, '');
+    }
+    if (frames > 1 && tailCalls[fn] && callers >= MAX_TAIL_CALL_STACK) {
+      throw new Refusal(
+        'EACCES',
+        `tail_calls are not allowed when call stack of previous frames is ${callers} bytes. Too large`,
+        fn,
+        -1,
+        '',
+      );
+    }
+    const own = Math.ceil(Math.max(depths[fn] ?? 0, 1) / STACK_ALIGN) * STACK_ALIGN;
+    const depth = callers + own;
+    if (depth > MAX_STACK) {
+      const reason = `combined stack size of ${frames} calls is ${depth}. Too large`;
+      throw new Refusal('EACCES', reason, edge?.caller ?? fn, edge?.at ?? -1, '');
+    }
+    const before = entered.get(fn);
+    if (before && before.depth >= callers && before.frames >= frames) return;
+    entered.set(fn, { depth: callers, frames });
+    for (const next of edges[fn] ?? []) visit(next.callee, depth, frames + 1, next);
+  };
+  visit(0, 0, 1, undefined);
+}
+
+/** Calls and function references. */
+function calls(slots: readonly Slot[], caller: number): Edge[] {
+  const found: Edge[] = [];
+  for (let at = 0; at < slots.length; at++) {
+    const slot = slots[at] as Slot;
+    const kind = OPCODES[slot.code]?.kind;
+    if (kind === 'call' && slot.src === PSEUDO.CALL) found.push({ caller, at, callee: slot.off });
+    if (kind !== 'ld_imm64') continue;
+    if (slot.src === PSEUDO.FUNC) found.push({ caller, at, callee: slots[at + 1]?.off ?? 0 });
+    at++;
+  }
+  return found;
+}

@@ -1,0 +1,222 @@
+/**
+ * Loads and stores on the program's stack.
+ *
+ * Whole slots keep the value stored in them, pointers included; parts of a slot become bytes of no
+ * known content or zero. Never written stack may be read, as the kernel lets privileged programs.
+ * Reference: check_stack_read_fixed_off, check_stack_write_fixed_off, check_stack_write_var_off in
+ * kernel/bpf/verifier.c. Left out: dynptr and iterator slots.
+ */
+import type { Env } from './env.js';
+import { constScalar, markPrecise, truncate, unknownScalar, unsignedScalar } from './scalar.js';
+import {
+  ALL_MISC,
+  ALL_ZERO,
+  BYTE,
+  MAX_STACK,
+  noteStackRead,
+  noteStackWrite,
+  type Frame,
+  type StackSlot,
+} from './state.js';
+import { distance, variableText, type Pointer, type Value } from './value.js';
+
+const MAX_DISTANCE = 1n << 29n;
+
+/** Lowest and highest offset from R10 at which an access may begin. */
+interface Reach {
+  readonly low: number;
+  readonly high: number;
+}
+
+/** How an access is named: direct loads and stores, or memory handed to a helper. */
+type How = 'read' | 'write' | 'helper';
+
+const PHRASES: Readonly<Record<How, string>> = {
+  read: ' read from',
+  write: ' write to',
+  helper: ' indirect access to',
+};
+
+/** Checks that `size` bytes at `pointer + off` are in the frame. */
+export function stackReach(
+  env: Env,
+  register: number,
+  pointer: Pointer,
+  off: number,
+  size: number,
+  how: How,
+): Reach {
+  const { smin, smax } = distance(pointer);
+  const base = pointer.off + off;
+  if (!pointer.variable) {
+    if (base < -MAX_STACK || base + size > 0) {
+      env.refuse('EACCES', `invalid${PHRASES[how]} stack R${register} off=${base} size=${size}`);
+    }
+  } else if (smin <= -MAX_DISTANCE || smax >= MAX_DISTANCE) {
+    env.refuse('EACCES', `invalid unbounded variable-offset${PHRASES[how]} stack R${register}`);
+  }
+  const low = base + Number(smin);
+  const high = base + Number(smax);
+  if (low < -MAX_STACK || high + size > 0) {
+    env.refuse(
+      'EACCES',
+      `invalid variable-offset${PHRASES[how]} stack R${register} var_off=${variableText(pointer)} off=${base} size=${size}`,
+    );
+  }
+  env.noteStack(pointer.frame, low);
+  return { low, high };
+}
+
+function frameOf(env: Env, pointer: Pointer): Frame {
+  return env.state.frames[pointer.frame] as Frame;
+}
+
+/** Index of the slot that `off` is in. */
+function slotAt(off: number): number {
+  return (-off - 1) >> 3;
+}
+
+function checkAligned(env: Env, pointer: Pointer, off: number, size: number): void {
+  if (!isAligned(pointer, off, size)) {
+    env.refuse(
+      'EACCES',
+      `misaligned stack access off ${variableText(pointer)}+${pointer.off}+${off} size ${size}`,
+    );
+  }
+}
+
+/** Whether every address is a multiple of `size`, when where the pointer began is. */
+export function isAligned(pointer: Pointer, off: number, size: number): boolean {
+  const { value, mask } = pointer.variable?.bits ?? { value: 0n, mask: 0n };
+  const base = pointer.off + off + Number(value & 7n);
+  return (base & (size - 1)) === 0 && (Number(mask & 7n) & (size - 1)) === 0;
+}
+
+/** What a load of `size` bytes gives. */
+export function loadStack(
+  env: Env,
+  register: number,
+  pointer: Pointer,
+  off: number,
+  size: number,
+): Value {
+  checkAligned(env, pointer, off, size);
+  const { low, high } = stackReach(env, register, pointer, off, size, 'read');
+  const { stack } = frameOf(env, pointer);
+  if (low !== high || pointer.variable) {
+    let allZero = true;
+    for (let at = low; at < high + size; at++) {
+      const index = slotAt(at);
+      noteStackRead(env.state, pointer.frame, index);
+      if (byteOf(stack[index], at & 7) !== BYTE.zero) allZero = false;
+    }
+    return allZero ? constScalar(0n) : unknownOf(size);
+  }
+  const index = slotAt(low);
+  const slot = stack[index];
+  noteStackRead(env.state, pointer.frame, index);
+  const first = low & 7;
+  if (slot?.kind === 'spill') {
+    const { value } = slot;
+    if (value.kind === 'pointer') {
+      if (size !== 8) env.refuse('EACCES', 'invalid size of register fill');
+      return value;
+    }
+    if (first === 0 && size <= slot.size) return truncate(value, size);
+    if (value.isConst && first + size <= slot.size) {
+      markPrecise(value);
+      const shifted = value.bits.value >> BigInt(8 * first);
+      return constScalar(BigInt.asUintN(8 * size, shifted), value);
+    }
+    return unknownOf(size);
+  }
+  for (let i = 0; i < size; i++) {
+    if (byteOf(slot, first + i) !== BYTE.zero) return unknownOf(size);
+  }
+  return constScalar(0n);
+}
+
+function unknownOf(size: number): Value {
+  return size === 8 ? unknownScalar() : unsignedScalar((1n << BigInt(8 * size)) - 1n);
+}
+
+function byteOf(slot: StackSlot | undefined, index: number): number {
+  if (!slot) return BYTE.invalid;
+  if (slot.kind === 'spill') return BYTE.misc;
+  return (slot.bytes >> (2 * index)) & 3;
+}
+
+/** A store of `size` bytes of `value`. */
+export function storeStack(
+  env: Env,
+  register: number,
+  pointer: Pointer,
+  off: number,
+  size: number,
+  value: Value,
+): void {
+  checkAligned(env, pointer, off, size);
+  const { low, high } = stackReach(env, register, pointer, off, size, 'write');
+  if (value.kind === 'pointer') {
+    if (size !== 8) env.refuse('EACCES', 'invalid size of register spill');
+    if (value.type === 'stack' && pointer.frame !== env.state.frames.length - 1) {
+      env.refuse('EINVAL', 'cannot spill pointers to stack into stack frame of the caller');
+    }
+  }
+  const { stack } = frameOf(env, pointer);
+  const isZero = value.kind === 'scalar' && value.is(0n);
+  if (pointer.variable) {
+    if (isZero) markPrecise(value);
+    for (let at = low; at < high + size; at++) {
+      const index = slotAt(at);
+      const slot = stack[index];
+      // it may be written or not: zero stays zero only when zero is written
+      const stays = isZero && slot?.kind === 'bytes' && byteOf(slot, at & 7) === BYTE.zero;
+      if (!stays) setByte(stack, index, at & 7, BYTE.misc);
+      noteStackRead(env.state, pointer.frame, index);
+    }
+    return;
+  }
+  const index = slotAt(low);
+  const first = low & 7;
+  if (first === 0 && (size === 8 || (value.kind === 'scalar' && size === 4))) {
+    const kept = value.kind === 'scalar' ? truncate(value, size) : value;
+    stack[index] = { kind: 'spill', value: kept, size };
+    if (size === 8) noteStackWrite(env.state, pointer.frame, index);
+    return;
+  }
+  if (isZero) markPrecise(value);
+  for (let i = 0; i < size; i++) {
+    setByte(stack, index, first + i, isZero ? BYTE.zero : BYTE.misc);
+  }
+}
+
+function setByte(stack: (StackSlot | undefined)[], index: number, at: number, kind: number): void {
+  const slot = stack[index];
+  let bytes = slot?.kind === 'bytes' ? slot.bytes : 0;
+  if (slot?.kind === 'spill') {
+    // zero that was spilled stays zero in the bytes that are left
+    const isZero = slot.value.kind === 'scalar' && slot.value.is(0n) && slot.size === 8;
+    if (isZero && slot.value.kind === 'scalar') markPrecise(slot.value);
+    bytes = isZero ? ALL_ZERO : ALL_MISC;
+  }
+  stack[index] = { kind: 'bytes', bytes: (bytes & ~(3 << (2 * at))) | (kind << (2 * at)) };
+}
+
+/** Checks memory that a helper reads (and, when `writes`, fills with something). */
+export function helperStack(
+  env: Env,
+  register: number,
+  pointer: Pointer,
+  size: number,
+  writes: boolean,
+): void {
+  if (size === 0) return;
+  const { low, high } = stackReach(env, register, pointer, 0, size, 'helper');
+  const { stack } = frameOf(env, pointer);
+  for (let at = low; at < high + size; at++) {
+    const index = slotAt(at);
+    noteStackRead(env.state, pointer.frame, index);
+    if (writes) setByte(stack, index, at & 7, BYTE.misc);
+  }
+}

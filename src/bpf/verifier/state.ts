@@ -1,0 +1,182 @@
+/**
+ * The abstract machine's state: call frames with registers and stack, references, the lock held.
+ *
+ * Values are shared between states, so a copy is a copy of arrays. States that were kept at branch
+ * targets (`Checkpoint`) form a chain along each path; reads of stack slots are noted on it, so that
+ * slots nobody reads later do not matter in comparisons. Reference: struct bpf_verifier_state,
+ * bpf_func_state, mark_reg_read in kernel/bpf/verifier.c.
+ */
+import { Scalar } from './scalar.js';
+import type { Value } from './value.js';
+
+export const MAX_STACK = 512;
+export const MAX_FRAMES = 8;
+
+/** Bytes of a slot that hold no spilled value, 2 bits each, lowest address first. */
+export const BYTE = { invalid: 0, misc: 1, zero: 2 } as const;
+export const ALL_MISC = 0x5555;
+export const ALL_ZERO = 0xaaaa;
+
+/** Eight bytes of stack. */
+export type StackSlot =
+  /** `size` bytes at the lower end hold the value; the rest is of no known content. */
+  | { readonly kind: 'spill'; readonly value: Value; readonly size: number }
+  | { readonly kind: 'bytes'; readonly bytes: number };
+
+/** Why a frame was entered, if not by a plain call. */
+export interface CallbackInfo {
+  readonly helper: number;
+  /** Most its result may be. */
+  readonly maxResult: bigint;
+  /** Runs later, on its own: its end is the end of the path. */
+  readonly isAsync: boolean;
+}
+
+export interface Frame {
+  readonly fn: number;
+  /** Slot of the call in the caller; -1 for the outermost. */
+  readonly callSite: number;
+  readonly callback: CallbackInfo | undefined;
+  /** R0..R10; undefined is not initialised. */
+  readonly regs: (Value | undefined)[];
+  /** Index 0 is the slot right below R10. Undefined was never written. */
+  readonly stack: (StackSlot | undefined)[];
+  /** How often the callback of the call at hand was entered on this path. */
+  callbackDepth: number;
+}
+
+/** Something acquired that must be given back. */
+export interface Acquired {
+  readonly id: number;
+  /** Where, for the message. */
+  readonly insn: number;
+}
+
+export interface Lock {
+  readonly map: string;
+  readonly id: number;
+}
+
+/** A state kept for comparison. */
+export interface Checkpoint {
+  readonly state: State;
+  readonly parent: Checkpoint | undefined;
+  /** Stack slots written since the parent, by frame: two words of 32 slots each. */
+  readonly written: readonly number[];
+  /** Stack slots that are read from here on. */
+  readonly read: number[];
+  /** Paths from here that are not finished. */
+  branches: number;
+  hits: number;
+  misses: number;
+}
+
+export interface State {
+  readonly frames: Frame[];
+  refs: readonly Acquired[];
+  lock: Lock | undefined;
+  /** Slot to execute next in the innermost frame's function. */
+  at: number;
+  parent: Checkpoint | undefined;
+  written: number[];
+}
+
+export function topFrame(state: State): Frame {
+  return state.frames[state.frames.length - 1] as Frame;
+}
+
+export function newFrame(
+  fn: number,
+  callSite: number,
+  callback: CallbackInfo | undefined = undefined,
+): Frame {
+  const regs: (Value | undefined)[] = Array.from({ length: 11 }, () => undefined);
+  return { fn, callSite, callback, regs, stack: [], callbackDepth: 0 };
+}
+
+export function copyState(state: State): State {
+  return {
+    frames: state.frames.map((frame) => ({
+      fn: frame.fn,
+      callSite: frame.callSite,
+      callback: frame.callback,
+      regs: frame.regs.slice(),
+      stack: frame.stack.slice(),
+      callbackDepth: frame.callbackDepth,
+    })),
+    refs: state.refs,
+    lock: state.lock,
+    at: state.at,
+    parent: state.parent,
+    written: state.written.slice(),
+  };
+}
+
+/** Puts another value wherever one is held: what `change` gives for it. */
+export function replaceValues(state: State, change: (value: Value) => Value): void {
+  for (const { regs, stack } of state.frames) {
+    for (let i = 0; i < 10; i++) {
+      const value = regs[i];
+      if (value) regs[i] = change(value);
+    }
+    for (let i = 0; i < stack.length; i++) {
+      const slot = stack[i];
+      if (slot?.kind !== 'spill') continue;
+      const value = change(slot.value);
+      if (value !== slot.value) stack[i] = { kind: 'spill', value, size: slot.size };
+    }
+  }
+}
+
+/** Gives every scalar that is marked precise a fresh, unmarked successor: marks count from here on. */
+export function freshenScalars(state: State): void {
+  const fresh = new Map<Scalar, Scalar>();
+  replaceValues(state, (value) => {
+    if (value.kind !== 'scalar' || !value.precise) return value;
+    let copy = fresh.get(value);
+    if (!copy) {
+      copy = new Scalar(value, value, undefined, value.kernel);
+      fresh.set(value, copy);
+    }
+    return copy;
+  });
+}
+
+function hasBit(words: readonly number[], frame: number, slot: number): boolean {
+  return (((words[2 * frame + (slot >> 5)] ?? 0) >>> (slot & 31)) & 1) === 1;
+}
+
+function setBit(words: number[], frame: number, slot: number): void {
+  const index = 2 * frame + (slot >> 5);
+  while (words.length <= index) words.push(0);
+  words[index] = (words[index] ?? 0) | (1 << (slot & 31));
+}
+
+/** Notes that all eight bytes of a slot were written. */
+export function noteStackWrite(state: State, frame: number, slot: number): void {
+  setBit(state.written, frame, slot);
+}
+
+/** Notes that a slot is read: it matters in all states since it was written. */
+export function noteStackRead(state: State, frame: number, slot: number): void {
+  if (hasBit(state.written, frame, slot)) return;
+  for (let at = state.parent; at; at = at.parent) {
+    if (hasBit(at.read, frame, slot)) return;
+    setBit(at.read, frame, slot);
+    if (hasBit(at.written, frame, slot)) return;
+  }
+}
+
+export function isRead(checkpoint: Checkpoint, frame: number, slot: number): boolean {
+  return hasBit(checkpoint.read, frame, slot);
+}
+
+/** What is read from `checkpoint` on is read from `state` on, when that ends there. */
+export function inheritReads(state: State, checkpoint: Checkpoint): void {
+  for (const [index, word] of checkpoint.read.entries()) {
+    for (let bits = word; bits !== 0; bits &= bits - 1) {
+      const bit = 31 - Math.clz32(bits & -bits);
+      noteStackRead(state, index >> 1, (index & 1) * 32 + bit);
+    }
+  }
+}

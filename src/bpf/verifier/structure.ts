@@ -1,0 +1,270 @@
+/**
+ * What can be said about a function without walking it: whether its instructions are well formed and
+ * all reachable, where states are worth keeping, which registers are read later.
+ *
+ * Reference: check_subprogs, check_cfg, visit_insn, compute_live_registers in kernel/bpf/verifier.c.
+ */
+import type { ErrnoName } from '../../common/errno.js';
+import type { Slot } from '../instruction.js';
+import { atomicOperation, OPCODES, PSEUDO, type Opcode } from '../opcodes.js';
+import { jumpDistance } from '../validate.js';
+import { Refusal } from './error.js';
+import type { VerifierFunction } from './input.js';
+import { CALLS_CALLBACK, CHANGES_PACKET, PROTOTYPES } from './prototypes.js';
+
+export interface Structure {
+  /** 1: states are compared here; 2: and one is always kept. */
+  readonly prunePoints: Uint8Array;
+  /** Registers that are read before they are written, from this slot on: bit N is RN. */
+  readonly live: Uint16Array;
+  /** Whether a call of it may move the packet's borders. */
+  readonly changesPacket: boolean;
+}
+
+const ARGUMENTS = 0b111110;
+const CLOBBERED = 0b111111;
+
+export function structureOf(functions: readonly VerifierFunction[]): Structure[] {
+  for (const [fn, each] of functions.entries()) checkFunction(fn, each, functions.length);
+  const changing = packetChangers(functions);
+  return functions.map(({ slots }, fn) => ({
+    prunePoints: findPrunePoints(slots),
+    live: liveRegisters(slots),
+    changesPacket: changing.has(fn),
+  }));
+}
+
+function opcodeAt(slots: readonly Slot[], at: number): Opcode | undefined {
+  return OPCODES[slots[at]?.code ?? -1];
+}
+
+export function successors(slots: readonly Slot[], at: number): readonly number[] {
+  const slot = slots[at] as Slot;
+  const opcode = opcodeAt(slots, at);
+  if (!opcode || opcode.kind === 'exit') return [];
+  const distance = jumpDistance(slot, opcode);
+  const next = at + (opcode.kind === 'ld_imm64' ? 2 : 1);
+  if (distance === undefined) return [next];
+  return opcode.kind === 'goto' ? [at + 1 + distance] : [next, at + 1 + distance];
+}
+
+function checkFunction(fn: number, { slots }: VerifierFunction, count: number): void {
+  const refuse = (errno: ErrnoName, at: number, reason: string): never => {
+    throw new Refusal(errno, reason, fn, at, '');
+  };
+  if (slots.length === 0) refuse('EINVAL', 0, 'no instructions');
+  const seconds = new Set<number>();
+  for (let at = 0; at < slots.length; at++) {
+    const opcode = opcodeAt(slots, at);
+    const slot = slots[at] as Slot;
+    if (!opcode) refuse('EINVAL', at, `unknown opcode ${hex2(slot.code)}`);
+    if (opcode?.kind !== 'ld_imm64') continue;
+    if (slots[at + 1]?.code !== 0) refuse('EINVAL', at, 'invalid bpf_ld_imm64 insn');
+    seconds.add(++at);
+  }
+  for (let at = 0; at < slots.length; at++) {
+    if (seconds.has(at)) continue;
+    const slot = slots[at] as Slot;
+    const opcode = opcodeAt(slots, at) as Opcode;
+    for (const next of successors(slots, at)) {
+      if (next >= 0 && next < slots.length) {
+        if (seconds.has(next)) refuse('EINVAL', at, `jump into the middle of ldimm64 insn ${next}`);
+        continue;
+      }
+      if (jumpDistance(slot, opcode) !== undefined && next !== at + 1) {
+        refuse('EINVAL', at, `jump out of range from insn ${at} to ${next}`);
+      }
+      refuse('EINVAL', at, 'last insn is not an exit or jmp');
+    }
+  }
+  const reached = reachable(slots);
+  for (let at = 0; at < slots.length; at++) {
+    if (!seconds.has(at) && !reached.has(at)) refuse('EINVAL', at, `unreachable insn ${at}`);
+  }
+  for (let at = 0; at < slots.length; at++) {
+    if (seconds.has(at)) continue;
+    const slot = slots[at] as Slot;
+    if (slot.dst > 10) refuse('EINVAL', at, `R${slot.dst} is invalid`);
+    if (slot.src > 10) refuse('EINVAL', at, `R${slot.src} is invalid`);
+    const wrong = reservedFields(slot, opcodeAt(slots, at) as Opcode, count);
+    if (wrong !== undefined) refuse('EINVAL', at, wrong);
+  }
+}
+
+function reachable(slots: readonly Slot[]): Set<number> {
+  const reached = new Set([0]);
+  const left = [0];
+  for (let at = left.pop(); at !== undefined; at = left.pop()) {
+    for (const next of successors(slots, at)) {
+      if (reached.has(next)) continue;
+      reached.add(next);
+      left.push(next);
+    }
+  }
+  return reached;
+}
+
+function hex2(value: number): string {
+  return value.toString(16).padStart(2, '0');
+}
+
+/** Fields that an instruction does not use must be zero, others have known values only. */
+function reservedFields(slot: Slot, opcode: Opcode, count: number): string | undefined {
+  const { src, off, imm } = slot;
+  switch (opcode.kind) {
+    case 'alu': {
+      const isRegister = opcode.source === 'register';
+      const divides = opcode.op === 'div' || opcode.op === 'mod';
+      const extensions = opcode.width === 64 ? [0, 8, 16, 32] : [0, 8, 16];
+      const offsets = divides ? [0, 1] : opcode.op === 'mov' && isRegister ? extensions : [0];
+      const name = opcode.op === 'mov' ? 'BPF_MOV' : 'BPF_ALU';
+      if (!offsets.includes(off) || (isRegister ? imm !== 0 : src !== 0)) {
+        return `${name} uses reserved fields`;
+      }
+      if (divides && !isRegister && imm === 0) return 'div by zero';
+      const shifts = opcode.op === 'lsh' || opcode.op === 'rsh' || opcode.op === 'arsh';
+      if (shifts && !isRegister && (imm < 0 || imm >= opcode.width)) return `invalid shift ${imm}`;
+      return undefined;
+    }
+    case 'neg':
+      return src !== 0 || off !== 0 || imm !== 0 ? 'BPF_NEG uses reserved fields' : undefined;
+    case 'end':
+      return src !== 0 || off !== 0 || ![16, 32, 64].includes(imm)
+        ? 'BPF_END uses reserved fields'
+        : undefined;
+    case 'jump': {
+      const wrong = opcode.source === 'register' ? imm !== 0 : src !== 0;
+      return wrong ? 'BPF_JMP uses reserved fields' : undefined;
+    }
+    case 'goto':
+      return src !== 0 || slot.dst !== 0 || (opcode.long ? off : imm) !== 0
+        ? 'BPF_JA uses reserved fields'
+        : undefined;
+    case 'load':
+      if (opcode.probe) return 'BPF_LDX uses reserved fields';
+      return imm !== 0 ? 'BPF_LDX uses reserved fields' : undefined;
+    case 'store':
+      return (opcode.source === 'register' ? imm : src) !== 0
+        ? 'BPF_ST uses reserved fields'
+        : undefined;
+    case 'atomic':
+      return atomicOperation(imm, opcode.size)
+        ? undefined
+        : `BPF_ATOMIC uses invalid atomic opcode ${hex2(imm & 0xff)}`;
+    case 'exit':
+      return src !== 0 || slot.dst !== 0 || imm !== 0 || off !== 0
+        ? 'BPF_EXIT uses reserved fields'
+        : undefined;
+    case 'call':
+      if (opcode.source === 'register') return 'unknown opcode 8d';
+      if (slot.dst !== 0) return 'BPF_CALL uses reserved fields';
+      if (src === PSEUDO.CALL && (off < 0 || off >= count)) return `call of function ${off}`;
+      return undefined;
+    case 'packet_load':
+      return slot.dst !== 0 || off !== 0 ? 'BPF_LD_[ABS|IND] uses reserved fields' : undefined;
+    case 'may_goto':
+      return 'may_goto is not supported';
+    case 'tail_call':
+    case 'nospec':
+      return `unknown opcode ${hex2(slot.code)}`;
+    case 'ld_imm64':
+      return undefined;
+  }
+}
+
+/** Functions that may move the packet's borders, by themselves or by what they call. */
+function packetChangers(functions: readonly VerifierFunction[]): Set<number> {
+  const changing = new Set<number>();
+  for (let before = -1; before !== changing.size;) {
+    before = changing.size;
+    for (const [fn, { slots }] of functions.entries()) {
+      const changes = slots.some((slot, at) => {
+        if (opcodeAt(slots, at)?.kind !== 'call') return false;
+        if (slot.src === PSEUDO.CALL) return changing.has(slot.off);
+        return slot.src === 0 && CHANGES_PACKET.has(slot.imm);
+      });
+      if (changes) changing.add(fn);
+    }
+  }
+  return changing;
+}
+
+function findPrunePoints(slots: readonly Slot[]): Uint8Array {
+  const points = new Uint8Array(slots.length);
+  const mark = (at: number, kind: number): void => {
+    points[at] = Math.max(points[at] ?? 0, kind);
+  };
+  for (let at = 0; at < slots.length; at++) {
+    const slot = slots[at] as Slot;
+    const opcode = opcodeAt(slots, at);
+    if (!opcode) continue;
+    const distance = jumpDistance(slot, opcode);
+    if (distance !== undefined) mark(at + 1 + distance, 1);
+    if (opcode.kind === 'jump') mark(at, 1);
+    if (opcode.kind === 'call') {
+      if (slot.src === 0 && CALLS_CALLBACK.has(slot.imm)) mark(at, 2);
+      if (slot.src === PSEUDO.CALL) mark(at + 1, 1);
+    }
+    if (opcode.kind === 'ld_imm64') at++;
+  }
+  return points;
+}
+
+function liveRegisters(slots: readonly Slot[]): Uint16Array {
+  const live = new Uint16Array(slots.length);
+  for (let changed = true; changed;) {
+    changed = false;
+    for (let at = slots.length - 1; at >= 0; at--) {
+      const opcode = opcodeAt(slots, at);
+      if (!opcode) continue;
+      const [reads, writes] = effect(slots[at] as Slot, opcode);
+      let after = 0;
+      for (const next of successors(slots, at)) after |= live[next] ?? 0;
+      const before = (after & ~writes) | reads;
+      if (before !== live[at]) {
+        live[at] = before;
+        changed = true;
+      }
+    }
+  }
+  return live;
+}
+
+/** Registers that an instruction reads and those it overwrites, as bits. */
+function effect(slot: Slot, opcode: Opcode): readonly [number, number] {
+  const dst = 1 << slot.dst;
+  const src = 1 << slot.src;
+  switch (opcode.kind) {
+    case 'alu': {
+      const source = opcode.source === 'register' ? src : 0;
+      return opcode.op === 'mov' ? [source, dst] : [source | dst, 0];
+    }
+    case 'neg':
+    case 'end':
+      return [dst, 0];
+    case 'jump':
+      return [dst | (opcode.source === 'register' ? src : 0), 0];
+    case 'call': {
+      const prototype = slot.src === 0 ? PROTOTYPES.get(slot.imm) : undefined;
+      const count = prototype?.arguments.length ?? 5;
+      return [ARGUMENTS & ((1 << (count + 1)) - 1), CLOBBERED];
+    }
+    case 'exit':
+      return [1, 0];
+    case 'load':
+      return [src, dst];
+    case 'store':
+      return [dst | (opcode.source === 'register' ? src : 0), 0];
+    case 'atomic':
+      return [dst | src | 1, 0];
+    case 'ld_imm64':
+      return [0, dst];
+    case 'packet_load':
+      return [src | (1 << 6), CLOBBERED];
+    case 'goto':
+    case 'may_goto':
+    case 'tail_call':
+    case 'nospec':
+      return [0, 0];
+  }
+}

@@ -1,0 +1,128 @@
+/**
+ * What a register or stack slot may hold: a number, or a pointer of some type.
+ *
+ * Reference: enum bpf_reg_type and struct bpf_reg_state in include/linux/bpf_verifier.h. Pointers are
+ * values that are never changed: copies of one object are one pointer. `id` ties copies that went
+ * through arithmetic together: a null check or a comparison with the packet's end holds for all.
+ */
+import { describeBits, Scalar, type Bounds } from './scalar.js';
+import type { VerifierMap } from './input.js';
+
+export type PointerType =
+  | 'ctx'
+  | 'packet'
+  | 'packet_meta'
+  | 'packet_end'
+  /** A `struct bpf_map`. */
+  | 'map'
+  | 'map_value'
+  | 'map_key'
+  | 'stack'
+  | 'mem'
+  | 'sock'
+  | 'function';
+
+export class Pointer {
+  readonly kind = 'pointer';
+  readonly type: PointerType;
+  /** Constant distance from where it began. */
+  readonly off: number;
+  /** Distance that is not constant; undefined for none. */
+  readonly variable: Scalar | undefined;
+  readonly id: number;
+  /** May be NULL: must be checked before use. */
+  readonly orNull: boolean;
+  /** Bytes of packet that a comparison proved, from where it began. */
+  readonly range: number;
+  readonly map: VerifierMap | undefined;
+  /** Bytes of `mem` and `map_key`. */
+  readonly size: number;
+  /** Call depth of the frame a `stack` pointer goes to; index of a `function`. */
+  readonly frame: number;
+  /** Id of the reference that must be released; 0 for none. */
+  readonly ref: number;
+  readonly readOnly: boolean;
+
+  constructor(type: PointerType, fields: Partial<Omit<Pointer, 'kind' | 'type'>> = {}) {
+    this.type = type;
+    this.off = fields.off ?? 0;
+    this.variable = fields.variable;
+    this.id = fields.id ?? 0;
+    this.orNull = fields.orNull ?? false;
+    this.range = fields.range ?? 0;
+    this.map = fields.map;
+    this.size = fields.size ?? 0;
+    this.frame = fields.frame ?? 0;
+    this.ref = fields.ref ?? 0;
+    this.readOnly = fields.readOnly ?? false;
+  }
+}
+
+export type Value = Scalar | Pointer;
+
+export function withFields(
+  pointer: Pointer,
+  fields: Partial<Omit<Pointer, 'kind' | 'type'>>,
+): Pointer {
+  return new Pointer(pointer.type, { ...pointer, ...fields });
+}
+
+export function isPacket(value: Value): value is Pointer {
+  return value.kind === 'pointer' && (value.type === 'packet' || value.type === 'packet_meta');
+}
+
+const NO_DISTANCE = { smin: 0n, smax: 0n, umin: 0n, umax: 0n } as const;
+
+/** Range of the distance that is not constant. */
+export function distance(pointer: Pointer): Pick<Bounds, 'smin' | 'smax' | 'umin' | 'umax'> {
+  return pointer.variable ?? NO_DISTANCE;
+}
+
+const TYPE_NAMES: Readonly<Record<PointerType, string>> = {
+  ctx: 'ctx',
+  packet: 'pkt',
+  packet_meta: 'pkt_meta',
+  packet_end: 'pkt_end',
+  map: 'map_ptr',
+  map_value: 'map_value',
+  map_key: 'map_key',
+  stack: 'fp',
+  mem: 'mem',
+  sock: 'sock',
+  function: 'func',
+};
+
+/** As messages name it: `map_value_or_null`. */
+export function typeName(value: Value): string {
+  if (value.kind === 'scalar') return 'scalar';
+  const name = value.ref !== 0 && value.type === 'mem' ? 'ringbuf_mem' : TYPE_NAMES[value.type];
+  return `${value.readOnly ? 'rdonly_' : ''}${name}${value.orNull ? '_or_null' : ''}`;
+}
+
+/** The variable part as messages show it: `(0x0; 0xff)`. */
+export function variableText(pointer: Pointer): string {
+  const bits = pointer.variable?.bits ?? { value: 0n, mask: 0n };
+  return describeBits(bits.value, bits.mask);
+}
+
+/** As in a state line: `ctx()`, `fp-8`, `pkt(off=14,r=34)`. */
+export function describePointer(pointer: Pointer): string {
+  const { type, off, id, range, map, size, ref, variable } = pointer;
+  if (type === 'stack' && !variable) return `fp${off === 0 ? '0' : off}`;
+  const parts: string[] = [];
+  if (id !== 0) parts.push(`id=${id}`);
+  if (ref !== 0) parts.push(`ref_obj_id=${ref}`);
+  if (off !== 0) parts.push(`off=${off}`);
+  if (type === 'packet' || type === 'packet_meta') parts.push(`r=${range}`);
+  if (map) {
+    parts.push(`map=${map.name}`);
+    if (type === 'map_value') parts.push(`ks=${map.keySize}`, `vs=${map.valueSize}`);
+  }
+  if (type === 'mem') parts.push(`sz=${size}`);
+  if (variable) {
+    const { smin, smax, umax } = variable;
+    parts.push(`smin=${smin}`, `smax=${smax}`, `umax=${umax}`);
+    parts.push(`var_off=${variableText(pointer)}`);
+  }
+  return `${typeName(pointer)}(${parts.join(',')})`;
+}
