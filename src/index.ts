@@ -59,7 +59,9 @@ export { interpreterEngine, type ObjectEngine } from './lab/check/object-engine.
 export { RUN_KINDS } from './lab/check/run-vectors.js';
 export { InterpreterRunner, type ProgramRunner } from './lab/check/runner.js';
 export { listSite, listTrace } from './lab/listing.js';
-export { listMap } from './lab/map-listing.js';
+export { listMap, mapTypes } from './lab/map-listing.js';
+export { dumpMap, type DumpOptions, type MapTypes } from './bpf/maps/dump.js';
+export { UserMap } from './bpf/maps/user.js';
 export { applySetting } from './lab/map-setting.js';
 export { createRunner, fillXdp, xdpContext, type RunResult } from './lab/run-program.js';
 export { attachScenario, type Scenario } from './lab/scenario.js';

@@ -9,6 +9,8 @@ import {
   fillXdp,
   hexToBytes,
   listMap,
+  mapTypes,
+  type MapTypes,
   listTrace,
   load,
   parseObject,
@@ -40,6 +42,8 @@ const USAGE = `run PROG [--program NAME] [--engine E] [--mem HEX|@FILE] [--repea
 interface Input {
   readonly xlated: XlatedProgram;
   readonly maps: readonly BpfMap[];
+  /** Types of a map, by its name. */
+  readonly types: (map: string) => MapTypes;
 }
 
 const ELF_MAGIC = [0x7f, 0x45, 0x4c, 0x46];
@@ -56,18 +60,26 @@ function readProgram(
     return Number(address - kernel.bpf.host.callBase);
   };
   if (hex !== undefined) {
-    return { xlated: rawProgram('prog', hexToBytes(hex), { helperImmediate }), maps: [] };
+    return {
+      xlated: rawProgram('prog', hexToBytes(hex), { helperImmediate }),
+      maps: [],
+      types: () => ({}),
+    };
   }
   if (path === undefined) throw new UsageError('PROG is missing');
   const bytes = readInput(path);
   if (!ELF_MAGIC.every((byte, i) => bytes[i] === byte)) {
     const insns = assemble(new TextDecoder().decode(bytes));
-    return { xlated: rawProgram('prog', insns, { helperImmediate }), maps: [] };
+    return { xlated: rawProgram('prog', insns, { helperImmediate }), maps: [], types: () => ({}) };
   }
   const spec = parseObject(bytes, { name: path });
   const program = selectProgram(spec, name);
   const object = load(spec, kernel.bpf.host, { programs: [program] });
-  return { xlated: object.program(program.name).xlated, maps: [...object.maps.values()] };
+  return {
+    xlated: object.program(program.name).xlated,
+    maps: [...object.maps.values()],
+    types: (map) => mapTypes(object, map),
+  };
 }
 
 function memoryBytes(text: string | undefined): Uint8Array {
@@ -157,7 +169,7 @@ async function runCommand(args: string[], output: Output): Promise<number> {
     }
     report(
       output,
-      { result, duration, repeat, packet, maps: values.maps ? input.maps : [] },
+      { result, duration, repeat, packet, maps: values.maps ? input.maps : [], types: input.types },
       {
         json: values.json ?? false,
         xdp: input.xlated.type === 'xdp',
@@ -175,11 +187,13 @@ interface Report {
   readonly repeat: number;
   readonly packet: Uint8Array | undefined;
   readonly maps: readonly BpfMap[];
+  /** Types of a map, by its name. */
+  readonly types: (map: string) => MapTypes;
 }
 
 function report(
   output: Output,
-  { result, duration, repeat, packet, maps }: Report,
+  { result, duration, repeat, packet, maps, types }: Report,
   { json, xdp }: { json: boolean; xdp: boolean },
 ): void {
   // test_run returns a u32 for programs that have a context of the kernel's
@@ -196,7 +210,7 @@ function report(
   output.line(`Return value: ${value}, ${average}: ${duration}ns`);
   for (const map of maps) {
     output.line(`map ${map.spec.name} (${map.spec.type}):`);
-    for (const line of listMap(map)) output.line(`  ${line}`);
+    for (const line of listMap(map, types(map.spec.name))) output.line(`  ${line}`);
   }
 }
 
