@@ -52,6 +52,8 @@ export interface KernelFunction {
   readonly name: string;
   /** C prototype, as BTF would give it: shown in listings and used to name arguments. */
   readonly prototype: string;
+  /** Bytes of the structures that it takes by value, by tag. */
+  readonly structs?: Readonly<Record<string, number>>;
   /** Number of argument registers, 0..8. */
   readonly parameters: number;
   /** No patch site: ftrace and BPF cannot attach. Default false. */

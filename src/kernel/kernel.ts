@@ -23,10 +23,12 @@ import { layoutOf, type Layout, type LayoutOptions } from './layout.js';
 import { LinearMap } from './linear-map.js';
 import { FTRACE_OPS, TASK_STRUCT } from './offsets.js';
 import { RangeAllocator } from './range-allocator.js';
+import { Rcu } from './rcu.js';
 import { SymbolTable } from './symbols.js';
 import { Task } from './task.js';
 import { KERNEL_BODY_BRK, KernelText, NOP } from './text.js';
 import { encode } from '../a64/codec.js';
+import type { KernelVersion } from '../jit/profile.js';
 
 /** Texts of one `asm/` folder: file name to source. */
 export type AsmSources = Readonly<Record<string, string>>;
@@ -34,6 +36,8 @@ export type AsmSources = Readonly<Record<string, string>>;
 export interface KernelOptions extends LayoutOptions {
   readonly asm: AsmSources;
   readonly cpu: CpuFactory;
+  /** Whose JIT, trampolines and struct layouts; the ftrace text is `asm` in any case. Default 6.12. */
+  readonly version?: KernelVersion;
   /** Number of CPUs. Default 1. */
   readonly cpus?: number;
   /** Bytes of vmalloc space in use before the first BPF image. Default 0. */
@@ -61,6 +65,7 @@ export class Kernel implements KernelContext {
   readonly executor: Executor;
   readonly ftrace: Ftrace;
   readonly directCalls: DirectCalls;
+  readonly rcu: Rcu;
   readonly bpf: Bpf;
   /** Lines of printk. */
   readonly log: string[] = [];
@@ -122,7 +127,8 @@ export class Kernel implements KernelContext {
       ),
     });
     this.#addNewSites();
-    this.bpf = new Bpf(this, options.seed ?? 1);
+    this.rcu = new Rcu(this.memory, () => this.#tasks);
+    this.bpf = new Bpf(this, { seed: options.seed ?? 1, version: options.version ?? '6.12' });
   }
 
   /** Places functions with TypeScript bodies and makes their sites known to ftrace. */
@@ -230,13 +236,21 @@ export class Kernel implements KernelContext {
     try {
       run(cpu);
     } catch (error) {
-      task.frames.length = 0;
-      task.state = 'done';
+      this.#kill(task);
       throw error;
     } finally {
       this.#running = undefined;
       this.#runningCpu = 0;
+      this.rcu.advance();
     }
+  }
+
+  /** After an oops nothing of the task is left that others could wait for. */
+  #kill(task: Task): void {
+    task.frames.length = 0;
+    task.state = 'done';
+    const { rcu_read_lock_nesting: first, size } = TASK_STRUCT;
+    this.memory.writeBytes(task.address + BigInt(first), new Uint8Array(size - first));
   }
 
   #systemRegisters(task: Task, cpuNumber: number): Registers['system'] {

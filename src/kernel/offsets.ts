@@ -1,6 +1,6 @@
 /**
- * Offsets of the kernel structs that code in `asm/`, the JIT and the models share, Linux 6.12
- * as Debian configures it.
+ * Offsets of the kernel structs that code in `asm/` and the models share, Linux 6.12 as Debian
+ * configures it; those that differ between versions are in `bpf/profile.ts`.
  *
  * Source: BTF of a booted 6.12.107 arm64 kernel. They are inputs: another configuration
  * moves them, nothing else may hold these numbers.
@@ -29,34 +29,6 @@ export const FTRACE_REGS = {
   size: 112,
 } as const;
 
-/** struct bpf_prog (72 bytes and the instructions behind it). */
-export const BPF_PROG = {
-  len: 12,
-  jited_len: 16,
-  stats: 32,
-  active: 40,
-  bpf_func: 48,
-  insnsi: 72,
-} as const;
-
-/** What the JIT bakes into code: struct bpf_array, bpf_prog and thread_info. */
-export const JIT_OFFSETS = {
-  maxEntries: 36,
-  ptrs: 264,
-  bpfFunc: BPF_PROG.bpf_func,
-  insnsi: BPF_PROG.insnsi,
-  threadInfoCpu: 16,
-} as const;
-
-/** struct bpf_tramp_image (680 bytes). */
-export const BPF_TRAMP_IMAGE = {
-  image: 0,
-  pcref: 616,
-  ip_after_call: 632,
-  ip_epilogue: 640,
-  size: 680,
-} as const;
-
 /** struct bpf_tramp_run_ctx (16 bytes). */
 export const BPF_TRAMP_RUN_CTX = { bpf_cookie: 0, saved_run_ctx: 8 } as const;
 
@@ -71,6 +43,7 @@ export const TASK_STRUCT = {
   migration_disabled: 44,
   trace_recursion: 48,
   bpf_ctx: 56,
+  trc_reader_nesting: 64,
   size: 256,
 } as const;
 

@@ -3,7 +3,7 @@
  * arguments, how wide, and whether something is returned.
  *
  * The counterpart of `struct btf_func_model` (include/linux/bpf.h) for functions that have no BTF
- * here. Left out: structs by value, function pointers as arguments.
+ * here. A structure by value needs its size. Left out: function pointers as arguments.
  */
 import { InputError } from '../common/errors.js';
 
@@ -13,7 +13,12 @@ export interface Parameter {
   readonly type: string;
   /** Bytes. */
   readonly size: number;
+  /** A structure by value. */
+  readonly struct: boolean;
 }
+
+/** Bytes of structures by tag. */
+export type StructSizes = Readonly<Record<string, number>>;
 
 export interface Prototype {
   readonly name: string;
@@ -48,8 +53,16 @@ const SIZES: Readonly<Record<string, number>> = {
   s64: 8,
 };
 
-function sizeOf(type: string, prototype: string): number {
+const STRUCT = /^(?:const )?struct (\w+)$/;
+
+function sizeOf(type: string, prototype: string, structs: StructSizes): number {
   if (type.includes('*')) return 8;
+  const tag = STRUCT.exec(type)?.[1];
+  if (tag !== undefined) {
+    const size = structs[tag];
+    if (size === undefined) throw new InputError(`no size for 'struct ${tag}' in '${prototype}'`);
+    return size;
+  }
   const words = type
     .split(/\s+/)
     .filter((word) => !['const', 'static', 'unsigned', 'signed'].includes(word));
@@ -60,7 +73,7 @@ function sizeOf(type: string, prototype: string): number {
 }
 
 /** Throws InputError for what is no prototype. */
-export function parsePrototype(text: string): Prototype {
+export function parsePrototype(text: string, structs: StructSizes = {}): Prototype {
   const match = /^(.*?)(\w+)\s*\(([^()]*)\)$/.exec(text.trim());
   if (!match) throw new InputError(`'${text}' is no C prototype`);
   const [, returnType, name, list] = match as unknown as [string, string, string, string];
@@ -68,7 +81,12 @@ export function parsePrototype(text: string): Prototype {
   const parameters = items.map((item, i) => {
     const parts = /^(.*?[\s*])(\w+)$/.exec(item.trim());
     const type = (parts?.[1] ?? item).trim();
-    return { name: parts?.[2] ?? `arg${i}`, type, size: sizeOf(type, text) };
+    return {
+      name: parts?.[2] ?? `arg${i}`,
+      type,
+      size: sizeOf(type, text, structs),
+      struct: STRUCT.test(type),
+    };
   });
-  return { name, parameters, returnSize: sizeOf(returnType.trim(), text) };
+  return { name, parameters, returnSize: sizeOf(returnType.trim(), text, structs) };
 }

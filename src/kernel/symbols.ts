@@ -39,6 +39,13 @@ export class SymbolTable {
     this.#sorted.splice(this.#sorted.indexOf(symbol), 1);
   }
 
+  /** `wanted`, or with the first number behind it that makes it new. */
+  unique(wanted: string): string {
+    let name = wanted;
+    for (let i = 1; this.#byName.has(name); i++) name = `${wanted}.${i}`;
+    return name;
+  }
+
   find(name: string): KernelSymbol | undefined {
     return this.#byName.get(name);
   }

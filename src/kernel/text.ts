@@ -107,7 +107,7 @@ export class KernelText {
     this.#symbols.add(fn.name, address, 4 * code.length);
     this.bodies.set(address + BigInt(4 * (site.length + prologue.length)), fn);
     this.functions.set(address, fn);
-    this.prototypes.set(address, parsePrototype(fn.prototype));
+    this.prototypes.set(address, parsePrototype(fn.prototype, fn.structs));
     return address;
   }
 

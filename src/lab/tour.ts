@@ -168,7 +168,7 @@ function showFar(kernel: Kernel, tracing: Uint8Array, output: TourOutput): TourR
     `trampoline at ${hex64(base)}, ${distance} bytes from ${TARGET} (BL reaches 134217724)`,
   );
   for (const line of listSite(kernel, TARGET)) output.line(line);
-  output.line(`direct_call of those ops: ${hex64(trampoline?.ops.directCall ?? 0n)}`);
+  output.line(`direct_call of those ops: ${hex64(trampoline?.ops?.directCall ?? 0n)}`);
   output.line();
   const early = traceAttached(kernel, TARGET, ARGUMENTS, trampoline);
   const untilTrampoline = early.entries.findIndex(({ pc }) => pc === base);

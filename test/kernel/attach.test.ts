@@ -149,13 +149,13 @@ describe.each(factories.map(({ name }) => name))('on %s', (engine) => {
   it.each(['near', 'far'] as const)('detaching restores the site byte for byte (%s)', (place) => {
     const kernel = place === 'near' ? near : far;
     const before = siteWords(kernel, 'bpf_fentry_test2');
-    const images = kernel.bpf.pack.liveImages;
+    const images = kernel.bpf.images.liveImages;
     const bytes = kernel.linear.liveBytes;
     const attached = attachScenario(kernel, 'bpf_fentry_test2', { fentry: 2, fexit: 1, ops: 2 });
     expect(siteWords(kernel, 'bpf_fentry_test2')).not.toBe(before);
     attached.detach();
     expect(siteWords(kernel, 'bpf_fentry_test2')).toBe(before);
-    expect(kernel.bpf.pack.liveImages).toBe(images);
+    expect(kernel.bpf.images.liveImages).toBe(images);
     expect(kernel.linear.liveBytes).toBeGreaterThanOrEqual(bytes);
   });
 

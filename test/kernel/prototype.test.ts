@@ -21,5 +21,13 @@ describe.each<[string, string, number[], number]>([
 });
 
 it.each(['int f', 'f(int', 'int f(struct pair p)'])('refuses %j', (text) => {
-  expect(() => parsePrototype(text)).toThrow(/prototype|unknown type/);
+  expect(() => parsePrototype(text)).toThrow(/prototype|unknown type|no size/);
+});
+
+it('takes the sizes of structures', () => {
+  const prototype = parsePrototype('int f(struct pair p, struct other *q)', { pair: 12 });
+  expect(prototype.parameters).toMatchObject([
+    { size: 12, struct: true },
+    { size: 8, struct: false },
+  ]);
 });

@@ -2,26 +2,44 @@
  * The BPF subsystem of the kernel: host for maps and helpers, loaded programs, attachments.
  *
  * Reference: kernel/bpf/syscall.c: bpf_tracing_prog_attach, kernel/bpf/trampoline.c:
- * bpf_trampoline_get. Usage:
+ * bpf_trampoline_get, bpf_trampoline_put. Left out: links as files, bpf_link_update.
+ *
+ * Usage:
  *   const object = load(parseObject(bytes), kernel.bpf.host);
  *   const program = kernel.bpf.load(object.programs[0].xlated);
  *   const attached = kernel.bpf.attach(program, 'fentry', 'bpf_fentry_test2');
+ *   kernel.bpf.attach(other, 'fexit', { program: xdp, function: 'parse' });
  */
-import type { XlatedProgram } from '../../bpf/program.js';
 import { encode } from '../../a64/codec.js';
+import type { XlatedProgram } from '../../bpf/program.js';
 import { KernelError } from '../../common/errors.js';
 import { dummyTramp } from '../../jit/plt.js';
+import type { KernelVersion } from '../../jit/profile.js';
 import type { Kernel } from '../kernel.js';
-import { ENTER_EXIT_FUNCTIONS } from './enter-exit.js';
+import { checkTarget, type AttachKind } from './attach-check.js';
+import { enterExitFunctions } from './enter-exit.js';
 import { KernelBpfHost } from './host.js';
+import { ImagePages, type ImageMemory } from './image-memory.js';
+import { BPF_PROFILES, type BpfProfile } from './profile.js';
 import { ProgPack } from './prog-pack.js';
-import { JIT_CONFIG, KernelProgram } from './program.js';
-import { Trampoline, type LinkKind, type TrampolineLink } from './trampoline.js';
+import { JIT_CONFIG, KernelProgram, type LoadProgramOptions } from './program.js';
+import { FtraceSite, ProgramSite, type TrampolineSite } from './site.js';
+import { BpfText } from './text.js';
+import type { ImageParts, TrampolineImage } from './trampoline-image.js';
+import { Trampoline, type TrampolineLink } from './trampoline.js';
+
+/** A function of a loaded program as the place to attach to. */
+export interface ProgramTarget {
+  readonly program: KernelProgram;
+  /** Default: the main function. */
+  readonly function?: string;
+}
 
 /** A program in its place; `detach` takes it away again. */
 export interface Attachment {
   readonly trampoline: Trampoline;
-  readonly link: TrampolineLink;
+  readonly program: KernelProgram;
+  readonly kind: AttachKind;
   detach(): void;
 }
 
@@ -30,51 +48,155 @@ const CALL_BASE = [encode('MOVZ', { sf: 1, hw: 0, imm16: 0, Rd: 0 }), encode('RE
 
 export class Bpf {
   readonly host: KernelBpfHost;
-  readonly pack: ProgPack;
+  readonly profile: BpfProfile;
+  /** Memory of all images. */
+  readonly images: ImageMemory;
+  readonly text: BpfText;
   readonly #kernel: Kernel;
+  readonly #statsEnabled: bigint;
   readonly #trampolines = new Map<bigint, Trampoline>();
+  readonly #imageParts: ImageParts;
+  /** Keys of kernel functions, which stay the same as BTF ids do. */
+  readonly #keys = new Map<bigint, number>();
   #nextKey = 1;
 
-  constructor(kernel: Kernel, seed: number) {
+  constructor(kernel: Kernel, options: { readonly seed: number; readonly version: KernelVersion }) {
     this.#kernel = kernel;
-    this.pack = new ProgPack(kernel.memory, kernel.vmalloc);
+    this.profile = BPF_PROFILES[options.version];
+    this.images =
+      this.profile.images === 'packs'
+        ? new ProgPack(kernel.memory, kernel.vmalloc)
+        : new ImagePages(kernel.memory, kernel.vmalloc);
     kernel.text.addWords('__bpf_call_base', CALL_BASE);
-    kernel.text.addWords('dummy_tramp', dummyTramp(JIT_CONFIG));
-    kernel.define(...ENTER_EXIT_FUNCTIONS);
-    this.host = new KernelBpfHost(kernel, seed);
+    const dummy = kernel.text.addWords('dummy_tramp', dummyTramp(JIT_CONFIG));
+    this.text = new BpfText(kernel, JIT_CONFIG.bti, dummy);
+    this.#statsEnabled = kernel.data.define('bpf_stats_enabled_key', 4);
+    const live = new Map<bigint, TrampolineImage>();
+    const { profile, images, text } = this;
+    this.#imageParts = { kernel, profile, images, text, live };
+    kernel.define(
+      ...enterExitFunctions({
+        profile,
+        statsEnabled: this.#statsEnabled,
+        schedClock: () => this.host.clock(),
+        releaseImage: (descriptor) => live.get(descriptor)?.released(),
+      }),
+    );
+    this.host = new KernelBpfHost(kernel, options.seed, this.profile);
+  }
+
+  /** kernel.bpf_stats_enabled: run counts and times of programs behind trampolines. Off at boot. */
+  get statsEnabled(): boolean {
+    return this.#kernel.memory.read32(this.#statsEnabled) !== 0;
+  }
+
+  set statsEnabled(on: boolean) {
+    this.#kernel.memory.write32(this.#statsEnabled, on ? 1 : 0);
+  }
+
+  /** Trampoline images that exist, those included that only running calls still hold. */
+  get liveTrampolineImages(): number {
+    return this.#imageParts.live.size;
   }
 
   /** JITs a program. Throws KernelError when the JIT refuses it. */
-  load(xlated: XlatedProgram): KernelProgram {
+  load(xlated: XlatedProgram, options?: LoadProgramOptions): KernelProgram {
     return new KernelProgram(
       {
         kernel: this.#kernel,
-        pack: this.pack,
+        profile: this.profile,
+        images: this.images,
+        text: this.text,
         callBase: this.host.callBase,
         dummyTramp: this.#kernel.symbol('dummy_tramp'),
       },
       xlated,
+      options,
     );
   }
 
-  /** Attaches a tracing program to a kernel function. On failure nothing has changed. */
-  attach(program: KernelProgram, kind: LinkKind, target: string, cookie = 0n): Attachment {
+  /**
+   * Attaches a program to a kernel function or to a function of a BPF program. On failure nothing has
+   * changed.
+   * @param cookie what bpf_get_attach_cookie gives there
+   */
+  attach(
+    program: KernelProgram,
+    kind: AttachKind,
+    target: string | ProgramTarget,
+    cookie = 0n,
+  ): Attachment {
+    checkTarget(program, kind, typeof target === 'string' ? undefined : target.program, this.host);
     const trampoline = this.#trampolineOf(target);
-    const link: TrampolineLink = { kind, program, cookie };
-    trampoline.link(link);
-    return { trampoline, link, detach: () => trampoline.unlink(link) };
+    try {
+      const undo = this.#connect(trampoline, program, kind, cookie);
+      const detach = (): void => {
+        undo();
+        this.#put(trampoline);
+      };
+      return { trampoline, program, kind, detach };
+    } catch (error) {
+      this.#put(trampoline);
+      throw error;
+    }
   }
 
-  #trampolineOf(target: string): Trampoline {
-    const symbol = this.#kernel.symbols.get(target);
-    const model = this.#kernel.text.prototypes.get(symbol.address);
-    if (!model) throw new KernelError('EINVAL', `${target} is no function with a known prototype`);
-    let trampoline = this.#trampolines.get(symbol.address);
-    if (!trampoline) {
-      const parts = { kernel: this.#kernel, pack: this.pack };
-      trampoline = new Trampoline(parts, this.#nextKey++, symbol, model);
-      this.#trampolines.set(symbol.address, trampoline);
+  #connect(
+    trampoline: Trampoline,
+    program: KernelProgram,
+    kind: AttachKind,
+    cookie: bigint,
+  ): () => void {
+    if (kind === 'freplace') {
+      trampoline.replace(program);
+      return () => trampoline.unreplace(program);
     }
+    const { target, model } = trampoline;
+    const link: TrampolineLink = {
+      kind: kind === 'lsm' ? (model.returnSize === 0 ? 'fexit' : 'fmod_ret') : kind,
+      program,
+      cookie,
+    };
+    trampoline.link(link);
+    if (target.program?.xlated.type === 'tracing') program.tracesTracing = true;
+    return () => trampoline.unlink(link);
+  }
+
+  /** bpf_trampoline_get. */
+  #trampolineOf(target: string | ProgramTarget): Trampoline {
+    const { address, site } =
+      typeof target === 'string' ? this.#kernelFunction(target) : this.#bpfFunction(target);
+    const known = this.#trampolines.get(address);
+    if (known) return known;
+    const key = this.#keys.get(address) ?? this.#nextKey++;
+    if (typeof target === 'string') this.#keys.set(address, key);
+    const trampoline = new Trampoline(this.#imageParts, key, site(key));
+    this.#trampolines.set(address, trampoline);
     return trampoline;
   }
+
+  /** bpf_trampoline_put. */
+  #put(trampoline: Trampoline): void {
+    if (trampoline.inUse) return;
+    this.#trampolines.delete(trampoline.target.address);
+    trampoline.target.close();
+  }
+
+  #kernelFunction(name: string): Place {
+    const { address } = this.#kernel.symbols.get(name);
+    const model = this.#kernel.text.prototypes.get(address);
+    if (!model) throw new KernelError('EINVAL', `${name} is no function with a known prototype`);
+    const target = { name, address, model };
+    return { address, site: (key) => new FtraceSite(this.#kernel, this.profile, key, target) };
+  }
+
+  #bpfFunction({ program, function: name }: ProgramTarget): Place {
+    const image = program.functionImage(name ?? program.xlated.functions[0].name);
+    return { address: image.base, site: () => new ProgramSite(this.text, program, image) };
+  }
+}
+
+interface Place {
+  readonly address: bigint;
+  readonly site: (key: number) => TrampolineSite;
 }

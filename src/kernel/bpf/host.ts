@@ -8,15 +8,20 @@
 import { join64, low32, high32, alignUp } from '../../common/bytes.js';
 import { Random } from '../../common/random.js';
 import { helperTable } from '../../bpf/helpers/table.js';
+import type { Btf } from '../../bpf/btf/btf.js';
 import { CallbackTable } from '../../bpf/callbacks.js';
 import type { BpfHost, Callback, HelperBody } from '../../bpf/host.js';
 import { Network } from '../../bpf/network.js';
 import { Timers } from '../../bpf/timers.js';
 import type { BpfMap } from '../../bpf/maps/map.js';
+import { ProgArray } from '../../bpf/maps/prog-array.js';
+import type { XlatedProgram } from '../../bpf/program.js';
 import { PAGE_SIZE, type Memory, type Region } from '../../cpu/memory.js';
 import type { KernelFunction } from '../function.js';
 import type { Kernel } from '../kernel.js';
 import { BPF_TRAMP_RUN_CTX, TASK_STRUCT } from '../offsets.js';
+import type { BpfProfile } from './profile.js';
+import { KernelTypes } from './types.js';
 
 const FOUR_GIB = 1n << 32n;
 /** Nanoseconds that pass from one reading of the clock to the next. */
@@ -28,6 +33,7 @@ export class KernelBpfHost implements BpfHost {
   readonly cpuCount: number;
   readonly network = new Network();
   readonly timers = new Timers();
+  readonly types: KernelTypes;
   readonly #kernel: Kernel;
   readonly #addresses = new Map<number, bigint>();
   readonly #bodies = new Map<bigint, HelperBody>();
@@ -37,8 +43,9 @@ export class KernelBpfHost implements BpfHost {
   #mapCount = 0;
   #now = 0n;
 
-  constructor(kernel: Kernel, seed: number) {
+  constructor(kernel: Kernel, seed: number, profile: BpfProfile) {
     this.#kernel = kernel;
+    this.types = new KernelTypes(profile);
     this.memory = kernel.memory;
     this.cpuCount = kernel.cpus.length;
     this.#random = new Random(seed);
@@ -81,6 +88,14 @@ export class KernelBpfHost implements BpfHost {
     return this.#bodies.get(address);
   }
 
+  get kernelBtf(): Btf {
+    return this.types.btf;
+  }
+
+  symbolAddress(name: string): bigint | undefined {
+    return this.#kernel.symbols.find(name)?.address;
+  }
+
   addCallbacks(callbacks: readonly Callback[]): bigint {
     return this.#callbacks.add(callbacks);
   }
@@ -105,6 +120,15 @@ export class KernelBpfHost implements BpfHost {
 
   mapAt(address: bigint): BpfMap | undefined {
     return this.#maps.get(address);
+  }
+
+  /** Is the program in a prog array? */
+  isTailCallTarget({ xlated }: { readonly xlated: XlatedProgram }): boolean {
+    for (const map of this.#maps.values()) {
+      if (!(map instanceof ProgArray)) continue;
+      for (let i = 0; i < map.spec.maxEntries; i++) if (map.programAt(i) === xlated) return true;
+    }
+    return false;
   }
 
   currentCpu(): number {

@@ -6,10 +6,9 @@
  * out: the random start inside the first chunk (an image starts right behind its header), so the same
  * run gives the same addresses; and giving an empty pack back, unless it was made for one large image.
  */
-import { AARCH64_BREAK_FAULT } from '../../a64/immediates.js';
-import { viewOf } from '../../common/bytes.js';
 import { PAGE_SIZE, type Memory, type Region } from '../../cpu/memory.js';
 import type { RangeAllocator } from '../range-allocator.js';
+import { breakFill, type ImageMemory } from './image-memory.js';
 
 const BPF_PROG_PACK_SIZE = 2 << 20;
 const BPF_PROG_CHUNK_SIZE = 64;
@@ -22,7 +21,7 @@ interface Pack {
   readonly region: Region;
 }
 
-export class ProgPack {
+export class ProgPack implements ImageMemory {
   readonly #memory: Memory;
   readonly #space: RangeAllocator;
   readonly #packs: Pack[] = [];
@@ -68,7 +67,6 @@ export class ProgPack {
     this.#memory.pokeBytes(address, breakFill(chunks * BPF_PROG_CHUNK_SIZE));
   }
 
-  /** Live images: a leak shows as a difference. */
   get liveImages(): number {
     return this.#live.size;
   }
@@ -93,13 +91,6 @@ export class ProgPack {
     this.#packs.push(pack);
     return pack;
   }
-}
-
-function breakFill(size: number): Uint8Array {
-  const bytes = new Uint8Array(size);
-  const view = viewOf(bytes);
-  for (let at = 0; at < size; at += 4) view.setUint32(at, AARCH64_BREAK_FAULT, true);
-  return bytes;
 }
 
 /** Index of the first run of `count` zero bytes, or -1. */

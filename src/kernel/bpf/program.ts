@@ -1,39 +1,62 @@
 /**
- * A BPF program in the kernel: its struct bpf_prog, its JIT image in a pack, its symbols and its
- * exception table.
+ * A BPF program in the kernel: its struct bpf_prog, its JIT images, its symbols and its exception table.
  *
  * Reference: bpf_prog_alloc of kernel/bpf/core.c, bpf_int_jit_compile of arch/arm64/net/bpf_jit_comp.c,
- * ex_handler_bpf of arch/arm64/mm/extable.c. Left out: tags in symbol names, constant blinding.
+ * ex_handler_bpf of arch/arm64/mm/extable.c, __bpf_prog_put of kernel/bpf/syscall.c. Whoever loaded it
+ * holds it, and so does each attachment, of it and to it; after the last one has let go and a grace
+ * period has passed its memory is freed. Left out: tags in symbol names, constant blinding.
  */
 import { readSlots } from '../../bpf/instruction.js';
 import type { XlatedProgram } from '../../bpf/program.js';
 import { alignUp, viewOf } from '../../common/bytes.js';
+import { KernelError } from '../../common/errors.js';
 import type { Cpu } from '../../cpu/cpu.js';
 import { PAGE_SIZE, type Region } from '../../cpu/memory.js';
 import { EXTABLE_ENTRY_SIZE } from '../../jit/extable.js';
 import { findFixup } from '../../jit/fixup.js';
-import type { JitConfig, JitCpu, KernelVersion } from '../../jit/profile.js';
+import type { JitConfig, JitCpu } from '../../jit/profile.js';
 import { compile, type JitImage } from '../../jit/program.js';
 import type { Kernel } from '../kernel.js';
-import { BPF_PROG, JIT_OFFSETS } from '../offsets.js';
-import { BPF_PROG_STATS } from './enter-exit.js';
-import type { ProgPack } from './prog-pack.js';
+import { parsePrototype, type Prototype } from '../prototype.js';
+import { BPF_PROG_STATS, enterExitKind, type EnterExitKind } from './enter-exit.js';
+import type { ImageMemory } from './image-memory.js';
+import type { BpfProfile } from './profile.js';
+import type { BpfText } from './text.js';
 
 /** A CPU with LSE atomics that runs the kernel at EL1, and a distribution's GCC build: PAC, no BTI. */
 export const JIT_CPU: JitCpu = { lse: true, vhe: false, sb: false };
 export const JIT_CONFIG: JitConfig = { pac: true, bti: false };
-
-/** The version whose JIT this kernel has. */
-const KERNEL: KernelVersion = '6.12';
 
 /** struct bpf_binary_header in front of each image: u32 size, padded to 16. */
 const HEADER_SIZE = 16;
 /** BPF_LDX | BPF_MEM | BPF_DW. */
 const LDX_DW = 0x79;
 
+export interface LoadProgramOptions {
+  /** prog->sleepable: it may sleep. Default false. */
+  readonly sleepable?: boolean;
+  /** BPF_PROG_TYPE_LSM: for one hook (BPF_LSM_MAC), or the shim of BPF_LSM_CGROUP. Default: it is none. */
+  readonly lsm?: 'mac' | 'cgroup';
+  /**
+   * C prototypes of its functions, as its BTF has them; what traces one without takes five u64, as the kernel
+   * does for functions whose BTF cannot be relied on. Default none.
+   */
+  readonly prototypes?: readonly string[];
+}
+
+/** struct bpf_prog_stats. */
+export interface ProgramStats {
+  readonly runs: bigint;
+  readonly nanoseconds: bigint;
+  /** Times that enter() found it active already. */
+  readonly misses: bigint;
+}
+
 export interface ProgramParts {
   readonly kernel: Kernel;
-  readonly pack: ProgPack;
+  readonly profile: BpfProfile;
+  readonly images: ImageMemory;
+  readonly text: BpfText;
   readonly callBase: bigint;
   readonly dummyTramp: bigint;
 }
@@ -44,29 +67,43 @@ export class KernelProgram {
   readonly address: bigint;
   /** Images of its functions, main first. */
   readonly images: readonly JitImage[];
+  readonly sleepable: boolean;
+  readonly lsm: 'mac' | 'cgroup' | undefined;
+  /** aux->is_extended: by how many freplace programs functions of it are replaced now. */
+  extensions = 0;
+  /** aux->attach_tracing_prog: it is a tracing program that traces another. */
+  tracesTracing = false;
+  readonly #prototypes: ReadonlyMap<string, Prototype>;
+  #references = 1;
+  #loaded = true;
   readonly #parts: ProgramParts;
   readonly #allocations: bigint[] = [];
   readonly #packed: bigint[] = [];
   readonly #symbols: string[] = [];
+  readonly #texts: bigint[] = [];
   #region: Region | undefined;
   readonly #fixup = (pc: bigint, _fault: unknown, cpu: Cpu): bigint | undefined =>
     this.#fixFault(pc, cpu);
 
   /** Compiles and places the program. Throws KernelError when the JIT refuses it. */
-  constructor(parts: ProgramParts, xlated: XlatedProgram) {
+  constructor(parts: ProgramParts, xlated: XlatedProgram, options: LoadProgramOptions = {}) {
     this.#parts = parts;
     this.xlated = xlated;
-    const { kernel, pack } = parts;
+    this.sleepable = options.sleepable ?? false;
+    this.lsm = options.lsm;
+    const prototypes = (options.prototypes ?? []).map((text) => parsePrototype(text));
+    this.#prototypes = new Map(prototypes.map((prototype) => [prototype.name, prototype]));
+    const { kernel, images, profile } = parts;
     try {
       this.images = compile(xlated, {
-        kernel: KERNEL,
+        kernel: profile.version,
         cpu: JIT_CPU,
         config: JIT_CONFIG,
-        offsets: JIT_OFFSETS,
+        offsets: profile.offsets,
         callBase: parts.callBase,
         dummyTramp: parts.dummyTramp,
         place: (_index, allocSize) => {
-          const start = pack.alloc(HEADER_SIZE + allocSize);
+          const start = images.alloc(HEADER_SIZE + allocSize);
           this.#packed.push(start);
           return start + BigInt(HEADER_SIZE);
         },
@@ -75,7 +112,7 @@ export class KernelProgram {
       this.address = this.#allocProg();
       kernel.fixups.push(this.#fixup);
     } catch (error) {
-      this.free();
+      this.#release();
       throw error;
     }
   }
@@ -100,16 +137,62 @@ export class KernelProgram {
     );
   }
 
-  /** Times that enter() found it active already. */
-  get misses(): bigint {
-    const { memory } = this.#parts.kernel;
-    const stats = memory.read64(this.address + BigInt(BPF_PROG.stats));
-    return memory.read64(stats + BigInt(BPF_PROG_STATS.misses));
+  get enterExit(): EnterExitKind {
+    return enterExitKind(this);
   }
 
+  /** The function called `name`. Throws KernelError: EINVAL. */
+  functionImage(name: string): JitImage {
+    const image = this.images.find((each) => each.name === name);
+    if (image) return image;
+    const names = this.images.map((each) => each.name).join(', ');
+    throw new KernelError('EINVAL', `${this.name} has no function ${name} (it has: ${names})`);
+  }
+
+  /** What its BTF says of the function called `name`. */
+  prototypeOf(name: string): Prototype | undefined {
+    return this.#prototypes.get(name);
+  }
+
+  get stats(): ProgramStats {
+    const { kernel, profile } = this.#parts;
+    const stats = kernel.memory.read64(this.address + BigInt(profile.bpfProg.stats));
+    const at = (offset: number): bigint => kernel.memory.read64(stats + BigInt(offset));
+    return {
+      runs: at(BPF_PROG_STATS.cnt),
+      nanoseconds: at(BPF_PROG_STATS.nsecs),
+      misses: at(BPF_PROG_STATS.misses),
+    };
+  }
+
+  /** Times that enter() found it active already. */
+  get misses(): bigint {
+    return this.stats.misses;
+  }
+
+  /** bpf_prog_inc. */
+  hold(): void {
+    this.#references++;
+  }
+
+  /** bpf_prog_put. */
+  put(): void {
+    this.#references--;
+    if (this.#references > 0) return;
+    this.#parts.kernel.rcu.call(this.sleepable ? 'tasks_trace' : 'rcu', () => this.#release());
+  }
+
+  /** The loader lets go; attachments may still hold it. */
   free(): void {
-    const { kernel, pack } = this.#parts;
-    for (const start of this.#packed.splice(0)) pack.free(start);
+    if (!this.#loaded) return;
+    this.#loaded = false;
+    this.put();
+  }
+
+  #release(): void {
+    const { kernel, images, text } = this.#parts;
+    for (const start of this.#packed.splice(0)) images.free(start);
+    for (const base of this.#texts.splice(0)) text.remove(base);
     for (const address of this.#allocations.splice(0)) kernel.kfree(address);
     if (this.#region) {
       kernel.memory.unmap(this.#region);
@@ -140,29 +223,25 @@ export class KernelProgram {
     kernel.memory.pokeBytes(image.base + BigInt(image.extableOffset), table);
     kernel.syncText(image.base, image.base + BigInt(image.allocSize));
 
-    const symbol = this.#uniqueSymbol(`bpf_prog_${image.name}`);
+    this.#parts.text.add(image.base, image.jitedLength);
+    this.#texts.push(image.base);
+    const symbol = kernel.symbols.unique(`bpf_prog_${image.name}`);
     kernel.symbols.add(symbol, image.base, image.jitedLength);
     this.#symbols.push(symbol);
   }
 
-  #uniqueSymbol(wanted: string): string {
-    const { symbols } = this.#parts.kernel;
-    let name = wanted;
-    for (let i = 1; symbols.find(name); i++) name = `${wanted}.${i}`;
-    return name;
-  }
-
   #allocProg(): bigint {
-    const { kernel } = this.#parts;
+    const { kernel, profile } = this.#parts;
+    const offsets = profile.bpfProg;
     const main = this.xlated.functions[0];
-    const address = this.#vmalloc(BPF_PROG.insnsi + main.insns.length);
+    const address = this.#vmalloc(offsets.insnsi + main.insns.length);
     const at = (offset: number): bigint => address + BigInt(offset);
-    kernel.memory.write32(at(BPF_PROG.len), main.insns.length / 8);
-    kernel.memory.write32(at(BPF_PROG.jited_len), (this.images[0] as JitImage).jitedLength);
-    kernel.memory.write64(at(BPF_PROG.stats), this.#take(BPF_PROG_STATS.size));
-    kernel.memory.write64(at(BPF_PROG.active), this.#take(4 * kernel.cpus.length));
-    kernel.memory.write64(at(BPF_PROG.bpf_func), this.entry);
-    kernel.memory.writeBytes(at(BPF_PROG.insnsi), main.insns);
+    kernel.memory.write32(at(offsets.len), main.insns.length / 8);
+    kernel.memory.write32(at(offsets.jited_len), (this.images[0] as JitImage).jitedLength);
+    kernel.memory.write64(at(offsets.stats), this.#take(BPF_PROG_STATS.size));
+    kernel.memory.write64(at(offsets.active), this.#take(4 * kernel.cpus.length));
+    kernel.memory.write64(at(offsets.bpf_func), this.entry);
+    kernel.memory.writeBytes(at(offsets.insnsi), main.insns);
     return address;
   }
 
@@ -185,7 +264,7 @@ export class KernelProgram {
   /** ex_handler_bpf: the faulting load gives 0 and the program goes on. */
   #fixFault(pc: bigint, cpu: Cpu): bigint | undefined {
     for (const image of this.images) {
-      const fixup = findFixup(KERNEL, image, pc);
+      const fixup = findFixup(this.#parts.profile.version, image, pc);
       if (!fixup) continue;
       if (fixup.clear !== undefined) cpu.setX(fixup.clear, 0n);
       return fixup.resume;

@@ -1,30 +1,25 @@
 /**
- * BPF trampolines of kernel functions: which programs are attached, the image that calls them, and
- * the direct call that leads there.
+ * BPF trampolines: which programs are attached to a function, and the image that calls them.
  *
- * Reference: kernel/bpf/trampoline.c: bpf_trampoline_link_prog, bpf_trampoline_update,
- * register_fentry, modify_fentry, unregister_fentry, bpf_tramp_image_put (6.12). Attaching or detaching
- * makes a new image and lets the patch site go to it; the old image is freed at once, because
- * nothing can be running in it between two calls of this lab's single-threaded tasks; with a sleeping
- * original it stays until the task has returned. Left out: freplace, livepatch sharing, BPF programs as
- * targets.
+ * Reference: kernel/bpf/trampoline.c: bpf_trampoline_link_prog, bpf_trampoline_unlink_prog,
+ * bpf_trampoline_update (6.12). Attaching or detaching makes a new image and lets the site go to it; the old
+ * one goes away when nothing runs in it any more (`trampoline-image.ts`). Left out: sharing a site with
+ * livepatch (-EAGAIN), BPF_TRAMP_F_TAIL_CALL_CTX.
  */
 import { KernelError } from '../../common/errors.js';
-import { viewOf } from '../../common/bytes.js';
-import { TRAMP_FLAGS, type FunctionModel } from '../../jit/trampoline-model.js';
-import { compileTrampoline, type Trampoline as TrampolineCode } from '../../jit/trampoline.js';
+import { TRAMP_FLAGS, type LinkKind } from '../../jit/trampoline-model.js';
 import type { FtraceOps } from '../ftrace/ops.js';
-import type { Kernel } from '../kernel.js';
-import { BPF_TRAMP_IMAGE, FTRACE_OPS, JIT_OFFSETS } from '../offsets.js';
 import type { Prototype } from '../prototype.js';
-import { JIT_CONFIG, type KernelProgram } from './program.js';
-import type { ProgPack } from './prog-pack.js';
+import { enterName, exitName } from './enter-exit.js';
+import { BPF_MAX_TRAMP_LINKS } from './profile.js';
+import type { KernelProgram } from './program.js';
+import { FtraceSite, ProgramSite, type TrampolineSite } from './site.js';
+import { TrampolineImage, type ImageParts } from './trampoline-image.js';
 
-export const LINK_KINDS = ['fentry', 'fmod_ret', 'fexit'] as const;
-export type LinkKind = (typeof LINK_KINDS)[number];
+export type { LinkKind } from '../../jit/trampoline-model.js';
+export type { TrampolineImage as PlacedImage } from './trampoline-image.js';
 
-/** BPF_MAX_TRAMP_LINKS. */
-const MAX_LINKS = 38;
+export const LINK_KINDS = ['fentry', 'fmod_ret', 'fexit'] as const satisfies readonly LinkKind[];
 
 /** One program attached to one function. */
 export interface TrampolineLink {
@@ -33,187 +28,137 @@ export interface TrampolineLink {
   readonly cookie: bigint;
 }
 
-/** A generated image in its place. */
-export interface PlacedImage {
-  /** Address of its struct bpf_tramp_image. */
-  readonly descriptor: bigint;
-  readonly symbol: string;
-  readonly code: TrampolineCode;
-}
-
-export interface TrampolineParts {
-  readonly kernel: Kernel;
-  readonly pack: ProgPack;
-}
-
-/** The trampoline of one kernel function. */
+/** The trampoline of one function. */
 export class Trampoline {
-  readonly target: { readonly name: string; readonly address: bigint };
+  readonly target: TrampolineSite;
   readonly model: Prototype;
-  image: PlacedImage | undefined;
-  /** The ops of its direct call. */
-  readonly ops: FtraceOps;
-  readonly #parts: TrampolineParts;
-  readonly #key: number;
+  image: TrampolineImage | undefined;
+  /** The program that replaces the function (freplace). */
+  extension: KernelProgram | undefined;
+  readonly #parts: ImageParts;
+  readonly #symbol: string;
   /** Most recently attached first, as they run. */
-  #links: TrampolineLink[] = [];
+  #links: readonly TrampolineLink[] = [];
 
-  constructor(
-    parts: TrampolineParts,
-    key: number,
-    target: { readonly name: string; readonly address: bigint },
-    model: Prototype,
-  ) {
-    const { kernel } = parts;
+  constructor(parts: ImageParts, key: number, target: TrampolineSite) {
     this.#parts = parts;
-    this.#key = key;
+    this.#symbol = `bpf_trampoline_${key}`;
     this.target = target;
-    this.model = model;
-    this.ops = kernel.ftrace.createOps(
-      `bpf_trampoline_${key}.fops`,
-      kernel.kmalloc(FTRACE_OPS.size),
-      0n,
-    );
+    this.model = target.model;
   }
 
   get links(): readonly TrampolineLink[] {
     return this.#links;
   }
 
+  /** The ftrace_ops of the direct call; a BPF function has none. */
+  get ops(): FtraceOps | undefined {
+    return this.target instanceof FtraceSite ? this.target.ops : undefined;
+  }
+
+  get inUse(): boolean {
+    return this.#links.length > 0 || this.extension !== undefined;
+  }
+
   /** bpf_trampoline_link_prog. On failure nothing has changed. */
   link(link: TrampolineLink): void {
-    if (this.#links.length >= MAX_LINKS) {
-      throw new KernelError('E2BIG', `${this.target.name} has ${MAX_LINKS} programs attached`);
+    const { name } = this.target;
+    const { program, kind } = link;
+    if (this.extension) {
+      throw new KernelError('EBUSY', `${name} is replaced by ${this.extension.name} (freplace)`);
     }
-    const twice = this.#links.some(
-      (each) => each.kind === link.kind && each.program === link.program,
-    );
-    if (twice) {
-      throw new KernelError(
-        'EBUSY',
-        `${link.program.name} is attached to ${this.target.name} already`,
-      );
+    if (this.#links.length >= BPF_MAX_TRAMP_LINKS) {
+      throw new KernelError('E2BIG', `${name} has ${BPF_MAX_TRAMP_LINKS} programs attached`);
+    }
+    if (this.#links.some((each) => each.kind === kind && each.program === program)) {
+      throw new KernelError('EBUSY', `${program.name} is attached to ${name} already`);
     }
     this.#update([link, ...this.#links]);
+    program.hold();
   }
 
   /** bpf_trampoline_unlink_prog. */
   unlink(link: TrampolineLink): void {
-    if (!this.#links.includes(link)) {
-      throw new KernelError(
-        'ENOENT',
-        `${link.program.name} is not attached to ${this.target.name}`,
-      );
-    }
+    if (!this.#links.includes(link)) throw this.#notAttached(link.program);
     this.#update(this.#links.filter((each) => each !== link));
+    link.program.put();
   }
 
-  #update(links: TrampolineLink[]): void {
-    const { directCalls } = this.#parts.kernel;
+  /** The same for BPF_TRAMP_REPLACE: no image, the entry jumps to the program. */
+  replace(program: KernelProgram): void {
+    const { target } = this;
+    if (!(target instanceof ProgramSite)) {
+      throw new KernelError('EINVAL', `${target.name}: freplace cannot replace kernel functions`);
+    }
+    if (this.extension) {
+      throw new KernelError(
+        'EBUSY',
+        `${target.name} is replaced by ${this.extension.name} already`,
+      );
+    }
+    if (this.#links.length > 0) {
+      throw new KernelError('EBUSY', `${target.name} is traced, freplace cannot replace it`);
+    }
+    target.replace(program.entry);
+    this.extension = program;
+    target.program.extensions++;
+    program.hold();
+  }
+
+  unreplace(program: KernelProgram): void {
+    const { target } = this;
+    if (this.extension !== program || !(target instanceof ProgramSite)) {
+      throw this.#notAttached(program);
+    }
+    target.unreplace(program.entry);
+    this.extension = undefined;
+    target.program.extensions--;
+    program.put();
+  }
+
+  #notAttached(program: KernelProgram): KernelError {
+    return new KernelError('ENOENT', `${program.name} is not attached to ${this.target.name}`);
+  }
+
+  #update(links: readonly TrampolineLink[]): void {
+    const { target } = this;
     const old = this.image;
-    if (links.length === 0) {
-      directCalls.unregister(this.ops);
-      this.image = undefined;
-    } else {
-      const image = this.#generate(links);
+    let next: TrampolineImage | undefined;
+    if (links.length > 0) {
+      next = this.#generate(links);
       try {
-        if (old) directCalls.modify(this.ops, image.code.base);
-        else this.#registerFentry(image.code.base);
+        if (old) target.modify(old.code.base, next.code.base);
+        else target.register(next.code.base);
       } catch (error) {
-        this.#discard(image);
+        next.discard();
         throw error;
       }
-      this.image = image;
+    } else if (old) {
+      target.unregister(old.code.base);
     }
+    this.image = next;
     this.#links = links;
-    if (old) this.#free(old);
-    if (this.image) this.#name(this.image);
+    old?.put();
+    next?.name(this.#symbol);
   }
 
-  /** The image that calls go to has the symbol. */
-  #name({ code, symbol }: PlacedImage): void {
-    this.#parts.kernel.symbols.add(symbol, code.base, code.length);
-  }
-
-  #registerFentry(image: bigint): void {
+  #generate(links: readonly TrampolineLink[]): TrampolineImage {
     const { kernel } = this.#parts;
-    const ip = kernel.ftrace.location(this.target.address);
-    if (ip === undefined) {
-      throw new KernelError(
-        'ENOTSUPP',
-        `${this.target.name} has no patch site (notrace), nothing can be attached to it`,
-      );
-    }
-    kernel.ftrace.setFilterIp(this.ops, ip, false);
-    kernel.directCalls.register(this.ops, image);
-  }
-
-  #generate(links: readonly TrampolineLink[]): PlacedImage {
-    const { kernel, pack } = this.#parts;
-    const descriptor = kernel.kmalloc(BPF_TRAMP_IMAGE.size);
-    const symbol = `bpf_trampoline_${this.#key}`;
-    const enter = kernel.symbol('__bpf_prog_enter_recur');
-    const exit = kernel.symbol('__bpf_prog_exit_recur');
     const ordered = LINK_KINDS.flatMap((kind) => links.filter((link) => link.kind === kind));
-    let base: bigint | undefined;
-    try {
-      const code = compileTrampoline(
-        this.#functionModel(),
-        flagsOf(links),
-        ordered.map(({ kind, program, cookie }) => ({
-          kind,
-          program: program.address,
-          entry: program.entry,
-          cookie,
-          enter,
-          exit,
-        })),
-        {
-          config: JIT_CONFIG,
-          offsets: JIT_OFFSETS,
-          functionAddress: this.target.address,
-          im: descriptor,
-          enter: kernel.symbol('__bpf_tramp_enter'),
-          exit: kernel.symbol('__bpf_tramp_exit'),
-          place: (size) => (base = pack.alloc(size)),
-        },
-      );
-      this.#write(code, descriptor);
-      return { descriptor, symbol, code };
-    } catch (error) {
-      if (base !== undefined) pack.free(base);
-      kernel.kfree(descriptor);
-      throw error;
-    }
-  }
-
-  #functionModel(): FunctionModel {
-    return { arguments: this.model.parameters.map(({ size }) => ({ size, struct: false })) };
-  }
-
-  #write(code: TrampolineCode, descriptor: bigint): void {
-    const { kernel } = this.#parts;
-    const bytes = new Uint8Array(code.length);
-    const view = viewOf(bytes);
-    code.words.forEach((word, i) => view.setUint32(4 * i, word, true));
-    kernel.memory.pokeBytes(code.base, bytes);
-    kernel.syncText(code.base, code.base + BigInt(code.allocSize));
-    const at = (offset: number | undefined): bigint =>
-      offset === undefined ? 0n : code.base + BigInt(offset);
-    kernel.memory.write64(descriptor + BigInt(BPF_TRAMP_IMAGE.image), code.base);
-    kernel.memory.write64(descriptor + BigInt(BPF_TRAMP_IMAGE.ip_after_call), at(code.ipAfterCall));
-    kernel.memory.write64(descriptor + BigInt(BPF_TRAMP_IMAGE.ip_epilogue), at(code.ipEpilogue));
-  }
-
-  #free(image: PlacedImage): void {
-    this.#parts.kernel.symbols.remove(image.symbol);
-    this.#discard(image);
-  }
-
-  #discard(image: PlacedImage): void {
-    const { kernel, pack } = this.#parts;
-    kernel.kfree(image.descriptor);
-    pack.free(image.code.base);
+    const { parameters } = this.model;
+    return new TrampolineImage(this.#parts, {
+      model: { arguments: parameters.map(({ size, struct }) => ({ size, struct })) },
+      flags: flagsOf(links),
+      links: ordered.map(({ kind, program, cookie }) => ({
+        kind,
+        program: program.address,
+        entry: program.entry,
+        cookie,
+        enter: kernel.symbol(enterName(program.enterExit)),
+        exit: kernel.symbol(exitName(program.enterExit)),
+      })),
+      functionAddress: this.target.address,
+    });
   }
 }
 

@@ -98,6 +98,11 @@ export class Ftrace {
     return ops;
   }
 
+  /** The memory of `ops` goes to other uses; it must not be registered. */
+  forgetOps(ops: FtraceOps): void {
+    this.#opsByAddress.delete(ops.address);
+  }
+
   opsAt(address: bigint): FtraceOps | undefined {
     return this.#opsByAddress.get(address);
   }

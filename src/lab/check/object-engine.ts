@@ -1,12 +1,14 @@
 /**
  * What vectors with whole objects need of an engine: a host with helpers and maps, and a way to run a
- * loaded program on it. The interpreter's is here; a wasm tier implements the same interface.
+ * loaded program on it. The interpreter's and the wasm tier's are here.
  */
 import { helperBodies, type HelperOptions } from '../../bpf/helpers/table.js';
 import type { BpfHost } from '../../bpf/host.js';
-import { createInterpreter, describeResult } from '../../bpf/interpreter.js';
+import { createInterpreter } from '../../bpf/interpreter.js';
+import { describeResult, type InterpreterResult } from '../../bpf/result.js';
 import { PlainHost } from '../../bpf/plain-host.js';
 import type { XlatedProgram } from '../../bpf/program.js';
+import { createWasmProgram } from '../../bpf/wasm.js';
 import type { RunOutcome } from './runner.js';
 
 export interface ObjectInstance {
@@ -25,19 +27,33 @@ export interface ObjectEngine {
 
 const MEMORY = 8 << 20;
 
-export const interpreterEngine: ObjectEngine = {
-  name: 'interpreter',
-  createHost: ({ helpers, cpuCount }) =>
-    new PlainHost({ helpers: helperBodies(helpers), memorySize: MEMORY, cpuCount }),
-  instantiate: (program, host) => {
-    const interpreter = createInterpreter(program, host);
-    return {
-      run: (context) => {
-        const result = interpreter.run(context);
-        if (result.kind === 'return') return result;
-        return { kind: 'fault', reason: describeResult(result) };
-      },
-      close: () => interpreter.close(),
-    };
-  },
-};
+/** What both engines here offer once a program is loaded. */
+interface Loaded {
+  run(context: bigint): InterpreterResult;
+  close(): void;
+}
+
+function engineOf(
+  name: string,
+  make: (program: XlatedProgram, host: BpfHost) => Loaded,
+): ObjectEngine {
+  return {
+    name,
+    createHost: ({ helpers, cpuCount }) =>
+      new PlainHost({ helpers: helperBodies(helpers), memorySize: MEMORY, cpuCount }),
+    instantiate: (program, host) => {
+      const loaded = make(program, host);
+      return {
+        run: (context) => {
+          const result = loaded.run(context);
+          if (result.kind === 'return') return result;
+          return { kind: 'fault', reason: describeResult(result) };
+        },
+        close: () => loaded.close(),
+      };
+    },
+  };
+}
+
+export const interpreterObjects = engineOf('interpreter', createInterpreter);
+export const wasmObjects = engineOf('wasm', (program, host) => createWasmProgram(program, host));
