@@ -88,7 +88,9 @@ export {
   type RunRequest,
 } from './lab/check/runner.js';
 export { listSite, listTrace } from './lab/listing.js';
-export { listMap } from './lab/map-listing.js';
+export { listMap, mapTypes } from './lab/map-listing.js';
+export { dumpMap, type DumpOptions, type MapTypes } from './bpf/maps/dump.js';
+export { UserMap } from './bpf/maps/user.js';
 export { applySetting } from './lab/map-setting.js';
 export {
   createRunner,

@@ -15,15 +15,13 @@ const STRIDE = BigInt(CALLBACK_STRIDE);
 export class CallbackTable {
   readonly #byAddress = new Map<bigint, Callback>();
   readonly #counts = new Map<bigint, number>();
-  #next = FIRST;
 
   add(callbacks: readonly Callback[]): bigint {
-    const base = this.#next;
+    const base = this.#freeBase(callbacks.length);
     for (const [index, callback] of callbacks.entries()) {
       this.#byAddress.set(base + STRIDE * BigInt(index), callback);
     }
     this.#counts.set(base, callbacks.length);
-    this.#next += STRIDE * BigInt(Math.max(callbacks.length, 1));
     return base;
   }
 
@@ -33,6 +31,16 @@ export class CallbackTable {
       this.#byAddress.delete(base + STRIDE * BigInt(index));
     }
     this.#counts.delete(base);
+  }
+
+  /** The lowest address with room for `count`: what was given back is used again. */
+  #freeBase(count: number): bigint {
+    let base = FIRST;
+    for (const [start, length] of [...this.#counts].sort(([a], [b]) => (a < b ? -1 : 1))) {
+      if (base + STRIDE * BigInt(count) <= start) break;
+      base = start + STRIDE * BigInt(Math.max(length, 1));
+    }
+    return base;
   }
 
   at(address: bigint): Callback | undefined {

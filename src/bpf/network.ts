@@ -51,7 +51,8 @@ export interface RxMetadata {
   /** Nanoseconds. */
   readonly timestamp?: bigint;
   readonly hash?: { readonly value: number; readonly type: number };
-  readonly vlan?: { readonly protocol: number; readonly tci: number };
+  /** null: the device would know, but the packet has no tag. */
+  readonly vlan?: { readonly protocol: number; readonly tci: number } | null;
 }
 
 const LOOPBACK: NetDevice = { ifindex: 1, name: 'lo', mtu: 65536, mac: new Uint8Array(6) };

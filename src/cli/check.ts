@@ -11,13 +11,13 @@ import {
   checkKernelText,
   describeCase,
   interpreterObjects,
-  wasmObjects,
   isKernelText,
   jitKind,
   summarize,
   type CaseResult,
   type Kernel,
   type ProgramRunner,
+  wasmObjects,
 } from '../index.js';
 import { UsageError } from '../index.js';
 import { bootLab, readInput } from '../node/index.js';
@@ -26,7 +26,8 @@ import { cpuEngine, ENGINES, type EngineName } from './engine.js';
 
 const USAGE = `check FILE... [--engine E] [--verbose]
   FILE         vectors as JSON or JSON lines, recognised by their fields:
-               run vectors (conformance, ubpf, test_bpf, bench-programs), JIT images and
+               run vectors (conformance, ubpf, test_bpf, bench-programs), XDP programs with a
+               kernel's results (objects and packets beside the file), JIT images and
                trampolines, code of a booted kernel (static.json)
   --engine E   for run vectors: interpreter (default), wasm, embedded or unicorn
   --verbose    a line for each case, not only for those that fail or are skipped

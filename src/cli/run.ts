@@ -8,6 +8,8 @@ import {
   fillXdp,
   hexToBytes,
   listMap,
+  mapTypes,
+  type MapTypes,
   listTrace,
   tracedRun,
   xdpContext,
@@ -110,7 +112,14 @@ async function runCommand(args: string[], output: Output): Promise<number> {
     }
     report(
       output,
-      { result, duration, repeat, packet, maps: values.maps ? input.maps : [] },
+      {
+        result,
+        duration,
+        repeat,
+        packet,
+        maps: values.maps ? input.maps : [],
+        types: (name) => (input.object ? mapTypes(input.object, name) : {}),
+      },
       {
         json: values.json ?? false,
         xdp: input.xlated.type === 'xdp',
@@ -128,11 +137,13 @@ interface Report {
   readonly repeat: number;
   readonly packet: Uint8Array | undefined;
   readonly maps: readonly BpfMap[];
+  /** Types of a map, by its name. */
+  readonly types: (map: string) => MapTypes;
 }
 
 function report(
   output: Output,
-  { result, duration, repeat, packet, maps }: Report,
+  { result, duration, repeat, packet, maps, types }: Report,
   { json, xdp }: { json: boolean; xdp: boolean },
 ): void {
   // test_run returns a u32 for programs that have a context of the kernel's
@@ -149,7 +160,7 @@ function report(
   output.line(`Return value: ${value}, ${average}: ${duration}ns`);
   for (const map of maps) {
     output.line(`map ${map.spec.name} (${map.spec.type}):`);
-    for (const line of listMap(map)) output.line(`  ${line}`);
+    for (const line of listMap(map, types(map.spec.name))) output.line(`  ${line}`);
   }
 }
 

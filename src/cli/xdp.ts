@@ -6,6 +6,7 @@ import {
   ethernetCapture,
   installVirtioNet,
   listMap,
+  mapTypes,
   load,
   parseObject,
   readCapture,
@@ -131,7 +132,7 @@ async function xdpCommand(args: string[], output: Output): Promise<number> {
     for (const map of object.maps.values()) {
       output.line();
       output.line(`map ${map.spec.name} (${map.spec.type.toLowerCase()}):`);
-      for (const line of listMap(map)) output.line(`  ${line}`);
+      for (const line of listMap(map, mapTypes(object, map.spec.name))) output.line(`  ${line}`);
     }
     return 0;
   } finally {

@@ -15,7 +15,7 @@ import type { Kernel } from '../kernel/kernel.js';
 import type { Capture } from '../net/capture.js';
 import { traceAttached, type AttachedTrace } from './attached-trace.js';
 import { listSite } from './listing.js';
-import { listMap } from './map-listing.js';
+import { listMap, mapTypes } from './map-listing.js';
 import { PATH_PARTS } from './path-counts.js';
 import { attachScenario } from './scenario.js';
 import { installVirtioNet, runTraffic } from './xdp-traffic.js';
@@ -129,7 +129,7 @@ function attachObject(kernel: Kernel, bytes: Uint8Array, name: string): Attached
 function showMaps(object: LoadedObject, output: TourOutput): void {
   for (const map of object.maps.values()) {
     output.line(`map ${map.spec.name} (${map.spec.type.toLowerCase()}):`);
-    for (const line of listMap(map)) output.line(`  ${line}`);
+    for (const line of listMap(map, mapTypes(object, map.spec.name))) output.line(`  ${line}`);
   }
 }
 

@@ -11,6 +11,7 @@ import type { BpfHost, HelperBody } from '../host.js';
 import { checksumHelpers, type HelperVersion } from './checksum.js';
 import { generalHelpers } from './general.js';
 import type { Helper } from './helper.js';
+import { KFUNCS } from './kfuncs.js';
 import { LOCK_HELPERS } from './locks.js';
 import { loopHelpers } from './loops.js';
 import { mapHelpers } from './maps.js';
@@ -46,7 +47,8 @@ export function helperTable(options: HelperOptions = {}): ReadonlyMap<number, He
   return new Map(helpers.map((helper) => [helper.id, helper]));
 }
 
-/** The bodies alone, as `PlainHost` takes them. */
+/** The bodies alone, kfuncs among them, as `PlainHost` takes them. */
 export function helperBodies(options: HelperOptions = {}): ReadonlyMap<number, HelperBody> {
-  return new Map([...helperTable(options)].map(([id, { body }]) => [id, body]));
+  const all = [...helperTable(options).values(), ...KFUNCS];
+  return new Map(all.map(({ id, body }) => [id, body]));
 }

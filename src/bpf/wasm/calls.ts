@@ -7,12 +7,15 @@
  */
 import type { Slot } from '../instruction.js';
 import { ArrayMap } from '../maps/array.js';
+import type { MapTypeName } from '../maps/map.js';
 import { PSEUDO } from '../opcodes.js';
 import { emitAccess, emitCopies } from './access.js';
 import type { FunctionContext } from './context.js';
 import { I64, OP } from './emitter.js';
 import { EXTRA_OUT } from './liveness.js';
 import { FUNCTION_BASE, MAX_CALL_FRAMES, STATE, STOP } from './state.js';
+
+const PLAIN_ARRAYS: readonly MapTypeName[] = ['ARRAY', 'PERCPU_ARRAY'];
 
 /** R0..R5 */
 const HELPER_REGISTERS = 0b11_1111;
@@ -146,7 +149,8 @@ function emitArrayLookup(context: FunctionContext, insn: number): boolean {
   const constant = plan.origins.bases.get(insn)?.constant;
   const map = constant === undefined ? undefined : host.mapAt(constant);
   const key = plan.origins.seconds.get(insn);
-  if (!(map instanceof ArrayMap) || !key) return false;
+  // other array-like types (maps of maps, devmaps) look up differently
+  if (!(map instanceof ArrayMap) || !PLAIN_ARRAYS.includes(map.spec.type) || !key) return false;
   const place = emitAccess(context, {
     register: 2,
     origin: key,

@@ -1,14 +1,14 @@
 /**
  * What vectors with whole objects need of an engine: a host with helpers and maps, and a way to run a
- * loaded program on it. Those of the interpreter and of the wasm tier are here.
+ * loaded program on it. The interpreter's and the wasm tier's are here.
  */
 import { helperBodies, type HelperOptions } from '../../bpf/helpers/table.js';
 import type { BpfHost } from '../../bpf/host.js';
-import { createInterpreter, type Interpreter } from '../../bpf/interpreter.js';
-import { describeResult } from '../../bpf/result.js';
-import { createWasmProgram } from '../../bpf/wasm.js';
+import { createInterpreter } from '../../bpf/interpreter.js';
+import { describeResult, type InterpreterResult } from '../../bpf/result.js';
 import { PlainHost } from '../../bpf/plain-host.js';
 import type { XlatedProgram } from '../../bpf/program.js';
+import { createWasmProgram } from '../../bpf/wasm.js';
 import type { RunOutcome } from './runner.js';
 
 export interface ObjectInstance {
@@ -27,17 +27,22 @@ export interface ObjectEngine {
 
 const MEMORY = 8 << 20;
 
-/** Engines without a kernel. */
-function plainObjects(
+/** What both engines here offer once a program is loaded. */
+interface Loaded {
+  run(context: bigint): InterpreterResult;
+  close(): void;
+}
+
+function engineOf(
   name: string,
-  create: (program: XlatedProgram, host: BpfHost) => Pick<Interpreter, 'run' | 'close'>,
+  make: (program: XlatedProgram, host: BpfHost) => Loaded,
 ): ObjectEngine {
   return {
     name,
     createHost: ({ helpers, cpuCount }) =>
       new PlainHost({ helpers: helperBodies(helpers), memorySize: MEMORY, cpuCount }),
     instantiate: (program, host) => {
-      const loaded = create(program, host);
+      const loaded = make(program, host);
       return {
         run: (context) => {
           const result = loaded.run(context);
@@ -50,5 +55,5 @@ function plainObjects(
   };
 }
 
-export const interpreterObjects = plainObjects('interpreter', createInterpreter);
-export const wasmObjects = plainObjects('wasm', createWasmProgram);
+export const interpreterObjects = engineOf('interpreter', createInterpreter);
+export const wasmObjects = engineOf('wasm', (program, host) => createWasmProgram(program, host));

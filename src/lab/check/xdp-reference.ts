@@ -7,10 +7,10 @@
  * verdict, packet, metadata and context of every run, and all maps that were dumped. Skipped with their
  * reason: records whose results depend on the machine (`env`), engines that run no objects.
  */
-import { bytesToHex } from '../../common/bytes.js';
+import { bytesToHex, plainBytes } from '../../common/bytes.js';
 import { InputError, KernelError } from '../../common/errors.js';
-import { parseBtf } from '../../bpf/btf/parse.js';
 import type { BpfMap } from '../../bpf/maps/map.js';
+import { parseBtf } from '../../bpf/btf/parse.js';
 import { load } from '../../bpf/object/load.js';
 import { parseObject } from '../../bpf/object/parse.js';
 import { XdpTestFrame } from '../../bpf/xdp-test-run.js';
@@ -27,6 +27,8 @@ import { parseRecords, VectorRecord } from './record.js';
 import { compareMaps, EventLog, objectMap, setUpMaps } from './xdp-reference-maps.js';
 
 const PACKETS = 'packets.jsonl';
+/** Types of the kernel that the results come from, as far as the objects need them. */
+const KERNEL_TYPES = 'obj/core_reloc.min.btf';
 /** CPUs of the machine that the results come from. */
 const CPUS = 2;
 
@@ -69,12 +71,11 @@ function checkRecord(
   const spec = parseObject(readSibling(`obj/${record.text('object')}`), {
     name: record.text('object'),
   });
-  // the types that CO-RE relocations are for lie beside the object
   const needsTypes = spec.functions.some(({ coreRelocations }) => coreRelocations.length > 0);
-  const types = needsTypes ? { kernelBtf: parseBtf(readSibling(`obj/${spec.name}.min.btf`)) } : {};
+  const kernelBtf = needsTypes ? parseBtf(plainBytes(readSibling(KERNEL_TYPES))) : undefined;
   const host = engine.createHost({ helpers: { version: '6.18' }, cpuCount: CPUS });
   try {
-    const object = load(spec, host, types);
+    const object = load(spec, host, kernelBtf ? { kernelBtf } : {});
     const find = (name: string): BpfMap => objectMap(object, name, record.origin);
     setUpMaps(record, object, find);
     const events = new EventLog(object.maps.values());

@@ -226,3 +226,20 @@ describe('bpf_snprintf', () => {
     expect(bench.call(SNPRINTF, 0, 0, bench.put('x'), 0, 8)).toBe(-22n);
   });
 });
+
+describe('metadata kfuncs', () => {
+  it('give what the device knows', () => {
+    const bench = new HelperBench();
+    const at = bench.put(new Uint8Array(16));
+    const kfunc = (name: string): bigint =>
+      bench.kfunc(`bpf_xdp_metadata_rx_${name}`, 0, at, at + 8n);
+    expect(['timestamp', 'hash', 'vlan_tag'].map(kfunc)).toEqual([-95n, -95n, -95n]);
+    const { network, memory } = bench.host;
+    network.rxMetadata = { timestamp: 7n, hash: { value: 5, type: 2 }, vlan: null };
+    expect(['timestamp', 'hash', 'vlan_tag'].map(kfunc)).toEqual([0n, 0n, -61n]);
+    expect([memory.read32(at), memory.read32(at + 8n)]).toEqual([5, 2]);
+    network.rxMetadata = { vlan: { protocol: 0x8100, tci: 42 } };
+    expect(kfunc('vlan_tag')).toBe(0n);
+    expect([...memory.readBytes(at, 2), memory.read16(at + 8n)]).toEqual([0x81, 0, 42]);
+  });
+});

@@ -1,5 +1,6 @@
 /** Helpers called by number with arguments, and programs that call back. */
 import { helperTable, type HelperOptions } from '../../../src/bpf/helpers/table.js';
+import { findKfunc } from '../../../src/bpf/helpers/kfuncs.js';
 import { setArgument } from '../../../src/bpf/helpers/helper.js';
 import { helperBodies } from '../../../src/bpf/helpers/table.js';
 import { PlainHost } from '../../../src/bpf/plain-host.js';
@@ -17,10 +18,14 @@ export class HelperBench {
   call(id: number, ...args: readonly (bigint | number)[]): bigint {
     const registers = new Int32Array(22);
     args.forEach((value, i) => setArgument(registers, i + 1, BigInt(value)));
-    const helper = this.#table.get(id);
-    if (!helper) throw new Error(`no helper ${id}`);
-    helper.body(registers, this.host);
+    const body = this.#table.get(id)?.body ?? this.host.helperAt(this.host.callBase + BigInt(id));
+    if (!body) throw new Error(`no helper ${id}`);
+    body(registers, this.host);
     return (BigInt(registers[1] ?? 0) << 32n) | BigInt((registers[0] ?? 0) >>> 0);
+  }
+
+  kfunc(name: string, ...args: readonly (bigint | number)[]): bigint {
+    return this.call(findKfunc(name)?.id ?? 0, ...args);
   }
 
   /** Address of a copy of the bytes. */
