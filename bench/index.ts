@@ -3,6 +3,7 @@ import { run as runEngines } from './engines.js';
 import { benchInterpreter } from './interpreter.js';
 import type { BenchRow } from './row.js';
 import { benchTraffic } from './traffic.js';
+import { benchWasm } from './wasm.js';
 
 export interface BenchSuite {
   readonly name: string;
@@ -20,6 +21,11 @@ export const SUITES: readonly BenchSuite[] = [
     name: 'interpreter',
     summary: 'eBPF interpreter on nine programs of 100 million instructions',
     run: async () => benchInterpreter(),
+  },
+  {
+    name: 'wasm',
+    summary: 'wasm tier on the same programs, with helper and compile costs',
+    run: async () => benchWasm(),
   },
   {
     name: 'traffic',

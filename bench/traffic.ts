@@ -22,7 +22,7 @@ export async function benchTraffic(): Promise<BenchRow[]> {
   const capture = readCapture(example('captures', 'mixed.pcap'));
   const rows: BenchRow[] = [];
   for (const name of PROGRAMS) {
-    for (const engine of ['interpreter', 'jit'] as const) {
+    for (const engine of ['interpreter', 'wasm', 'jit'] as const) {
       const kernel = await bootLab({ engine: 'embedded' });
       const driver = installVirtioNet(kernel);
       const object = load(parseObject(example('xdp', `${name}.o`), { name }), kernel.bpf.host);

@@ -28,14 +28,25 @@ export { writePcap } from './net/pcap.js';
 export { writePcapng } from './net/pcapng.js';
 
 export { assemble } from './bpf/assemble.js';
+export { helperBodies } from './bpf/helpers/table.js';
+export { parseBtf } from './bpf/btf/parse.js';
+export { writeBtf } from './bpf/btf/write.js';
 export { createInterpreter } from './bpf/interpreter.js';
 export type { BpfMap } from './bpf/maps/map.js';
-export { load, type LoadedObject, type LoadedProgram } from './bpf/object/load.js';
+export {
+  load,
+  type LoadOptions,
+  type LoadedObject,
+  type LoadedProgram,
+} from './bpf/object/load.js';
 export { parseObject } from './bpf/object/parse.js';
+export type { SectionKind } from './bpf/object/spec.js';
 export { selectProgram } from './bpf/object/select.js';
 export { PlainHost } from './bpf/plain-host.js';
 export type { XlatedFunction, XlatedProgram } from './bpf/program.js';
+export { textProgram } from './bpf/object/text.js';
 export { rawProgram } from './bpf/raw-program.js';
+export { createWasmProgram } from './bpf/wasm.js';
 
 export { compile, type JitOptions, type JitProgram } from './jit/program.js';
 export { compileTrampoline } from './jit/trampoline.js';
@@ -56,11 +67,35 @@ export { jitKind } from './lab/check/jit-vectors.js';
 export { checkKernelText, isKernelText } from './lab/check/kernel-text.js';
 export type { CaseResult } from './lab/check/kind.js';
 export { RUN_KINDS } from './lab/check/run-vectors.js';
-export { InterpreterRunner, type ProgramRunner } from './lab/check/runner.js';
+export {
+  foreignEngine,
+  interpreterEngine,
+  jitEngine,
+  wasmEngine,
+  type FuzzEngine,
+  type Jit,
+} from './lab/fuzz/engine.js';
+export { fuzz, minimise } from './lab/fuzz/fuzz.js';
+export { describeDifference } from './lab/fuzz/report.js';
+export { checkSavedCase, isSavedCase, saveCase } from './lab/fuzz/saved.js';
+export { CONFORMANCE_HELPERS } from './lab/check/run-helpers.js';
+export {
+  InterpreterRunner,
+  WasmRunner,
+  type ProgramRunner,
+  type RunOutcome,
+  type RunRequest,
+} from './lab/check/runner.js';
 export { listSite, listTrace } from './lab/listing.js';
 export { listMap } from './lab/map-listing.js';
 export { applySetting } from './lab/map-setting.js';
-export { createRunner, fillXdp, xdpContext, type RunResult } from './lab/run-program.js';
+export {
+  createRunner,
+  fillXdp,
+  xdpContext,
+  type RunEngine,
+  type RunResult,
+} from './lab/run-program.js';
 export { attachScenario, type Scenario } from './lab/scenario.js';
 export { runTour, type TourRow } from './lab/tour.js';
 export { tracedCall, tracedRun } from './lab/traced-call.js';
@@ -70,3 +105,5 @@ export {
   verdictName,
   type TrafficResult,
 } from './lab/xdp-traffic.js';
+export { jitedRecords, listJited } from './lab/xlated-image.js';
+export { listXlated, xlatedRecords, type ListedProgram } from './lab/xlated-listing.js';

@@ -6,6 +6,7 @@
  * `memory`; maps and helpers are known by address because that is what xlated programs hold.
  */
 import type { Memory, Region } from '../cpu/memory.js';
+import type { Btf } from './btf/btf.js';
 import type { BpfMap } from './maps/map.js';
 
 /**
@@ -14,8 +15,25 @@ import type { BpfMap } from './maps/map.js';
  */
 export type RegisterPairs = Int32Array;
 
+/** What an engine may do in place of calling a body, with the same result. */
+export type HelperIntrinsic =
+  /** R0 = a signed 32-bit number. */
+  | { readonly kind: 'constant'; readonly value: number }
+  /** R0 = the CPU that the run began on. */
+  | { readonly kind: 'current_cpu' }
+  /** R0 = the address of the value in map R1 under the key at R2. */
+  | { readonly kind: 'map_lookup' };
+
 /** The body of a helper. A failure that the program may see is a negative errno in R0. */
-export type HelperBody = (registers: RegisterPairs, host: BpfHost) => void;
+export interface HelperBody {
+  (registers: RegisterPairs, host: BpfHost): void;
+  readonly intrinsic?: HelperIntrinsic;
+}
+
+/** `body` itself, marked for engines that can do what it does in place. */
+export function withIntrinsic(intrinsic: HelperIntrinsic, body: HelperBody): HelperBody {
+  return Object.assign(body, { intrinsic });
+}
 
 /** Thrown by a helper that ends the program (as the kernel's bpf_throw does): R0 is `r0`. */
 export class ProgramExit extends Error {
@@ -44,6 +62,13 @@ export interface BpfHost {
   helperAddress(id: number): bigint | undefined;
   /** The body behind an entry address. */
   helperAt(address: bigint): HelperBody | undefined;
+
+  /** The types of the kernel, for CO-RE. Without: programs that need them are refused. */
+  readonly kernelBtf?: Btf;
+  /** Address of a kernel symbol, for `__ksym` externs. */
+  symbolAddress?(name: string): bigint | undefined;
+  /** Entry address of a kernel function that programs may call. */
+  kfuncAddress?(name: string): bigint | undefined;
 
   /** Makes a map known under its `struct bpf_map` address. */
   addMap(map: BpfMap): void;

@@ -13,40 +13,15 @@
  *   if (result.kind === 'return') print(XDP_ACTIONS[Number(result.r0)]);
  */
 import { hex64, high32, join64, low32 } from '../common/bytes.js';
-import { describeFault, MemoryAccessError, type AccessFault } from '../cpu/fault.js';
+import { MemoryAccessError } from '../cpu/fault.js';
 import { ProgramExit, type BpfHost } from './host.js';
 import { execute } from './interpreter/execute.js';
 import { CODE_START, linkProgram, locate, type LinkedProgram } from './interpreter/link.js';
 import { Machine, MAX_CALL_FRAMES, OUTCOME } from './interpreter/machine.js';
 import type { XlatedProgram } from './program.js';
+import { DEFAULT_BUDGET, type InterpreterOptions, type InterpreterResult } from './result.js';
 
-/** How a run ended. `insn` is a slot number in `function`. */
-export type InterpreterResult =
-  | { readonly kind: 'return'; readonly r0: bigint }
-  | {
-      readonly kind: 'fault';
-      readonly fault: AccessFault;
-      readonly insn: number;
-      readonly function: string;
-    }
-  /** The budget of instructions is used up. */
-  | { readonly kind: 'budget'; readonly insn: number; readonly function: string }
-  /** More than 8 nested calls, or a call through a register that points nowhere. */
-  | {
-      readonly kind: 'error';
-      readonly reason: string;
-      readonly insn: number;
-      readonly function: string;
-    };
-
-export interface InterpreterOptions {
-  /** R2 at entry. Default: 0. */
-  readonly r2?: bigint;
-  /** About how many instructions may be executed (checked on jumps). Default: 1e9. */
-  readonly budget?: number;
-}
-
-const DEFAULT_BUDGET = 1e9;
+export { describeResult, type InterpreterOptions, type InterpreterResult } from './result.js';
 
 export class Interpreter {
   readonly program: XlatedProgram;
@@ -155,18 +130,4 @@ export class Interpreter {
 /** Decodes `program`. Throws InputError when it cannot be run: see `validate`. */
 export function createInterpreter(program: XlatedProgram, host: BpfHost): Interpreter {
   return new Interpreter(program, host);
-}
-
-/** One line: `main insn 3: write of 8 bytes at 0x0000000000000010: no memory there`. */
-export function describeResult(result: InterpreterResult): string {
-  switch (result.kind) {
-    case 'return':
-      return `returned ${hex64(result.r0)}`;
-    case 'fault':
-      return `${result.function} insn ${result.insn}: ${describeFault(result.fault)}`;
-    case 'budget':
-      return `${result.function} insn ${result.insn}: the budget of instructions is used up`;
-    case 'error':
-      return `${result.function} insn ${result.insn}: ${result.reason}`;
-  }
 }

@@ -6,6 +6,7 @@ import {
   InterpreterRunner,
   JitRunner,
   RUN_KINDS,
+  WasmRunner,
   checkFile,
   checkKernelText,
   describeCase,
@@ -19,12 +20,13 @@ import {
 import { UsageError } from '../index.js';
 import { bootLab, readInput } from '../node/index.js';
 import { choiceOption, parseOptions, type Command, type Output } from './command.js';
+import { cpuEngine, ENGINES, type EngineName } from './engine.js';
 
 const USAGE = `check FILE... [--engine E] [--verbose]
   FILE         vectors as JSON or JSON lines, recognised by their fields:
                run vectors (conformance, ubpf, test_bpf, bench-programs), JIT images and
                trampolines, code of a booted kernel (static.json)
-  --engine E   for run vectors: interpreter (default), embedded or unicorn
+  --engine E   for run vectors: interpreter (default), wasm, embedded or unicorn
   --verbose    a line for each case, not only for those that fail or are skipped
   --json, -j   as JSON`;
 
@@ -38,9 +40,9 @@ function parseJson(text: string): unknown {
 
 class Checker {
   #kernel: Kernel | undefined;
-  readonly #engine: 'interpreter' | 'embedded' | 'unicorn';
+  readonly #engine: EngineName;
 
-  constructor(engine: 'interpreter' | 'embedded' | 'unicorn') {
+  constructor(engine: EngineName) {
     this.#engine = engine;
   }
 
@@ -67,12 +69,12 @@ class Checker {
 
   async #runner(): Promise<ProgramRunner> {
     if (this.#engine === 'interpreter') return new InterpreterRunner();
+    if (this.#engine === 'wasm') return new WasmRunner();
     return new JitRunner(await this.#boot());
   }
 
   async #boot(): Promise<Kernel> {
-    const engine = this.#engine === 'interpreter' ? 'embedded' : this.#engine;
-    this.#kernel ??= await bootLab({ engine });
+    this.#kernel ??= await bootLab({ engine: cpuEngine(this.#engine) });
     return this.#kernel;
   }
 }
@@ -83,11 +85,7 @@ async function checkCommand(args: string[], output: Output): Promise<number> {
     verbose: { type: 'boolean', short: 'v' },
     json: { type: 'boolean', short: 'j' },
   });
-  const engine = choiceOption('engine', values.engine, 'interpreter', [
-    'interpreter',
-    'embedded',
-    'unicorn',
-  ]);
+  const engine = choiceOption('engine', values.engine, 'interpreter', ENGINES);
   if (positionals.length === 0) throw new UsageError('FILE is missing');
   const checker = new Checker(engine);
   const results: CaseResult[] = [];

@@ -2,9 +2,22 @@
 import { bench } from './bench.js';
 import { check } from './check.js';
 import type { Command } from './command.js';
+import { conformancePlugin } from './conformance-plugin.js';
+import { dump } from './dump.js';
+import { fuzz } from './fuzz.js';
 import { run } from './run.js';
 import { tour } from './tour.js';
 import { trace } from './trace.js';
 import { xdp } from './xdp.js';
 
-export const COMMANDS: readonly Command[] = [tour, run, check, trace, xdp, bench];
+export const COMMANDS: readonly Command[] = [
+  tour,
+  run,
+  dump,
+  check,
+  trace,
+  xdp,
+  fuzz,
+  bench,
+  conformancePlugin,
+];

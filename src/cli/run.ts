@@ -3,17 +3,12 @@ import {
   InputError,
   UsageError,
   applySetting,
-  assemble,
   bytesToHex,
   createRunner,
   fillXdp,
   hexToBytes,
   listMap,
   listTrace,
-  load,
-  parseObject,
-  rawProgram,
-  selectProgram,
   tracedRun,
   xdpContext,
   type BpfMap,
@@ -23,12 +18,12 @@ import {
 } from '../index.js';
 import { bootLab, readInput, writeOutput } from '../node/index.js';
 import { choiceOption, integerOption, parseOptions, type Command, type Output } from './command.js';
+import { cpuEngine, ENGINES, runEngine } from './engine.js';
+import { PROGRAM_OPTIONS, PROGRAM_USAGE, programArguments, readProgram } from './program-input.js';
 
 const USAGE = `run PROG [--program NAME] [--engine E] [--mem HEX|@FILE] [--repeat N] [--json]
-  PROG              an object from clang, a text of BPF assembly, or - for standard input
-  --hex HEX         the program itself as hex instead of PROG
-  --program NAME    which program of an object with several
-  --engine E        interpreter (default), embedded or unicorn (both run the arm64 JIT image)
+${PROGRAM_USAGE}
+  --engine E        interpreter (default) or wasm; embedded or unicorn (arm64 JIT image)
   --mem HEX|@FILE   XDP: the packet; tracing: the u64 arguments; else the buffer that r1 points to
   --repeat N        run N times, print the average duration
   --data-out FILE   XDP: write the packet as the program left it (- for standard output)
@@ -36,39 +31,6 @@ const USAGE = `run PROG [--program NAME] [--engine E] [--mem HEX|@FILE] [--repea
   --maps            print the maps afterwards
   --trace           print every executed instruction (embedded and unicorn)
   --json, -j        as JSON`;
-
-interface Input {
-  readonly xlated: XlatedProgram;
-  readonly maps: readonly BpfMap[];
-}
-
-const ELF_MAGIC = [0x7f, 0x45, 0x4c, 0x46];
-
-function readProgram(
-  kernel: Kernel,
-  path: string | undefined,
-  hex: string | undefined,
-  name: string | undefined,
-): Input {
-  const helperImmediate = (id: number): number => {
-    const address = kernel.bpf.host.helperAddress(id);
-    if (address === undefined) throw new InputError(`there is no helper ${id}`);
-    return Number(address - kernel.bpf.host.callBase);
-  };
-  if (hex !== undefined) {
-    return { xlated: rawProgram('prog', hexToBytes(hex), { helperImmediate }), maps: [] };
-  }
-  if (path === undefined) throw new UsageError('PROG is missing');
-  const bytes = readInput(path);
-  if (!ELF_MAGIC.every((byte, i) => bytes[i] === byte)) {
-    const insns = assemble(new TextDecoder().decode(bytes));
-    return { xlated: rawProgram('prog', insns, { helperImmediate }), maps: [] };
-  }
-  const spec = parseObject(bytes, { name: path });
-  const program = selectProgram(spec, name);
-  const object = load(spec, kernel.bpf.host, { programs: [program] });
-  return { xlated: object.program(program.name).xlated, maps: [...object.maps.values()] };
-}
 
 function memoryBytes(text: string | undefined): Uint8Array {
   if (text === undefined) return new Uint8Array(0);
@@ -105,8 +67,7 @@ function prepareContext(kernel: Kernel, xlated: XlatedProgram, memory: Uint8Arra
 
 async function runCommand(args: string[], output: Output): Promise<number> {
   const { values, positionals } = parseOptions(args, {
-    program: { type: 'string' },
-    hex: { type: 'string' },
+    ...PROGRAM_OPTIONS,
     engine: { type: 'string' },
     mem: { type: 'string' },
     repeat: { type: 'string' },
@@ -116,26 +77,18 @@ async function runCommand(args: string[], output: Output): Promise<number> {
     trace: { type: 'boolean' },
     json: { type: 'boolean', short: 'j' },
   });
-  const engine = choiceOption('engine', values.engine, 'interpreter', [
-    'interpreter',
-    'embedded',
-    'unicorn',
-  ]);
+  const engine = choiceOption('engine', values.engine, 'interpreter', ENGINES);
   const repeat = integerOption('repeat', values.repeat, 1, { min: 1, max: 1e9 });
-  if (values.trace && engine === 'interpreter') {
+  if (values.trace && runEngine(engine) !== 'jit') {
     throw new UsageError('--trace shows A64 instructions: it needs --engine embedded or unicorn');
   }
-  const kernel = await bootLab({ engine: engine === 'interpreter' ? 'embedded' : engine });
+  const kernel = await bootLab({ engine: cpuEngine(engine) });
   try {
-    const input = readProgram(kernel, positionals[0], values.hex, values.program);
+    const input = readProgram(kernel, programArguments(values, positionals[0]));
     const maps = new Map(input.maps.map((map) => [map.spec.name, map]));
     for (const setting of values.set ?? []) applySetting(maps, setting);
     const prepared = prepareContext(kernel, input.xlated, memoryBytes(values.mem));
-    const runner = createRunner(
-      kernel,
-      engine === 'interpreter' ? 'interpreter' : 'jit',
-      input.xlated,
-    );
+    const runner = createRunner(kernel, runEngine(engine), input.xlated);
     if (values.trace) {
       const { entries } = tracedRun(kernel, () => runner.run(prepared.context, prepared.r2));
       for (const line of listTrace(kernel, entries)) output.line(line);

@@ -26,6 +26,7 @@ import {
   type Command,
   type Output,
 } from './command.js';
+import { cpuEngine, ENGINES, runEngine } from './engine.js';
 
 const USAGE = `xdp PROG.o --pcap IN [--out OUT] [--program NAME] [--rx small|mergeable] [--engine E]
   PROG.o           an object with an XDP program
@@ -33,8 +34,12 @@ const USAGE = `xdp PROG.o --pcap IN [--out OUT] [--program NAME] [--rx small|mer
   --out OUT        write what was delivered or transmitted; .pcapng keeps each verdict as a comment
   --program NAME   which program of an object with several
   --rx MODE        receive buffers: mergeable (default) or small
+<<<<<<< HEAD
   --engine E       interpreter (default), embedded or unicorn (both run the arm64 JIT image)
   --set M[K]=V     put an entry into map M first (numbers, IPv4 addresses or hex:BYTES); may be repeated
+=======
+  --engine E       interpreter (default) or wasm; embedded or unicorn (arm64 JIT image)
+>>>>>>> wasm
   --packets        one line per packet
   --json, -j       as JSON`;
 
@@ -93,25 +98,21 @@ async function xdpCommand(args: string[], output: Output): Promise<number> {
   const path = requiredArgument(positionals, 'PROG.o');
   if (values.pcap === undefined) throw new UsageError('--pcap IN is missing');
   const rx = choiceOption('rx', values.rx, 'mergeable', ['small', 'mergeable']);
-  const engine = choiceOption('engine', values.engine, 'interpreter', [
-    'interpreter',
-    'embedded',
-    'unicorn',
-  ]);
+  const engine = choiceOption('engine', values.engine, 'interpreter', ENGINES);
   const spec = parseObject(readInput(path), { name: path });
   const wanted = selectProgram(spec, values.program);
   if (wanted.kind !== 'xdp') {
     throw new UsageError(`${wanted.name} (${wanted.section}) is no XDP program`);
   }
   const input = readCapture(readInput(values.pcap));
-  const kernel = await bootLab({ engine: engine === 'interpreter' ? 'embedded' : engine });
+  const kernel = await bootLab({ engine: cpuEngine(engine) });
   try {
     const driver = installVirtioNet(kernel);
     const object = load(spec, kernel.bpf.host, { programs: [wanted] });
     for (const setting of values.set ?? []) applySetting(object.maps, setting);
     const result = runTraffic(kernel, {
       driver,
-      engine: engine === 'interpreter' ? 'interpreter' : 'jit',
+      engine: runEngine(engine),
       program: object.program(wanted.name),
       capture: input,
       rx,

@@ -5,14 +5,20 @@
  */
 import { InputError } from './errors.js';
 
+// storing a BigInt into a typed array cuts it to 64 bits without making another BigInt
+const SCRATCH = new BigInt64Array(1);
+const HALVES = new Int32Array(SCRATCH.buffer);
+
 /** The low 32 bits of `value` as an Int32. */
 export function low32(value: bigint): number {
-  return Number(BigInt.asIntN(32, value));
+  SCRATCH[0] = value;
+  return HALVES[0] as number;
 }
 
 /** The high 32 bits of the 64-bit `value` as an Int32. */
 export function high32(value: bigint): number {
-  return Number(BigInt.asIntN(32, value >> 32n));
+  SCRATCH[0] = value;
+  return HALVES[1] as number;
 }
 
 /** The unsigned 64-bit value of two halves. */

@@ -72,12 +72,42 @@ const BRANCH_ROWS = ALL_ROWS.filter((row) => instructionClass(row) === 'branches
 const SYSTEM_ROWS = ALL_ROWS.filter((row) => instructionClass(row) === 'system');
 const TRAP_ROWS = ALL_ROWS.filter((row) => instructionClass(row) === 'traps');
 
+const EXCLUSIVE_PAIRS = [
+  ['LDXR', 'STXR'],
+  ['LDAXR', 'STLXR'],
+  ['LDXP', 'STXP'],
+  ['LDAXP', 'STLXP'],
+].map(([load, store]) => [rowOf(load), rowOf(store)] as const);
+
+function rowOf(name: string | undefined): Instruction {
+  const row = ALL_ROWS.find((each) => each.name === name);
+  if (!row) throw new RangeError(`no A64 instruction ${name}`);
+  return row;
+}
+
 /** Random words with their registers. The first word clears the exclusive monitor. */
 export function randomSequence(random: Random, layout: SequenceLayout): Sequence {
   const length = 8 + random.below(9);
   const words = [CLREX];
-  while (words.length < length) words.push(randomElement(random, length - words.length));
-  return { words, registers: randomRegisters(random, layout, length) };
+  while (words.length < length) {
+    if (random.below(16) === 0) words.push(...exclusivePair(random));
+    else words.push(randomElement(random, Math.max(1, length - words.length)));
+  }
+  return { words, registers: randomRegisters(random, layout, words.length) };
+}
+
+/** A load exclusive, mostly something else, and the store exclusive that fits: alone they rarely meet. */
+function exclusivePair(random: Random): number[] {
+  const [load, store] = random.pick(EXCLUSIVE_PAIRS);
+  const Rn = random.pick(BASES);
+  const same = { Rn, size: random.below(4), sf: random.below(2) };
+  const first = withFields(randomWordOf(random, load, FREE), load, same);
+  const last = withFields(randomWordOf(random, store, FREE), store, same);
+  if (random.below(4) === 0) return [first, last];
+  const rows = random.below(2) === 0 ? DATA_ROWS : MEMORY_ROWS;
+  const row = random.pick(rows);
+  const between = rows === DATA_ROWS ? randomWordOf(random, row, FREE) : memoryWord(random, row);
+  return [first, between, last];
 }
 
 /** @param left words from this one to the end of the sequence. */

@@ -22,6 +22,9 @@ import { KERNEL_BODY_BRK, type KernelText } from './text.js';
 /** Most instructions one run of a task may take: beyond it the lab says soft lockup. */
 const DEFAULT_BUDGET = 1_000_000_000;
 
+/** X0..X30 of a fresh task. */
+const ZEROS: readonly bigint[] = Array.from({ length: 31 }, () => 0n);
+
 /** Emulated code did what would be an oops or a lockup. The message is one line. */
 export class KernelOops extends Error {
   /** Registers, call trace and code; absent for a lockup. */
@@ -67,8 +70,7 @@ export class Executor {
    * its text if nothing would be seen of the text.
    */
   start(task: Task, cpu: Cpu, system: Registers['system'], target: bigint, args: bigint[]): void {
-    const x = Array.from({ length: 31 }, () => 0n);
-    cpu.loadRegisters({ x, sp: task.stackTop, pc: target, nzcv: 0, system });
+    cpu.loadRegisters({ x: ZEROS, sp: task.stackTop, pc: target, nzcv: 0, system });
     task.state = 'running';
     const direct = this.#tryDirect(target, args);
     if (!direct) {

@@ -2,22 +2,26 @@
  * Runs one BPF program on one engine, as BPF_PROG_TEST_RUN does: with a packet, a context or a buffer.
  *
  * Reference: net/bpf/test_run.c (headroom 256, device lo with ifindex 1, queue 0). Engines: the
- * interpreter, or the JIT image on the kernel's CPU engine. Usage:
+ * interpreter and the wasm tier, or the JIT image on the kernel's CPU engine. Usage:
  *   const runner = createRunner(kernel, 'interpreter', xlated);
  *   runner.run(context); // { kind: 'return', r0 }
  */
 import type { XlatedProgram } from '../bpf/program.js';
 import { ProgramExit } from '../bpf/host.js';
-import { createInterpreter } from '../bpf/interpreter.js';
+import { createInterpreter, type Interpreter } from '../bpf/interpreter.js';
+import { createWasmProgram, type WasmProgram } from '../bpf/wasm.js';
 import { SKB_SHARED_INFO_SIZE, XDP_PACKET_HEADROOM, XdpBuff } from '../bpf/xdp-buff.js';
 import { InputError } from '../common/errors.js';
 import { describeFault } from '../cpu/fault.js';
 import { PAGE_SIZE } from '../cpu/memory.js';
 import type { Kernel } from '../kernel/kernel.js';
 
+/** `jit`: the image on the kernel's CPU engine. */
+export type RunEngine = 'interpreter' | 'wasm' | 'jit';
+
 export type RunResult =
   | { readonly kind: 'return'; readonly r0: bigint }
-  /** What stopped it in the interpreter, in one line; a JIT image oopses (`KernelOops`). */
+  /** What stopped it in interpreter or wasm, in one line; a JIT image oopses (`KernelOops`). */
   | { readonly kind: 'stopped'; readonly reason: string };
 
 export interface BpfRunner {
@@ -28,19 +32,21 @@ export interface BpfRunner {
 }
 
 /** Throws KernelError when the JIT refuses the program. */
-export function createRunner(
-  kernel: Kernel,
-  engine: 'interpreter' | 'jit',
-  program: XlatedProgram,
-): BpfRunner {
-  return engine === 'interpreter' ? interpreterRunner(kernel, program) : jitRunner(kernel, program);
+export function createRunner(kernel: Kernel, engine: RunEngine, program: XlatedProgram): BpfRunner {
+  switch (engine) {
+    case 'interpreter':
+      return directRunner(createInterpreter(program, kernel.bpf.host));
+    case 'wasm':
+      return directRunner(createWasmProgram(program, kernel.bpf.host));
+    case 'jit':
+      return jitRunner(kernel, program);
+  }
 }
 
-function interpreterRunner(kernel: Kernel, program: XlatedProgram): BpfRunner {
-  const interpreter = createInterpreter(program, kernel.bpf.host);
+function directRunner(engine: Interpreter | WasmProgram): BpfRunner {
   return {
     run(context, r2 = 0n) {
-      const result = interpreter.run(context, { r2 });
+      const result = engine.run(context, { r2 });
       switch (result.kind) {
         case 'return':
           return { kind: 'return', r0: result.r0 };
@@ -54,7 +60,7 @@ function interpreterRunner(kernel: Kernel, program: XlatedProgram): BpfRunner {
           return stopped(`${result.reason} (insn ${result.insn} of ${result.function})`);
       }
     },
-    close: () => interpreter.close(),
+    close: () => engine.close(),
   };
 }
 

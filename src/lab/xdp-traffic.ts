@@ -3,9 +3,10 @@
  * delivered and transmitted, counters.
  *
  * Every engine takes the same path through the driver; only who runs the program differs: the
- * interpreter on kernel memory, or the JIT image on the kernel's CPU engine.
+ * interpreter or the wasm tier on kernel memory, or the JIT image on the kernel's CPU engine.
  */
 import { createInterpreter } from '../bpf/interpreter.js';
+import { createWasmProgram } from '../bpf/wasm.js';
 import type { LoadedProgram } from '../bpf/object/load.js';
 import { XDP_ACTIONS } from '../bpf/xdp-buff.js';
 import { KernelError } from '../common/errors.js';
@@ -14,11 +15,13 @@ import { call, step, type BodyGenerator } from '../kernel/function.js';
 import type { Kernel } from '../kernel/kernel.js';
 import type { Capture, CapturedPacket } from '../net/capture.js';
 import type { XdpRunner } from '../virtio/net-driver-common.js';
+import { declareVirtioNetTypes } from '../virtio/net-types.js';
 import { defineVirtioNet, type VirtioNet, type VirtioNetDriver } from '../virtio/virtio-net.js';
+import type { RunEngine } from './run-program.js';
 
 export interface TrafficOptions {
   readonly driver: VirtioNetDriver;
-  readonly engine: 'interpreter' | 'jit';
+  readonly engine: RunEngine;
   readonly program: LoadedProgram;
   readonly capture: Capture;
   /** Receive buffers. Default mergeable. */
@@ -50,6 +53,7 @@ export function verdictName(verdict: number | undefined): string {
 
 /** The virtio-net driver in `kernel`; define it once, before tracing programs attach to it. */
 export function installVirtioNet(kernel: Kernel): VirtioNetDriver {
+  kernel.bpf.host.types.declare(declareVirtioNetTypes);
   return defineVirtioNet(kernel);
 }
 
@@ -120,10 +124,11 @@ function programRunner(
     };
     return { runner: { hasFrags, run }, close: () => loaded.free() };
   }
-  const interpreter = createInterpreter(program.xlated, kernel.bpf.host);
+  const create = engine === 'wasm' ? createWasmProgram : createInterpreter;
+  const direct = create(program.xlated, kernel.bpf.host);
   const run = function* (xdp: bigint): BodyGenerator {
     yield* step();
-    const result = interpreter.run(xdp);
+    const result = direct.run(xdp);
     switch (result.kind) {
       case 'return':
         note(Number(BigInt.asUintN(32, result.r0)));
@@ -139,5 +144,5 @@ function programRunner(
         throw new KernelError('EFAULT', `${result.reason} (insn ${result.insn})`);
     }
   };
-  return { runner: { hasFrags, run }, close: () => interpreter.close() };
+  return { runner: { hasFrags, run }, close: () => direct.close() };
 }

@@ -1,6 +1,7 @@
 /** Boots a lab kernel from the package's own files, on a CPU engine chosen by name. */
 import { cpuFactory, type EngineName } from '../cpu/engines.js';
 import { bootKernel, type Kernel, type KernelOptions } from '../kernel/kernel.js';
+import { declareVirtioNetTypes } from '../virtio/net-types.js';
 import { readAsm } from './files.js';
 
 export interface LabOptions extends Omit<KernelOptions, 'asm' | 'cpu'> {
@@ -11,5 +12,7 @@ export interface LabOptions extends Omit<KernelOptions, 'asm' | 'cpu'> {
 /** Throws InputError with the reason when libunicorn is asked for and cannot be loaded. */
 export async function bootLab(options: LabOptions = {}): Promise<Kernel> {
   const { engine = 'embedded', ...rest } = options;
-  return bootKernel({ ...rest, asm: readAsm('6.12'), cpu: await cpuFactory(engine) });
+  const kernel = await bootKernel({ ...rest, asm: readAsm('6.12'), cpu: await cpuFactory(engine) });
+  kernel.bpf.host.types.declare(declareVirtioNetTypes);
+  return kernel;
 }

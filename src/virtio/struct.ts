@@ -18,9 +18,11 @@ export interface StructLayout<Name extends string> {
   readonly size: number;
   /** Offsets as bigint, so that they add to addresses. */
   readonly offset: { readonly [K in Name]: bigint };
+  /** As they were given. */
+  readonly types: { readonly [K in Name]: FieldType };
 }
 
-const INTEGER_BYTES = { u8: 1, u16: 2, u32: 4, u64: 8 } as const;
+export const INTEGER_BYTES = { u8: 1, u16: 2, u32: 4, u64: 8 } as const;
 
 export function struct<Name extends string>(fields: {
   readonly [K in Name]: FieldType;
@@ -34,7 +36,7 @@ export function struct<Name extends string>(fields: {
     offset[name] = BigInt(at);
     at += bytes;
   }
-  return { size: alignUp(at, 8), offset: offset as Record<Name, bigint> };
+  return { size: alignUp(at, 8), offset: offset as Record<Name, bigint>, types: fields };
 }
 
 /** A register or result read as a C `int`. */

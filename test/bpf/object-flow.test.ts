@@ -70,6 +70,7 @@ function objectOf(functions: readonly (readonly Slot[])[], kind: SectionKind = '
       functionOf(i === 0 ? 'main' : `sub${i}`, slots, [i + 1]),
     ),
     maps: [],
+    externs: [],
     notes: [],
   };
 }
@@ -107,13 +108,13 @@ describe('context accesses', () => {
 
   it('mends jumps over an instruction that grew', () => {
     const [main] = loaded([
-      [set(0, 2), jumpIfZero(0, 2), loadW(2, 1, 12), jumpIfZero(2, -3), exit],
+      [set(0, 2), jumpIfZero(1, 2), loadW(2, 1, 12), jumpIfZero(2, -3), exit],
     ]);
     expect(bytesToHex(main.insns)).toBe(
       bytesToHex(
         encodeSlots([
           set(0, 2),
-          jumpIfZero(0, 4),
+          jumpIfZero(1, 4),
           loadDw(2, 1, 32),
           loadDw(2, 2, 0),
           loadW(2, 2, 224),

@@ -197,7 +197,7 @@ describe('less usual objects', () => {
   it('refuses a kernel function by its name, but loads what does not need it', () => {
     const spec = object('kfunc');
     expect(tryLoad(spec)).toBe(
-      "function 'uses_kfunc' insn 7: kernel symbol 'bpf_xdp_metadata_rx_hash' (kfunc, ksym or kconfig) is not supported",
+      "-ESRCH: extern 'bpf_xdp_metadata_rx_hash' (__ksym): the kernel has no such function: function 'uses_kfunc' insn 7 (kfunc.c:11: return bpf_xdp_metadata_rx_hash(ctx, &hash, &type) ? XDP_ABORTED : XDP_PASS;)",
     );
     expect(spec.notes).toEqual([
       "map 'pinned': pinning is ignored",

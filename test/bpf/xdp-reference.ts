@@ -4,6 +4,7 @@
 import { readFileSync } from 'node:fs';
 import { bytesToHex, hexToBytes } from '../../src/common/bytes.js';
 import type { ProgArrayMap } from '../../src/bpf/maps/map.js';
+import type { Btf } from '../../src/bpf/btf/btf.js';
 import { parseObject } from '../../src/bpf/object/parse.js';
 import { XdpRun } from './xdp-run.js';
 
@@ -52,10 +53,15 @@ export function replay(
   record: ReferenceRecord,
   object: Uint8Array,
   packets: readonly ReferencePacket[],
+  kernelBtf?: Btf,
 ): string[] {
   const spec = parseObject(object, { name: record.object });
   // the reference machine had two CPUs and ran on the first
-  const run = new XdpRun(spec, { helpers: { version: '6.18' }, cpuCount: 2 });
+  const run = new XdpRun(spec, {
+    helpers: { version: '6.18' },
+    cpuCount: 2,
+    ...(kernelBtf ? { kernelBtf } : {}),
+  });
   for (const { map, entries } of record.maps_setup) {
     for (const entry of entries) {
       const key = hexToBytes(entry.key_hex ?? '');

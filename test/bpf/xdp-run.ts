@@ -7,6 +7,7 @@ import { helperBodies, type HelperOptions } from '../../src/bpf/helpers/table.js
 import { createInterpreter, describeResult, type Interpreter } from '../../src/bpf/interpreter.js';
 import { load, type LoadedObject } from '../../src/bpf/object/load.js';
 import { parseObject } from '../../src/bpf/object/parse.js';
+import type { Btf } from '../../src/bpf/btf/btf.js';
 import type { ObjectSpec } from '../../src/bpf/object/spec.js';
 import { PlainHost } from '../../src/bpf/plain-host.js';
 import { XDP_PACKET_HEADROOM, XdpBuff } from '../../src/bpf/xdp-buff.js';
@@ -28,13 +29,16 @@ export class XdpRun {
   readonly #frame: Region;
   readonly #interpreters = new Map<string, Interpreter>();
 
-  constructor(spec: ObjectSpec, options: { helpers?: HelperOptions; cpuCount?: number } = {}) {
+  constructor(
+    spec: ObjectSpec,
+    options: { helpers?: HelperOptions; cpuCount?: number; kernelBtf?: Btf } = {},
+  ) {
     this.host = new PlainHost({
       helpers: helperBodies(options.helpers),
       memorySize: 8 << 20,
       cpuCount: options.cpuCount ?? 1,
     });
-    this.object = load(spec, this.host);
+    this.object = load(spec, this.host, options.kernelBtf ? { kernelBtf: options.kernelBtf } : {});
     this.#xdp = XdpBuff.create(this.host, { ifindex: 1, queueIndex: 0 });
     this.#frame = this.host.allocate('frame', FRAME_SIZE);
   }

@@ -3,7 +3,8 @@ import { existsSync } from 'node:fs';
 import { join } from 'node:path';
 import { PACKAGE_ROOT } from '../../src/node/files.js';
 
-const SHARED = process.env['TRAMPOLAB_SHARED'] ?? join(PACKAGE_ROOT, '..', 'shared');
+/** The folder beside the project; another place by TRAMPOLAB_SHARED. */
+export const SHARED = process.env['TRAMPOLAB_SHARED'] ?? join(PACKAGE_ROOT, '..', 'shared');
 
 /** The path of a file under ../shared, or undefined with a notice when it is not there. */
 export function sharedFile(...parts: string[]): string | undefined {

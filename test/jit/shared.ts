@@ -1,14 +1,11 @@
 /** Vector files: the copied sample, and the whole set where `../shared` (TRAMPOLAB_SHARED) is present. */
 import { existsSync, readdirSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
+import { PACKAGE_ROOT } from '../../src/node/files.js';
+import { SHARED } from '../helpers/shared.js';
 
-const ROOT = join(import.meta.dirname, '../..');
-
-export const SAMPLE = join(ROOT, 'test/vectors/jit');
-export const WHOLE = join(
-  process.env['TRAMPOLAB_SHARED'] ?? join(ROOT, '../shared'),
-  'vectors/jit',
-);
+export const SAMPLE = join(PACKAGE_ROOT, 'test/vectors/jit');
+export const WHOLE = join(SHARED, 'vectors/jit');
 
 export function vectorFiles(folder: string): string[] {
   if (!existsSync(folder)) return [];

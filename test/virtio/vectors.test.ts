@@ -1,18 +1,16 @@
 /** The receive path against what real guests of 6.12 and 6.18 did. */
 import { existsSync, readFileSync } from 'node:fs';
 import { resolve } from 'node:path';
+import { PACKAGE_ROOT } from '../../src/node/files.js';
+import { SHARED } from '../helpers/shared.js';
 import { expect, test, type TestContext } from 'vitest';
 import { createVirtioNet } from '../../src/virtio/virtio-net.js';
 import { DirectKernel } from './helpers/direct-kernel.js';
 import { VERDICT, returns } from './helpers/programs.js';
 import { replay, type PacketRecord } from './helpers/replay.js';
 
-const ROOT = resolve(import.meta.dirname, '../..');
-const SAMPLE = resolve(ROOT, 'test/vectors/virtio/receive-6.12.jsonl');
-const SHARED = resolve(
-  process.env['TRAMPOLAB_SHARED'] ?? resolve(ROOT, '../shared'),
-  'vectors/virtio/results.jsonl',
-);
+const SAMPLE = resolve(PACKAGE_ROOT, 'test/vectors/virtio/receive-6.12.jsonl');
+const WHOLE = resolve(SHARED, 'vectors/virtio/results.jsonl');
 
 /** An attach attempt at some MTU, natively. */
 interface AttachRecord {
@@ -36,7 +34,7 @@ function packets(path: string): readonly PacketRecord[] {
 
 /** Skips a test, with a notice, where the full set of measurements is absent. */
 function needShared(context: TestContext): void {
-  if (existsSync(SHARED)) return;
+  if (existsSync(WHOLE)) return;
   console.log('notice: ../shared/vectors/virtio is absent, only the sample is compared');
   context.skip();
 }
@@ -73,7 +71,7 @@ test('the sample of measured packets', () => {
 test('all measured attach attempts at an MTU, 6.12 and 6.18', (context) => {
   needShared(context);
   let compared = 0;
-  for (const record of records(SHARED)) {
+  for (const record of records(WHOLE)) {
     if (record.type !== 'attach' || !('case' in record)) continue;
     if (record.kernel_version.startsWith('6.1.') || record.rx_mode === 'big') continue;
     const { mtu, frags, result } = record;
@@ -97,7 +95,7 @@ test('all measured attach attempts at an MTU, 6.12 and 6.18', (context) => {
 
 test('all measured packets of 6.12 and 6.18', (context) => {
   needShared(context);
-  const tally = replayAll(SHARED);
+  const tally = replayAll(WHOLE);
   console.log(`${tally.equal} equal, skipped: ${JSON.stringify(tally.skipped)}`);
   expect(tally.different).toEqual([]);
   expect(tally.equal).toBeGreaterThanOrEqual(400);

@@ -57,18 +57,24 @@ export class Btf {
 
   /** Follows typedefs, qualifiers and type tags. */
   resolve(id: number): BtfType {
-    let type = this.at(id);
+    return this.at(this.resolveId(id));
+  }
+
+  /** As `resolve`, the id of what is found. */
+  resolveId(id: number): number {
+    let found = id;
     for (let depth = 0; depth < MAX_DEPTH; depth++) {
+      const type = this.at(found);
       switch (type.kind) {
         case 'typedef':
         case 'type_tag':
         case 'const':
         case 'volatile':
         case 'restrict':
-          type = this.at(type.type);
+          found = type.type;
           break;
         default:
-          return type;
+          return found;
       }
     }
     throw new InputError(`BTF type ${id} refers to itself or is nested over ${MAX_DEPTH} deep`);
@@ -94,13 +100,19 @@ export class Btf {
         case 'enum64':
         case 'float':
         case 'datasec':
-          return factor * type.size;
+          return this.#checkSize(id, factor * type.size);
         case 'ptr':
-          return factor * POINTER_SIZE;
+          return this.#checkSize(id, factor * POINTER_SIZE);
         default:
           throw new InputError(`BTF type ${id} (${type.kind}) has no size`);
       }
     }
     throw new InputError(`BTF type ${id} refers to itself or is nested over ${MAX_DEPTH} deep`);
+  }
+
+  /** Nested arrays of a damaged table may multiply beyond any number. */
+  #checkSize(id: number, size: number): number {
+    if (Number.isSafeInteger(size)) return size;
+    throw new InputError(`BTF type ${id} is too large`);
   }
 }

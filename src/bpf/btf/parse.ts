@@ -17,7 +17,7 @@ import type { BtfKind, BtfType, Linkage } from './types.js';
 export const BTF_MAGIC = 0xeb9f;
 
 /** Kinds by number, with the bytes that follow the 12 of every type: fixed, and per vlen element. */
-const KINDS: readonly (readonly [BtfKind, number, number])[] = [
+export const KINDS: readonly (readonly [BtfKind, number, number])[] = [
   ['void', 0, 0],
   ['int', 4, 0],
   ['ptr', 0, 0],
@@ -40,7 +40,7 @@ const KINDS: readonly (readonly [BtfKind, number, number])[] = [
   ['enum64', 0, 12],
 ];
 
-const LINKAGES: readonly Linkage[] = ['static', 'global', 'extern'];
+export const LINKAGES: readonly Linkage[] = ['static', 'global', 'extern'];
 
 interface RawType {
   readonly kind: BtfKind;

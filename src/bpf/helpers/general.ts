@@ -16,7 +16,7 @@ import {
   type Helper,
 } from './helper.js';
 import { MemoryAccessError } from '../../cpu/fault.js';
-import type { BpfHost, HelperBody, RegisterPairs } from '../host.js';
+import { withIntrinsic, type BpfHost, type HelperBody, type RegisterPairs } from '../host.js';
 
 const NS_PER_JIFFY = 4_000_000n;
 
@@ -54,14 +54,16 @@ export function generalHelpers(pidTgid: (host: BpfHost) => bigint): readonly Hel
       name: 'get_smp_processor_id',
       arguments: [],
       result: 'integer',
-      body: (registers, host) => setResult(registers, host.currentCpu()),
+      body: withIntrinsic({ kind: 'current_cpu' }, (registers, host) =>
+        setResult(registers, host.currentCpu()),
+      ),
     },
     {
       id: 42,
       name: 'get_numa_node_id',
       arguments: [],
       result: 'integer',
-      body: (registers) => setResult(registers, 0),
+      body: withIntrinsic({ kind: 'constant', value: 0 }, (registers) => setResult(registers, 0)),
     },
     {
       id: 14,

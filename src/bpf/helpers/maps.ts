@@ -5,7 +5,7 @@
  * of this floor allocates nothing.
  */
 import { MemoryAccessError } from '../../cpu/fault.js';
-import type { BpfHost, RegisterPairs } from '../host.js';
+import { withIntrinsic, type BpfHost, type RegisterPairs } from '../host.js';
 import { BPF_MAP, MapBase } from '../maps/base.js';
 import type { BpfMap } from '../maps/map.js';
 import {
@@ -74,8 +74,9 @@ export function mapHelpers(): readonly Helper[] {
       name: 'map_lookup_elem',
       arguments: ['map', 'map_key'],
       result: 'map_value_or_null',
-      body: (registers, host) =>
+      body: withIntrinsic({ kind: 'map_lookup' }, (registers, host) =>
         lookupOn(finder.find(registers, host), host.currentCpu(), registers, host),
+      ),
     },
     {
       id: 2,

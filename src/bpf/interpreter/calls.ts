@@ -3,12 +3,14 @@
  */
 import { join64 } from '../../common/bytes.js';
 import type { Memory } from '../../cpu/memory.js';
+import type { BpfHost, RegisterPairs } from '../host.js';
 import type { ProgArrayMap } from '../maps/map.js';
+import type { XlatedProgram } from '../program.js';
 import { FUNCTION_BASE, linkProgram, type LinkedProgram } from './link.js';
 import { OUTCOME, type Machine } from './machine.js';
 
 /** MAX_TAIL_CALL_CNT */
-const MAX_TAIL_CALLS = 33;
+export const MAX_TAIL_CALLS = 33;
 
 /**
  * callx: enters the function or helper whose address is in register `d`. Gives the record to go on
@@ -36,8 +38,7 @@ export function callRegister(machine: Machine, words: Int32Array, d: number, pc:
  * record when the index is out of range, the slot is empty or 33 tail calls are done.
  */
 export function tailCall(machine: Machine, words: Int32Array, pc: number): number {
-  const map = machine.host.mapAt(join64(words[4], words[5]));
-  const program = isProgArray(map) ? map.programAt(words[6] >>> 0) : undefined;
+  const program = tailCallTarget(machine.host, words);
   if (!program || machine.tailCalls >= MAX_TAIL_CALLS) return pc + 8;
   machine.tailCalls++;
   let next = machine.targets.get(program);
@@ -73,6 +74,12 @@ export function probeLoad(
   words[d] = value;
   if (size === 8) words[d + 1] = memory.view.getInt32(at + 4, true);
   else words[d + 1] = isSigned ? value >> 31 : 0;
+}
+
+/** The program in slot R3 of the prog array R2, if there is one. */
+export function tailCallTarget(host: BpfHost, words: RegisterPairs): XlatedProgram | undefined {
+  const map = host.mapAt(join64(words[4], words[5]));
+  return isProgArray(map) ? map.programAt(words[6] >>> 0) : undefined;
 }
 
 function isProgArray(map: object | undefined): map is ProgArrayMap {

@@ -6,10 +6,9 @@
  * A call inside one section may carry no relocation; its imm is then relative already.
  */
 import { InputError } from '../../common/errors.js';
-import type { Btf } from '../btf/btf.js';
 import type { BtfExt } from '../btf/ext.js';
 import { readSlot, slotCount, SLOT_SIZE } from '../instruction.js';
-import { OPCODES, PSEUDO } from '../opcodes.js';
+import { OPCODES, PSEUDO, type Opcode } from '../opcodes.js';
 import {
   SHF_EXECINSTR,
   SHN,
@@ -20,8 +19,8 @@ import {
   type ElfRelocation,
   type ElfSection,
 } from './elf.js';
-import type { PlacedMap } from './map-definitions.js';
-import type { FunctionSpec, Relocation, SourceLine } from './spec.js';
+import { KCONFIG_SECTION, type PlacedMap } from './map-definitions.js';
+import type { ExternSpec, FunctionSpec, Relocation, SourceLine } from './spec.js';
 
 const R_BPF_64_64 = 1;
 const R_BPF_64_32 = 10;
@@ -31,8 +30,7 @@ interface Context {
   readonly elf: Elf;
   readonly maps: readonly PlacedMap[];
   readonly functions: readonly Place[];
-  /** Names that BTF declares extern (.ksyms, .kconfig). */
-  readonly externs: ReadonlySet<string>;
+  readonly externs: readonly ExternSpec[];
 }
 
 interface Place {
@@ -46,13 +44,13 @@ interface Place {
 export function findFunctions(
   elf: Elf,
   maps: readonly PlacedMap[],
-  btf: Btf | undefined,
+  externs: readonly ExternSpec[],
   ext: BtfExt,
 ): FunctionSpec[] {
   const functions = elf.sections
     .filter(({ type, flags }) => type === SHT.PROGBITS && (Number(flags) & SHF_EXECINSTR) !== 0)
     .flatMap((section) => functionsOf(elf, section));
-  const context: Context = { elf, maps, functions, externs: externNames(btf) };
+  const context: Context = { elf, maps, functions, externs };
   return functions.map((place) => {
     const insns = place.section.bytes.slice(place.offset, place.offset + place.size);
     const { section, offset } = place;
@@ -105,16 +103,6 @@ function functionsOf(elf: Elf, section: ElfSection): Place[] {
   });
 }
 
-function externNames(btf: Btf | undefined): Set<string> {
-  const names = new Set<string>();
-  for (const type of btf?.types ?? []) {
-    if ((type.kind === 'func' || type.kind === 'var') && type.linkage === 'extern') {
-      names.add(type.name);
-    }
-  }
-  return names;
-}
-
 function relocationsOf(context: Context, place: Place, insns: Uint8Array): Relocation[] {
   const all = context.elf.relocations.get(place.section.index) ?? [];
   const relocated = new Set<number>();
@@ -153,10 +141,7 @@ function resolve(
   const kind = OPCODES[instruction.code]?.kind;
   const where = `function '${place.name}' insn ${slot}`;
   if (symbol.section === SHN.UNDEF) {
-    if (!context.externs.has(symbol.name)) {
-      throw new InputError(`${where}: relocation to undefined symbol '${symbol.name}'`);
-    }
-    return { kind: 'extern', slot, symbol: symbol.name };
+    return externRelocation(context, slot, symbol.name, kind, where);
   }
   const target = context.elf.sections[symbol.section];
   if (!target) {
@@ -186,6 +171,23 @@ function resolve(
   throw new InputError(
     `${where}: '${symbol.name}' at ${target.name}+${offset} is neither a map nor global data`,
   );
+}
+
+function externRelocation(
+  context: Context,
+  slot: number,
+  symbol: string,
+  kind: Opcode['kind'] | undefined,
+  where: string,
+): Relocation {
+  const extern = context.externs.find(({ name }) => name === symbol);
+  if (!extern) throw new InputError(`${where}: relocation to undefined symbol '${symbol}'`);
+  if (kind !== 'ld_imm64' && (kind !== 'call' || extern.kind !== 'kfunc')) {
+    throw new InputError(`${where}: extern '${symbol}' is neither loaded nor called`);
+  }
+  const map = context.maps.find(({ definition }) => definition.section === KCONFIG_SECTION);
+  if (extern.kind !== 'kconfig' || !map) return { kind: 'extern', slot, symbol };
+  return { kind: 'data', slot, map: map.definition.name, offset: extern.offset };
 }
 
 function calleeAt(

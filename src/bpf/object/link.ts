@@ -7,12 +7,18 @@
  */
 import { high32, low32 } from '../../common/bytes.js';
 import { InputError, KernelError } from '../../common/errors.js';
-import { readSlots, type Slot } from '../instruction.js';
+import type { CoreTarget } from '../btf/core-match.js';
+import { makeSlot, readSlots, type Slot } from '../instruction.js';
 import { PSEUDO } from '../opcodes.js';
-import type { FunctionSpec, ObjectSpec, ProgramSpec, Relocation } from './spec.js';
+import { relocateCore } from './core.js';
+import { describeFunctionPlace } from './place.js';
+import type { ExternSpec, FunctionSpec, ObjectSpec, ProgramSpec, Relocation } from './spec.js';
 
 /** As BPF_MAX_SUBPROGS. */
 const MAX_FUNCTIONS = 256;
+
+/** Helper number of a call of a weak kernel function that is not there, as libbpf writes it: plus its index. */
+export const MISSING_KFUNC = 2002000000;
 
 /** A function of a program, relocated. */
 export interface LinkedFunction {
@@ -20,12 +26,18 @@ export interface LinkedFunction {
   readonly slots: readonly Slot[];
 }
 
-/** Addresses of maps and global data, by map name. */
+/** What relocations are resolved against. */
 export interface Addresses {
   /** Address of the `struct bpf_map`. */
   map(name: string): bigint;
   /** Address of the first value of a data section's map. */
   data(name: string): bigint;
+  /** Address of a kernel symbol; 0 when there is none and the extern is weak. */
+  symbol(extern: ExternSpec, where: string): bigint;
+  /** The immediate of a call of a kernel function. */
+  kfunc(extern: ExternSpec, where: string): number | undefined;
+  /** The kernel's types. Throws KernelError when they are not known. */
+  kernelTypes(): CoreTarget;
 }
 
 export function linkProgram(
@@ -48,7 +60,7 @@ export function linkProgram(
   visit(program.functionIndex);
   const [main, ...others] = order.map((index): LinkedFunction => {
     const spec = functionAt(object, index);
-    return { spec, slots: relocate(spec, order, addresses) };
+    return { spec, slots: relocate(object, spec, order, addresses) };
   });
   if (!main) throw new InputError(`program '${program.name}' has no function`);
   return [main, ...others];
@@ -60,19 +72,26 @@ function functionAt(object: ObjectSpec, index: number): FunctionSpec {
   return found;
 }
 
-function relocate(spec: FunctionSpec, order: readonly number[], addresses: Addresses): Slot[] {
+function relocate(
+  object: ObjectSpec,
+  spec: FunctionSpec,
+  order: readonly number[],
+  addresses: Addresses,
+): Slot[] {
   const slots = readSlots(spec.insns);
-  const core = spec.coreRelocations[0];
-  if (core) {
-    throw new InputError(
-      `function '${spec.name}' insn ${core.offset / 8}: CO-RE relocation (access ${core.access}) is not supported`,
+  if (spec.coreRelocations.length > 0 && object.btf) {
+    relocateCore(slots, spec.coreRelocations, object.btf, addresses.kernelTypes(), (slot) =>
+      describeFunctionPlace(spec, slot),
     );
   }
-  for (const relocation of spec.relocations) applyTo(slots, spec, relocation, order, addresses);
+  for (const relocation of spec.relocations) {
+    applyTo(object, slots, spec, relocation, order, addresses);
+  }
   return slots;
 }
 
 function applyTo(
+  object: ObjectSpec,
   slots: Slot[],
   spec: FunctionSpec,
   relocation: Relocation,
@@ -102,9 +121,21 @@ function applyTo(
       slots[at + 1] = { code: 0, dst: 0, src: 0, off: callee, imm: 0 };
       break;
     }
-    case 'extern':
-      throw new InputError(
-        `function '${spec.name}' insn ${at}: kernel symbol '${relocation.symbol}' (kfunc, ksym or kconfig) is not supported`,
-      );
+    case 'extern': {
+      const index = object.externs.findIndex(({ name }) => name === relocation.symbol);
+      const extern = object.externs[index];
+      const where = describeFunctionPlace(spec, at);
+      if (!extern) throw new InputError(`there is no extern '${relocation.symbol}'`);
+      if (first.code === 0x18) {
+        constant(addresses.symbol(extern, where));
+        break;
+      }
+      const imm = addresses.kfunc(extern, where);
+      slots[at] =
+        imm === undefined
+          ? makeSlot(0x85, { imm: MISSING_KFUNC + index })
+          : { ...first, src: PSEUDO.KFUNC_CALL, off: 0, imm };
+      break;
+    }
   }
 }

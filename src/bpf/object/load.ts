@@ -14,6 +14,8 @@
  *   object.free();
  */
 import { InputError, KernelError } from '../../common/errors.js';
+import type { Btf } from '../btf/btf.js';
+import { CoreTarget } from '../btf/core-match.js';
 import type { BpfHost } from '../host.js';
 import { encodeSlots, type Slot } from '../instruction.js';
 import { createMap } from '../maps/create.js';
@@ -25,9 +27,12 @@ import { contextBytes, rewriteContext } from './ctx-rewrite.js';
 import { analyze, type FunctionFlow } from './data-flow.js';
 import { helperName } from './helper-names.js';
 import { inlineHelper } from './inline-helpers.js';
+import { DEFAULT_KCONFIG, kconfigData, type Kconfig } from './kconfig.js';
 import { linkProgram, type Addresses, type LinkedFunction } from './link.js';
+import { KCONFIG_SECTION } from './map-definitions.js';
 import { mapSpec } from './map-types.js';
-import { patchSlots } from './patch.js';
+import { patchSlots, type Patched } from './patch.js';
+import { removeDeadCode } from './dead-code.js';
 import { describePlace } from './place.js';
 import type { MapDefinition, ObjectSpec, ProgramSpec, SectionKind, SourceLine } from './spec.js';
 
@@ -36,6 +41,10 @@ export interface LoadOptions {
   readonly programs?: readonly ProgramSpec[];
   /** Changes a map before it is made, as bpf_map__set_max_entries does; e.g. to resize it. */
   readonly adjustMap?: (map: MapDefinition) => MapDefinition;
+  /** The types that CO-RE relocations are made for. Default: those of the host. */
+  readonly kernelBtf?: Btf;
+  /** Values of `__kconfig` externs, beside and before the default ones. */
+  readonly kconfig?: Kconfig;
 }
 
 /** What is known about a function of a loaded program. */
@@ -86,10 +95,11 @@ export function load(spec: ObjectSpec, host: BpfHost, options: LoadOptions = {})
   try {
     for (const definition of spec.maps) {
       const adjusted = options.adjustMap?.(definition) ?? definition;
-      maps.set(definition.name, makeMap(adjusted, host));
+      maps.set(definition.name, makeMap(withKconfig(spec, adjusted, options.kconfig), host));
     }
+    const addresses = addressesOf(maps, host, options.kernelBtf);
     const programs = (options.programs ?? spec.programs).map((program) =>
-      loadProgram(spec, program, maps, host),
+      loadProgram(spec, program, addresses, host),
     );
     return {
       spec,
@@ -106,6 +116,16 @@ export function load(spec: ObjectSpec, host: BpfHost, options: LoadOptions = {})
     free();
     throw error;
   }
+}
+
+function withKconfig(
+  { externs, btf }: ObjectSpec,
+  definition: MapDefinition,
+  kconfig: Kconfig = {},
+): MapDefinition {
+  if (definition.section !== KCONFIG_SECTION || !btf) return definition;
+  const values = { ...DEFAULT_KCONFIG, ...kconfig };
+  return { ...definition, data: kconfigData(externs, definition.valueSize, btf, values) };
 }
 
 function makeMap(definition: MapDefinition, host: BpfHost): BpfMap {
@@ -131,7 +151,7 @@ function makeMap(definition: MapDefinition, host: BpfHost): BpfMap {
 function loadProgram(
   object: ObjectSpec,
   program: ProgramSpec,
-  maps: ReadonlyMap<string, BpfMap>,
+  addresses: Addresses,
   host: BpfHost,
 ): LoadedProgram {
   const type = PROGRAM_TYPES[program.kind];
@@ -140,13 +160,14 @@ function loadProgram(
       `program '${program.name}': section '${program.section}' is not supported`,
     );
   }
-  const linked = linkProgram(object, program, addressesOf(maps));
+  const linked = linkProgram(object, program, addresses);
   const [problem] = validate(linked.map(({ spec, slots }) => xlated(spec.name, slots, 0)));
   if (problem !== undefined) {
     throw new KernelError('EINVAL', `program '${program.name}': ${problem}`);
   }
-  const flows = analyze(linked);
-  const finished = linked.map((each, i) =>
+  const live = linked.map(withoutDeadCode);
+  const flows = analyze(live);
+  const finished = live.map((each, i) =>
     finishFunction(program, each, flows[i] as FunctionFlow, host),
   );
   const [main, ...others] = finished;
@@ -159,19 +180,45 @@ function loadProgram(
       functions: [main.xlated, ...others.map((each) => each.xlated)],
     },
     functions: finished.map(({ info }) => info),
-    contextBytes: type === 'tracing' ? contextBytes(linked, flows) : 0,
+    contextBytes: type === 'tracing' ? contextBytes(live, flows) : 0,
   };
 }
 
-function addressesOf(maps: ReadonlyMap<string, BpfMap>): Addresses {
+function addressesOf(
+  maps: ReadonlyMap<string, BpfMap>,
+  host: BpfHost,
+  kernelBtf = host.kernelBtf,
+): Addresses {
   const find = (name: string): BpfMap => {
     const map = maps.get(name);
     if (!map) throw new InputError(`there is no map '${name}'`);
     return map;
   };
+  let kernelTypes: CoreTarget | undefined;
   return {
     map: (name) => find(name).address,
     data: (name) => find(name).valueAddress,
+    symbol: (extern, where) => {
+      const { name, kind, weak } = extern;
+      const address =
+        (kind === 'kfunc' ? host.kfuncAddress?.(name) : undefined) ?? host.symbolAddress?.(name);
+      if (address === undefined && !weak) {
+        throw missing(name, 'symbol', where);
+      }
+      return address ?? 0n;
+    },
+    kfunc: ({ name, weak }, where) => {
+      const address = host.kfuncAddress?.(name);
+      if (address !== undefined) return callDistance(name, address, host);
+      if (weak) return undefined;
+      throw missing(name, 'function', where);
+    },
+    kernelTypes: () => {
+      if (!kernelBtf) {
+        throw new KernelError('ESRCH', 'CO-RE relocations need the BTF of the kernel');
+      }
+      return (kernelTypes ??= new CoreTarget(kernelBtf));
+    },
   };
 }
 
@@ -200,7 +247,7 @@ function finishFunction(
     info: {
       name: spec.name,
       btfId: spec.btfId,
-      lines: spec.lines.map((line) => ({ ...line, slot: patched.moved[line.slot] ?? line.slot })),
+      lines: movedLines(spec.lines, patched),
     },
   };
 }
@@ -223,9 +270,38 @@ function helperCall(
     const where = describePlace(program, spec, at);
     throw new KernelError('EINVAL', `unknown func ${helperName(slot.imm)}#${slot.imm}: ${where}`);
   }
+  return { ...slot, imm: callDistance(helperName(slot.imm), address, host) };
+}
+
+/** The function without what constants rule out. Its source lines move along. */
+function withoutDeadCode({ spec, slots }: LinkedFunction): LinkedFunction {
+  const live = removeDeadCode(slots);
+  if (live.slots.length === slots.length) return { spec, slots };
+  return { spec: { ...spec, lines: movedLines(spec.lines, live) }, slots: live.slots };
+}
+
+/** Lines whose instructions are gone are left out. */
+function movedLines(lines: readonly SourceLine[], { slots, moved }: Patched): SourceLine[] {
+  const byStart = new Map<number, SourceLine>();
+  for (const line of lines) {
+    const slot = moved[line.slot] ?? line.slot;
+    if (slot < slots.length) byStart.set(slot, { ...line, slot });
+  }
+  return [...byStart.values()];
+}
+
+function missing(name: string, what: string, where: string): KernelError {
+  return new KernelError(
+    'ESRCH',
+    `extern '${name}' (__ksym): the kernel has no such ${what}: ${where}`,
+  );
+}
+
+/** What a call's immediate holds. */
+function callDistance(name: string, address: bigint, host: BpfHost): number {
   const distance = address - host.callBase;
   if (distance !== BigInt.asIntN(32, distance)) {
-    throw new KernelError('ERANGE', `${helperName(slot.imm)} is over 2 GiB from the call base`);
+    throw new KernelError('ERANGE', `${name} is over 2 GiB from the call base`);
   }
-  return { ...slot, imm: Number(distance) };
+  return Number(distance);
 }

@@ -11,7 +11,10 @@ import type { Btf } from '../btf/btf.js';
 import type { BtfMember } from '../btf/types.js';
 import type { Elf, ElfSection } from './elf.js';
 import { SHT, STT } from './elf.js';
-import type { DataVariable, MapDefinition } from './spec.js';
+import { kconfigSize } from './externs.js';
+import type { DataVariable, ExternSpec, MapDefinition } from './spec.js';
+
+export const KCONFIG_SECTION = '.kconfig';
 
 const BPF_MAP_TYPE_ARRAY = 2;
 const BPF_F_RDONLY_PROG = 1 << 7;
@@ -236,6 +239,35 @@ export function dataMaps(elf: Elf, objectName: string, btf: Btf | undefined): Pl
         offset: 0,
       };
     });
+}
+
+/** Values of the kernel's configuration: an array map as well. It is filled when it is loaded. */
+export function kconfigMaps(
+  objectName: string,
+  externs: readonly ExternSpec[],
+  btf: Btf | undefined,
+): PlacedMap[] {
+  const valueSize = kconfigSize(externs);
+  if (valueSize === 0) return [];
+  const variables = externs
+    .filter(({ kind }) => kind === 'kconfig')
+    .map(({ name, offset, size, type }) => ({ name, offset, size, type }));
+  const definition: MapDefinition = {
+    name: dataMapName(objectName, KCONFIG_SECTION),
+    type: BPF_MAP_TYPE_ARRAY,
+    keySize: 4,
+    valueSize,
+    maxEntries: 1,
+    flags: BPF_F_MMAPABLE | BPF_F_RDONLY_PROG,
+    keyType: 0,
+    valueType: btf?.find('datasec', KCONFIG_SECTION) ?? 0,
+    initialValues: [],
+    data: new Uint8Array(valueSize),
+    section: KCONFIG_SECTION,
+    variables,
+  };
+  // no ELF section holds it
+  return [{ definition, sectionIndex: -1, offset: 0 }];
 }
 
 /** BTF leaves offsets to the linker; the symbols have them. */

@@ -12,8 +12,9 @@ import { InputError } from '../../common/errors.js';
 import { NO_BTF_EXT, parseBtfExt } from '../btf/ext.js';
 import { parseBtf } from '../btf/parse.js';
 import { readElf, type Elf } from './elf.js';
+import { findExterns } from './externs.js';
 import { findFunctions } from './functions.js';
-import { btfMaps, dataMaps, legacyMaps } from './map-definitions.js';
+import { btfMaps, dataMaps, kconfigMaps, legacyMaps } from './map-definitions.js';
 import { attachmentOf } from './sections.js';
 import type { FunctionSpec, ObjectSpec, ProgramSpec } from './spec.js';
 
@@ -32,7 +33,13 @@ export function parseObject(bytes: Uint8Array, options: ParseOptions = {}): Obje
   const extBytes = sectionBytes('.BTF.ext');
   const ext = btf && extBytes ? parseBtfExt(extBytes, btf) : NO_BTF_EXT;
   const notes: string[] = [];
-  const maps = [...btfMaps(elf, btf, notes), ...legacyMaps(elf), ...dataMaps(elf, name, btf)];
+  const externs = findExterns(elf, btf);
+  const maps = [
+    ...btfMaps(elf, btf, notes),
+    ...legacyMaps(elf),
+    ...dataMaps(elf, name, btf),
+    ...kconfigMaps(name, externs, btf),
+  ];
   const names = new Set<string>();
   for (const { definition } of maps) {
     if (names.has(definition.name)) throw new InputError(`map '${definition.name}' is there twice`);
@@ -44,13 +51,14 @@ export function parseObject(bytes: Uint8Array, options: ParseOptions = {}): Obje
       notes.push(`section '${definition.section}': ${count} pointers in it are not relocated`);
     }
   }
-  const functions = findFunctions(elf, maps, btf, ext);
+  const functions = findFunctions(elf, maps, externs, ext);
   return {
     name,
     license: licenseOf(elf),
     programs: programsOf(functions),
     functions,
     maps: maps.map(({ definition }) => definition),
+    externs,
     ...(btf ? { btf } : {}),
     notes,
   };

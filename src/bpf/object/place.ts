@@ -11,8 +11,16 @@ function lineAt(lines: readonly SourceLine[], slot: number): SourceLine | undefi
 
 export function describePlace(program: ProgramSpec, spec: FunctionSpec, slot: number): string {
   const inside = spec.name === program.name ? '' : ` function '${spec.name}'`;
+  return `program '${program.name}'${inside} ${describeSlot(spec, slot)}`;
+}
+
+/** The same where it does not matter which program calls the function. */
+export function describeFunctionPlace(spec: FunctionSpec, slot: number): string {
+  return `function '${spec.name}' ${describeSlot(spec, slot)}`;
+}
+
+function describeSlot(spec: FunctionSpec, slot: number): string {
   const line = lineAt(spec.lines, slot);
   const file = line?.file.replace(/^.*\//, '') ?? '';
-  const source = line ? ` (${file}:${line.line}: ${line.text.trim()})` : '';
-  return `program '${program.name}'${inside} insn ${slot}${source}`;
+  return `insn ${slot}${line ? ` (${file}:${line.line}: ${line.text.trim()})` : ''}`;
 }

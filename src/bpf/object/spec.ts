@@ -29,7 +29,7 @@ export type Relocation =
   | { readonly kind: 'call'; readonly slot: number; readonly callee: number }
   /** The address of a function: a callback. */
   | { readonly kind: 'function'; readonly slot: number; readonly callee: number }
-  /** A kernel symbol: kfunc, ksym or kconfig value. */
+  /** A kernel symbol: its address, or a call of it. `symbol` is a name in `ObjectSpec.externs`. */
   | { readonly kind: 'extern'; readonly slot: number; readonly symbol: string };
 
 export interface FunctionSpec {
@@ -101,6 +101,19 @@ export interface MapDefinition {
   readonly inner?: MapDefinition;
 }
 
+/** What the kernel has to provide. */
+export interface ExternSpec {
+  readonly name: string;
+  readonly kind: 'kconfig' | 'ksym' | 'kfunc';
+  /** Nothing is there (0) when the kernel has none. */
+  readonly weak: boolean;
+  /** BTF id of the variable's type or the function's prototype. */
+  readonly type: number;
+  /** Place in the `.kconfig` map; 0 for others. */
+  readonly offset: number;
+  readonly size: number;
+}
+
 export interface ObjectSpec {
   /** Name without directory and `.o`; empty when not given. */
   readonly name: string;
@@ -108,6 +121,7 @@ export interface ObjectSpec {
   readonly programs: readonly ProgramSpec[];
   readonly functions: readonly FunctionSpec[];
   readonly maps: readonly MapDefinition[];
+  readonly externs: readonly ExternSpec[];
   readonly btf?: Btf;
   /** What was read but has no effect: `map 'flows': pinning is ignored`. */
   readonly notes: readonly string[];

@@ -7,7 +7,7 @@
  * UAO, SSBS, DIT and TCO have no effect without an MMU and user memory; SPSel would change which
  * stack pointer SP is and is undefined.
  */
-import { u64 } from '../../common/bytes.js';
+
 import { decode } from '../../a64/codec.js';
 import { systemRegisterName } from '../../a64/system-registers.js';
 import type { SystemRegister } from '../cpu.js';
@@ -70,8 +70,10 @@ export function executeSystem(core: Core, records: Int32Array, at: number): numb
       core.monitor = -1n;
       return NEXT;
     case OP.STRIP: {
-      // bit 55 chooses the half of the address space; bits above it repeat it
-      core.setX(d, u64(BigInt.asIntN(56, core.x(d))));
+      // Strip(): with 48-bit VA bits 63..48 become what bit 55 says about the half of the address space
+      const value = core.x(d);
+      const kernelHalf = (value >> 55n) & 1n ? 0xffff_0000_0000_0000n : 0n;
+      core.setX(d, kernelHalf | BigInt.asUintN(48, value));
       return NEXT;
     }
     case OP.READ_SYSTEM:

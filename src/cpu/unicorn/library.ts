@@ -100,16 +100,8 @@ function libraryNames(): readonly string[] {
   }
 }
 
-/** The library is one per process, as koffi's settings are: loaded once. */
-let loading: Promise<UnicornLoad> | undefined;
-
 /** Loads koffi and libunicorn, or says in one line why that is not possible here. */
-export function loadUnicorn(): Promise<UnicornLoad> {
-  loading ??= loadOnce();
-  return loading;
-}
-
-async function loadOnce(): Promise<UnicornLoad> {
+export async function loadUnicorn(): Promise<UnicornLoad> {
   let koffi: Koffi;
   try {
     koffi = await import('koffi');

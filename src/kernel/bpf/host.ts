@@ -8,6 +8,7 @@
 import { join64, low32, high32, alignUp } from '../../common/bytes.js';
 import { Random } from '../../common/random.js';
 import { helperTable } from '../../bpf/helpers/table.js';
+import type { Btf } from '../../bpf/btf/btf.js';
 import type { BpfHost, HelperBody } from '../../bpf/host.js';
 import type { BpfMap } from '../../bpf/maps/map.js';
 import { ProgArray } from '../../bpf/maps/prog-array.js';
@@ -16,6 +17,8 @@ import { PAGE_SIZE, type Memory, type Region } from '../../cpu/memory.js';
 import type { KernelFunction } from '../function.js';
 import type { Kernel } from '../kernel.js';
 import { BPF_TRAMP_RUN_CTX, TASK_STRUCT } from '../offsets.js';
+import type { BpfProgOffsets } from './profile.js';
+import { KernelTypes } from './types.js';
 
 const FOUR_GIB = 1n << 32n;
 /** Nanoseconds that pass from one reading of the clock to the next. */
@@ -25,6 +28,7 @@ export class KernelBpfHost implements BpfHost {
   readonly memory: Memory;
   readonly callBase: bigint;
   readonly cpuCount: number;
+  readonly types: KernelTypes;
   readonly #kernel: Kernel;
   readonly #addresses = new Map<number, bigint>();
   readonly #bodies = new Map<bigint, HelperBody>();
@@ -32,8 +36,9 @@ export class KernelBpfHost implements BpfHost {
   readonly #random: Random;
   #now = 0n;
 
-  constructor(kernel: Kernel, seed: number) {
+  constructor(kernel: Kernel, seed: number, bpfProg: BpfProgOffsets) {
     this.#kernel = kernel;
+    this.types = new KernelTypes(bpfProg);
     this.memory = kernel.memory;
     this.cpuCount = kernel.cpus.length;
     this.#random = new Random(seed);
@@ -74,6 +79,14 @@ export class KernelBpfHost implements BpfHost {
 
   helperAt(address: bigint): HelperBody | undefined {
     return this.#bodies.get(address);
+  }
+
+  get kernelBtf(): Btf {
+    return this.types.btf;
+  }
+
+  symbolAddress(name: string): bigint | undefined {
+    return this.#kernel.symbols.find(name)?.address;
   }
 
   addMap(map: BpfMap): void {

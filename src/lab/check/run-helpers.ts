@@ -5,7 +5,7 @@
  * Reference: helper numbers and meanings of the uBPF and bpf_conformance test suites.
  */
 import { join64 } from '../../common/bytes.js';
-import { ProgramExit, type HelperBody } from '../../bpf/host.js';
+import { ProgramExit, withIntrinsic, type HelperBody } from '../../bpf/host.js';
 import { offsetOf, setResult } from '../../bpf/helpers/helper.js';
 
 /** Returns R1; 0 ends the program with 0. */
@@ -15,7 +15,9 @@ const unwind: HelperBody = (registers) => {
   if (registers[0] === 0 && registers[1] === 0) throw new ProgramExit(0n);
 };
 
-const returnZero: HelperBody = (registers) => setResult(registers, 0);
+const returnZero = withIntrinsic({ kind: 'constant', value: 0 }, (registers) =>
+  setResult(registers, 0),
+);
 
 /** The low bytes of R1..R5 as a 40-bit number, R1 highest. */
 const gatherBytes: HelperBody = (registers) => {

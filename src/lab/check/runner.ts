@@ -2,17 +2,23 @@
  * What a run vector needs of an engine: a program, bytes that R1 points at, helpers; R0 comes back.
  *
  * Run vectors are made to run unchecked: only `validate` and the helper numbers stand between a
- * program and the engine. The interpreter's runner is here; others (JIT image on a CPU engine)
- * implement the same interface and may use `prepare`.
+ * program and the engine. The runners of interpreter and wasm tier are here; others (JIT image on a
+ * CPU engine) implement the same interface and may use `prepare`.
  */
 import { InputError } from '../../common/errors.js';
 import { readSlot, slotCount, SLOT_SIZE } from '../../bpf/instruction.js';
-import { createInterpreter, describeResult } from '../../bpf/interpreter.js';
-import type { HelperBody } from '../../bpf/host.js';
+import { createInterpreter } from '../../bpf/interpreter.js';
+import type { BpfHost, HelperBody } from '../../bpf/host.js';
 import { PlainHost } from '../../bpf/plain-host.js';
 import type { XlatedProgram } from '../../bpf/program.js';
 import { rawProgram, type RawProgramOptions } from '../../bpf/raw-program.js';
+import {
+  describeResult,
+  type InterpreterOptions,
+  type InterpreterResult,
+} from '../../bpf/result.js';
 import { validate, type ValidateOptions } from '../../bpf/validate.js';
+import { createWasmProgram } from '../../bpf/wasm.js';
 
 export interface RunRequest {
   readonly name: string;
@@ -70,11 +76,23 @@ function unknownHelper({ insns, helpers }: RunRequest): string | undefined {
   return undefined;
 }
 
-/** Runs vectors in the interpreter. Keeps one host per helper table. */
-export class InterpreterRunner implements ProgramRunner {
-  readonly name = 'interpreter';
+/** What runs a program without a kernel: interpreter and wasm tier. */
+interface PlainEngine {
+  run(context: bigint, options: InterpreterOptions): InterpreterResult;
+  close(): void;
+}
+
+/** Runs vectors on a host without a kernel. Keeps one host per helper table. */
+class PlainRunner implements ProgramRunner {
+  readonly name: string;
   readonly boundsStack = true;
+  readonly #create: (program: XlatedProgram, host: BpfHost) => PlainEngine;
   readonly #hosts = new Map<ReadonlyMap<number, HelperBody>, PlainHost>();
+
+  constructor(name: string, create: (program: XlatedProgram, host: BpfHost) => PlainEngine) {
+    this.name = name;
+    this.#create = create;
+  }
 
   run(request: RunRequest): RunOutcome {
     const program = prepare(request);
@@ -82,14 +100,14 @@ export class InterpreterRunner implements ProgramRunner {
     const host = this.#hostFor(request.helpers);
     const region = request.memory?.length ? host.allocate('mem', request.memory.length) : undefined;
     if (region && request.memory) host.memory.writeBytes(region.address, request.memory);
-    const interpreter = createInterpreter(program, host);
+    const engine = this.#create(program, host);
     try {
       const r2 = BigInt(request.memory?.length ?? 0);
-      const result = interpreter.run(region?.address ?? 0n, { r2 });
+      const result = engine.run(region?.address ?? 0n, { r2 });
       if (result.kind === 'return') return result;
       return { kind: 'fault', reason: describeResult(result) };
     } finally {
-      interpreter.close();
+      engine.close();
       if (region) host.release(region);
     }
   }
@@ -102,5 +120,19 @@ export class InterpreterRunner implements ProgramRunner {
       this.#hosts.set(helpers, host);
     }
     return host;
+  }
+}
+
+/** Runs vectors in the interpreter. */
+export class InterpreterRunner extends PlainRunner {
+  constructor() {
+    super('interpreter', createInterpreter);
+  }
+}
+
+/** Runs vectors in the wasm tier. */
+export class WasmRunner extends PlainRunner {
+  constructor() {
+    super('wasm', createWasmProgram);
   }
 }

@@ -1,0 +1,124 @@
+/**
+ * The wasm tier: an xlated program compiled to WebAssembly, on the memory that all engines share.
+ *
+ * Results are those of the interpreter, bit for bit, faults with access and instruction included.
+ * Different is only when the instruction budget is looked at: on back edges and in functions that call
+ * others, so a run that is stopped for it may have got further. Registers are locals, R10 accesses are
+ * not checked at run time, others against a cached region; see the files in `wasm/`. Left out: kfuncs
+ * other than by address, packet loads, arenas; hash tables are looked up in TypeScript.
+ *
+ * Usage:
+ *   const wasm = createWasmProgram(program, host);
+ *   const result = wasm.run(xdp.address);
+ *   wasm.close();
+ */
+import { hex64, high32, join64, low32 } from '../common/bytes.js';
+import { MemoryAccessError } from '../cpu/fault.js';
+import { ProgramExit, type BpfHost } from './host.js';
+import type { XlatedProgram } from './program.js';
+import { DEFAULT_BUDGET, type InterpreterOptions, type InterpreterResult } from './result.js';
+import { FIRST_SLICE, Runtime, StopSignal } from './wasm/runtime.js';
+import { MAX_CALL_FRAMES } from './wasm/state.js';
+
+export interface WasmOptions {
+  /**
+   * Instructions after which a loop of the main function is first left and resumed, so that an engine
+   * can bring in optimised code. Default: 2^20.
+   */
+  readonly slice?: number;
+}
+
+export class WasmProgram {
+  readonly program: XlatedProgram;
+  readonly #runtime: Runtime;
+  readonly #enter: (depth: number) => void;
+
+  constructor(program: XlatedProgram, host: BpfHost, options: WasmOptions = {}) {
+    this.program = program;
+    const slice = options.slice ?? FIRST_SLICE;
+    this.#runtime = new Runtime(host, program.functions.length > 1 ? MAX_CALL_FRAMES : 1, slice);
+    try {
+      this.#enter = this.#runtime.load(program, false);
+    } catch (error) {
+      this.#runtime.close();
+      throw error;
+    }
+  }
+
+  /** Runs the program with R1 = `context`. */
+  run(context: bigint, options: InterpreterOptions = {}): InterpreterResult {
+    const runtime = this.#runtime;
+    const r2 = options.r2 ?? 0n;
+    const budget = options.budget ?? DEFAULT_BUDGET;
+    try {
+      runtime.run(this.#enter, high32(context), low32(context), high32(r2), low32(r2), budget);
+    } catch (error) {
+      return this.#caught(error);
+    }
+    const { words } = runtime;
+    return { kind: 'return', r0: join64(words[0] as number, words[1] as number) };
+  }
+
+  /**
+   * As `run`, without allocating: true when the program returned, and then `r0` is its result's lower
+   * half. Otherwise `run` again to learn why. Errors of helpers are thrown.
+   */
+  execute(contextHi: number, contextLo: number, budget: number = DEFAULT_BUDGET): boolean {
+    try {
+      this.#runtime.run(this.#enter, contextHi, contextLo, 0, 0, budget);
+      return true;
+    } catch (error) {
+      if (error instanceof StopSignal) return false;
+      throw error;
+    }
+  }
+
+  /** Low 32 bits of R0, unsigned. */
+  get r0(): number {
+    return (this.#runtime.words[0] as number) >>> 0;
+  }
+
+  /** Gives stack and tables back to the host. */
+  close(): void {
+    this.#runtime.close();
+  }
+
+  #caught(error: unknown): InterpreterResult {
+    const runtime = this.#runtime;
+    if (error instanceof ProgramExit) return { kind: 'return', r0: error.r0 };
+    if (error instanceof MemoryAccessError) {
+      return { kind: 'fault', fault: error.fault, ...this.#place(runtime.helperSite) };
+    }
+    const { reason } = runtime;
+    if (!(error instanceof StopSignal) || !reason) throw error;
+    const at = this.#place(reason.site);
+    switch (reason.kind) {
+      case 'fault':
+        return { kind: 'fault', fault: reason.fault, ...at };
+      case 'budget':
+        return { kind: 'budget', ...at };
+      case 'call_depth':
+        return { kind: 'error', reason: `more than ${MAX_CALL_FRAMES} nested calls`, ...at };
+      case 'call_target': {
+        const text = `call of ${hex64(reason.target)}, where no function is`;
+        return { kind: 'error', reason: text, ...at };
+      }
+    }
+  }
+
+  #place(site: number): { readonly function: string; readonly insn: number } {
+    const { sites } = this.#runtime;
+    const place = sites[site];
+    if (!place) throw new RangeError(`no site ${site}`);
+    return { function: place.function, insn: place.insn };
+  }
+}
+
+/** Compiles `program`. Throws InputError when it cannot be run: see `validate`. */
+export function createWasmProgram(
+  program: XlatedProgram,
+  host: BpfHost,
+  options: WasmOptions = {},
+): WasmProgram {
+  return new WasmProgram(program, host, options);
+}

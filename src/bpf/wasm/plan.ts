@@ -1,0 +1,149 @@
+/**
+ * What is found out about a program before any code is written: flow, liveness, pointer classes, and
+ * how each function will be written.
+ */
+import type { BpfHost } from '../host.js';
+import { readSlots, type Slot } from '../instruction.js';
+import { OPCODES, PSEUDO } from '../opcodes.js';
+import type { XlatedProgram } from '../program.js';
+import { stackDistance } from './access.js';
+import type { FunctionPlan, PointerClass } from './context.js';
+import { buildFlow, loopDepths, withResumes, type Flow } from './flow.js';
+import { analyseNeeds, EXTRA_OUT, type Needs } from './liveness.js';
+import { classOf, findOrigins, type Origin, type Origins } from './origins.js';
+
+/** Above these a function is written in chunks. */
+const MAX_STRUCTURED_BLOCKS = 1500;
+const MAX_STRUCTURED_SLOTS = 12_000;
+/** Longest function without loops and calls that its callers count. */
+const MAX_UNCOUNTED = 32;
+/** Most pointer classes of a function; further ones share. */
+const MAX_CLASSES = 32;
+const FRAME = 10;
+
+export interface ProgramPlan {
+  readonly functions: readonly FunctionPlan[];
+  readonly needs: Needs;
+  readonly hasCalls: boolean;
+}
+
+export interface PlanOptions {
+  /** Reached by tail calls: what it leaves in its registers may be read by who called its caller. */
+  readonly isTarget: boolean;
+}
+
+export function planProgram(
+  program: XlatedProgram,
+  host: BpfHost,
+  { isTarget }: PlanOptions,
+): ProgramPlan {
+  const analysed = program.functions.map(({ insns }) => {
+    const slots = readSlots(insns);
+    return { slots, flow: buildFlow(slots) };
+  });
+  const needs = analyseNeeds(analysed, isTarget ? EXTRA_OUT : 0);
+  const called = calledFunctions(analysed.map(({ slots }) => slots));
+  const functions = analysed.map(({ slots, flow }, index): FunctionPlan => {
+    const isChunked =
+      !flow.reducible ||
+      flow.blocks.length > MAX_STRUCTURED_BLOCKS ||
+      slots.length > MAX_STRUCTURED_SLOTS;
+    const canResume = index === 0 && !isTarget && flow.hasLoops && !isChunked;
+    const origins = findOrigins(slots, flow, needs.live[index] ?? new Uint16Array());
+    const length = countInstructions(slots);
+    const isCalled = called.has(index);
+    const isSmall = !flow.hasLoops && !calls(slots) && length <= MAX_UNCOUNTED;
+    return {
+      index,
+      name: program.functions[index]?.name ?? '',
+      slots,
+      flow: canResume ? withResumes(flow) : flow,
+      origins,
+      isChunked,
+      isCalled,
+      canResume,
+      fuel: flow.hasLoops ? 'blocks' : isCalled && !isSmall ? 'entry' : 'callers',
+      isInlined: index > 0 && isSmall && !isChunked,
+      usesFrame: slots.some(({ dst, src }) => dst === FRAME || src === FRAME),
+      length,
+      classes: findClasses(slots, flow, origins, host, isChunked),
+    };
+  });
+  return { functions, needs, hasCalls: called.size > 0 };
+}
+
+function countInstructions(slots: readonly Slot[]): number {
+  let count = 0;
+  for (const { code } of slots) if (OPCODES[code]) count++;
+  return count;
+}
+
+/** Functions that a call or a function pointer names. */
+function calledFunctions(functions: readonly (readonly Slot[])[]): Set<number> {
+  const called = new Set<number>();
+  for (const slots of functions) {
+    for (const [index, { code, src, off }] of slots.entries()) {
+      if (code === 0x85 && src === PSEUDO.CALL) called.add(off);
+      if (code === 0x18 && src === PSEUDO.FUNC) called.add(slots[index + 1]?.off ?? 0);
+      // a register may hold the address of any of them
+      if (code === 0x8d) for (const callee of functions.keys()) called.add(callee);
+    }
+  }
+  return called;
+}
+
+/** Whether other BPF code may run before it returns. */
+function calls(slots: readonly Slot[]): boolean {
+  return slots.some(({ code, src }) => {
+    const kind = OPCODES[code]?.kind;
+    return kind === 'tail_call' || code === 0x8d || (kind === 'call' && src === PSEUDO.CALL);
+  });
+}
+
+function findClasses(
+  slots: readonly Slot[],
+  flow: Flow,
+  origins: Origins,
+  host: BpfHost,
+  isChunked: boolean,
+): PointerClass[] {
+  const classes: PointerClass[] = [];
+  const depths = isChunked ? new Uint8Array(flow.blocks.length) : loopDepths(flow);
+  const add = (origin: Origin, size: number, write: boolean, inLoop: boolean): void => {
+    const root = classOf(origin);
+    if (root.slot < 0) {
+      root.slot = classes.length < MAX_CLASSES ? classes.length : root.slot & (MAX_CLASSES - 1);
+    }
+    const kind = (classes[root.slot] ??= { slot: 0, needsWrite: false, size, inLoop: false });
+    if (kind.size !== size) kind.size = 0;
+    kind.needsWrite ||= write;
+    kind.inLoop ||= inLoop;
+  };
+  for (const [number, block] of flow.blocks.entries()) {
+    const inLoop = (depths[number] ?? 0) > 0;
+    for (let insn = block.start; insn < block.end; insn++) {
+      const slot = slots[insn] as Slot;
+      const opcode = OPCODES[slot.code];
+      if (opcode?.kind === 'call') {
+        const key = origins.seconds.get(insn);
+        const body = slot.src === 0 ? host.helperAt(host.callBase + BigInt(slot.imm)) : undefined;
+        if (key && body?.intrinsic?.kind === 'map_lookup') add(key, 4, false, inLoop);
+        continue;
+      }
+      const origin = origins.bases.get(insn);
+      if (!origin || !opcode) continue;
+      if (opcode.kind !== 'load' && opcode.kind !== 'store' && opcode.kind !== 'atomic') continue;
+      const isRead = opcode.kind === 'load' || (opcode.kind === 'atomic' && slot.imm === 0x100);
+      const access = {
+        register: 0,
+        origin,
+        off: slot.off,
+        size: opcode.size,
+        write: !isRead,
+        insn,
+      };
+      if (stackDistance(access) === undefined) add(origin, opcode.size, !isRead, inLoop);
+    }
+  }
+  return classes;
+}

@@ -1,0 +1,332 @@
+/**
+ * What one wasm program holds besides its code: the state region, stack frames, the table of regions,
+ * the programs that its tail calls reach, the reason of a stop.
+ *
+ * It listens to the memory: when a region comes or goes, all cached regions are forgotten, also in the
+ * middle of a run (a helper may have done it). Code is compiled for one runtime: the addresses of its
+ * state are constants in it.
+ */
+import { high32, join64, low32 } from '../../common/bytes.js';
+import { InputError } from '../../common/errors.js';
+import type { AccessFault, AccessKind } from '../../cpu/fault.js';
+import type { Memory, MemoryListener, Region } from '../../cpu/memory.js';
+import type { BpfHost } from '../host.js';
+import { MAX_TAIL_CALLS, tailCallTarget } from '../interpreter/calls.js';
+import type { XlatedProgram } from '../program.js';
+import { validate } from '../validate.js';
+import { readSlots } from '../instruction.js';
+import { PSEUDO } from '../opcodes.js';
+import { compileProgram } from './compile.js';
+import type { Site } from './context.js';
+import {
+  ACCESS,
+  ENTRY,
+  ENTRY_READ,
+  ENTRY_WRITE,
+  FRAME_BYTES,
+  MAX_CALL_FRAMES,
+  REGISTER_COUNT,
+  SLOT,
+  STACK_SIZE,
+  STATE,
+  STOP,
+} from './state.js';
+
+/**
+ * Instructions until a loop of the first function is left and entered again: engines that have
+ * optimised code by then run that, but exchange no code under a running loop.
+ */
+export const FIRST_SLICE = 1 << 20;
+const LONGEST_SLICE = 1 << 28;
+
+/** Thrown through wasm frames: the run is over, and `Runtime.reason` says why. */
+export class StopSignal extends Error {
+  constructor() {
+    super('the program was stopped');
+    this.name = 'StopSignal';
+  }
+}
+
+/** Why a run was stopped; `site` is where. */
+export type StopReason =
+  | { readonly kind: 'fault'; readonly site: number; readonly fault: AccessFault }
+  | { readonly kind: 'budget'; readonly site: number }
+  | { readonly kind: 'call_depth'; readonly site: number }
+  | { readonly kind: 'call_target'; readonly site: number; readonly target: bigint };
+
+type Enter = (depth: number) => void;
+
+export class Runtime implements MemoryListener {
+  readonly host: BpfHost;
+  readonly memory: Memory;
+  /** R0..R11 in the state region. */
+  readonly words: Int32Array;
+  reason: StopReason | undefined;
+  /** Functions and slots of all sites. */
+  readonly sites: Site[] = [];
+
+  readonly #view: DataView;
+  readonly #state: Region;
+  readonly #at: number;
+  readonly #regions: Region[] = [];
+  readonly #frames: Region[] = [];
+  /** Offset and number of slots of each program. */
+  readonly #slots: { readonly first: number; readonly count: number }[] = [];
+  readonly #targets = new Map<XlatedProgram, Enter>();
+  readonly #signal = new StopSignal();
+  #table: Region;
+  #isDirty = true;
+  #isRunning = false;
+  #remaining = 0;
+  #slice = 0;
+  readonly #firstSlice: number;
+  #nextSlice = 0;
+  #tailCalls = 0;
+
+  constructor(host: BpfHost, frameCount: number, firstSlice: number) {
+    this.host = host;
+    this.#firstSlice = firstSlice;
+    this.memory = host.memory;
+    this.#view = this.memory.view;
+    this.#mapFrames(frameCount);
+    this.#state = this.#allocate('bpf_wasm_state', STATE.size);
+    this.#at = this.#state.offset;
+    this.#table = this.#allocate('bpf_wasm_regions', 4080);
+    this.words = new Int32Array(this.memory.wasm.buffer, this.#at, 2 * REGISTER_COUNT);
+    this.#putFrames();
+    this.memory.listen(this);
+  }
+
+  /** Decodes, compiles and links a program. Throws InputError when it cannot run. */
+  load(program: XlatedProgram, isTarget: boolean): Enter {
+    checkProgram(program, this.host);
+    const compiled = compileProgram(program, this.host, {
+      state: this.#at,
+      allocateSlots: (count) => this.#allocateSlots(count),
+      firstSite: this.sites.length,
+      isTarget,
+    });
+    this.sites.push(...compiled.sites);
+    if (compiled.hasCalls && this.#frames.length < MAX_CALL_FRAMES) {
+      this.#mapFrames(MAX_CALL_FRAMES);
+      this.#putFrames();
+    }
+    const env: Record<string, WebAssembly.ImportValue> = {
+      memory: this.memory.wasm,
+      miss: this.#miss,
+      refresh: this.#refresh,
+      stop: this.#stop,
+      refill: this.#refill,
+      tail: this.#tail,
+      callHelper: this.#callHelper,
+    };
+    const { host, words } = this;
+    for (const [index, address] of compiled.helpers.entries()) {
+      const body = host.helperAt(address);
+      if (body) env[`helper ${index}`] = () => body(words, host);
+    }
+    const module = new WebAssembly.Module(compiled.bytes);
+    const { enter } = new WebAssembly.Instance(module, { env }).exports;
+    if (typeof enter !== 'function') throw new RangeError('a module without enter');
+    return enter as Enter;
+  }
+
+  /** Runs from a clean start. Throws StopSignal, and what helpers throw. */
+  run(enter: Enter, r1Hi: number, r1Lo: number, r2Hi: number, r2Lo: number, budget: number): void {
+    const { words } = this;
+    const view = this.#view;
+    const at = this.#at;
+    words.fill(0);
+    words[2] = r1Lo;
+    words[3] = r1Hi;
+    words[4] = r2Lo;
+    words[5] = r2Hi;
+    this.reason = undefined;
+    this.#tailCalls = 0;
+    this.#remaining = budget;
+    this.#nextSlice = this.#firstSlice;
+    this.#slice = Math.min(budget, this.#firstSlice);
+    view.setInt32(at + STATE.fuel, this.#slice, true);
+    view.setInt32(at + STATE.resume, 0, true);
+    view.setInt32(at + STATE.cpu, this.host.currentCpu(), true);
+    if (this.#isDirty) this.#forget();
+    this.#isRunning = true;
+    try {
+      do {
+        view.setInt32(at + STATE.yielded, 0, true);
+        enter(0);
+      } while (view.getInt32(at + STATE.yielded, true) !== 0);
+    } finally {
+      this.#isRunning = false;
+    }
+  }
+
+  /** Site of the helper that runs, or ran last. */
+  get helperSite(): number {
+    return this.#view.getInt32(this.#at + STATE.site, true);
+  }
+
+  close(): void {
+    this.memory.unlisten(this);
+    for (const region of this.#regions.splice(0)) this.host.release(region);
+  }
+
+  mapped(): void {
+    this.#changed();
+  }
+
+  unmapped(): void {
+    this.#changed();
+  }
+
+  #changed(): void {
+    this.#isDirty = true;
+    if (this.#isRunning) this.#forget();
+  }
+
+  #allocate(name: string, size: number): Region {
+    const region = this.host.allocate(name, size);
+    this.#regions.push(region);
+    return region;
+  }
+
+  #mapFrames(count: number): void {
+    while (this.#frames.length < count) {
+      this.#frames.push(this.#allocate(`bpf_stack_${this.#frames.length}`, STACK_SIZE));
+    }
+  }
+
+  #putFrames(): void {
+    for (const [depth, { address, offset }] of this.#frames.entries()) {
+      const at = this.#at + STATE.frames + depth * FRAME_BYTES;
+      this.#view.setBigUint64(at, address + BigInt(STACK_SIZE), true);
+      this.#view.setInt32(at + 8, offset, true);
+    }
+  }
+
+  #allocateSlots(count: number): number {
+    const first = this.#allocate('bpf_wasm_slots', count * SLOT.size).offset;
+    this.#slots.push({ first, count });
+    this.#changed();
+    return first;
+  }
+
+  /** Every slot holds the first stack frame; the region table is out of date. */
+  #forget(): void {
+    const view = this.#view;
+    const [frame] = this.#frames;
+    if (!frame) throw new RangeError('no stack frame');
+    for (const { first, count } of this.#slots) {
+      for (let at = first; at < first + count * SLOT.size; at += SLOT.size) {
+        view.setBigUint64(at + SLOT.lo, frame.address, true);
+        view.setBigUint64(at + SLOT.limit, BigInt(STACK_SIZE - 8), true);
+        view.setInt32(at + SLOT.delta, frame.offset - low32(frame.address), true);
+      }
+    }
+    const generation = this.#at + STATE.generation;
+    view.setInt32(generation, view.getInt32(generation, true) + 1, true);
+    view.setInt32(this.#at + STATE.stale, 1, true);
+    this.#isDirty = false;
+  }
+
+  readonly #refresh = (): void => {
+    const { regions } = this.memory;
+    if (regions.length * ENTRY.bytes > this.#table.size) {
+      // the new table is a region too, hence one more than there are
+      this.#table = this.#allocate('bpf_wasm_regions', 2 * (regions.length + 1) * ENTRY.bytes);
+    }
+    const view = this.#view;
+    let at = this.#table.offset;
+    for (const { address, size, offset, permissions } of regions) {
+      const isText = permissions.includes('x');
+      const isWritable = permissions.includes('w') && !isText;
+      view.setBigUint64(at + ENTRY.lo, address, true);
+      view.setBigUint64(at + ENTRY.size, BigInt(size), true);
+      view.setInt32(at + ENTRY.delta, offset - low32(address), true);
+      view.setInt32(at + ENTRY.flags, ENTRY_READ | (isWritable ? ENTRY_WRITE : 0), true);
+      at += ENTRY.bytes;
+    }
+    view.setInt32(this.#at + STATE.table, this.#table.offset, true);
+    view.setInt32(this.#at + STATE.tableCount, regions.length, true);
+    view.setInt32(this.#at + STATE.stale, 0, true);
+  };
+
+  /** An access that the table does not allow: text that is stored to, or a fault. */
+  readonly #miss = (address: bigint, site: number, bits: number): number => {
+    const size = bits & ACCESS.sizeMask;
+    const access: AccessKind = (bits & ACCESS.write) !== 0 ? 'write' : 'read';
+    const hi = high32(address);
+    const lo = low32(address);
+    const { memory } = this;
+    const at =
+      access === 'write' ? memory.offsetWrite(hi, lo, size) : memory.offsetRead(hi, lo, size);
+    if (at >= 0) return at;
+    if ((bits & ACCESS.probe) !== 0) return -1;
+    const start = join64(lo, hi);
+    const fault = memory.faultAt(start, size, access);
+    return this.#end({
+      kind: 'fault',
+      site,
+      fault: fault ?? { access, address: start, size, reason: 'unmapped' },
+    });
+  };
+
+  readonly #stop = (kind: number, site: number, value: bigint): void => {
+    if (kind === STOP.callDepth) this.#end({ kind: 'call_depth', site });
+    this.#end({ kind: 'call_target', site, target: BigInt.asUintN(64, value) });
+  };
+
+  /** The fuel of a slice is used up: 1 when the caller should leave and be resumed. */
+  readonly #refill = (site: number, depth: number, canResume: number): number => {
+    const left = this.#view.getInt32(this.#at + STATE.fuel, true);
+    this.#remaining -= this.#slice - left;
+    if (this.#remaining < 0) this.#end({ kind: 'budget', site });
+    this.#slice = Math.min(this.#remaining, this.#nextSlice);
+    this.#nextSlice = Math.min(LONGEST_SLICE, this.#nextSlice + (this.#nextSlice >> 2));
+    this.#view.setInt32(this.#at + STATE.fuel, this.#slice, true);
+    return depth === 0 ? canResume : 0;
+  };
+
+  /** 1 when the program of the slot has run, its R0 is in the state; 0 when there is none. */
+  readonly #tail = (depth: number): number => {
+    const program = tailCallTarget(this.host, this.words);
+    if (!program || this.#tailCalls >= MAX_TAIL_CALLS) return 0;
+    this.#tailCalls++;
+    let enter = this.#targets.get(program);
+    if (!enter) {
+      enter = this.load(program, true);
+      this.#targets.set(program, enter);
+    }
+    enter(depth);
+    return 1;
+  };
+
+  readonly #callHelper = (address: bigint, site: number): void => {
+    const body = this.host.helperAt(BigInt.asUintN(64, address));
+    if (!body) {
+      return this.#end({ kind: 'call_target', site, target: BigInt.asUintN(64, address) });
+    }
+    this.#view.setInt32(this.#at + STATE.site, site, true);
+    body(this.words, this.host);
+  };
+
+  #end(reason: StopReason): never {
+    this.reason = reason;
+    throw this.#signal;
+  }
+}
+
+/** Throws InputError with the first problem, as linking for the interpreter does. */
+function checkProgram(program: XlatedProgram, host: BpfHost): void {
+  const [problem] = validate(program.functions, { allowAuxiliary: program.type !== 'raw' });
+  if (problem !== undefined) throw new InputError(`program ${program.name}: ${problem}`);
+  for (const { name, insns } of program.functions) {
+    for (const [insn, { code, src, imm }] of readSlots(insns).entries()) {
+      if (code !== 0x85 || src === PSEUDO.CALL) continue;
+      if (host.helperAt(host.callBase + BigInt(imm))) continue;
+      throw new InputError(
+        `program ${program.name}: ${name} insn ${insn}: call of unknown helper ${imm}`,
+      );
+    }
+  }
+}

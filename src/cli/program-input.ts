@@ -1,0 +1,103 @@
+/**
+ * Reads what a command calls PROG: an object from clang, a text of BPF assembly, or hex.
+ *
+ * Objects are loaded into the kernel, so that maps and helpers have addresses; the other forms are
+ * bare slots whose helper calls are resolved against the same kernel.
+ */
+import {
+  InputError,
+  UsageError,
+  assemble,
+  hexToBytes,
+  load,
+  parseBtf,
+  parseObject,
+  rawProgram,
+  selectProgram,
+  type BpfMap,
+  type Kernel,
+  type LoadOptions,
+  type LoadedObject,
+  type LoadedProgram,
+  type SectionKind,
+  type XlatedProgram,
+} from '../index.js';
+import { readInput } from '../node/index.js';
+import { choiceOption } from './command.js';
+
+export interface ProgramInput {
+  readonly xlated: XlatedProgram;
+  readonly maps: readonly BpfMap[];
+  /** Of an object: what is known of it beside its instructions. */
+  readonly object?: LoadedObject;
+  readonly program?: LoadedProgram;
+}
+
+/** How PROG is named on the command line. */
+export interface ProgramArguments {
+  /** A file, `-` for standard input. */
+  readonly path?: string | undefined;
+  readonly hex?: string | undefined;
+  /** Which program of an object with several. */
+  readonly program?: string | undefined;
+  /** What the program is, whatever its section says. */
+  readonly type?: SectionKind | undefined;
+  /** A file with the types of a kernel. */
+  readonly btf?: string | undefined;
+}
+
+/** The options that all commands with a PROG take, for `parseOptions`. */
+export const PROGRAM_OPTIONS = {
+  program: { type: 'string' },
+  hex: { type: 'string' },
+  type: { type: 'string' },
+  btf: { type: 'string' },
+} as const;
+
+/** What they mean, for usage texts. */
+export const PROGRAM_USAGE = `  PROG              an object from clang, a text of BPF assembly, or - for standard input
+  --hex HEX         the program itself as hex instead of PROG
+  --program NAME    which program of an object with several
+  --type TYPE       what it is when its section does not say: xdp, tc, socket, fentry, fexit, fmod_ret
+  --btf FILE        the kernel's BTF for CO-RE; default: the lab's own`;
+
+const TYPES: readonly SectionKind[] = ['xdp', 'tc', 'socket', 'fentry', 'fexit', 'fmod_ret'];
+
+/** From the values of `PROGRAM_OPTIONS`. */
+export function programArguments(
+  values: { readonly [K in keyof typeof PROGRAM_OPTIONS]?: string },
+  path: string | undefined,
+): ProgramArguments {
+  const { hex, program, type, btf } = values;
+  const kind = type === undefined ? undefined : choiceOption('type', type, 'xdp', TYPES);
+  return { path, hex, program, type: kind, btf };
+}
+
+const ELF_MAGIC = [0x7f, 0x45, 0x4c, 0x46];
+
+export function readProgram(kernel: Kernel, from: ProgramArguments): ProgramInput {
+  const helperImmediate = (id: number): number => {
+    const address = kernel.bpf.host.helperAddress(id);
+    if (address === undefined) throw new InputError(`there is no helper ${id}`);
+    return Number(address - kernel.bpf.host.callBase);
+  };
+  if (from.hex !== undefined) {
+    return { xlated: rawProgram('prog', hexToBytes(from.hex), { helperImmediate }), maps: [] };
+  }
+  if (from.path === undefined) throw new UsageError('PROG is missing');
+  const bytes = readInput(from.path);
+  if (!ELF_MAGIC.every((byte, i) => bytes[i] === byte)) {
+    const insns = assemble(new TextDecoder().decode(bytes));
+    return { xlated: rawProgram('prog', insns, { helperImmediate }), maps: [] };
+  }
+  const spec = parseObject(bytes, { name: from.path });
+  const selected = selectProgram(spec, from.program);
+  const chosen = from.type === undefined ? selected : { ...selected, kind: from.type };
+  const options: LoadOptions = {
+    programs: [chosen],
+    ...(from.btf === undefined ? {} : { kernelBtf: parseBtf(readInput(from.btf)) }),
+  };
+  const object = load(spec, kernel.bpf.host, options);
+  const program = object.program(chosen.name);
+  return { xlated: program.xlated, maps: [...object.maps.values()], object, program };
+}
