@@ -50,6 +50,12 @@ export interface BpfHost {
   readonly memory: Memory;
 
   /**
+   * Offsets in `struct bpf_array` that JITed tail calls read: `map.max_entries` and `ptrs`. Default: those of
+   * 6.12.
+   */
+  readonly arrayOffsets?: { readonly maxEntries: number; readonly ptrs: number };
+
+  /**
    * Maps `size` zeroed bytes on pages of their own, ending at a page end, read-write.
    * `name` shows in faults.
    */

@@ -82,7 +82,7 @@ export class Bpf {
         releaseImage: (descriptor) => live.get(descriptor)?.released(),
       }),
     );
-    this.host = new KernelBpfHost(kernel, options.seed, this.profile.bpfProg);
+    this.host = new KernelBpfHost(kernel, options.seed, this.profile);
   }
 
   /** kernel.bpf_stats_enabled: run counts and times of programs behind trampolines. Off at boot. */

@@ -17,7 +17,7 @@ import { PAGE_SIZE, type Memory, type Region } from '../../cpu/memory.js';
 import type { KernelFunction } from '../function.js';
 import type { Kernel } from '../kernel.js';
 import { BPF_TRAMP_RUN_CTX, TASK_STRUCT } from '../offsets.js';
-import type { BpfProgOffsets } from './profile.js';
+import type { BpfProfile } from './profile.js';
 import { KernelTypes } from './types.js';
 
 const FOUR_GIB = 1n << 32n;
@@ -26,6 +26,7 @@ const CLOCK_STEP = 1000n;
 
 export class KernelBpfHost implements BpfHost {
   readonly memory: Memory;
+  readonly arrayOffsets: BpfProfile['offsets'];
   readonly callBase: bigint;
   readonly cpuCount: number;
   readonly types: KernelTypes;
@@ -36,7 +37,8 @@ export class KernelBpfHost implements BpfHost {
   readonly #random: Random;
   #now = 0n;
 
-  constructor(kernel: Kernel, seed: number, bpfProg: BpfProgOffsets) {
+  constructor(kernel: Kernel, seed: number, { bpfProg, offsets }: BpfProfile) {
+    this.arrayOffsets = offsets;
     this.#kernel = kernel;
     this.types = new KernelTypes(bpfProg);
     this.memory = kernel.memory;
