@@ -68,6 +68,7 @@ export { JitRunner } from './lab/check/jit-runner.js';
 export { jitKind } from './lab/check/jit-vectors.js';
 export { checkKernelText, isKernelText } from './lab/check/kernel-text.js';
 export type { CaseResult } from './lab/check/kind.js';
+export { interpreterObjects, wasmObjects, type ObjectEngine } from './lab/check/object-engine.js';
 export { RUN_KINDS } from './lab/check/run-vectors.js';
 export {
   foreignEngine,

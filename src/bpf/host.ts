@@ -8,6 +8,8 @@
 import type { Memory, Region } from '../cpu/memory.js';
 import type { Btf } from './btf/btf.js';
 import type { BpfMap } from './maps/map.js';
+import type { Network } from './network.js';
+import type { Timers } from './timers.js';
 
 /**
  * A register file as BPF engines keep it: pairs of Int32, R0 at [0] (low) and [1] (high), up to R10
@@ -34,6 +36,13 @@ export interface HelperBody {
 export function withIntrinsic(intrinsic: HelperIntrinsic, body: HelperBody): HelperBody {
   return Object.assign(body, { intrinsic });
 }
+
+/**
+ * A function of a loaded program, called by a helper (bpf_loop, bpf_for_each_map_elem, timers):
+ * arguments in R1..R5 of the file, result in R0; R6..R9 stay as they are. The file may be that of the
+ * program that runs, or any other.
+ */
+export type Callback = (registers: RegisterPairs) => void;
 
 /** Thrown by a helper that ends the program (as the kernel's bpf_throw does): R0 is `r0`. */
 export class ProgramExit extends Error {
@@ -76,8 +85,19 @@ export interface BpfHost {
   /** Entry address of a kernel function that programs may call. */
   kfuncAddress?(name: string): bigint | undefined;
 
-  /** Makes a map known under its `struct bpf_map` address. */
-  addMap(map: BpfMap): void;
+  /**
+   * Entry addresses for functions of a program, 16 bytes apart, from the one it returns. An engine
+   * takes them when it links a program that holds function addresses (ld_imm64 with src_reg 4): the
+   * constant that the program loads is the callee's entry. Helpers know a function by nothing else.
+   */
+  addCallbacks(callbacks: readonly Callback[]): bigint;
+  /** Forgets what `addCallbacks` returned. */
+  removeCallbacks(base: bigint): void;
+  /** The function behind an entry address; undefined when there is none. */
+  callbackAt(address: bigint): Callback | undefined;
+
+  /** Makes a map known under its `struct bpf_map` address; gives it a number, from 1. */
+  addMap(map: BpfMap): number;
   removeMap(map: BpfMap): void;
   mapAt(address: bigint): BpfMap | undefined;
 
@@ -90,4 +110,8 @@ export interface BpfHost {
   random(): number;
   /** One line of bpf_trace_printk output. */
   printk(text: string): void;
+
+  /** Devices, routes and what else helpers ask of a network. */
+  readonly network: Network;
+  readonly timers: Timers;
 }

@@ -16,8 +16,9 @@ import { hex64, high32, join64, low32 } from '../common/bytes.js';
 import { MemoryAccessError } from '../cpu/fault.js';
 import { ProgramExit, type BpfHost } from './host.js';
 import { execute } from './interpreter/execute.js';
-import { CODE_START, linkProgram, locate, type LinkedProgram } from './interpreter/link.js';
-import { Machine, MAX_CALL_FRAMES, OUTCOME } from './interpreter/machine.js';
+import { runCallback } from './interpreter/callback.js';
+import { CODE_START, locate, type LinkedProgram } from './interpreter/link.js';
+import { CallbackStop, Machine, MAX_CALL_FRAMES, OUTCOME } from './interpreter/machine.js';
 import type { XlatedProgram } from './program.js';
 import { DEFAULT_BUDGET, type InterpreterOptions, type InterpreterResult } from './result.js';
 
@@ -31,13 +32,13 @@ export class Interpreter {
 
   constructor(program: XlatedProgram, host: BpfHost) {
     this.program = program;
-    this.#main = linkProgram(program, host);
-    this.#machine = new Machine(host, this.#main);
+    this.#machine = new Machine(host, program, runCallback);
+    this.#main = this.#machine.linked;
   }
 
   /** Instructions executed by the last run; ld_imm64 counts as one. */
   get executed(): number {
-    return this.#machine.executed;
+    return this.#machine.executed + this.#machine.callbackExecuted;
   }
 
   /** Runs the program with R1 = `context`. */
@@ -111,11 +112,15 @@ export class Interpreter {
     words[3] = r1Hi;
     words[4] = r2Lo;
     words[5] = r2Hi;
-    machine.linked = this.#main;
-    machine.depth = 0;
-    machine.tailCalls = 0;
-    machine.setFramePointer(words);
-    this.#outcome = execute(machine, CODE_START, budget);
+    machine.start(this.#main, words, budget);
+    try {
+      this.#outcome = execute(machine, CODE_START, budget);
+    } catch (error) {
+      if (!(error instanceof CallbackStop)) throw error;
+      this.#outcome = error.outcome;
+    } finally {
+      machine.running = false;
+    }
   }
 
   /** What a helper threw: the end of the program, or an access that memory refused. */

@@ -12,8 +12,11 @@
 import { alignUp } from '../common/bytes.js';
 import { Random } from '../common/random.js';
 import { Memory, PAGE_SIZE, type Region } from '../cpu/memory.js';
-import type { BpfHost, HelperBody } from './host.js';
+import { CallbackTable } from './callbacks.js';
+import type { BpfHost, Callback, HelperBody } from './host.js';
 import type { BpfMap } from './maps/map.js';
+import { Network } from './network.js';
+import { Timers } from './timers.js';
 
 export interface PlainHostOptions {
   /** Bodies by helper id. Default: none. */
@@ -40,13 +43,18 @@ export class PlainHost implements BpfHost {
   readonly cpuCount: number;
   /** Lines that programs printed, oldest first. */
   readonly log: string[] = [];
+  readonly network = new Network();
+  readonly timers = new Timers();
 
   readonly #helpers: ReadonlyMap<number, HelperBody>;
   readonly #stride: bigint;
   readonly #maps = new Map<bigint, BpfMap>();
-  readonly #random: Random;
+  readonly #callbacks = new CallbackTable();
+  #random: Random;
+  #mapCount = 0;
   #next = FIRST_ADDRESS;
   #now = 0n;
+  #step = CLOCK_STEP_NS;
   #cpu = 0;
 
   constructor(options: PlainHostOptions = {}) {
@@ -81,8 +89,21 @@ export class PlainHost implements BpfHost {
     return this.#helpers.get(Number(distance / this.#stride));
   }
 
-  addMap(map: BpfMap): void {
+  addCallbacks(callbacks: readonly Callback[]): bigint {
+    return this.#callbacks.add(callbacks);
+  }
+
+  removeCallbacks(base: bigint): void {
+    this.#callbacks.remove(base);
+  }
+
+  callbackAt(address: bigint): Callback | undefined {
+    return this.#callbacks.at(address);
+  }
+
+  addMap(map: BpfMap): number {
     this.#maps.set(map.address, map);
+    return ++this.#mapCount;
   }
 
   removeMap(map: BpfMap): void {
@@ -104,8 +125,25 @@ export class PlainHost implements BpfHost {
   }
 
   clock(): bigint {
-    this.#now += CLOCK_STEP_NS;
+    this.#now += this.#step;
     return this.#now;
+  }
+
+  /** Sets the clock, and how much each reading moves it on (default: as it was). */
+  setClock(now: bigint, step?: bigint): void {
+    this.#now = now;
+    if (step !== undefined) this.#step = step;
+  }
+
+  /** Starts the random numbers again from a seed. */
+  setSeed(seed: number): void {
+    this.#random = new Random(seed);
+  }
+
+  /** Moves the clock to `now` and runs the timers that expire up to then; their number. */
+  runTimers(now: bigint): number {
+    if (now > this.#now) this.#now = now;
+    return this.timers.run(this, now);
   }
 
   random(): number {

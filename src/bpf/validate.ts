@@ -23,6 +23,8 @@ export interface ValidateOptions {
    * Accept R11 (BPF_REG_AX), which only the verifier's own rewrites use. Default: false.
    */
   readonly allowAuxiliary?: boolean;
+  /** Accept may_goto, which the loader rewrites. Default: false. */
+  readonly allowMayGoto?: boolean;
 }
 
 const FRAME_POINTER = 10;
@@ -64,7 +66,7 @@ function checkFunction(
       continue;
     }
     const problem =
-      checkRegisters(slot, opcode, options) ?? checkFields(slot, opcode, functionCount);
+      checkRegisters(slot, opcode, options) ?? checkFields(slot, opcode, functionCount, options);
     if (problem) report(problem);
     if (opcode.kind === 'ld_imm64') {
       const wrong = checkSecondSlot(slot, slots[index + 1], functionCount);
@@ -154,7 +156,12 @@ function checkRegisters(slot: Slot, opcode: Opcode, options: ValidateOptions): s
   return undefined;
 }
 
-function checkFields(slot: Slot, opcode: Opcode, functionCount: number): string | undefined {
+function checkFields(
+  slot: Slot,
+  opcode: Opcode,
+  functionCount: number,
+  { allowMayGoto }: ValidateOptions,
+): string | undefined {
   switch (opcode.kind) {
     case 'alu': {
       if (opcode.op === 'div' || opcode.op === 'mod') {
@@ -179,7 +186,9 @@ function checkFields(slot: Slot, opcode: Opcode, functionCount: number): string 
     case 'packet_load':
       return `legacy packet load (0x${slot.code.toString(16)}) needs a socket buffer: not supported`;
     case 'may_goto':
-      return 'may_goto must be rewritten by the loader before it can run';
+      return allowMayGoto
+        ? undefined
+        : 'may_goto must be rewritten by the loader before it can run';
     default:
       return undefined;
   }

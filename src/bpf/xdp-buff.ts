@@ -4,7 +4,9 @@
  * A program written against `struct xdp_md` is rewritten on loading to read this struct, and the XDP
  * helpers work on it. Reference: include/net/xdp.h of 6.12 (xdp_buff, xdp_rxq_info, xdp_frame). Of
  * `struct net_device` only the ifindex is modelled; its offset is this lab's choice, because in a
- * real kernel it changes with the configuration. Left out: fragments, memory models, the tx queue.
+ * real kernel it changes with the configuration. A packet of several buffers
+ * has the flag and the array of fragments of `struct skb_shared_info` at the end of its first buffer; the
+ * page pointer of a fragment is here the address of the page itself. Left out: memory models, the tx queue.
  *
  * Usage:
  *   const xdp = XdpBuff.create(host, { ifindex: 1, queueIndex: 0 });
@@ -36,6 +38,8 @@ export const XDP_RXQ_INFO = {
   queueIndex: 8,
   /** u32 */
   regState: 12,
+  /** u32: size of a fragment's buffer; 0 when fragments cannot grow. */
+  fragSize: 28,
   size: 64,
 } as const;
 
@@ -50,6 +54,30 @@ export const NET_DEVICE = {
 export const XDP_FRAME_SIZE = 40;
 /** SKB_DATA_ALIGN(sizeof(struct skb_shared_info)) on 64 bit: stays free at the frame's end. */
 export const SKB_SHARED_INFO_SIZE = 320;
+/** Byte offsets in `struct skb_shared_info`, 6.12, and in its `skb_frag_t`. */
+export const SKB_SHARED_INFO = {
+  /** u8 */
+  nrFrags: 2,
+  /** u32: bytes in all fragments; bytes of their buffers. */
+  xdpFragsSize: 36,
+  xdpFragsTruesize: 40,
+  frags: 48,
+} as const;
+
+export const SKB_FRAG = { page: 0, length: 8, offset: 12, size: 16 } as const;
+
+/** MAX_SKB_FRAGS */
+export const MAX_SKB_FRAGS = 17;
+/** XDP_FLAGS_HAS_FRAGS in `xdp_buff.flags` */
+export const XDP_FLAGS_HAS_FRAGS = 1;
+
+/** One fragment of a packet. */
+export interface XdpFragment {
+  /** Where its bytes begin. */
+  readonly address: bigint;
+  readonly length: number;
+}
+
 /** Headroom that drivers leave in front of a packet. */
 export const XDP_PACKET_HEADROOM = 256;
 
@@ -120,9 +148,62 @@ export class XdpBuff {
     return this.memory.read32(this.address + BigInt(XDP_BUFF.frameSize));
   }
 
-  /** A copy of the packet as it is now. */
+  /** Makes the fragments a part of the packet, after `setFrame`; each has a buffer of its own. */
+  setFragments(fragments: readonly XdpFragment[]): void {
+    const { memory, sharedInfo } = this;
+    let total = 0;
+    for (const [index, { address, length }] of fragments.entries()) {
+      const at = sharedInfo + BigInt(SKB_SHARED_INFO.frags + SKB_FRAG.size * index);
+      memory.write64(at, address);
+      memory.write32(at + BigInt(SKB_FRAG.length), length);
+      memory.write32(at + BigInt(SKB_FRAG.offset), 0);
+      total += length;
+    }
+    memory.write8(sharedInfo + BigInt(SKB_SHARED_INFO.nrFrags), fragments.length);
+    memory.write32(sharedInfo + BigInt(SKB_SHARED_INFO.xdpFragsSize), total);
+    const flags = fragments.length > 0 ? XDP_FLAGS_HAS_FRAGS : 0;
+    memory.write32(this.address + BigInt(XDP_BUFF.flags), flags);
+  }
+
+  /** Address of the `struct skb_shared_info` behind the first buffer. */
+  get sharedInfo(): bigint {
+    return this.dataHardStart + BigInt(this.frameSize - SKB_SHARED_INFO_SIZE);
+  }
+
+  get fragments(): readonly XdpFragment[] {
+    const { memory, sharedInfo } = this;
+    const flags = memory.read32(this.address + BigInt(XDP_BUFF.flags));
+    if ((flags & XDP_FLAGS_HAS_FRAGS) === 0) return [];
+    const count = memory.read8(sharedInfo + BigInt(SKB_SHARED_INFO.nrFrags));
+    return Array.from({ length: count }, (_, index) => {
+      const at = sharedInfo + BigInt(SKB_SHARED_INFO.frags + SKB_FRAG.size * index);
+      const offset = memory.read32(at + BigInt(SKB_FRAG.offset));
+      return {
+        address: memory.read64(at) + BigInt(offset),
+        length: memory.read32(at + BigInt(SKB_FRAG.length)),
+      };
+    });
+  }
+
+  /** Bytes of the packet, fragments included. */
+  get length(): number {
+    const linear = Number(this.dataEnd - this.data);
+    return this.fragments.reduce((total, { length }) => total + length, linear);
+  }
+
+  /** A copy of the packet as it is now, fragments included. */
   packet(): Uint8Array {
-    return this.memory.readBytes(this.data, Number(this.dataEnd - this.data));
+    const linear = this.memory.readBytes(this.data, Number(this.dataEnd - this.data));
+    const { fragments } = this;
+    if (fragments.length === 0) return linear;
+    const packet = new Uint8Array(this.length);
+    packet.set(linear);
+    let at = linear.length;
+    for (const { address, length } of fragments) {
+      packet.set(this.memory.readBytes(address, length), at);
+      at += length;
+    }
+    return packet;
   }
 
   #read(offset: number): bigint {

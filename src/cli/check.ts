@@ -1,5 +1,5 @@
 /** `trampolab check`: vector files of any kind against this lab. */
-import { basename } from 'node:path';
+import { basename, dirname, join } from 'node:path';
 import { brotliDecompressSync, inflateSync } from 'node:zlib';
 import {
   InputError,
@@ -10,6 +10,8 @@ import {
   checkFile,
   checkKernelText,
   describeCase,
+  interpreterObjects,
+  wasmObjects,
   isKernelText,
   jitKind,
   summarize,
@@ -59,6 +61,9 @@ class Checker {
         deflate: (bytes: Uint8Array) => new Uint8Array(inflateSync(bytes)),
         brotli: (bytes: Uint8Array) => new Uint8Array(brotliDecompressSync(bytes)),
       },
+      ...(this.#engine === 'interpreter' ? { objectEngine: interpreterObjects } : {}),
+      ...(this.#engine === 'wasm' ? { objectEngine: wasmObjects } : {}),
+      readSibling: (name: string) => readInput(join(dirname(path), name)),
     };
     yield* checkFile(basename(path), text, options, [...RUN_KINDS, jitKind]);
   }

@@ -15,9 +15,9 @@ import { print } from '../a64/print.js';
 import { hex32 } from '../common/bytes.js';
 import { compile, type JitImage } from '../jit/program.js';
 import type { KernelVersion } from '../jit/profile.js';
-import { BPF_PROFILES } from '../kernel/bpf/profile.js';
 import { JIT_CONFIG, JIT_CPU } from '../kernel/bpf/program.js';
 import type { Kernel } from '../kernel/kernel.js';
+import { BPF_PROFILES } from '../kernel/bpf/profile.js';
 import {
   sourceLines,
   listInstructions,
@@ -90,7 +90,7 @@ function compileImages(
   { xlated }: ListedProgram,
   { kernel: version = '6.12' }: ImageOptions,
 ): readonly JitImage[] {
-  const { images, host } = kernel.bpf;
+  const { images: memory, host } = kernel.bpf;
   const taken: bigint[] = [];
   try {
     return compile(xlated, {
@@ -102,13 +102,13 @@ function compileImages(
       dummyTramp: kernel.symbol('dummy_tramp'),
       place: (_index, size) => {
         // 16 bytes of struct bpf_binary_header in front
-        const start = images.alloc(16 + size);
+        const start = memory.alloc(16 + size);
         taken.push(start);
         return start + 16n;
       },
     }).functions;
   } finally {
-    for (const start of taken) images.free(start);
+    for (const start of taken) memory.free(start);
   }
 }
 

@@ -36,8 +36,8 @@ describe('createMap', () => {
       { type: 'PERCPU_ARRAY', valueSize: 40000 },
       '-E2BIG: map m: per-CPU values of 40000 bytes, at most 32768',
     ],
-    [{ type: 'PROG_ARRAY' }, "-EINVAL: map m: value size 8, a prog array's is 4"],
-    [{ type: 'LPM_TRIE' as 'HASH' }, '-EINVAL: map m: unknown map type LPM_TRIE'],
+    [{ type: 'PROG_ARRAY' }, '-EINVAL: map m: value size 8, that of PROG_ARRAY is 4'],
+    [{ type: 'LPM_TRIE' }, '-EINVAL: map m: an LPM trie needs BPF_F_NO_PREALLOC'],
     [{ type: 'toString' as 'HASH' }, '-EINVAL: map m: unknown map type toString'],
     [{ maxEntries: 1 << 30 }, '-ENOMEM: map m: '],
   ] as const)('refuses %j', (fields, message) => {

@@ -15,16 +15,16 @@ import { load } from '../../src/bpf/object/load.js';
 import { parseObject } from '../../src/bpf/object/parse.js';
 import { readVariable } from '../../src/bpf/object/variables.js';
 import { PlainHost } from '../../src/bpf/plain-host.js';
+import { BPF_PROFILES } from '../../src/kernel/bpf/profile.js';
 import { KernelTypes } from '../../src/kernel/bpf/types.js';
 import { declareVirtioNetTypes } from '../../src/virtio/net-types.js';
-import { BPF_PROFILES } from '../../src/kernel/bpf/profile.js';
 import { SK_BUFF } from '../../src/virtio/skb.js';
 import { XDP_BUFF } from '../../src/bpf/xdp-buff.js';
 
 const read = (path: string): Uint8Array =>
   Uint8Array.from(readFileSync(new URL(`../vectors/${path}`, import.meta.url)));
 
-const labTypes = new KernelTypes(BPF_PROFILES['6.12'].bpfProg);
+const labTypes = new KernelTypes(BPF_PROFILES['6.12']);
 labTypes.declare(declareVirtioNetTypes);
 
 /** One relocation of `slots[0]`; the error's text when it is refused. */

@@ -357,7 +357,7 @@ describe('bad objects, each with one clear line', () => {
 
   it.each([
     ['type 99', withMap({ type: 99 }), "map 'counters': unknown map type 99"],
-    ['type 9', withMap({ type: 9 }), "map 'counters': map type 9 (LRU_HASH) is not supported"],
+    ['type 7', withMap({ type: 7 }), "map 'counters': map type 7 (STACK_TRACE) is not supported"],
     ['key size', withMap({ keySize: 8 }), /^-EINVAL: map counters: key size 8/],
     ['too large', withMap({ maxEntries: 1 << 30 }), /^-(ENOMEM|E2BIG): /],
     [

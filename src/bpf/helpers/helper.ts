@@ -9,6 +9,7 @@ import { join64 } from '../../common/bytes.js';
 import { MemoryAccessError, type AccessKind } from '../../cpu/fault.js';
 import type { Memory } from '../../cpu/memory.js';
 import type { HelperBody, RegisterPairs } from '../host.js';
+import type { MapTypeName } from '../maps/map.js';
 
 export type ArgumentKind =
   | 'ctx'
@@ -21,15 +22,48 @@ export type ArgumentKind =
   | 'mem_or_null'
   /** Memory that is written; its size is the next argument. */
   | 'uninit_mem'
+  /** As `uninit_mem`, or NULL with size 0. */
+  | 'mem_or_null_write'
   /** Address of a 64-bit result. */
   | 'long'
   /** Address of a string that ends in a zero byte, in a read-only map. */
   | 'const_str'
+  /** As `map_value`, but written (pop, peek). */
+  | 'uninit_map_value'
+  /** As `map_value`; for a bloom filter read, else written. */
+  | 'map_value_or_uninit'
+  /** Memory of a fixed size that is read and written; see `sizes`. */
+  | 'fixed_mem'
+  /** A `struct bpf_spin_lock` or `struct bpf_timer` in a map value. */
+  | 'spin_lock'
+  | 'timer'
+  /** A function of the program, and what is passed on to it: stack memory or NULL. */
+  | 'func'
+  | 'stack_or_null'
+  /** A constant size that the result has. */
+  | 'const_alloc_size'
+  /** A ring buffer record that the call gives back. */
+  | 'ringbuf_record'
+  /** A socket that the call gives back. */
+  | 'socket'
+  /** A `struct bpf_dynptr` on the stack: filled by the call, used, or given back. */
+  | 'uninit_dynptr'
+  | 'dynptr'
+  | 'release_dynptr'
   | 'size'
   | 'size_or_zero'
   | 'anything';
 
-export type ResultKind = 'integer' | 'map_value_or_null' | 'void';
+export type ResultKind =
+  | 'integer'
+  | 'map_value_or_null'
+  /** Memory of the size of the `const_alloc_size` argument; to be submitted or discarded. */
+  | 'ringbuf_record_or_null'
+  /** Memory of the size of the `const_alloc_size` argument. */
+  | 'memory_or_null'
+  /** To be released. */
+  | 'socket_or_null'
+  | 'void';
 
 export interface Helper {
   /** BPF_FUNC_* number. */
@@ -38,6 +72,14 @@ export interface Helper {
   readonly name: string;
   readonly arguments: readonly ArgumentKind[];
   readonly result: ResultKind;
+  /** Bytes of `fixed_mem` arguments, by argument number from 1. */
+  readonly sizes?: Readonly<Record<number, number>>;
+  /** Map types that its `map` argument may be. Default: any that the type's own rules allow. */
+  readonly maps?: readonly MapTypeName[];
+  /** Packet pointers from before the call are stale after it. Default: false. */
+  readonly changesPacket?: boolean;
+  /** Only for programs with a GPL-compatible license. Default: false. */
+  readonly gplOnly?: boolean;
   readonly body: HelperBody;
 }
 
@@ -61,6 +103,12 @@ export function setResult(registers: RegisterPairs, value: number): void {
 export function setResult64(registers: RegisterPairs, value: bigint): void {
   registers[0] = Number(BigInt.asIntN(32, value));
   registers[1] = Number(BigInt.asIntN(32, value >> 32n));
+}
+
+/** Argument `n` = a 64-bit number: what a helper passes to a function that it calls back. */
+export function setArgument(registers: RegisterPairs, n: number, value: bigint): void {
+  registers[2 * n] = Number(BigInt.asIntN(32, value));
+  registers[2 * n + 1] = Number(BigInt.asIntN(32, value >> 32n));
 }
 
 /** R0 = a negative errno. */

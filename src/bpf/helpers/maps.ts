@@ -7,7 +7,13 @@
 import { MemoryAccessError } from '../../cpu/fault.js';
 import { withIntrinsic, type BpfHost, type RegisterPairs } from '../host.js';
 import { BPF_MAP, MapBase } from '../maps/base.js';
-import type { BpfMap } from '../maps/map.js';
+import {
+  isPerCpu,
+  isPushPop,
+  type BpfMap,
+  type MapTypeName,
+  type PushPopMap,
+} from '../maps/map.js';
 import {
   argument,
   argument32,
@@ -19,7 +25,7 @@ import {
 } from './helper.js';
 
 /** Finds maps by address; remembers the last one. */
-class MapFinder {
+export class MapFinder {
   #lo = 0;
   #hi = 0;
   #host: BpfHost | undefined;
@@ -58,7 +64,7 @@ function lookupOn(map: BpfMap, cpu: number, registers: RegisterPairs, host: BpfH
     return;
   }
   const key = offsetOf(host.memory, registers, 2, map.spec.keySize, 'read');
-  const at = map.locate(key, cpu);
+  const at = map.locateAndMark(key, cpu);
   if (at < 0) {
     setResult(registers, 0);
     return;
@@ -66,9 +72,50 @@ function lookupOn(map: BpfMap, cpu: number, registers: RegisterPairs, host: BpfH
   map.addressInto(registers, at, cpu);
 }
 
+const PUSH_POP: readonly MapTypeName[] = ['QUEUE', 'STACK'];
+const PEEK: readonly MapTypeName[] = [...PUSH_POP, 'BLOOM_FILTER'];
+
+/** push, pop, peek: `use` gets a map of such a kind, others are refused. */
+function withPushPop(
+  finder: MapFinder,
+  use: (map: PushPopMap, registers: RegisterPairs) => number,
+) {
+  return (registers: RegisterPairs, host: BpfHost): void => {
+    const map = finder.find(registers, host);
+    if (isPushPop(map)) setResult(registers, use(map, registers));
+    else fail(registers, 'EOPNOTSUPP');
+  };
+}
+
 export function mapHelpers(): readonly Helper[] {
   const finder = new MapFinder();
   return [
+    {
+      id: 87,
+      name: 'map_push_elem',
+      arguments: ['map', 'map_value', 'anything'],
+      maps: PEEK,
+      result: 'integer',
+      body: withPushPop(finder, (map, registers) =>
+        map.push(argument(registers, 2), argument(registers, 3)),
+      ),
+    },
+    {
+      id: 88,
+      name: 'map_pop_elem',
+      arguments: ['map', 'uninit_map_value'],
+      maps: PUSH_POP,
+      result: 'integer',
+      body: withPushPop(finder, (map, registers) => map.pop(argument(registers, 2))),
+    },
+    {
+      id: 89,
+      name: 'map_peek_elem',
+      arguments: ['map', 'map_value_or_uninit'],
+      maps: PEEK,
+      result: 'integer',
+      body: withPushPop(finder, (map, registers) => map.peek(argument(registers, 2))),
+    },
     {
       id: 1,
       name: 'map_lookup_elem',
@@ -106,8 +153,7 @@ export function mapHelpers(): readonly Helper[] {
       body: (registers, host) => {
         const map = finder.find(registers, host);
         const cpu = argument32(registers, 3) >>> 0;
-        const isPerCpu = map.spec.type === 'PERCPU_ARRAY' || map.spec.type === 'PERCPU_HASH';
-        if (!isPerCpu) fail(registers, 'EOPNOTSUPP');
+        if (!isPerCpu(map.spec.type)) fail(registers, 'EOPNOTSUPP');
         else if (cpu >= host.cpuCount) setResult(registers, 0);
         else lookupOn(map, cpu, registers, host);
       },

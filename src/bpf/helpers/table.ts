@@ -11,7 +11,11 @@ import type { BpfHost, HelperBody } from '../host.js';
 import { checksumHelpers, type HelperVersion } from './checksum.js';
 import { generalHelpers } from './general.js';
 import type { Helper } from './helper.js';
+import { LOCK_HELPERS } from './locks.js';
+import { loopHelpers } from './loops.js';
 import { mapHelpers } from './maps.js';
+import { redirectHelpers, type RedirectSink } from './redirect.js';
+import { RING_HELPERS } from './rings.js';
 import { tracingHelpers } from './tracing.js';
 import { XDP_HELPERS } from './xdp.js';
 
@@ -22,6 +26,8 @@ export interface HelperOptions {
   readonly attachCookie?: (host: BpfHost) => bigint;
   /** tgid << 32 | pid of the current task. Default: 0, the idle task. */
   readonly pidTgid?: (host: BpfHost) => bigint;
+  /** Told of each redirect; the last one of a run counts. Default: nobody. */
+  readonly redirect?: RedirectSink;
 }
 
 /** All helpers, by number. Each call makes new ones, which share no state with others. */
@@ -31,6 +37,10 @@ export function helperTable(options: HelperOptions = {}): ReadonlyMap<number, He
     ...generalHelpers(options.pidTgid ?? (() => 0n)),
     ...tracingHelpers(options.attachCookie ?? (() => 0n)),
     ...checksumHelpers(options.version ?? '6.12'),
+    ...loopHelpers(),
+    ...LOCK_HELPERS,
+    ...RING_HELPERS,
+    ...redirectHelpers(options.redirect ?? (() => {})),
     ...XDP_HELPERS,
   ].sort((a, b) => a.id - b.id);
   return new Map(helpers.map((helper) => [helper.id, helper]));

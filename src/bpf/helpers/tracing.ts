@@ -26,6 +26,21 @@ const MAX_STRING = 512;
 export function tracingHelpers(attachCookie: (host: BpfHost) => bigint): readonly Helper[] {
   return [
     {
+      id: 165,
+      name: 'snprintf',
+      arguments: ['mem_or_null_write', 'size_or_zero', 'const_str', 'mem_or_null', 'size_or_zero'],
+      result: 'integer',
+      body: snprintf,
+    },
+    {
+      id: 177,
+      name: 'trace_vprintk',
+      arguments: ['mem', 'size', 'mem_or_null', 'size_or_zero'],
+      result: 'integer',
+      gplOnly: true,
+      body: traceVprintk,
+    },
+    {
       id: 6,
       name: 'trace_printk',
       arguments: ['mem', 'size', 'anything', 'anything', 'anything'],
@@ -91,6 +106,54 @@ function copy(memory: Memory, registers: RegisterPairs, distance: number, to: nu
   const from = offsetOf(memory, registers, 1, 8, 'read', distance);
   memory.bytes.copyWithin(offsetOf(memory, registers, to, 8, 'write'), from, from + 8);
   setResult(registers, 0);
+}
+
+/** Most arguments of a format in memory (MAX_BPRINTF_VARARGS). */
+const MAX_VARARGS = 12;
+
+/** The 64-bit arguments at argument `n`, with their size in bytes behind it; undefined: refused. */
+function readArguments(memory: Memory, registers: RegisterPairs, n: number): bigint[] | undefined {
+  const size = argument32(registers, n + 1) >>> 0;
+  const isNull = registers[2 * n] === 0 && registers[2 * n + 1] === 0;
+  if (size % 8 !== 0 || size > 8 * MAX_VARARGS || (size > 0 && isNull)) return undefined;
+  if (size === 0) return [];
+  const at = offsetOf(memory, registers, n, size, 'read');
+  return Array.from({ length: size / 8 }, (_, i) => memory.view.getBigUint64(at + 8 * i, true));
+}
+
+/** bpf_snprintf: the length with its zero byte, also when the text was cut. */
+function snprintf(registers: RegisterPairs, { memory }: BpfHost): void {
+  const size = argument32(registers, 2) >>> 0;
+  const values = readArguments(memory, registers, 4);
+  const format = sourceIn(memory).string(argument(registers, 3));
+  const text = values && formatPrintk(format, values, sourceIn(memory));
+  if (text === undefined) {
+    fail(registers, 'EINVAL');
+    return;
+  }
+  if (size > 0) {
+    const at = offsetOf(memory, registers, 1, size, 'write');
+    const shown = Math.min(text.length, size - 1);
+    for (let i = 0; i < shown; i++) memory.bytes[at + i] = text.charCodeAt(i);
+    memory.bytes[at + shown] = 0;
+  }
+  setResult(registers, text.length + 1);
+}
+
+/** bpf_trace_vprintk: as trace_printk, with arguments in memory. */
+function traceVprintk(registers: RegisterPairs, host: BpfHost): void {
+  const { memory } = host;
+  const size = argument32(registers, 2) >>> 0;
+  const values = readArguments(memory, registers, 3);
+  const at = size === 0 ? 0 : offsetOf(memory, registers, 1, size, 'read');
+  const format = bytesToText(memory.bytes.subarray(at, at + size));
+  const text = values && formatPrintk(format, values, sourceIn(memory))?.slice(0, MAX_PRINTK - 1);
+  if (text === undefined) {
+    fail(registers, 'EINVAL');
+    return;
+  }
+  host.printk(text.replace(/\n$/, ''));
+  setResult(registers, text.length);
 }
 
 function tracePrintk(registers: RegisterPairs, host: BpfHost): void {

@@ -2,11 +2,20 @@
  * XDP helpers on a `struct xdp_buff`: moving the packet's borders, copying its bytes.
  *
  * Reference: net/core/filter.c bpf_xdp_adjust_head, bpf_xdp_adjust_meta, bpf_xdp_adjust_tail,
- * bpf_xdp_load_bytes. Left out: packets in fragments, redirects.
+ * bpf_xdp_load_bytes. Fragments: `xdp-buff.ts`.
  */
+import { ERRNO } from '../../common/errno.js';
 import type { Memory } from '../../cpu/memory.js';
 import type { BpfHost, RegisterPairs } from '../host.js';
-import { SKB_SHARED_INFO_SIZE, XDP_BUFF, XDP_FRAME_SIZE } from '../xdp-buff.js';
+import {
+  SKB_FRAG,
+  SKB_SHARED_INFO,
+  SKB_SHARED_INFO_SIZE,
+  XDP_BUFF,
+  XDP_FLAGS_HAS_FRAGS,
+  XDP_FRAME_SIZE,
+  XDP_RXQ_INFO,
+} from '../xdp-buff.js';
 import { argument32, fail, offsetAt, offsetOf, setResult, type Helper } from './helper.js';
 
 const ETH_HLEN = 14;
@@ -100,6 +109,13 @@ function adjustMeta(registers: RegisterPairs, host: BpfHost): void {
 function adjustTail(registers: RegisterPairs, host: BpfHost): void {
   const frame = frameOf(registers, host);
   const offset = argument32(registers, 2);
+  const fragments = fragmentsOf(frame);
+  if (fragments) {
+    const result =
+      offset < 0 ? shrinkTail(frame, fragments, -offset) : growTail(frame, fragments, offset);
+    setResult(registers, result);
+    return;
+  }
   const dataEnd = frame.dataEnd + offset;
   if (dataEnd > frame.hardEnd || dataEnd < frame.data + ETH_HLEN) {
     fail(registers, 'EINVAL');
@@ -113,26 +129,164 @@ function adjustTail(registers: RegisterPairs, host: BpfHost): void {
   setResult(registers, 0);
 }
 
+/** The shared info of a packet in fragments, as offsets in the backing store. */
+interface Fragments {
+  readonly info: number;
+  readonly count: number;
+  /** Bytes in all fragments. */
+  readonly total: number;
+}
+
+/** undefined for a packet in one piece. */
+function fragmentsOf(frame: Frame): Fragments | undefined {
+  const { view } = frame.memory;
+  if ((view.getUint32(frame.at + XDP_BUFF.flags, true) & XDP_FLAGS_HAS_FRAGS) === 0)
+    return undefined;
+  const info = frameOffset(frame, frame.hardEnd, SKB_SHARED_INFO_SIZE, 'write');
+  return {
+    info,
+    count: view.getUint8(info + SKB_SHARED_INFO.nrFrags),
+    total: view.getUint32(info + SKB_SHARED_INFO.xdpFragsSize, true),
+  };
+}
+
+function fragmentAt({ info }: Fragments, index: number): number {
+  return info + SKB_SHARED_INFO.frags + SKB_FRAG.size * index;
+}
+
+/** Offset in the backing store of a fragment's byte `from`, for `size` bytes. */
+function fragmentBytes(
+  frame: Frame,
+  fragment: number,
+  from: number,
+  size: number,
+  access: 'read' | 'write',
+): number {
+  const { memory } = frame;
+  const lo = memory.view.getInt32(fragment + SKB_FRAG.page, true);
+  const hi = memory.view.getInt32(fragment + SKB_FRAG.page + 4, true);
+  const offset = memory.view.getInt32(fragment + SKB_FRAG.offset, true);
+  return offsetAt(memory, hi, lo, size, access, offset + from);
+}
+
+/** bpf_xdp_frags_increase_tail: the last fragment grows inside its buffer. */
+function growTail(frame: Frame, fragments: Fragments, grow: number): number {
+  const { view, bytes } = frame.memory;
+  const rxq = view.getBigUint64(frame.at + XDP_BUFF.rxq, true);
+  const fragSize = frame.memory.read32(rxq + BigInt(XDP_RXQ_INFO.fragSize));
+  if (fragSize === 0 || fragSize > view.getUint32(frame.at + XDP_BUFF.frameSize, true)) {
+    return -ERRNO.EOPNOTSUPP;
+  }
+  const last = fragmentAt(fragments, fragments.count - 1);
+  const length = view.getUint32(last + SKB_FRAG.length, true);
+  const room = fragSize - length - view.getUint32(last + SKB_FRAG.offset, true);
+  if (grow > room) return -ERRNO.EINVAL;
+  if (grow > 0) {
+    const at = fragmentBytes(frame, last, length, grow, 'write');
+    bytes.fill(0, at, at + grow);
+  }
+  view.setUint32(last + SKB_FRAG.length, length + grow, true);
+  view.setUint32(fragments.info + SKB_SHARED_INFO.xdpFragsSize, fragments.total + grow, true);
+  return 0;
+}
+
+/** bpf_xdp_frags_shrink_tail: whole fragments go from the end, then the first buffer shrinks. */
+function shrinkTail(frame: Frame, fragments: Fragments, shrink: number): number {
+  const { view } = frame.memory;
+  const linear = frame.dataEnd - frame.data;
+  if (shrink > linear + fragments.total - ETH_HLEN) return -ERRNO.EINVAL;
+  let left = shrink;
+  let { count, total } = fragments;
+  while (count > 0 && left > 0) {
+    const fragment = fragmentAt(fragments, count - 1);
+    const length = view.getUint32(fragment + SKB_FRAG.length, true);
+    const part = Math.min(left, length);
+    left -= part;
+    total -= part;
+    if (part < length) {
+      view.setUint32(fragment + SKB_FRAG.length, length - part, true);
+      break;
+    }
+    count--;
+  }
+  view.setUint8(fragments.info + SKB_SHARED_INFO.nrFrags, count);
+  view.setUint32(fragments.info + SKB_SHARED_INFO.xdpFragsSize, total, true);
+  if (count === 0) {
+    const flags = view.getUint32(frame.at + XDP_BUFF.flags, true);
+    view.setUint32(frame.at + XDP_BUFF.flags, flags & ~XDP_FLAGS_HAS_FRAGS, true);
+    setBorder(frame, XDP_BUFF.dataEnd, frame.dataEnd - left);
+  }
+  return 0;
+}
+
+function lengthOf(frame: Frame): number {
+  return frame.dataEnd - frame.data + (fragmentsOf(frame)?.total ?? 0);
+}
+
+/**
+ * The stretches of memory that hold `size` bytes of the packet from `offset`, as offsets in the backing
+ * store: one in most packets.
+ */
+function* stretches(
+  frame: Frame,
+  offset: number,
+  size: number,
+  access: 'read' | 'write',
+): Iterable<{ readonly at: number; readonly length: number }> {
+  const linear = frame.dataEnd - frame.data;
+  let from = offset;
+  let left = size;
+  if (from < linear && left > 0) {
+    const length = Math.min(left, linear - from);
+    yield { at: frameOffset(frame, frame.data + from, length, access), length };
+    left -= length;
+    from += length;
+  }
+  from -= linear;
+  const fragments = fragmentsOf(frame);
+  if (!fragments) return;
+  for (let index = 0; left > 0 && index < fragments.count; index++) {
+    const fragment = fragmentAt(fragments, index);
+    const held = frame.memory.view.getUint32(fragment + SKB_FRAG.length, true);
+    if (from < held) {
+      const length = Math.min(left, held - from);
+      yield { at: fragmentBytes(frame, fragment, from, length, access), length };
+      left -= length;
+      from += length;
+    }
+    from -= held;
+  }
+}
+
+/** Copies between the packet and an offset of the backing store; 0 or a negative errno. */
+function copyPacket(
+  frame: Frame,
+  offset: number,
+  buffer: () => number,
+  size: number,
+  toPacket: boolean,
+): number {
+  if (offset > MAX_COPY || size > MAX_COPY) return -ERRNO.EFAULT;
+  if (offset + size > lengthOf(frame)) return -ERRNO.EINVAL;
+  if (size === 0) return 0;
+  const { bytes } = frame.memory;
+  let at = buffer();
+  for (const stretch of stretches(frame, offset, size, toPacket ? 'write' : 'read')) {
+    if (toPacket) bytes.copyWithin(stretch.at, at, at + stretch.length);
+    else bytes.copyWithin(at, stretch.at, stretch.at + stretch.length);
+    at += stretch.length;
+  }
+  return 0;
+}
+
 /** bpf_xdp_load_bytes and bpf_xdp_store_bytes: R2 offset in the packet, R3 buffer, R4 length. */
 function copyBytes(registers: RegisterPairs, host: BpfHost, toPacket: boolean): void {
   const frame = frameOf(registers, host);
   const offset = argument32(registers, 2) >>> 0;
   const size = argument32(registers, 4) >>> 0;
-  if (offset > MAX_COPY || size > MAX_COPY) {
-    fail(registers, 'EFAULT');
-    return;
-  }
-  if (offset + size > frame.dataEnd - frame.data) {
-    fail(registers, 'EINVAL');
-    return;
-  }
-  setResult(registers, 0);
-  if (size === 0) return;
-  const { bytes } = frame.memory;
-  const packet = frameOffset(frame, frame.data + offset, size, toPacket ? 'write' : 'read');
-  const buffer = offsetOf(frame.memory, registers, 3, size, toPacket ? 'read' : 'write');
-  if (toPacket) bytes.copyWithin(packet, buffer, buffer + size);
-  else bytes.copyWithin(buffer, packet, packet + size);
+  const buffer = (): number =>
+    offsetOf(frame.memory, registers, 3, size, toPacket ? 'read' : 'write');
+  setResult(registers, copyPacket(frame, offset, buffer, size, toPacket));
 }
 
 export const XDP_HELPERS: readonly Helper[] = [
@@ -141,6 +295,7 @@ export const XDP_HELPERS: readonly Helper[] = [
     name: 'xdp_adjust_head',
     arguments: ['ctx', 'anything'],
     result: 'integer',
+    changesPacket: true,
     body: adjustHead,
   },
   {
@@ -148,6 +303,7 @@ export const XDP_HELPERS: readonly Helper[] = [
     name: 'xdp_adjust_meta',
     arguments: ['ctx', 'anything'],
     result: 'integer',
+    changesPacket: true,
     body: adjustMeta,
   },
   {
@@ -155,6 +311,7 @@ export const XDP_HELPERS: readonly Helper[] = [
     name: 'xdp_adjust_tail',
     arguments: ['ctx', 'anything'],
     result: 'integer',
+    changesPacket: true,
     body: adjustTail,
   },
   {
@@ -163,8 +320,7 @@ export const XDP_HELPERS: readonly Helper[] = [
     arguments: ['ctx'],
     result: 'integer',
     body: (registers, host) => {
-      const frame = frameOf(registers, host);
-      setResult(registers, frame.dataEnd - frame.data);
+      setResult(registers, lengthOf(frameOf(registers, host)));
     },
   },
   {

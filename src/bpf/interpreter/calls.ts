@@ -4,9 +4,10 @@
 import { join64 } from '../../common/bytes.js';
 import type { Memory } from '../../cpu/memory.js';
 import type { BpfHost, RegisterPairs } from '../host.js';
-import type { ProgArrayMap } from '../maps/map.js';
+import { CALLBACK_STRIDE } from '../callbacks.js';
+import { isProgArray } from '../maps/map.js';
 import type { XlatedProgram } from '../program.js';
-import { FUNCTION_BASE, linkProgram, type LinkedProgram } from './link.js';
+import { linkProgram, type LinkedProgram } from './link.js';
 import { OUTCOME, type Machine } from './machine.js';
 
 /** MAX_TAIL_CALL_CNT */
@@ -18,9 +19,13 @@ export const MAX_TAIL_CALLS = 33;
  */
 export function callRegister(machine: Machine, words: Int32Array, d: number, pc: number): number {
   const address = join64(words[d], words[d + 1]);
-  const entry = machine.linked.entries[Number((address - FUNCTION_BASE) / 16n)];
-  if (address >= FUNCTION_BASE && address % 16n === 0n && entry !== undefined) {
-    return machine.push(words, pc + 8) ? entry : -OUTCOME.CALL_DEPTH;
+  const { callbackBase, entries } = machine.linked;
+  if (callbackBase !== undefined) {
+    const distance = Number(address - callbackBase) / CALLBACK_STRIDE;
+    const entry = Number.isInteger(distance) ? entries[distance] : undefined;
+    if (entry !== undefined) {
+      return machine.push(words, pc + 8) ? entry : -OUTCOME.CALL_DEPTH;
+    }
   }
   const body = machine.host.helperAt(address);
   if (!body) {
@@ -43,7 +48,7 @@ export function tailCall(machine: Machine, words: Int32Array, pc: number): numbe
   machine.tailCalls++;
   let next = machine.targets.get(program);
   if (!next) {
-    next = linkProgram(program, machine.host);
+    next = linkProgram(program, machine.host, machine.runCallback);
     machine.targets.set(program, next);
   }
   if (next !== machine.linked) machine.switchTo(next);
@@ -80,10 +85,6 @@ export function probeLoad(
 export function tailCallTarget(host: BpfHost, words: RegisterPairs): XlatedProgram | undefined {
   const map = host.mapAt(join64(words[4], words[5]));
   return isProgArray(map) ? map.programAt(words[6] >>> 0) : undefined;
-}
-
-function isProgArray(map: object | undefined): map is ProgArrayMap {
-  return map !== undefined && 'programAt' in map;
 }
 
 function firstEntry(linked: LinkedProgram): number {

@@ -494,7 +494,7 @@ export function execute(machine: Machine, entry: number, budget: number): number
         break;
       case 0x95: {
         // exit
-        if (machine.depth === 0) {
+        if (machine.depth === machine.baseDepth) {
           return machine.stopAt(count + 8, pc, OUTCOME.RETURN);
         }
         const target = machine.pop();

@@ -14,7 +14,8 @@
  */
 import { InputError } from '../../common/errors.js';
 import { high32, low32 } from '../../common/bytes.js';
-import type { BpfHost, HelperBody } from '../host.js';
+import { CALLBACK_STRIDE } from '../callbacks.js';
+import type { BpfHost, HelperBody, RegisterPairs } from '../host.js';
 import { imm64, readSlots, type Slot } from '../instruction.js';
 import { atomicOperation, OPCODES, PSEUDO, type Opcode } from '../opcodes.js';
 import type { XlatedProgram } from '../program.js';
@@ -59,19 +60,26 @@ export interface LinkedProgram {
   readonly helpers: readonly HelperBody[];
   /** Index of each function's first record. */
   readonly entries: readonly number[];
+  /** Address of function 0 (`host.addCallbacks`); undefined when the program takes no addresses. */
+  readonly callbackBase: bigint | undefined;
 }
 
-/**
- * Function pointers of interpreted functions: this base and the callee's number times 16. Nothing is
- * mapped there.
- */
-export const FUNCTION_BASE = 0xffff_dead_0000_0000n;
+/** Runs the function whose first record is `entry`, for a helper. */
+export type CallbackRunner = (
+  linked: LinkedProgram,
+  entry: number,
+  registers: RegisterPairs,
+) => void;
 
 /**
  * Decodes a program for `host`; only raw ones may not use R11. Throws InputError with the first problem that `validate` finds, or
  * when a helper is not known to the host.
  */
-export function linkProgram(program: XlatedProgram, host: BpfHost): LinkedProgram {
+export function linkProgram(
+  program: XlatedProgram,
+  host: BpfHost,
+  runCallback: CallbackRunner,
+): LinkedProgram {
   const [problem] = validate(program.functions, {
     allowAuxiliary: program.type !== 'raw',
   });
@@ -83,9 +91,22 @@ export function linkProgram(program: XlatedProgram, host: BpfHost): LinkedProgra
     entries.push(end);
     end += RECORD * countInstructions(slots);
   }
-  const linker = new Linker(program, host, new Int32Array(end), entries);
+  let linked: LinkedProgram | undefined;
+  const callbackBase = functions.some(holdsFunctionAddress)
+    ? host.addCallbacks(
+        entries.map((entry) => (registers: RegisterPairs) => {
+          if (linked) runCallback(linked, entry, registers);
+        }),
+      )
+    : undefined;
+  const linker = new Linker(program, host, new Int32Array(end), entries, callbackBase);
   for (const [index, slots] of functions.entries()) linker.addFunction(index, slots);
-  return { program, words: linker.words, helpers: linker.helpers, entries };
+  linked = { program, words: linker.words, helpers: linker.helpers, entries, callbackBase };
+  return linked;
+}
+
+function holdsFunctionAddress(slots: readonly Slot[]): boolean {
+  return slots.some(({ code, src }) => code === 0x18 && src === PSEUDO.FUNC);
 }
 
 /** Function and slot of a record, for messages. */
@@ -114,6 +135,7 @@ class Linker {
   readonly #program: XlatedProgram;
   readonly #host: BpfHost;
   readonly #entries: readonly number[];
+  readonly #callbackBase: bigint;
   readonly #helperIndexes = new Map<number, number>();
 
   constructor(
@@ -121,11 +143,13 @@ class Linker {
     host: BpfHost,
     words: Int32Array,
     entries: readonly number[],
+    callbackBase: bigint | undefined,
   ) {
     this.#program = program;
     this.#host = host;
     this.words = words;
     this.#entries = entries;
+    this.#callbackBase = callbackBase ?? 0n;
   }
 
   addFunction(functionIndex: number, slots: readonly Slot[]): void {
@@ -203,7 +227,9 @@ class Linker {
         source = record + 4;
         const second = slots[index + 1] as Slot;
         const value =
-          slot.src === PSEUDO.FUNC ? FUNCTION_BASE + BigInt(16 * second.off) : imm64(slot, second);
+          slot.src === PSEUDO.FUNC
+            ? this.#callbackBase + BigInt(CALLBACK_STRIDE * second.off)
+            : imm64(slot, second);
         words[record + 4] = low32(value);
         words[record + 5] = high32(value);
         break;
@@ -235,7 +261,13 @@ class Linker {
       const body = this.#host.helperAt(this.#host.callBase + BigInt(slot.imm));
       if (!body) {
         const { function: name, insn } = locate(
-          { program: this.#program, words: this.words, helpers: [], entries: this.#entries },
+          {
+            program: this.#program,
+            words: this.words,
+            helpers: [],
+            entries: this.#entries,
+            callbackBase: undefined,
+          },
           record,
         );
         throw new InputError(

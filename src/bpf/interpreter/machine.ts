@@ -10,7 +10,7 @@ import type { AccessKind } from '../../cpu/fault.js';
 import type { Region } from '../../cpu/memory.js';
 import type { BpfHost } from '../host.js';
 import type { XlatedProgram } from '../program.js';
-import { CODE_START, type LinkedProgram } from './link.js';
+import { CODE_START, linkProgram, type CallbackRunner, type LinkedProgram } from './link.js';
 
 /** MAX_BPF_STACK */
 const STACK_SIZE = 512;
@@ -28,11 +28,31 @@ export const OUTCOME = {
   CALL_TARGET: 4,
 } as const;
 
+/** Thrown through a helper when the function it called back did not return. */
+export class CallbackStop extends Error {
+  readonly outcome: number;
+
+  constructor(outcome: number) {
+    super('a callback did not return');
+    this.name = 'CallbackStop';
+    this.outcome = outcome;
+  }
+}
+
 export class Machine {
   readonly host: BpfHost;
   /** The program that runs: changes with a tail call. */
   linked: LinkedProgram;
   depth = 0;
+  /** Depth at which `exit` ends the loop: that of the program, or of the callback that runs. */
+  baseDepth = 0;
+  /** Whether a program runs. */
+  running = false;
+  /** What callbacks may still execute, and what they have executed. */
+  callbackBudget = 0;
+  callbackExecuted = 0;
+  /** How functions of its programs are called back. */
+  readonly runCallback: CallbackRunner;
   /** Tail calls of this run. */
   tailCalls = 0;
   /** Record of the last call, or of what stopped the run. */
@@ -47,6 +67,7 @@ export class Machine {
   /** Programs that tail calls have reached, decoded. */
   readonly targets = new Map<XlatedProgram, LinkedProgram>();
 
+  readonly #main: LinkedProgram;
   readonly #saved = new Int32Array(MAX_CALL_FRAMES * SAVED_WORDS);
   readonly #callers: LinkedProgram[] = [];
   readonly #frames: Region[] = [];
@@ -54,9 +75,27 @@ export class Machine {
   /** Frame pointer of each depth, (lo, hi). */
   readonly #framePointers = new Int32Array(2 * MAX_CALL_FRAMES);
 
-  constructor(host: BpfHost, linked: LinkedProgram) {
+  constructor(
+    host: BpfHost,
+    program: XlatedProgram,
+    runCallback: (machine: Machine, ...args: Parameters<CallbackRunner>) => void,
+  ) {
     this.host = host;
+    this.runCallback = (linked, entry, registers) => runCallback(this, linked, entry, registers);
+    this.linked = linkProgram(program, host, this.runCallback);
+    this.#main = this.linked;
+  }
+
+  /** Ready to run `linked` from the outermost frame. */
+  start(linked: LinkedProgram, words: Int32Array, budget: number): void {
     this.linked = linked;
+    this.depth = 0;
+    this.baseDepth = 0;
+    this.tailCalls = 0;
+    this.running = true;
+    this.callbackBudget = budget;
+    this.callbackExecuted = 0;
+    this.setFramePointer(words);
   }
 
   /** Points R10 at the stack of the current depth. */
@@ -151,8 +190,11 @@ export class Machine {
     return join64(this.addressLo, this.addressHi);
   }
 
-  /** Gives the stack frames back to the host. */
+  /** Gives the stack frames and function addresses back to the host. */
   close(): void {
+    for (const { callbackBase } of [this.#main, ...this.targets.values()]) {
+      if (callbackBase !== undefined) this.host.removeCallbacks(callbackBase);
+    }
     this.#mapped = 0;
     for (const frame of this.#frames.splice(0)) this.host.release(frame);
   }

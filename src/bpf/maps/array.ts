@@ -2,13 +2,13 @@
  * BPF_MAP_TYPE_ARRAY and BPF_MAP_TYPE_PERCPU_ARRAY: all elements exist from the start, zeroed.
  *
  * Reference: kernel/bpf/arraymap.c. Values are contiguous, 8 bytes aligned; the first one's address
- * is what global data references hold. Left out: mmap, BPF_F_INNER_MAP.
+ * is what global data references hold. Left out: mmap.
  */
 import { ERRNO } from '../../common/errno.js';
 import type { Region } from '../../cpu/memory.js';
 import type { BpfHost } from '../host.js';
-import { BPF_EXIST, BPF_NOEXIST, MapBase, type MapEntry } from './base.js';
-import type { MapSpec } from './map.js';
+import { BPF_NOEXIST, MapBase, type MapEntry } from './base.js';
+import { isPerCpu, type MapSpec } from './map.js';
 
 export class ArrayMap extends MapBase {
   protected readonly cpuCount: number;
@@ -16,7 +16,7 @@ export class ArrayMap extends MapBase {
 
   constructor(spec: MapSpec, host: BpfHost) {
     super(spec, host);
-    this.cpuCount = spec.type === 'PERCPU_ARRAY' ? host.cpuCount : 1;
+    this.cpuCount = isPerCpu(spec.type) ? host.cpuCount : 1;
     const size = this.stride * spec.maxEntries;
     for (let cpu = 0; cpu < this.cpuCount; cpu++) {
       this.#values.push(this.allocate('values of', size));
@@ -38,32 +38,30 @@ export class ArrayMap extends MapBase {
   }
 
   protected store(key: number, value: Uint8Array, cpu: number, flags: number): number {
-    if (flags > BPF_EXIST) return -ERRNO.EINVAL;
+    const refused = this.checkFlags(flags);
+    if (refused !== 0) return refused;
     const index = this.memory.view.getUint32(key, true);
     if (index >= this.spec.maxEntries) return -ERRNO.E2BIG;
-    if (flags === BPF_NOEXIST) return -ERRNO.EEXIST;
+    if (flags & BPF_NOEXIST) return -ERRNO.EEXIST;
     for (let each = 0; each < this.cpuCount; each++) {
       if (cpu < 0 || this.cpuCount === 1 || each === cpu) {
-        this.memory.bytes.set(value, this.valueRegion(each).offset + index * this.stride);
+        this.copyValue(value, this.valueRegion(each).offset + index * this.stride);
       }
     }
     return 0;
   }
 
-  protected remove(): number {
+  protected erase(): number {
     return -ERRNO.EINVAL;
   }
 
   *entries(): Iterable<MapEntry> {
-    const { maxEntries, valueSize } = this.spec;
+    const { maxEntries } = this.spec;
     for (let index = 0; index < maxEntries; index++) {
       const key = new Uint8Array(4);
       new DataView(key.buffer).setUint32(0, index, true);
       const values = this.#values.map(({ offset }) =>
-        this.memory.bytes.slice(
-          offset + index * this.stride,
-          offset + index * this.stride + valueSize,
-        ),
+        this.valueBytes(offset + index * this.stride),
       );
       yield { key, values };
     }

@@ -7,11 +7,12 @@
  * `locate` works on offsets in the backing store and allocates nothing.
  */
 import { alignUp, high32, low32 } from '../../common/bytes.js';
+import { ERRNO } from '../../common/errno.js';
 import { KernelError, InputError } from '../../common/errors.js';
 import { MemoryAccessError, type AccessKind } from '../../cpu/fault.js';
 import type { Memory, Region } from '../../cpu/memory.js';
 import type { BpfHost, RegisterPairs } from '../host.js';
-import { BPF_MAP_TYPE, type BpfMap, type MapSpec } from './map.js';
+import { BPF_MAP_TYPE, isPerCpu, type BpfMap, type MapSpec, type ValueFields } from './map.js';
 
 /** Offsets in `struct bpf_map`, 6.12 arm64 (vectors/jit/meta-6.12.json). */
 export const BPF_MAP = {
@@ -26,6 +27,13 @@ export const BPF_MAP = {
 /** Flags of update; 0 is BPF_ANY. */
 export const BPF_NOEXIST = 1;
 export const BPF_EXIST = 2;
+export const BPF_F_LOCK = 4;
+/** All flags of update; numbers beyond are one refused number. */
+const UPDATE_FLAGS = 7n;
+
+/** sizeof(struct bpf_spin_lock), sizeof(struct bpf_timer) */
+const SPIN_LOCK_SIZE = 4;
+const TIMER_SIZE = 16;
 
 export interface MapEntry {
   readonly key: Uint8Array;
@@ -35,6 +43,8 @@ export interface MapEntry {
 export abstract class MapBase implements BpfMap {
   readonly spec: MapSpec;
   readonly address: bigint;
+  /** Set when the host takes the map. */
+  id = 0;
   /** False once freed. */
   alive = true;
   /** Bytes from one value to the next. */
@@ -74,13 +84,13 @@ export abstract class MapBase implements BpfMap {
   /** Stores the value at offset `value` for `cpu`, or for all CPUs when it is -1. */
   protected abstract store(key: number, value: Uint8Array, cpu: number, flags: number): number;
 
-  protected abstract remove(key: number): number;
+  protected abstract erase(key: number): number;
 
   abstract entries(): Iterable<MapEntry>;
 
   lookup(keyAddress: bigint): bigint {
     const cpu = this.host.currentCpu();
-    const at = this.locate(this.offsetOf(keyAddress, this.spec.keySize, 'read'), cpu);
+    const at = this.locateAndMark(this.offsetOf(keyAddress, this.spec.keySize, 'read'), cpu);
     if (at < 0) return 0n;
     const region = this.valueRegion(cpu);
     return region.address + BigInt(at - region.offset);
@@ -104,19 +114,39 @@ export abstract class MapBase implements BpfMap {
     const key = this.offsetOf(keyAddress, keySize, 'read');
     const value = this.offsetOf(valueAddress, valueSize, 'read');
     const bytes = this.memory.bytes.subarray(value, value + valueSize);
-    return this.store(key, bytes, this.host.currentCpu(), Number(flags));
+    return this.store(key, bytes, this.host.currentCpu(), flagNumber(flags));
   }
 
   delete(keyAddress: bigint): number {
-    return this.remove(this.offsetOf(keyAddress, this.spec.keySize, 'read'));
+    return this.erase(this.offsetOf(keyAddress, this.spec.keySize, 'read'));
+  }
+
+  /** As `locate`, for a program: a type that ages its entries marks the entry as used. */
+  locateAndMark(key: number, cpu: number): number {
+    return this.locate(key, cpu);
   }
 
   set(key: Uint8Array, value: Uint8Array, flags = 0n): number {
     const { name, valueSize } = this.spec;
-    if (value.length !== valueSize) {
+    const packed = this.stride * this.cpuCount;
+    const perCpu = isPerCpu(this.spec.type) && value.length === packed;
+    if (value.length !== valueSize && !perCpu) {
       throw new InputError(`map ${name}: value of ${value.length} bytes, needs ${valueSize}`);
     }
-    return this.#withKey(key, (offset) => this.store(offset, value, -1, Number(flags)));
+    return this.#withKey(key, (offset) => {
+      const first = value.subarray(0, valueSize);
+      const result = this.store(offset, first, -1, flagNumber(flags));
+      if (result !== 0 || !perCpu) return result;
+      for (let cpu = 1; cpu < this.cpuCount; cpu++) {
+        const at = cpu * this.stride;
+        this.store(offset, value.subarray(at, at + valueSize), cpu, 0);
+      }
+      return 0;
+    });
+  }
+
+  remove(key: Uint8Array): number {
+    return this.#withKey(key, (offset) => this.erase(offset));
   }
 
   get(key: Uint8Array): readonly Uint8Array[] | undefined {
@@ -125,7 +155,7 @@ export abstract class MapBase implements BpfMap {
       for (let cpu = 0; cpu < this.cpuCount; cpu++) {
         const at = this.locate(offset, cpu);
         if (at < 0) return undefined;
-        values.push(this.memory.bytes.slice(at, at + this.spec.valueSize));
+        values.push(this.valueBytes(at));
       }
       return values;
     });
@@ -139,6 +169,40 @@ export abstract class MapBase implements BpfMap {
 
   /** Values per key: the CPUs of a per-CPU map, else 1. */
   protected abstract get cpuCount(): number;
+
+  /** Copies a value to offset `to`, leaving the kernel's objects in it alone. */
+  protected copyValue(value: Uint8Array, to: number): void {
+    const { bytes } = this.memory;
+    const { fields } = this.spec;
+    if (!fields) {
+      bytes.set(value, to);
+      return;
+    }
+    for (let i = 0; i < value.length; i++) {
+      if (!isInField(fields, i)) bytes[to + i] = value[i];
+    }
+  }
+
+  /** A copy of the value at offset `at` as user space sees it: the kernel's objects read as zero. */
+  protected valueBytes(at: number): Uint8Array {
+    const value = this.memory.bytes.slice(at, at + this.spec.valueSize);
+    const { fields } = this.spec;
+    if (fields) for (let i = 0; i < value.length; i++) if (isInField(fields, i)) value[i] = 0;
+    return value;
+  }
+
+  /** The errno of an update's flags, or 0: BPF_F_LOCK needs a lock in the value. */
+  protected checkFlags(flags: number): number {
+    if ((flags & ~BPF_F_LOCK) > BPF_EXIST) return -ERRNO.EINVAL;
+    const locks = this.spec.fields?.spinLock !== undefined;
+    return (flags & BPF_F_LOCK) !== 0 && !locks ? -ERRNO.EINVAL : 0;
+  }
+
+  /** Cancels the timer in the value at `address`, as freeing the value does. */
+  protected releaseFields(address: bigint): void {
+    const timer = this.spec.fields?.timer;
+    if (timer !== undefined) this.host.timers.cancel(address + BigInt(timer));
+  }
 
   protected allocate(what: string, size: number): Region {
     try {
@@ -175,8 +239,18 @@ export abstract class MapBase implements BpfMap {
     if (key.length !== keySize) {
       throw new InputError(`map ${name}: key of ${key.length} bytes, needs ${keySize}`);
     }
-    this.#scratch ??= this.allocate('key of', keySize);
+    this.#scratch ??= this.allocate('key of', Math.max(keySize, 8));
     this.memory.bytes.set(key, this.#scratch.offset);
     return use(this.#scratch.offset);
   }
+}
+
+/** Update flags as a number; every unknown flag gives one that no map takes. */
+export function flagNumber(flags: bigint): number {
+  return flags >= 0n && flags <= UPDATE_FLAGS ? Number(flags) : 8;
+}
+
+function isInField({ spinLock, timer }: ValueFields, i: number): boolean {
+  if (spinLock !== undefined && i >= spinLock && i < spinLock + SPIN_LOCK_SIZE) return true;
+  return timer !== undefined && i >= timer && i < timer + TIMER_SIZE;
 }

@@ -1,116 +1,130 @@
 /**
  * BPF_MAP_CREATE: checks a map's parameters and makes it.
  *
- * One row per map type. Reference: kernel/bpf/arraymap.c array_map_alloc_check, hashtab.c
- * htab_map_alloc_check, uapi BPF_F_* flags. Left out: permissions, BTF checks of keys and values.
+ * One row per map type: the flags of creation it takes, its checks, its class. Left out: permissions.
  *
  * Usage:
  *   const map = createMap({ name: 'counts', type: 'ARRAY', keySize: 4, valueSize: 8, maxEntries: 4,
  *                           flags: 0 }, host);
  */
-import { alignUp } from '../../common/bytes.js';
-import type { ErrnoName } from '../../common/errno.js';
 import { KernelError } from '../../common/errors.js';
 import type { BpfHost } from '../host.js';
 import { ArrayMap } from './array.js';
+import type { MapBase } from './base.js';
+import { BloomFilter } from './bloom-filter.js';
+import * as check from './checks.js';
+import { ACCESS_FLAGS, BPF_F, allOf, type Complaint, type MapCheck } from './checks.js';
 import { HashMap } from './hash.js';
+import { LpmTrie } from './lpm-trie.js';
+import { LruHashMap } from './lru-hash.js';
+import { ArrayOfMaps, HashOfMaps } from './map-of-maps.js';
 import type { BpfMap, MapSpec, MapTypeName } from './map.js';
+import { PerfEventArray } from './perf-event-array.js';
 import { ProgArray } from './prog-array.js';
-
-const BPF_F_NO_PREALLOC = 1 << 0;
-const BPF_F_NUMA_NODE = 1 << 2;
-/** RDONLY, WRONLY, RDONLY_PROG, WRONLY_PROG */
-const ACCESS_FLAGS = (1 << 3) | (1 << 4) | (1 << 7) | (1 << 8);
-const BPF_F_ZERO_SEED = 1 << 6;
-const BPF_F_MMAPABLE = 1 << 10;
-
-/** Most bytes of one per-CPU value (PCPU_MIN_UNIT_SIZE). */
-const MAX_PERCPU_VALUE = 32768;
-/** KMALLOC_MAX_SIZE with 4 KiB pages. */
-const MAX_ELEMENT = 4 << 20;
-
-type Complaint = readonly [ErrnoName, string];
+import { QueueStackMap } from './queue-stack.js';
+import { Cpumap, Devmap, DevmapHash, Xskmap } from './redirect-maps.js';
+import { RingBuffer } from './ringbuf.js';
 
 interface MapType {
   /** Flags of creation that it takes. */
   readonly flags: number;
-  readonly check: (spec: MapSpec) => Complaint | undefined;
-  readonly make: (spec: MapSpec, host: BpfHost) => BpfMap;
+  readonly check: MapCheck;
+  readonly make: new (spec: MapSpec, host: BpfHost) => MapBase;
 }
 
-function checkArray(spec: MapSpec): Complaint | undefined {
-  if (spec.keySize !== 4) return ['EINVAL', `key size ${spec.keySize}, an array's is 4`];
-  if (spec.valueSize > 0x7fff_ffff) return ['E2BIG', `value size ${spec.valueSize}`];
-  return undefined;
-}
+const { NUMA_NODE, NO_PREALLOC, NO_COMMON_LRU, ZERO_SEED, MMAPABLE, INNER_MAP } = BPF_F;
+const SLOT_FLAGS = NUMA_NODE | ACCESS_FLAGS;
+const HASH_FLAGS = NO_PREALLOC | NO_COMMON_LRU | ZERO_SEED | SLOT_FLAGS;
+const DEVICE_FLAGS = NUMA_NODE | BPF_F.RDONLY | BPF_F.WRONLY;
 
-function checkHash(spec: MapSpec): Complaint | undefined {
-  if (spec.keySize === 0) return ['EINVAL', 'key size 0'];
-  const size = spec.keySize + spec.valueSize;
-  if (size >= MAX_ELEMENT) return ['E2BIG', `elements of ${size} bytes`];
-  return undefined;
-}
-
-function checkPerCpu(spec: MapSpec): Complaint | undefined {
-  if (alignUp(spec.valueSize, 8) > MAX_PERCPU_VALUE) {
-    return ['E2BIG', `per-CPU values of ${spec.valueSize} bytes, at most ${MAX_PERCPU_VALUE}`];
-  }
-  return undefined;
-}
-
-function checkProgArray(spec: MapSpec): Complaint | undefined {
-  if (spec.valueSize !== 4) return ['EINVAL', `value size ${spec.valueSize}, a prog array's is 4`];
-  return checkArray(spec);
-}
-
-const ARRAY_FLAGS = BPF_F_NUMA_NODE | BPF_F_MMAPABLE | ACCESS_FLAGS;
-const HASH_FLAGS = BPF_F_NO_PREALLOC | BPF_F_NUMA_NODE | BPF_F_ZERO_SEED | ACCESS_FLAGS;
-
-const makeArray = (spec: MapSpec, host: BpfHost): BpfMap => new ArrayMap(spec, host);
-const makeHash = (spec: MapSpec, host: BpfHost): BpfMap => new HashMap(spec, host);
+const withValues = allOf(check.entries, check.someValue, check.access);
+const array = allOf(withValues, check.array);
+const descriptors = allOf(check.descriptors, array);
+const hash = allOf(withValues, check.hash);
+const bag = allOf(withValues, check.keyless, check.bag);
+const device = allOf(check.entries, check.device);
 
 const MAP_TYPES: Readonly<Record<MapTypeName, MapType>> = {
-  HASH: { flags: HASH_FLAGS, check: checkHash, make: makeHash },
-  ARRAY: { flags: ARRAY_FLAGS, check: checkArray, make: makeArray },
-  PROG_ARRAY: {
-    flags: ACCESS_FLAGS,
-    check: checkProgArray,
-    make: (spec, host) => new ProgArray(spec, host),
+  HASH: { flags: HASH_FLAGS, check: allOf(check.notLru, hash), make: HashMap },
+  ARRAY: { flags: SLOT_FLAGS | MMAPABLE | INNER_MAP, check: array, make: ArrayMap },
+  PROG_ARRAY: { flags: SLOT_FLAGS, check: descriptors, make: ProgArray },
+  PERF_EVENT_ARRAY: {
+    flags: SLOT_FLAGS | BPF_F.PRESERVE_ELEMS,
+    check: descriptors,
+    make: PerfEventArray,
   },
   PERCPU_HASH: {
     flags: HASH_FLAGS,
-    check: (spec) => checkHash(spec) ?? checkPerCpu(spec),
-    make: makeHash,
+    check: allOf(check.notLru, hash, check.perCpu),
+    make: HashMap,
   },
-  PERCPU_ARRAY: {
-    flags: ACCESS_FLAGS,
-    check: (spec) => checkArray(spec) ?? checkPerCpu(spec),
-    make: makeArray,
+  PERCPU_ARRAY: { flags: SLOT_FLAGS, check: allOf(array, check.perCpu), make: ArrayMap },
+  LRU_HASH: { flags: HASH_FLAGS, check: allOf(check.lru, hash), make: LruHashMap },
+  LRU_PERCPU_HASH: {
+    flags: HASH_FLAGS,
+    check: allOf(check.lru, hash, check.perCpu),
+    make: LruHashMap,
+  },
+  LPM_TRIE: {
+    flags: NO_PREALLOC | SLOT_FLAGS,
+    check: allOf(withValues, check.trie),
+    make: LpmTrie,
+  },
+  ARRAY_OF_MAPS: {
+    flags: SLOT_FLAGS,
+    check: allOf(descriptors, check.inner),
+    make: ArrayOfMaps,
+  },
+  HASH_OF_MAPS: {
+    flags: HASH_FLAGS,
+    check: allOf(check.notLru, check.descriptors, hash, check.inner),
+    make: HashOfMaps,
+  },
+  DEVMAP: { flags: DEVICE_FLAGS, check: device, make: Devmap },
+  DEVMAP_HASH: { flags: DEVICE_FLAGS, check: device, make: DevmapHash },
+  CPUMAP: { flags: NUMA_NODE, check: allOf(device, check.cpus), make: Cpumap },
+  XSKMAP: { flags: DEVICE_FLAGS, check: allOf(check.entries, check.sockets), make: Xskmap },
+  QUEUE: { flags: SLOT_FLAGS, check: bag, make: QueueStackMap },
+  STACK: { flags: SLOT_FLAGS, check: bag, make: QueueStackMap },
+  RINGBUF: {
+    flags: NUMA_NODE,
+    check: allOf(check.entries, check.keyless, check.ring),
+    make: RingBuffer,
+  },
+  BLOOM_FILTER: {
+    flags: SLOT_FLAGS | ZERO_SEED,
+    check: allOf(withValues, check.keyless, check.bloom),
+    make: BloomFilter,
   },
 };
 
 /** Makes a map and tells the host of it. Throws KernelError when the parameters are refused. */
 export function createMap(spec: MapSpec, host: BpfHost): BpfMap {
-  const types: Readonly<Record<string, MapType | undefined>> = MAP_TYPES;
-  const type = Object.hasOwn(types, spec.type) ? types[spec.type] : undefined;
-  if (!type) throw new KernelError('EINVAL', `map ${spec.name}: unknown map type ${spec.type}`);
-  const complaint = checkCommon(spec) ?? type.check(spec) ?? checkFlags(spec, type.flags);
-  if (complaint) throw new KernelError(complaint[0], `map ${spec.name}: ${complaint[1]}`);
-  const map = type.make(spec, host);
-  host.addMap(map);
+  const type = rowOf(spec);
+  refuse(spec, checkSpec(spec, type));
+  const { inner } = spec;
+  if (inner) refuse(inner, checkSpec(inner, rowOf(inner)));
+  const map = new type.make(spec, host);
+  map.id = host.addMap(map);
   return map;
 }
 
-function checkCommon(spec: MapSpec): Complaint | undefined {
-  if (spec.maxEntries <= 0) return ['EINVAL', `max_entries ${spec.maxEntries}`];
-  if (spec.maxEntries > 0x8000_0000) return ['E2BIG', `max_entries ${spec.maxEntries}`];
-  if (spec.valueSize <= 0) return ['EINVAL', `value size ${spec.valueSize}`];
-  return undefined;
+function rowOf(spec: MapSpec): MapType {
+  const types: Readonly<Record<string, MapType | undefined>> = MAP_TYPES;
+  const type = Object.hasOwn(types, spec.type) ? types[spec.type] : undefined;
+  if (!type) throw new KernelError('EINVAL', `map ${spec.name}: unknown map type ${spec.type}`);
+  return type;
 }
 
-function checkFlags(spec: MapSpec, allowed: number): Complaint | undefined {
-  const unknown = spec.flags & ~allowed;
-  return unknown
-    ? ['EINVAL', `flags 0x${unknown.toString(16)} are not for ${spec.type}`]
-    : undefined;
+function checkSpec(spec: MapSpec, { flags, check: checkType }: MapType): Complaint {
+  const unknown = spec.flags & ~flags;
+  if (unknown) return ['EINVAL', `flags 0x${unknown.toString(16)} are not for ${spec.type}`];
+  if (spec.mapExtra && spec.type !== 'BLOOM_FILTER') {
+    return ['EINVAL', `map_extra ${spec.mapExtra} is for bloom filters`];
+  }
+  return checkType(spec);
+}
+
+function refuse(spec: MapSpec, complaint: Complaint): void {
+  if (complaint) throw new KernelError(complaint[0], `map ${spec.name}: ${complaint[1]}`);
 }

@@ -2,7 +2,8 @@
  * What every map type offers: the kernel-side operations that helpers call, on kernel addresses.
  *
  * Results follow `struct bpf_map_ops` (include/linux/bpf.h): lookup gives the address of the value or
- * 0, the others 0 or a negative errno.
+ * 0, the others 0 or a negative errno. Types with operations of their own have an interface here and
+ * a guard that recognises them.
  */
 
 import type { XlatedProgram } from '../program.js';
@@ -12,11 +13,31 @@ export const BPF_MAP_TYPE = {
   HASH: 1,
   ARRAY: 2,
   PROG_ARRAY: 3,
+  PERF_EVENT_ARRAY: 4,
   PERCPU_HASH: 5,
   PERCPU_ARRAY: 6,
+  LRU_HASH: 9,
+  LRU_PERCPU_HASH: 10,
+  LPM_TRIE: 11,
+  ARRAY_OF_MAPS: 12,
+  HASH_OF_MAPS: 13,
+  DEVMAP: 14,
+  CPUMAP: 16,
+  XSKMAP: 17,
+  QUEUE: 22,
+  STACK: 23,
+  DEVMAP_HASH: 25,
+  RINGBUF: 27,
+  BLOOM_FILTER: 30,
 } as const;
 
 export type MapTypeName = keyof typeof BPF_MAP_TYPE;
+
+/** Where the kernel's own objects lie in a value, in bytes; from the value's BTF. */
+export interface ValueFields {
+  readonly spinLock?: number;
+  readonly timer?: number;
+}
 
 /** How a map is made: pure data, as `bpf(BPF_MAP_CREATE)` takes it. */
 export interface MapSpec {
@@ -29,11 +50,19 @@ export interface MapSpec {
   readonly maxEntries: number;
   /** BPF_F_* of map creation. */
   readonly flags: number;
+  /** Bloom filter: the number of hash functions in the low 4 bits. Default: 0. */
+  readonly mapExtra?: number;
+  /** Map-in-map: what its maps look like. */
+  readonly inner?: MapSpec;
+  /** Locks and timers in the values. Default: none. */
+  readonly fields?: ValueFields;
 }
 
 /** A live map. Keys and values are given by address in the host's memory. */
 export interface BpfMap {
   readonly spec: MapSpec;
+  /** Number that the host gave it, from 1: what `bpftool map` calls its id. */
+  readonly id: number;
   /** Address of its `struct bpf_map`: what xlated programs hold. */
   readonly address: bigint;
   /** Address of the first value of an array map (direct value access, global data); else 0. */
@@ -46,10 +75,15 @@ export interface BpfMap {
 
   /** All entries in iteration order; a per-CPU map gives one value per CPU, else one. */
   entries(): Iterable<{ readonly key: Uint8Array; readonly values: readonly Uint8Array[] }>;
-  /** User-side update from bytes (for all CPUs the same); 0 or a negative errno. */
+  /**
+   * User-side update from bytes; 0 or a negative errno. A per-CPU map takes one value for all CPUs, or
+   * one per CPU behind each other, each rounded up to 8 bytes.
+   */
   set(key: Uint8Array, value: Uint8Array, flags?: bigint): number;
-  /** User-side lookup: one value per CPU, or undefined. */
+  /** User-side lookup: one value per CPU, or undefined. Leaves no mark (LRU). */
   get(key: Uint8Array): readonly Uint8Array[] | undefined;
+  /** User-side delete; 0 or a negative errno. */
+  remove(key: Uint8Array): number;
   /** Frees its memory. */
   free(): void;
 }
@@ -60,4 +94,56 @@ export interface ProgArrayMap extends BpfMap {
   programAt(index: number): XlatedProgram | undefined;
   /** Fills a slot (undefined empties it); 0 or a negative errno. */
   setProgram(index: number, program: XlatedProgram | undefined, address?: bigint): number;
+}
+
+/** Queue, stack and bloom filter: maps without keys. */
+export interface PushPopMap extends BpfMap {
+  push(valueAddress: bigint, flags: bigint): number;
+  pop(valueAddress: bigint): number;
+  peek(valueAddress: bigint): number;
+  /** User-side push, pop and peek. */
+  pushBytes(value: Uint8Array, flags?: bigint): number;
+  popBytes(): Uint8Array | undefined;
+}
+
+/** Array and hash of maps. */
+export interface MapOfMaps extends BpfMap {
+  /** Puts a map under a key; 0 or a negative errno. */
+  setMap(key: Uint8Array, inner: BpfMap, flags?: bigint): number;
+  innerMap(key: Uint8Array): BpfMap | undefined;
+}
+
+/** Where packets are redirected to: devmap, devmap hash, cpumap, xskmap. */
+export interface RedirectMap extends BpfMap {
+  /** Whether something is there to redirect to. */
+  hasTarget(key: number): boolean;
+  /** Whether BPF_F_BROADCAST and BPF_F_EXCLUDE_INGRESS may be asked of it. */
+  readonly canBroadcast: boolean;
+}
+
+export function isProgArray(map: BpfMap | undefined): map is ProgArrayMap {
+  return map !== undefined && 'programAt' in map;
+}
+
+export function isPushPop(map: BpfMap): map is PushPopMap {
+  return 'pushBytes' in map;
+}
+
+export function isMapOfMaps(map: BpfMap): map is MapOfMaps {
+  return 'innerMap' in map;
+}
+
+export function isRedirectMap(map: BpfMap): map is RedirectMap {
+  return 'hasTarget' in map;
+}
+
+const PER_CPU: ReadonlySet<MapTypeName> = new Set([
+  'PERCPU_HASH',
+  'PERCPU_ARRAY',
+  'LRU_PERCPU_HASH',
+]);
+
+/** Whether each CPU has a value of its own. */
+export function isPerCpu(type: MapTypeName): boolean {
+  return PER_CPU.has(type);
 }

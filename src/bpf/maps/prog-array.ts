@@ -55,7 +55,7 @@ export class ProgArray extends MapBase implements ProgArrayMap {
     return -ERRNO.EINVAL;
   }
 
-  protected remove(key: number): number {
+  protected erase(key: number): number {
     const index = this.memory.view.getUint32(key, true);
     if (index >= this.spec.maxEntries) return -ERRNO.E2BIG;
     if (!this.#programs[index]) return -ERRNO.ENOENT;

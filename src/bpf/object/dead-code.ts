@@ -4,7 +4,8 @@
  * CO-RE and `__kconfig` make such code on purpose: `if (bpf_core_field_exists(...))` is a comparison of a
  * number that the loader puts in, and the branch not taken may hold poisoned instructions. Reference:
  * opt_hard_wire_dead_code_branches, opt_remove_dead_code and opt_remove_nops in kernel/bpf/verifier.c.
- * Follows constants in registers only; ranges and the stack are the verifier's business.
+ * Without the verifier's findings it
+ * follows constants in registers only.
  *
  * Usage:
  *   const { slots, moved } = removeDeadCode(linked.slots);
@@ -19,8 +20,12 @@ type Constants = (bigint | undefined)[];
 
 const JA = 0x05;
 
-export function removeDeadCode(slots: readonly Slot[]): Patched {
-  const { seen, decided } = follow(slots);
+/**
+ * `dead`: slots that no path reaches, as the verifier found them. Default: what constants in registers
+ * rule out.
+ */
+export function removeDeadCode(slots: readonly Slot[], dead?: ReadonlySet<number>): Patched {
+  const { seen, decided } = dead ? fromDead(slots, dead) : follow(slots);
   const replacements = new Map<number, readonly Slot[]>();
   for (const [at] of slots.entries()) {
     if (!seen.has(at)) replacements.set(at, []);
@@ -44,6 +49,22 @@ interface Reach {
   readonly seen: ReadonlySet<number>;
   /** Conditional jumps that always, or never, jump. */
   readonly decided: ReadonlyMap<number, boolean>;
+}
+
+/** The same from a list of dead slots: a jump is decided when one of its two ways is dead. */
+function fromDead(slots: readonly Slot[], dead: ReadonlySet<number>): Reach {
+  const seen = new Set<number>();
+  const decided = new Map<number, boolean>();
+  for (const [at, slot] of slots.entries()) {
+    // the second slot of ld_imm64 lives as the first does
+    const isSecond = OPCODES[slots[at - 1]?.code ?? 0]?.kind === 'ld_imm64';
+    if (dead.has(isSecond ? at - 1 : at)) continue;
+    seen.add(at);
+    if (OPCODES[slot.code]?.kind !== 'jump') continue;
+    const [falls, jumps] = [!dead.has(at + 1), !dead.has(at + 1 + slot.off)];
+    if (falls !== jumps) decided.set(at, jumps);
+  }
+  return { seen, decided };
 }
 
 /** Walks all paths with the constants known on each, until nothing new comes. */

@@ -25,7 +25,9 @@ import type { ProgramType, XlatedFunction, XlatedProgram } from '../program.js';
 import { validate } from '../validate.js';
 import { contextBytes, rewriteContext } from './ctx-rewrite.js';
 import { analyze, type FunctionFlow } from './data-flow.js';
+import { expandMayGoto, fixupInstruction } from './fixups.js';
 import { helperName } from './helper-names.js';
+import { fillInitialValues } from './initial-values.js';
 import { inlineHelper } from './inline-helpers.js';
 import { DEFAULT_KCONFIG, kconfigData, type Kconfig } from './kconfig.js';
 import { linkProgram, type Addresses, type LinkedFunction } from './link.js';
@@ -94,13 +96,15 @@ export function load(spec: ObjectSpec, host: BpfHost, options: LoadOptions = {})
   };
   try {
     for (const definition of spec.maps) {
-      const adjusted = options.adjustMap?.(definition) ?? definition;
-      maps.set(definition.name, makeMap(withKconfig(spec, adjusted, options.kconfig), host));
+      const wanted = options.adjustMap?.(definition) ?? definition;
+      const adjusted = withKconfig(spec, wanted, options.kconfig);
+      maps.set(definition.name, makeMap(adjusted, spec, host));
     }
     const addresses = addressesOf(maps, host, options.kernelBtf);
     const programs = (options.programs ?? spec.programs).map((program) =>
       loadProgram(spec, program, addresses, host),
     );
+    fillInitialValues(spec, maps, programs);
     return {
       spec,
       maps,
@@ -128,10 +132,10 @@ function withKconfig(
   return { ...definition, data: kconfigData(externs, definition.valueSize, btf, values) };
 }
 
-function makeMap(definition: MapDefinition, host: BpfHost): BpfMap {
+function makeMap(definition: MapDefinition, { btf }: ObjectSpec, host: BpfHost): BpfMap {
   let map: BpfMap;
   try {
-    map = createMap(mapSpec(definition), host);
+    map = createMap(mapSpec(definition, { btf, cpuCount: host.cpuCount }), host);
   } catch (error) {
     // the host's memory says RangeError when it is full
     if (!(error instanceof RangeError)) throw error;
@@ -161,7 +165,10 @@ function loadProgram(
     );
   }
   const linked = linkProgram(object, program, addresses);
-  const [problem] = validate(linked.map(({ spec, slots }) => xlated(spec.name, slots, 0)));
+  const [problem] = validate(
+    linked.map(({ spec, slots }) => xlated(spec.name, slots, 0)),
+    { allowMayGoto: true },
+  );
   if (problem !== undefined) {
     throw new KernelError('EINVAL', `program '${program.name}': ${problem}`);
   }
@@ -235,15 +242,23 @@ function finishFunction(
   const { spec, slots } = linked;
   const replacements = rewriteContext(program, linked, flow);
   for (const [at, slot] of slots.entries()) {
-    if (!isHelperCall(slots, at)) continue;
+    if (!isHelperCall(slots, at)) {
+      const fixed = fixupInstruction(slot);
+      if (fixed) replacements.set(at, fixed);
+      continue;
+    }
     replacements.set(
       at,
       inlineHelper(program.kind, slot.imm) ?? [helperCall(program, linked, at, slot, host)],
     );
   }
-  const patched = patchSlots(slots, replacements);
+  const plain = patchSlots(slots, replacements);
+  const counted = expandMayGoto(plain.slots, flow.stackDepth);
+  const patched = counted
+    ? { slots: counted.slots, moved: plain.moved.map((at) => counted.moved[at] ?? at) }
+    : plain;
   return {
-    xlated: xlated(spec.name, patched.slots, flow.stackDepth),
+    xlated: xlated(spec.name, patched.slots, counted?.stackDepth ?? flow.stackDepth),
     info: {
       name: spec.name,
       btfId: spec.btfId,

@@ -38,6 +38,7 @@ interface Draft {
   flags: number;
   keyType: number;
   valueType: number;
+  mapExtra?: number;
   inner?: MapDefinition;
   /** Byte offset of the `values` array in the variable, for its relocations. */
   valuesAt?: number;
@@ -98,6 +99,9 @@ function readStruct(btf: Btf, map: string, type: number, notes: string[]): Draft
       case 'map_flags':
         draft.flags = number();
         break;
+      case 'map_extra':
+        draft.mapExtra = number();
+        break;
       case 'key_size':
         draft.keySize = number();
         break;
@@ -118,7 +122,6 @@ function readStruct(btf: Btf, map: string, type: number, notes: string[]): Draft
         break;
       case 'pinning':
       case 'numa_node':
-      case 'map_extra':
         if (number() !== 0) notes.push(`map '${map}': ${member.name} is ignored`);
         break;
       default:

@@ -86,6 +86,8 @@ export interface MapDefinition {
   readonly valueSize: number;
   readonly maxEntries: number;
   readonly flags: number;
+  /** Bloom filter: number of hash functions; 0 when not given. */
+  readonly mapExtra?: number;
   /** Initial contents of a global data section; the one value of key 0. */
   readonly data?: Uint8Array;
   /** Name of the ELF section of a global data map. */

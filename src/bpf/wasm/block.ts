@@ -6,7 +6,6 @@
  * is left. Then `refill` gives more, or ends the run.
  */
 import { imm64, type Slot } from '../instruction.js';
-import { FUNCTION_BASE } from '../interpreter/link.js';
 import { OPCODES, PSEUDO, type Opcode } from '../opcodes.js';
 import { emitAtomic, emitLoad, emitStore } from './access.js';
 import { emitAlu, emitByteSwap, emitNegate } from './alu.js';
@@ -21,7 +20,7 @@ import {
 import type { FunctionContext } from './context.js';
 import { OP } from './emitter.js';
 import type { Block } from './flow.js';
-import { STATE } from './state.js';
+import { FUNCTION_BASE, STATE } from './state.js';
 
 /** Writes what a block does; gives the slot of the conditional jump that ends it, or -1. */
 export function emitBlock(context: FunctionContext, block: Block): number {

@@ -5,7 +5,6 @@
  * through the state's registers. A helper is an imported function that finds R0..R5 there; those with
  * an intrinsic, and lookups in arrays, are done in place.
  */
-import { FUNCTION_BASE } from '../interpreter/link.js';
 import type { Slot } from '../instruction.js';
 import { ArrayMap } from '../maps/array.js';
 import { PSEUDO } from '../opcodes.js';
@@ -13,7 +12,7 @@ import { emitAccess, emitCopies } from './access.js';
 import type { FunctionContext } from './context.js';
 import { I64, OP } from './emitter.js';
 import { EXTRA_OUT } from './liveness.js';
-import { MAX_CALL_FRAMES, STATE, STOP } from './state.js';
+import { FUNCTION_BASE, MAX_CALL_FRAMES, STATE, STOP } from './state.js';
 
 /** R0..R5 */
 const HELPER_REGISTERS = 0b11_1111;

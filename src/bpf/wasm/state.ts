@@ -63,3 +63,6 @@ export const STOP = { callDepth: 1, callTarget: 2 } as const;
 export const MAX_CALL_FRAMES = 8;
 /** MAX_BPF_STACK */
 export const STACK_SIZE = 512;
+
+/** Function pointers of programs: this base and the callee's number times 16. Nothing is mapped there. */
+export const FUNCTION_BASE = 0xffff_dead_0000_0000n;

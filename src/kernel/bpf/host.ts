@@ -9,7 +9,10 @@ import { join64, low32, high32, alignUp } from '../../common/bytes.js';
 import { Random } from '../../common/random.js';
 import { helperTable } from '../../bpf/helpers/table.js';
 import type { Btf } from '../../bpf/btf/btf.js';
-import type { BpfHost, HelperBody } from '../../bpf/host.js';
+import { CallbackTable } from '../../bpf/callbacks.js';
+import type { BpfHost, Callback, HelperBody } from '../../bpf/host.js';
+import { Network } from '../../bpf/network.js';
+import { Timers } from '../../bpf/timers.js';
 import type { BpfMap } from '../../bpf/maps/map.js';
 import { ProgArray } from '../../bpf/maps/prog-array.js';
 import type { XlatedProgram } from '../../bpf/program.js';
@@ -30,17 +33,21 @@ export class KernelBpfHost implements BpfHost {
   readonly callBase: bigint;
   readonly cpuCount: number;
   readonly types: KernelTypes;
+  readonly network = new Network();
+  readonly timers = new Timers();
   readonly #kernel: Kernel;
   readonly #addresses = new Map<number, bigint>();
   readonly #bodies = new Map<bigint, HelperBody>();
   readonly #maps = new Map<bigint, BpfMap>();
+  readonly #callbacks = new CallbackTable();
   readonly #random: Random;
+  #mapCount = 0;
   #now = 0n;
 
-  constructor(kernel: Kernel, seed: number, { bpfProg, offsets }: BpfProfile) {
-    this.arrayOffsets = offsets;
+  constructor(kernel: Kernel, seed: number, profile: BpfProfile) {
+    this.arrayOffsets = profile.offsets;
     this.#kernel = kernel;
-    this.types = new KernelTypes(bpfProg);
+    this.types = new KernelTypes(profile);
     this.memory = kernel.memory;
     this.cpuCount = kernel.cpus.length;
     this.#random = new Random(seed);
@@ -91,8 +98,22 @@ export class KernelBpfHost implements BpfHost {
     return this.#kernel.symbols.find(name)?.address;
   }
 
-  addMap(map: BpfMap): void {
+  addCallbacks(callbacks: readonly Callback[]): bigint {
+    return this.#callbacks.add(callbacks);
+  }
+
+  removeCallbacks(base: bigint): void {
+    this.#callbacks.remove(base);
+  }
+
+  /** Functions of interpreted programs only: a JIT image's have to be called by the engine. */
+  callbackAt(address: bigint): Callback | undefined {
+    return this.#callbacks.at(address);
+  }
+
+  addMap(map: BpfMap): number {
     this.#maps.set(map.address, map);
+    return ++this.#mapCount;
   }
 
   removeMap(map: BpfMap): void {

@@ -2,7 +2,7 @@
  * The BTF of this kernel: what CO-RE relocations of programs are resolved against.
  *
  * It says the truth about memory here: the structs that models keep in kernel memory, at the offsets
- * where they keep them (`offsets.ts`, `xdp-buff.ts`), and the types that programs share with every
+ * where they keep them (`offsets.ts`, `profile.ts`, `xdp-buff.ts`), and the types that programs share with every
  * kernel. Floors above declare theirs with `declare`. Left out: kernel functions, per-CPU variables.
  *
  * Usage:
@@ -13,17 +13,17 @@ import type { Btf } from '../../bpf/btf/btf.js';
 import { declareUapiTypes } from '../../bpf/btf/uapi-types.js';
 import { NET_DEVICE, XDP_BUFF, XDP_RXQ_INFO } from '../../bpf/xdp-buff.js';
 import { FTRACE_OPS, FTRACE_REGS, TASK_STRUCT } from '../offsets.js';
-import type { BpfProgOffsets } from './profile.js';
+import type { BpfProfile, BpfProgOffsets } from './profile.js';
 
 export type TypeDeclarations = (builder: BtfBuilder) => void;
 
 export class KernelTypes {
   readonly #declarations = new Set<TypeDeclarations>();
-  readonly #bpfProg: BpfProgOffsets;
+  readonly #profile: BpfProfile;
   #btf: Btf | undefined;
 
-  constructor(bpfProg: BpfProgOffsets) {
-    this.#bpfProg = bpfProg;
+  constructor(profile: BpfProfile) {
+    this.#profile = profile;
   }
 
   /** Adds types of a subsystem. The same declarations count once. */
@@ -36,7 +36,7 @@ export class KernelTypes {
     if (this.#btf) return this.#btf;
     const builder = declareUapiTypes(new BtfBuilder());
     for (const declare of this.#declarations) declare(builder);
-    declareKernelTypes(builder, this.#bpfProg);
+    declareKernelTypes(builder, this.#profile.bpfProg);
     return (this.#btf = builder.build());
   }
 }

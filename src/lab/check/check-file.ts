@@ -21,8 +21,9 @@ export async function* checkFile(
   options: CheckOptions,
   kinds: readonly VectorKind[] = RUN_KINDS,
 ): AsyncGenerator<CaseResult, void, undefined> {
-  for (const record of parseRecords(name, text)) {
-    yield await kindOf(record, kinds).check(record, options);
+  const file = parseRecords(name, text);
+  for (const record of file) {
+    yield await kindOf(record, kinds).check(record, options, file);
   }
 }
 
@@ -30,7 +31,8 @@ function kindOf(record: VectorRecord, kinds: readonly VectorKind[]): VectorKind 
   const kind = kinds.find((each) => each.matches(record));
   if (kind) return kind;
   const refused = REFUSED_KINDS.find((each) => each.matches(record));
-  if (refused) throw new InputError(`${record.origin}: ${refused.name} cannot be run`);
+  if (refused)
+    throw new InputError(`${record.origin}: ${refused.name}: is a side file of other vectors`);
   const fields = Object.keys(record.fields).slice(0, 6).join(', ');
   throw new InputError(`${record.origin}: no known kind of vector (fields ${fields})`);
 }

@@ -4,6 +4,7 @@
  * A kind recognises its records by their fields and checks them one by one. Kinds that need other
  * floors (JIT images, packets) are defined beside those and handed to `checkFile`.
  */
+import type { ObjectEngine } from './object-engine.js';
 import type { ProgramRunner } from './runner.js';
 import type { Decompressor, VectorRecord } from './record.js';
 
@@ -16,12 +17,21 @@ export type CaseResult =
 export interface CheckOptions {
   readonly runner: ProgramRunner;
   readonly decompressor: Decompressor;
+  /** Runs whole objects. Default: none, such records are skipped. */
+  readonly objectEngine?: ObjectEngine;
+  /** Bytes of a file beside the vector file, by its relative name. Default: none can be read. */
+  readonly readSibling?: (name: string) => Uint8Array;
 }
 
 export interface VectorKind {
   readonly name: string;
   matches(record: VectorRecord): boolean;
-  check(record: VectorRecord, options: CheckOptions): Promise<CaseResult>;
+  /** `file`: all records of the file, for those that refer to each other. */
+  check(
+    record: VectorRecord,
+    options: CheckOptions,
+    file: readonly VectorRecord[],
+  ): Promise<CaseResult>;
 }
 
 export function passed({ name }: VectorRecord): CaseResult {

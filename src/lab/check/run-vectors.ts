@@ -9,10 +9,13 @@
  *
  * Records that cannot be run here are recognised and skipped with their reason.
  */
+import { classicKind } from './classic-vectors.js';
 import { failed, passed, skipped, type CaseResult, type VectorKind } from './kind.js';
 import type { VectorRecord } from './record.js';
 import { BENCH_HELPERS, CONFORMANCE_HELPERS, NO_HELPERS, UBPF_HELPERS } from './run-helpers.js';
 import type { RunOutcome } from './runner.js';
+import { tailCallKind } from './tail-call-vectors.js';
+import { xdpReferenceKind } from './xdp-reference.js';
 
 /** Bytes that stand for the socket buffer of test_bpf: no eBPF test there reads it. */
 const OPAQUE_CONTEXT = 256;
@@ -93,17 +96,21 @@ const benchKind: VectorKind = {
   },
 };
 
-export const RUN_KINDS: readonly VectorKind[] = [conformanceKind, ubpfKind, testBpfKind, benchKind];
+export const RUN_KINDS: readonly VectorKind[] = [
+  conformanceKind,
+  ubpfKind,
+  testBpfKind,
+  benchKind,
+  classicKind,
+  tailCallKind,
+  xdpReferenceKind,
+];
 
 /** Records of these kinds are recognised, and the whole file is refused. */
 export const REFUSED_KINDS: readonly Pick<VectorKind, 'name' | 'matches'>[] = [
   {
-    name: 'classic BPF (test_bpf-classic)',
-    matches: (record) => record.fields.is_classic === true,
-  },
-  {
-    name: 'tail calls (test_bpf-tailcalls)',
-    matches: (record) => record.has('tail_idx'),
+    name: 'a packet',
+    matches: (record) => record.has('set') && record.has('hex'),
   },
 ];
 

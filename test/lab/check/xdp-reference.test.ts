@@ -1,0 +1,90 @@
+import { readFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { fileURLToPath } from 'node:url';
+import { brotliDecompressSync, inflateSync } from 'node:zlib';
+import { describe, expect, it } from 'vitest';
+import { checkFile, describeCase, summarize } from '../../../src/lab/check/check-file.js';
+import type { CaseResult, CheckOptions } from '../../../src/lab/check/kind.js';
+import { interpreterObjects } from '../../../src/lab/check/object-engine.js';
+import { InterpreterRunner } from '../../../src/lab/check/runner.js';
+import { sharedFile } from '../../helpers/shared.js';
+
+const sample = fileURLToPath(new URL('../../vectors/xdp', import.meta.url));
+
+function optionsFor(folder: string): CheckOptions {
+  return {
+    runner: new InterpreterRunner(),
+    decompressor: {
+      deflate: (bytes) => inflateSync(bytes),
+      brotli: (bytes) => brotliDecompressSync(bytes),
+    },
+    objectEngine: interpreterObjects,
+    readSibling: (name) => readFileSync(join(folder, name)),
+  };
+}
+
+async function check(folder: string, name: string, text?: string): Promise<CaseResult[]> {
+  const content = text ?? readFileSync(join(folder, name), 'utf8');
+  const results: CaseResult[] = [];
+  for await (const result of checkFile(name, content, optionsFor(folder))) results.push(result);
+  return results;
+}
+
+describe('XDP programs do what a real kernel did', () => {
+  it('in the sample', async () => {
+    const results = await check(sample, 'reference.jsonl');
+    expect(results.filter(({ status }) => status !== 'passed').map(describeCase)).toEqual([]);
+    expect(results.length).toBeGreaterThan(10);
+  });
+
+  it.each([
+    ['verdict', /"retval": ?2/, '"retval": 1', /packet \S+: verdict 2, kernel 1$/],
+    ['map', /"value_hex": ?"[0-9a-f]+"(?=[^[]*$)/, '"value_hex":"77"', /map \S+: entry \d+ /],
+    ['packet', /"out_hex": ?"/, '"out_hex":"00', /packet \S+: packet /],
+  ])('and a changed %s is told', async (_, pattern, replacement, expected) => {
+    const lines = readFileSync(join(sample, 'reference.jsonl'), 'utf8').split('\n');
+    const line = lines.find(
+      (each) => pattern.test(each) && each.includes('flow_count') === (_ === 'map'),
+    );
+    const results = await check(sample, 'x', (line ?? '').replace(pattern, replacement));
+    expect(results.map(({ status }) => status)).toEqual(['failed']);
+    expect(results.map(describeCase)[0]).toMatch(expected);
+  });
+
+  it('and packets are a side file', async () => {
+    await expect(check(sample, 'packets.jsonl')).rejects.toThrow(
+      'packets.jsonl:1: a packet: is a side file of other vectors',
+    );
+  });
+
+  const whole = sharedFile('vectors', 'xdp');
+
+  it.runIf(whole)(
+    'in the whole corpus',
+    async () => {
+      const results = await check(whole ?? '', 'reference.jsonl');
+      expect(results.filter(({ status }) => status === 'failed').map(describeCase)).toEqual([]);
+      const reasons = results.flatMap((each) => (each.status === 'skipped' ? [each.reason] : []));
+      expect(reasons.every((reason) => /^env|CO-RE/.test(reason))).toBe(true);
+      console.info(summarize(results));
+    },
+    60_000,
+  );
+});
+
+describe('test_bpf', () => {
+  const classic = sharedFile('vectors', 'bpf', 'test_bpf-classic.jsonl');
+
+  it.runIf(classic)('classic programs return what they shall', async () => {
+    const results = await check(sample, 'c', readFileSync(classic ?? '', 'utf8'));
+    expect(results.filter(({ status }) => status === 'failed').map(describeCase)).toEqual([]);
+    expect(results.filter(({ status }) => status === 'passed').length).toBeGreaterThanOrEqual(77);
+  });
+
+  const tailCalls = sharedFile('vectors', 'bpf', 'test_bpf-tailcalls.jsonl');
+
+  it.runIf(tailCalls)('tail calls end after 33', async () => {
+    const results = await check(sample, 't', readFileSync(tailCalls ?? '', 'utf8'));
+    expect(summarize(results)).toBe('10 passed, 0 failed');
+  });
+});
