@@ -41,6 +41,7 @@ export class ProgArray extends MapBase implements ProgArrayMap {
 
   setProgram(index: number, program: XlatedProgram | undefined, address = 0n): number {
     if (index >= this.spec.maxEntries) return -ERRNO.E2BIG;
+    if (program && this.host.isExtended?.(program)) return -ERRNO.EBUSY;
     this.#programs[index] = program;
     const slot = this.address + BigInt(ptrsOf(this.host) + 8 * index);
     this.memory.write64(slot, program ? address : 0n);

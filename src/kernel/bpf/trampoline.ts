@@ -106,7 +106,7 @@ export class Trampoline {
     }
     target.replace(program.entry);
     this.extension = program;
-    target.program.extensions++;
+    this.#parts.kernel.bpf.host.setExtended(target.program, true);
     program.hold();
   }
 
@@ -117,7 +117,7 @@ export class Trampoline {
     }
     target.unreplace(program.entry);
     this.extension = undefined;
-    target.program.extensions--;
+    this.#parts.kernel.bpf.host.setExtended(target.program, false);
     program.put();
   }
 
