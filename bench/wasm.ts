@@ -3,8 +3,8 @@
  * bounds checks and instruction budget.
  *
  * As in `bench/interpreter.ts` each program runs about 100 million instructions and its result is
- * compared with the record's. Once before, it runs as long for the engine to finish its optimising
- * compiler, which works in the background; the row `first run` shows what that costs otherwise. Further
+ * compared with the record's. The row of a program is the best of three runs after a first one, in which
+ * the engine's optimising compiler works in the background; `first run` is the mean of those. Further
  * rows: nanoseconds per helper call, in place and through an import, and compile time.
  */
 import { readFileSync } from 'node:fs';

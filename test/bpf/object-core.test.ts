@@ -1,5 +1,8 @@
 import { readFileSync } from 'node:fs';
+import * as fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
+import { InputError, KernelError } from '../../src/common/errors.js';
+import { helperBodies } from '../../src/bpf/helpers/table.js';
 import { viewOf } from '../../src/common/bytes.js';
 import { BtfBuilder } from '../../src/bpf/btf/builder.js';
 import type { Btf } from '../../src/bpf/btf/btf.js';
@@ -218,6 +221,32 @@ describe('relocating one instruction', () => {
       number(4),
     ]);
   });
+});
+
+it('damaged objects with CO-RE and externs are loaded or refused with one line', () => {
+  const objects = ['objects/kernel_types.o', 'objects/externs.o', 'xdp/obj/core_reloc.o'].map(read);
+  const host = new PlainHost({ helpers: helperBodies(), memorySize: 1 << 20 });
+  const change = fc.record({ at: fc.nat({ max: 1 << 16 }), byte: fc.nat({ max: 255 }) });
+  fc.assert(
+    fc.property(
+      fc.constantFrom(...objects),
+      fc.array(change, { minLength: 1, maxLength: 4 }),
+      (original, changes) => {
+        const bytes = original.slice();
+        for (const { at, byte } of changes) bytes[at % bytes.length] = byte;
+        let message = '';
+        try {
+          load(parseObject(bytes), host, { kernelBtf: labTypes.btf }).free();
+        } catch (error) {
+          if (!(error instanceof InputError || error instanceof KernelError)) throw error;
+          message = error.message;
+        }
+        expect(message).not.toContain('\n');
+        expect(host.memory.regions).toEqual([]);
+      },
+    ),
+    { numRuns: 300 },
+  );
 });
 
 it('contexts and packet headers have the sizes of their C structs', () => {

@@ -3,25 +3,29 @@ import { encodeSlots, makeSlot, type Slot } from '../../src/bpf/instruction.js';
 import { createInterpreter } from '../../src/bpf/interpreter.js';
 import { removeDeadCode } from '../../src/bpf/object/dead-code.js';
 import { expandMayGoto, fixupInstruction } from '../../src/bpf/object/fixups.js';
+import { createWasmProgram } from '../../src/bpf/wasm.js';
 import { PlainHost } from '../../src/bpf/plain-host.js';
 import { EDGES, referenceAlu } from './reference.js';
 
-const host = new PlainHost({ memorySize: 1 << 16 });
 const exit = makeSlot(0x95);
 
-/** The result with R1 and R2 given. Verifier output may use R11. */
-function run(slots: readonly Slot[], r1 = 0n, r2 = 0n, stackDepth = 0): bigint {
+/** Runs with R1 and R2 given, on both tiers. Verifier output may use R11. */
+function runner(slots: readonly Slot[], stackDepth = 0): (r1?: bigint, r2?: bigint) => bigint {
   const insns = encodeSlots(slots);
   const program = {
     name: 'main',
     type: 'socket_filter' as const,
     functions: [{ name: 'main', insns, stackDepth }] as const,
   };
-  const interpreter = createInterpreter(program, host);
-  const result = interpreter.run(r1, { r2, budget: 1e9 });
-  interpreter.close();
-  if (result.kind !== 'return') throw new Error(result.kind);
-  return result.r0;
+  const host = new PlainHost({ memorySize: 1 << 16 });
+  const engines = [createInterpreter(program, host), createWasmProgram(program, host)];
+  return (r1 = 0n, r2 = 0n) => {
+    const results = engines.map((engine) => engine.run(r1, { r2, budget: 1e9 }));
+    const [first] = results;
+    expect(results[1]).toEqual(first);
+    if (first?.kind !== 'return') throw new Error(first?.kind);
+    return first.r0;
+  };
 }
 
 describe('guarded divisions give what the ISA says', () => {
@@ -35,10 +39,10 @@ describe('guarded divisions give what the ISA says', () => {
     const guarded = fixupInstruction(makeSlot(code, { dst: 0, src: 2, off }));
     if (!guarded) throw new Error('not guarded');
     // what follows must be reached from every way through
-    const program = [makeSlot(0xbf, { dst: 0, src: 1 }), ...guarded, exit];
+    const run = runner([makeSlot(0xbf, { dst: 0, src: 1 }), ...guarded, exit]);
     for (const a of EDGES) {
       for (const b of EDGES) {
-        expect(run(program, a, b), `${a} ${op} ${b}`).toBe(referenceAlu(op, width, off, a, b));
+        expect(run(a, b), `${a} ${op} ${b}`).toBe(referenceAlu(op, width, off, a, b));
       }
     }
   });
@@ -48,9 +52,9 @@ describe('guarded divisions give what the ISA says', () => {
       const code = (op === 'div' ? 0x30 : 0x90) | (width === 64 ? 7 : 4);
       const guarded = fixupInstruction(makeSlot(code, { off: 1, imm: -1 }));
       if (!guarded) throw new Error('not guarded');
+      const run = runner([makeSlot(0xbf, { dst: 0, src: 1 }), ...guarded, exit]);
       for (const a of EDGES) {
-        const program = [makeSlot(0xbf, { dst: 0, src: 1 }), ...guarded, exit];
-        expect(run(program, a)).toBe(referenceAlu(op, width, 1, a, -1n));
+        expect(run(a)).toBe(referenceAlu(op, width, 1, a, -1n));
       }
     }
   });
@@ -78,7 +82,7 @@ describe('may_goto', () => {
     expect(expanded.slots[0]).toEqual(makeSlot(0x7a, { dst: 10, off: -24, imm: 0x800000 }));
     expect(expanded.slots[2]).toEqual(makeSlot(0x79, { dst: 11, src: 10, off: -24 }));
     expect(expanded.slots[3]).toEqual(makeSlot(0x15, { dst: 11, off: 4 }));
-    expect(run(expanded.slots, 0n, 0n, 24)).toBe(0x800000n);
+    expect(runner(expanded.slots, 24)()).toBe(0x800000n);
     expect(expandMayGoto([exit], 0)).toBeUndefined();
   });
 });

@@ -2,6 +2,7 @@
  * Runs one program in the interpreter and in the wasm tier from the same contents of memory, on the
  * same addresses, and says what differs: result, fault and its place, memory afterwards.
  */
+import { join64 } from '../../src/common/bytes.js';
 import { Random } from '../../src/common/random.js';
 import { ERRNO } from '../../src/common/errno.js';
 import type { Region } from '../../src/cpu/memory.js';
@@ -49,6 +50,8 @@ export class Differential {
   readonly #contents: readonly Region[];
   readonly #around: Surroundings;
   readonly #progArray: ProgArrayMap;
+  /** What maps need to stay themselves, by the name of the region. */
+  readonly #kept: ReadonlyMap<string, Uint8Array>;
 
   constructor() {
     const bodies = new Map(helperBodies());
@@ -91,7 +94,12 @@ export class Differential {
     const tiny = host.allocate('tiny', 4);
     const readOnly = host.memory.protect(host.allocate('read-only', 64), 'r');
     const text = host.memory.protect(host.allocate('text', 64), 'rwx');
-    this.#contents = host.memory.regions.filter(({ name }) => !/^(bpf_map|bpf_stack)/.test(name));
+    this.#contents = host.memory.regions.filter(({ name }) => !name.startsWith('bpf_stack'));
+    this.#kept = new Map(
+      this.#contents
+        .filter(({ name }) => /^(bpf_map|keys)/.test(name))
+        .map(({ name, offset, size }) => [name, host.memory.bytes.slice(offset, offset + size)]),
+    );
     this.#around = {
       pointers: [
         this.#context.address,
@@ -149,7 +157,7 @@ export class Differential {
   }
 
   #unlessHash(words: Int32Array, body: () => void): void {
-    const map = this.#host.mapAt((BigInt(words[3]) << 32n) | BigInt(words[2] >>> 0));
+    const map = this.#host.mapAt(join64(words[2], words[3]));
     // an update would move elements about, and the second engine begin elsewhere
     if (map?.spec.type === 'HASH') setResult(words, -ERRNO.EPERM);
     else body();
@@ -161,7 +169,11 @@ export class Differential {
       memory.bytes.fill(0x5a, region.offset, region.offset + region.size);
     }
     for (const [index, { name, offset, size }] of this.#contents.entries()) {
-      if (name.startsWith('keys')) continue;
+      const kept = this.#kept.get(name);
+      if (kept) {
+        memory.bytes.set(kept, offset);
+        continue;
+      }
       const value = values[index] ?? 0;
       for (let at = 0; at < size; at++) memory.bytes[offset + at] = value * (at + 3);
     }

@@ -224,7 +224,7 @@ export function emitAtomic(
   if ((slot.imm & 1) === 1) code.get(locals.temporary).set(src);
 }
 
-export function baseOf({ plan }: FunctionContext, insn: number): Origin {
+function baseOf({ plan }: FunctionContext, insn: number): Origin {
   const origin = plan.origins.bases.get(insn);
   if (!origin) throw new RangeError(`${plan.name} insn ${insn}: no base`);
   return origin;

@@ -2,7 +2,7 @@
  * Calls in WebAssembly: bpf2bpf, helpers, through a register, tail calls.
  *
  * A BPF function is a wasm function (R1..R5, depth) -> R0; what else a callee or a caller reads goes
- * through the state's registers. A helper is an imported function that finds R0..R5 there; those with
+ * through the registers in the state. A helper body is imported as it is and finds R0..R5 there; those with
  * an intrinsic, and lookups in arrays, are done in place.
  */
 import type { Slot } from '../instruction.js';
@@ -133,6 +133,7 @@ function emitCallHelper(context: FunctionContext, insn: number, slot: Slot): voi
     .i32(0)
     .i32(program.site(plan, insn))
     .memory(OP.i32_store, program.state + STATE.site);
+  for (const global of program.helperArguments) code.op(OP.global_get).u32(global);
   code.call(program.helper(address));
   emitFill(context, 1);
   emitGenerationCheck(context);

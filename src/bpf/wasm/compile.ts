@@ -21,7 +21,7 @@ import type {
   Site,
   SlotCopy,
 } from './context.js';
-import { CodeWriter, I32, I64, ModuleWriter, OP, type ValueType } from './emitter.js';
+import { CodeWriter, EXTERNREF, I32, I64, ModuleWriter, OP, type ValueType } from './emitter.js';
 import { emitInlined } from './inline.js';
 import { ARGUMENTS } from './liveness.js';
 import { emitLocate, LOCATE_LOCALS, LOCATE_PARAMETERS } from './locate.js';
@@ -72,7 +72,7 @@ export function compileProgram(
   const helperImports = new Map(
     helpers.map((address, index) => [
       address,
-      module.import(`helper ${index}`, module.type([], [])),
+      module.import(`helper ${index}`, module.type([EXTERNREF, EXTERNREF], [])),
     ]),
   );
   const locate = module.declare(module.type(LOCATE_PARAMETERS, [I32]));
@@ -88,6 +88,10 @@ export function compileProgram(
     functions: plan.functions.map(() => module.declare(bpfType)),
     bpfType,
     chunkType: module.type([I32, I32], [I32]),
+    helperArguments: [
+      module.importGlobal('registers', EXTERNREF),
+      module.importGlobal('host', EXTERNREF),
+    ],
     helper: (address) => helperImports.get(address) ?? -1,
     inline: emitInlined,
     bodyOf: (address) => host.helperAt(address),

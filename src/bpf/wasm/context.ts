@@ -76,6 +76,8 @@ export interface ProgramContext {
   readonly bpfType: number;
   /** (block, depth) -> next block or -1 */
   readonly chunkType: number;
+  /** Globals that hold what a helper body takes: registers and host. */
+  readonly helperArguments: readonly number[];
   /** Import index of the helper at an entry address. */
   helper(address: bigint): number;
   /** Writes a small function in place of a call of it. */

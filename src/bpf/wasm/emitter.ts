@@ -3,7 +3,7 @@
  *
  * Reference: WebAssembly core specification, binary format (LEB128 numbers, sections 1 to 10). Only
  * what the eBPF tier needs is here: i32 and i64, one imported memory, imported functions, one table,
- * exports. Left out: globals, floats, data segments, names.
+ * exports. Left out: floats, globals of its own, data segments, names.
  *
  * Usage:
  *   const code = new CodeWriter();
@@ -14,7 +14,9 @@
 
 export const I32 = 0x7f;
 export const I64 = 0x7e;
-export type ValueType = typeof I32 | typeof I64;
+/** A value of the embedder that wasm only hands on. */
+export const EXTERNREF = 0x6f;
+export type ValueType = typeof I32 | typeof I64 | typeof EXTERNREF;
 
 /** Opcodes, by their names in the text format with `_` for the dot. */
 export const OP = {
@@ -35,6 +37,7 @@ export const OP = {
   local_get: 0x20,
   local_set: 0x21,
   local_tee: 0x22,
+  global_get: 0x23,
   i32_load: 0x28,
   i64_load: 0x29,
   i64_load8_s: 0x30,
@@ -111,7 +114,7 @@ export const OP = {
 } as const;
 
 /** A growing run of bytes. */
-export class ByteWriter {
+class ByteWriter {
   bytes: Uint8Array;
   length = 0;
 
@@ -255,6 +258,7 @@ export class ModuleWriter {
   readonly #types = new Map<string, number>();
   readonly #typeBytes = new ByteWriter();
   readonly #imports: { readonly name: string; readonly type: number }[] = [];
+  readonly #globals: { readonly name: string; readonly type: ValueType }[] = [];
   readonly #bodies: (FunctionBody | undefined)[] = [];
   readonly #bodyTypes: number[] = [];
   readonly #exports: { readonly name: string; readonly index: number }[] = [];
@@ -277,6 +281,11 @@ export class ModuleWriter {
   import(name: string, type: number): number {
     if (this.#bodies.length > 0) throw new RangeError(`import ${name} behind a function`);
     return this.#imports.push({ name, type }) - 1;
+  }
+
+  /** Index of an imported constant. */
+  importGlobal(name: string, type: ValueType): number {
+    return this.#globals.push({ name, type }) - 1;
   }
 
   /** Index of a function whose body `define` gives. */
@@ -307,9 +316,10 @@ export class ModuleWriter {
     out.append(Uint8Array.of(0, 0x61, 0x73, 0x6d, 1, 0, 0, 0));
     section(out, 1, (to) => to.u32(this.#types.size).append(this.#typeBytes.written()));
     section(out, 2, (to) => {
-      to.u32(this.#imports.length + 1);
+      to.u32(this.#imports.length + this.#globals.length + 1);
       to.name('env').name('memory').u8(2).u8(1).u32(pages).u32(pages);
       for (const { name, type } of this.#imports) to.name('env').name(name).u8(0).u32(type);
+      for (const { name, type } of this.#globals) to.name('env').name(name).u8(3).u8(type).u8(0);
     });
     section(out, 3, (to) => {
       to.u32(this.#bodyTypes.length);

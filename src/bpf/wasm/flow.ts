@@ -206,7 +206,7 @@ export function loopDepths({ blocks, predecessors, isHeader }: Flow): Uint8Array
 }
 
 /** Blocks of the natural loop at `header`, itself first. */
-export function loopBody(
+function loopBody(
   predecessors: readonly (readonly number[])[],
   header: number,
   mark: Int32Array,

@@ -12,7 +12,7 @@ import type { Flow } from './flow.js';
 
 export const ARGUMENTS = 0b11_1110;
 /** R0, R6..R9, R11: not handed over by a call. */
-export const EXTRA_IN = 0b1011_1100_0001;
+const EXTRA_IN = 0b1011_1100_0001;
 /** R1..R5, R11: not given back by a return. */
 export const EXTRA_OUT = 0b1000_0011_1110;
 const ALL = 0b1011_1111_1111;

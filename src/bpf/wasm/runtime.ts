@@ -119,11 +119,13 @@ export class Runtime implements MemoryListener {
       refill: this.#refill,
       tail: this.#tail,
       callHelper: this.#callHelper,
+      registers: new WebAssembly.Global({ value: 'externref', mutable: false }, this.words),
+      host: new WebAssembly.Global({ value: 'externref', mutable: false }, this.host),
     };
-    const { host, words } = this;
+    const { host } = this;
     for (const [index, address] of compiled.helpers.entries()) {
       const body = host.helperAt(address);
-      if (body) env[`helper ${index}`] = () => body(words, host);
+      if (body) env[`helper ${index}`] = body;
     }
     const module = new WebAssembly.Module(compiled.bytes);
     const { enter } = new WebAssembly.Instance(module, { env }).exports;
