@@ -8,6 +8,7 @@
 import type { Memory, Region } from '../cpu/memory.js';
 import type { Btf } from './btf/btf.js';
 import type { BpfMap } from './maps/map.js';
+import type { XlatedProgram } from './program.js';
 import type { Network } from './network.js';
 import type { Timers } from './timers.js';
 
@@ -57,6 +58,15 @@ export class ProgramExit extends Error {
 
 export interface BpfHost {
   readonly memory: Memory;
+
+  /**
+   * Offsets in `struct bpf_array` that JITed tail calls read: `map.max_entries` and `ptrs`. Default: those of
+   * 6.12.
+   */
+  readonly arrayOffsets?: { readonly maxEntries: number; readonly ptrs: number };
+
+  /** Is a function of the program replaced (freplace)? Such a program cannot be in a prog array. Default: no. */
+  isExtended?(program: XlatedProgram): boolean;
 
   /**
    * Maps `size` zeroed bytes on pages of their own, ending at a page end, read-write.

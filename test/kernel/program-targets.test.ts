@@ -264,7 +264,10 @@ describe.each(factories.map(({ name }) => name))('on %s', (engine) => {
           '-EBUSY: target is in a prog array',
         );
         map.setProgram(1, undefined);
-        kernel.bpf.attach(ext, 'freplace', { program: target }).detach();
+        const link = kernel.bpf.attach(ext, 'freplace', { program: target });
+        expect(map.setProgram(0, target.xlated, target.address)).toBe(-16);
+        link.detach();
+        expect(map.setProgram(0, target.xlated, target.address)).toBe(0);
         map.free();
         const tracing = keep(counter(kernel, seen, { name: 'tracing' }));
         expect(() => kernel.bpf.attach(ext, 'freplace', { program: tracing })).toThrow('-EINVAL');

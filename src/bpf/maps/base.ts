@@ -2,7 +2,7 @@
  * What all map types share: the `struct bpf_map` in memory, value regions, access by address.
  *
  * The header at `address` has map_type, key_size, value_size, max_entries and map_flags where 6.12
- * keeps them (JITed tail calls read max_entries at 36); its other fields are zero. Values lie in
+ * keeps them (JITed tail calls read max_entries where the host says); its other fields are zero. Values lie in
  * regions of their own (one per CPU for per-CPU maps), so a program that runs out of them faults.
  * `locate` works on offsets in the backing store and allocates nothing.
  */
@@ -68,7 +68,8 @@ export abstract class MapBase implements BpfMap {
     this.memory.write32(header + BigInt(BPF_MAP.mapType), BPF_MAP_TYPE[spec.type]);
     this.memory.write32(header + BigInt(BPF_MAP.keySize), spec.keySize);
     this.memory.write32(header + BigInt(BPF_MAP.valueSize), spec.valueSize);
-    this.memory.write32(header + BigInt(BPF_MAP.maxEntries), spec.maxEntries);
+    const { maxEntries } = host.arrayOffsets ?? BPF_MAP;
+    this.memory.write32(header + BigInt(maxEntries), spec.maxEntries);
     this.memory.write32(header + BigInt(BPF_MAP.mapFlags), spec.flags);
   }
 

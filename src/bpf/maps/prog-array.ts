@@ -1,7 +1,7 @@
 /**
  * BPF_MAP_TYPE_PROG_ARRAY: the programs that tail calls jump to.
  *
- * Laid out like `struct bpf_array`: the header, and at 264 one pointer to a `struct bpf_prog` per
+ * Laid out like `struct bpf_array`: the header, and at `ptrs` one pointer to a `struct bpf_prog` per
  * slot, which JITed tail calls read. The interpreter asks `programAt` instead. Reference:
  * kernel/bpf/arraymap.c (fd_array_map_*). User space fills slots with `setProgram`.
  */
@@ -13,15 +13,17 @@ import type { XlatedProgram } from '../program.js';
 import { MapBase, type MapEntry } from './base.js';
 import type { MapSpec, ProgArrayMap } from './map.js';
 
-/** Offset of the pointers in `struct bpf_array`, 6.12 arm64. */
-const BPF_ARRAY_PTRS = 264;
+/** Offset of the pointers in `struct bpf_array`; 264 in 6.12 arm64. */
+function ptrsOf(host: BpfHost): number {
+  return host.arrayOffsets?.ptrs ?? 264;
+}
 
 export class ProgArray extends MapBase implements ProgArrayMap {
   protected readonly cpuCount = 1;
   readonly #programs: (XlatedProgram | undefined)[];
 
   constructor(spec: MapSpec, host: BpfHost) {
-    super(spec, host, BPF_ARRAY_PTRS + 8 * spec.maxEntries);
+    super(spec, host, ptrsOf(host) + 8 * spec.maxEntries);
     this.#programs = Array.from({ length: spec.maxEntries }, () => undefined);
   }
 
@@ -39,8 +41,10 @@ export class ProgArray extends MapBase implements ProgArrayMap {
 
   setProgram(index: number, program: XlatedProgram | undefined, address = 0n): number {
     if (index >= this.spec.maxEntries) return -ERRNO.E2BIG;
+    if (program && this.host.isExtended?.(program)) return -ERRNO.EBUSY;
     this.#programs[index] = program;
-    this.memory.write64(this.address + BigInt(BPF_ARRAY_PTRS + 8 * index), program ? address : 0n);
+    const slot = this.address + BigInt(ptrsOf(this.host) + 8 * index);
+    this.memory.write64(slot, program ? address : 0n);
     return 0;
   }
 

@@ -9,8 +9,11 @@ import { KernelError } from '../../common/errors.js';
 import type { LinkKind } from '../../jit/trampoline-model.js';
 import type { KernelProgram } from './program.js';
 
-/** How a program is attached; `lsm` becomes fmod_ret, or fexit for hooks without a result. */
-export type AttachKind = LinkKind | 'freplace' | 'lsm';
+/**
+ * How a program is attached. `lsm` becomes fmod_ret, or fexit for hooks without a result; `fsession` is fentry
+ * and fexit in one.
+ */
+export type AttachKind = LinkKind | 'freplace' | 'lsm' | 'fsession';
 
 /** Says whether a tail call may reach a program. */
 export interface TailCallTargets {
@@ -67,6 +70,7 @@ function checkProgram(
       return;
     case 'fentry':
     case 'fexit':
+    case 'fsession':
       if (target === program) throw refuse(program, 'a program cannot trace itself');
       if (target.tracesTracing) {
         throw refuse(program, `${target.name} traces a tracing program: no more levels of nesting`);

@@ -26,7 +26,7 @@ import { JIT_CONFIG, KernelProgram, type LoadProgramOptions } from './program.js
 import { FtraceSite, ProgramSite, type TrampolineSite } from './site.js';
 import { BpfText } from './text.js';
 import type { ImageParts, TrampolineImage } from './trampoline-image.js';
-import { Trampoline, type TrampolineLink } from './trampoline.js';
+import { Trampoline, type LinkKind, type TrampolineLink } from './trampoline.js';
 
 /** A function of a loaded program as the place to attach to. */
 export interface ProgramTarget {
@@ -126,6 +126,9 @@ export class Bpf {
     target: string | ProgramTarget,
     cookie = 0n,
   ): Attachment {
+    if (kind === 'fsession' && !this.profile.sessions) {
+      throw new KernelError('EINVAL', `${this.profile.version} has no fsession programs`);
+    }
     checkTarget(program, kind, typeof target === 'string' ? undefined : target.program, this.host);
     const trampoline = this.#trampolineOf(target);
     try {
@@ -152,14 +155,12 @@ export class Bpf {
       return () => trampoline.unreplace(program);
     }
     const { target, model } = trampoline;
-    const link: TrampolineLink = {
-      kind: kind === 'lsm' ? (model.returnSize === 0 ? 'fexit' : 'fmod_ret') : kind,
-      program,
-      cookie,
-    };
-    trampoline.link(link);
+    const links = kindsOf(kind, model.returnSize).map((each): TrampolineLink => {
+      return { kind: each, program, cookie, session: kind === 'fsession' };
+    });
+    trampoline.link(links);
     if (target.program?.xlated.type === 'tracing') program.tracesTracing = true;
-    return () => trampoline.unlink(link);
+    return () => trampoline.unlink(links);
   }
 
   /** bpf_trampoline_get. */
@@ -193,6 +194,18 @@ export class Bpf {
   #bpfFunction({ program, function: name }: ProgramTarget): Place {
     const image = program.functionImage(name ?? program.xlated.functions[0].name);
     return { address: image.base, site: () => new ProgramSite(this.text, program, image) };
+  }
+}
+
+/** bpf_attach_type_to_tramp. */
+function kindsOf(kind: Exclude<AttachKind, 'freplace'>, returnSize: number): readonly LinkKind[] {
+  switch (kind) {
+    case 'lsm':
+      return [returnSize === 0 ? 'fexit' : 'fmod_ret'];
+    case 'fsession':
+      return ['fentry', 'fexit'];
+    default:
+      return [kind];
   }
 }
 

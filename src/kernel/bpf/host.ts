@@ -29,6 +29,7 @@ const CLOCK_STEP = 1000n;
 
 export class KernelBpfHost implements BpfHost {
   readonly memory: Memory;
+  readonly arrayOffsets: BpfProfile['offsets'];
   readonly callBase: bigint;
   readonly cpuCount: number;
   readonly types: KernelTypes;
@@ -39,11 +40,14 @@ export class KernelBpfHost implements BpfHost {
   readonly #bodies = new Map<bigint, HelperBody>();
   readonly #maps = new Map<bigint, BpfMap>();
   readonly #callbacks = new CallbackTable();
+  /** Programs of which functions are replaced, and how many of them. */
+  readonly #extended = new Map<XlatedProgram, number>();
   readonly #random: Random;
   #mapCount = 0;
   #now = 0n;
 
   constructor(kernel: Kernel, seed: number, profile: BpfProfile) {
+    this.arrayOffsets = profile.offsets;
     this.#kernel = kernel;
     this.types = new KernelTypes(profile);
     this.memory = kernel.memory;
@@ -120,6 +124,17 @@ export class KernelBpfHost implements BpfHost {
 
   mapAt(address: bigint): BpfMap | undefined {
     return this.#maps.get(address);
+  }
+
+  /** aux->is_extended of the program. */
+  setExtended({ xlated }: { readonly xlated: XlatedProgram }, extended: boolean): void {
+    const count = (this.#extended.get(xlated) ?? 0) + (extended ? 1 : -1);
+    if (count > 0) this.#extended.set(xlated, count);
+    else this.#extended.delete(xlated);
+  }
+
+  isExtended(program: XlatedProgram): boolean {
+    return this.#extended.has(program);
   }
 
   /** Is the program in a prog array? */

@@ -39,6 +39,8 @@ export interface BpfProfile {
   readonly images: 'pages' | 'packs';
   /** HAVE_DYNAMIC_FTRACE_WITH_DIRECT_CALLS: kernel functions can be targets (since 6.4). */
   readonly directCalls: boolean;
+  /** fsession: one program at entry and at exit (since 7.0). */
+  readonly sessions: boolean;
   /** What is baked into code. */
   readonly offsets: StructOffsets;
   readonly bpfProg: BpfProgOffsets;
@@ -49,6 +51,7 @@ const LINUX_6_1: BpfProfile = {
   version: '6.1',
   images: 'pages',
   directCalls: false,
+  sessions: false,
   offsets: { maxEntries: 36, ptrs: 272, bpfFunc: 48, insnsi: 72, threadInfoCpu: 16 },
   bpfProg: { len: 12, jited_len: 16, stats: 32, active: 40, bpf_func: 48, insnsi: 72 },
   trampImage: { image: 0, pcref: 608, ip_after_call: 624, ip_epilogue: 632, size: 672 },
@@ -66,6 +69,7 @@ const LINUX_6_12: BpfProfile = {
 const LINUX_7_3: BpfProfile = {
   ...LINUX_6_12,
   version: '7.3',
+  sessions: true,
   offsets: { maxEntries: 68, ptrs: 296, bpfFunc: 72, insnsi: 96, threadInfoCpu: 16 },
   bpfProg: { len: 16, jited_len: 20, stats: 56, active: 64, bpf_func: 72, insnsi: 96 },
   trampImage: { image: 0, pcref: 624, call_orig: 640, size: 720 },

@@ -69,8 +69,6 @@ export class KernelProgram {
   readonly images: readonly JitImage[];
   readonly sleepable: boolean;
   readonly lsm: 'mac' | 'cgroup' | undefined;
-  /** aux->is_extended: by how many freplace programs functions of it are replaced now. */
-  extensions = 0;
   /** aux->attach_tracing_prog: it is a tracing program that traces another. */
   tracesTracing = false;
   readonly #prototypes: ReadonlyMap<string, Prototype>;

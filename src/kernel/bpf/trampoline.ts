@@ -26,6 +26,8 @@ export interface TrampolineLink {
   readonly kind: LinkKind;
   readonly program: KernelProgram;
   readonly cookie: bigint;
+  /** One half of an fsession. */
+  readonly session: boolean;
 }
 
 /** The trampoline of one function. */
@@ -60,28 +62,31 @@ export class Trampoline {
     return this.#links.length > 0 || this.extension !== undefined;
   }
 
-  /** bpf_trampoline_link_prog. On failure nothing has changed. */
-  link(link: TrampolineLink): void {
+  /** bpf_trampoline_link_prog; both halves of a session at once. On failure nothing has changed. */
+  link(added: readonly TrampolineLink[]): void {
     const { name } = this.target;
-    const { program, kind } = link;
     if (this.extension) {
       throw new KernelError('EBUSY', `${name} is replaced by ${this.extension.name} (freplace)`);
     }
     if (this.#links.length >= BPF_MAX_TRAMP_LINKS) {
       throw new KernelError('E2BIG', `${name} has ${BPF_MAX_TRAMP_LINKS} programs attached`);
     }
-    if (this.#links.some((each) => each.kind === kind && each.program === program)) {
-      throw new KernelError('EBUSY', `${program.name} is attached to ${name} already`);
+    for (const { kind, program } of added) {
+      if (this.#links.some((each) => each.kind === kind && each.program === program)) {
+        throw new KernelError('EBUSY', `${program.name} is attached to ${name} already`);
+      }
     }
-    this.#update([link, ...this.#links]);
-    program.hold();
+    this.#update([...added, ...this.#links]);
+    for (const { program } of added) program.hold();
   }
 
   /** bpf_trampoline_unlink_prog. */
-  unlink(link: TrampolineLink): void {
-    if (!this.#links.includes(link)) throw this.#notAttached(link.program);
-    this.#update(this.#links.filter((each) => each !== link));
-    link.program.put();
+  unlink(removed: readonly TrampolineLink[]): void {
+    for (const link of removed) {
+      if (!this.#links.includes(link)) throw this.#notAttached(link.program);
+    }
+    this.#update(this.#links.filter((each) => !removed.includes(each)));
+    for (const { program } of removed) program.put();
   }
 
   /** The same for BPF_TRAMP_REPLACE: no image, the entry jumps to the program. */
@@ -101,7 +106,7 @@ export class Trampoline {
     }
     target.replace(program.entry);
     this.extension = program;
-    target.program.extensions++;
+    this.#parts.kernel.bpf.host.setExtended(target.program, true);
     program.hold();
   }
 
@@ -112,7 +117,7 @@ export class Trampoline {
     }
     target.unreplace(program.entry);
     this.extension = undefined;
-    target.program.extensions--;
+    this.#parts.kernel.bpf.host.setExtended(target.program, false);
     program.put();
   }
 
@@ -149,11 +154,12 @@ export class Trampoline {
     return new TrampolineImage(this.#parts, {
       model: { arguments: parameters.map(({ size, struct }) => ({ size, struct })) },
       flags: flagsOf(links),
-      links: ordered.map(({ kind, program, cookie }) => ({
+      links: ordered.map(({ kind, program, cookie, session }) => ({
         kind,
         program: program.address,
         entry: program.entry,
         cookie,
+        session,
         enter: kernel.symbol(enterName(program.enterExit)),
         exit: kernel.symbol(exitName(program.enterExit)),
       })),
