@@ -46,6 +46,7 @@ export { PlainHost } from './bpf/plain-host.js';
 export type { XlatedFunction, XlatedProgram } from './bpf/program.js';
 export { textProgram } from './bpf/object/text.js';
 export { rawProgram } from './bpf/raw-program.js';
+export { VerifierError } from './bpf/verifier/error.js';
 export { createWasmProgram } from './bpf/wasm.js';
 
 export { compile, type JitOptions, type JitProgram } from './jit/program.js';
@@ -67,8 +68,9 @@ export { checkFile, describeCase, summarize } from './lab/check/check-file.js';
 export { JitRunner } from './lab/check/jit-runner.js';
 export { jitKind } from './lab/check/jit-vectors.js';
 export { checkKernelText, isKernelText } from './lab/check/kernel-text.js';
-export type { CaseResult } from './lab/check/kind.js';
+export type { CaseResult, VectorKind } from './lab/check/kind.js';
 export { interpreterObjects, wasmObjects, type ObjectEngine } from './lab/check/object-engine.js';
+export { rejectKind } from './lab/check/reject-vectors.js';
 export { RUN_KINDS } from './lab/check/run-vectors.js';
 export {
   foreignEngine,

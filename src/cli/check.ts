@@ -5,18 +5,28 @@ import {
   InputError,
   InterpreterRunner,
   JitRunner,
+  PlainHost,
   RUN_KINDS,
   WasmRunner,
   checkFile,
   checkKernelText,
+  checkSavedCase,
   describeCase,
   interpreterObjects,
   isKernelText,
+  helperBodies,
+  interpreterEngine,
+  isSavedCase,
+  jitEngine,
   jitKind,
+  rejectKind,
   summarize,
+  wasmEngine,
   type CaseResult,
+  type FuzzEngine,
   type Kernel,
   type ProgramRunner,
+  type VectorKind,
   wasmObjects,
 } from '../index.js';
 import { UsageError } from '../index.js';
@@ -66,7 +76,12 @@ class Checker {
       ...(this.#engine === 'wasm' ? { objectEngine: wasmObjects } : {}),
       readSibling: (name: string) => readInput(join(dirname(path), name)),
     };
-    yield* checkFile(basename(path), text, options, [...RUN_KINDS, jitKind]);
+    const fuzzKind: VectorKind = {
+      name: 'saved by trampolab fuzz',
+      matches: isSavedCase,
+      check: async (record) => checkSavedCase(record, await this.#fuzzEngine()),
+    };
+    yield* checkFile(basename(path), text, options, [...RUN_KINDS, jitKind, rejectKind, fuzzKind]);
   }
 
   close(): void {
@@ -77,6 +92,13 @@ class Checker {
     if (this.#engine === 'interpreter') return new InterpreterRunner();
     if (this.#engine === 'wasm') return new WasmRunner();
     return new JitRunner(await this.#boot());
+  }
+
+  async #fuzzEngine(): Promise<FuzzEngine> {
+    const host = (): PlainHost => new PlainHost({ helpers: helperBodies() });
+    if (this.#engine === 'interpreter') return interpreterEngine(host());
+    if (this.#engine === 'wasm') return wasmEngine(host());
+    return jitEngine(await this.#boot());
   }
 
   async #boot(): Promise<Kernel> {

@@ -2,7 +2,7 @@
  * From the words of the command line to a command, and from whatever goes wrong to one line and an
  * exit code.
  */
-import { KernelOops, UsageError, VERSION, printOops } from '../index.js';
+import { KernelOops, UsageError, VerifierError, VERSION, printOops } from '../index.js';
 import type { Command, Output } from './command.js';
 import { COMMANDS } from './commands.js';
 
@@ -26,6 +26,9 @@ export async function runCommandLine(words: readonly string[], output: Output): 
     }
     return await command.run(rest, output);
   } catch (error) {
+    if (error instanceof VerifierError && (rest.includes('--debug') || rest.includes('-d'))) {
+      for (const line of error.log) output.notice(line);
+    }
     return reportError(error, command, json, output);
   }
 }

@@ -23,7 +23,7 @@ import {
   type XlatedProgram,
 } from '../index.js';
 import { readInput } from '../node/index.js';
-import { choiceOption } from './command.js';
+import { choiceOption, type ParsedOptions } from './command.js';
 
 export interface ProgramInput {
   readonly xlated: XlatedProgram;
@@ -44,6 +44,8 @@ export interface ProgramArguments {
   readonly type?: SectionKind | undefined;
   /** A file with the types of a kernel. */
   readonly btf?: string | undefined;
+  /** False runs it raw, without the verifier. */
+  readonly check?: boolean;
 }
 
 /** The options that all commands with a PROG take, for `parseOptions`. */
@@ -52,6 +54,8 @@ export const PROGRAM_OPTIONS = {
   hex: { type: 'string' },
   type: { type: 'string' },
   btf: { type: 'string' },
+  'no-check': { type: 'boolean' },
+  debug: { type: 'boolean', short: 'd' },
 } as const;
 
 /** What they mean, for usage texts. */
@@ -59,18 +63,20 @@ export const PROGRAM_USAGE = `  PROG              an object from clang, a text o
   --hex HEX         the program itself as hex instead of PROG
   --program NAME    which program of an object with several
   --type TYPE       what it is when its section does not say: xdp, tc, socket, fentry, fexit, fmod_ret
-  --btf FILE        the kernel's BTF for CO-RE; default: the lab's own`;
+  --btf FILE        the kernel's BTF for CO-RE; default: the lab's own
+  --no-check        do not verify an object's program
+  --debug, -d       the verifier's whole log when it refuses one`;
 
 const TYPES: readonly SectionKind[] = ['xdp', 'tc', 'socket', 'fentry', 'fexit', 'fmod_ret'];
 
 /** From the values of `PROGRAM_OPTIONS`. */
 export function programArguments(
-  values: { readonly [K in keyof typeof PROGRAM_OPTIONS]?: string },
+  values: ParsedOptions<typeof PROGRAM_OPTIONS>['values'],
   path: string | undefined,
 ): ProgramArguments {
   const { hex, program, type, btf } = values;
   const kind = type === undefined ? undefined : choiceOption('type', type, 'xdp', TYPES);
-  return { path, hex, program, type: kind, btf };
+  return { path, hex, program, type: kind, btf, check: values['no-check'] !== true };
 }
 
 const ELF_MAGIC = [0x7f, 0x45, 0x4c, 0x46];
@@ -95,6 +101,7 @@ export function readProgram(kernel: Kernel, from: ProgramArguments): ProgramInpu
   const chosen = from.type === undefined ? selected : { ...selected, kind: from.type };
   const options: LoadOptions = {
     programs: [chosen],
+    check: from.check ?? true,
     ...(from.btf === undefined ? {} : { kernelBtf: parseBtf(readInput(from.btf)) }),
   };
   const object = load(spec, kernel.bpf.host, options);

@@ -42,6 +42,8 @@ const USAGE = `xdp PROG.o --pcap IN [--out OUT] [--program NAME] [--rx small|mer
   --engine E       interpreter (default) or wasm; embedded or unicorn (arm64 JIT image)
 >>>>>>> wasm
   --packets        one line per packet
+  --no-check       do not verify the program
+  --debug, -d      the verifier's whole log when it refuses the program
   --json, -j       as JSON`;
 
 function capture(result: TrafficResult, asPcapng: boolean): Uint8Array {
@@ -93,6 +95,8 @@ async function xdpCommand(args: string[], output: Output): Promise<number> {
     rx: { type: 'string' },
     engine: { type: 'string' },
     packets: { type: 'boolean' },
+    'no-check': { type: 'boolean' },
+    debug: { type: 'boolean', short: 'd' },
     set: { type: 'string', multiple: true },
     json: { type: 'boolean', short: 'j' },
   });
@@ -109,7 +113,10 @@ async function xdpCommand(args: string[], output: Output): Promise<number> {
   const kernel = await bootLab({ engine: cpuEngine(engine) });
   try {
     const driver = installVirtioNet(kernel);
-    const object = load(spec, kernel.bpf.host, { programs: [wanted] });
+    const object = load(spec, kernel.bpf.host, {
+      programs: [wanted],
+      check: values['no-check'] !== true,
+    });
     for (const setting of values.set ?? []) applySetting(object.maps, setting);
     const result = runTraffic(kernel, {
       driver,

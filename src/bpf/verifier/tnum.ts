@@ -122,8 +122,3 @@ export function tnumLow({ value, mask }: Tnum): Tnum {
 export function tnumWithLow(a: Tnum, low: Tnum): Tnum {
   return { value: (a.value & HIGH32) | low.value, mask: (a.mask & HIGH32) | low.mask };
 }
-
-/** Whether all numbers are multiples of `size`. */
-export function tnumIsAligned({ value, mask }: Tnum, size: number): boolean {
-  return ((value | mask) & BigInt(size - 1)) === 0n;
-}
