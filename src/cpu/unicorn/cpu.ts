@@ -90,7 +90,7 @@ export class UnicornCpu implements Cpu, MemoryListener {
   #events: Events = { refused: undefined, interrupt: undefined, stopped: false };
   #log: TraceLog | undefined;
   #traceHook: number | undefined;
-  #assistant: EmbeddedCpu | undefined;
+  #fallback: EmbeddedCpu | undefined;
 
   constructor(unicorn: UnicornLibrary, memory: Memory) {
     this.#unicorn = unicorn;
@@ -263,7 +263,7 @@ export class UnicornCpu implements Cpu, MemoryListener {
     if (this.#closed) return;
     this.#closed = true;
     this.memory.unlisten(this);
-    this.#assistant?.close();
+    this.#fallback?.close();
     this.#unicorn.close(this.#handle);
     for (const callback of this.#callbacks) this.#unicorn.freeCallback(callback);
   }
@@ -462,13 +462,13 @@ export class UnicornCpu implements Cpu, MemoryListener {
   /** Has the embedded engine execute the instruction at pc, which libunicorn does not know or must not see. */
   #assist(): Outcome {
     const { pc, memory } = this;
-    this.#assistant ??= new EmbeddedCpu(memory);
-    const assistant = this.#assistant;
-    assistant.sync(pc, pc + 4n);
-    assistant.loadRegisters(this.saveRegisters());
-    const stop = assistant.step();
+    this.#fallback ??= new EmbeddedCpu(memory);
+    const fallback = this.#fallback;
+    fallback.sync(pc, pc + 4n);
+    fallback.loadRegisters(this.saveRegisters());
+    const stop = fallback.step();
     if (stop.kind !== 'budget') return stop;
-    this.loadRegisters(assistant.saveRegisters());
+    this.loadRegisters(fallback.saveRegisters());
     const { row, fields } = decode(memory.read32(pc)) ?? {};
     if (row?.sem.kind === 'readSystem' && fields && systemRegister(fields) === 'cntvct_el0') {
       // the counter is the number of instructions that this CPU has executed
