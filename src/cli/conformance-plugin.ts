@@ -13,6 +13,7 @@
 import {
   CONFORMANCE_HELPERS,
   InterpreterRunner,
+  WasmRunner,
   JitRunner,
   UsageError,
   hexToBytes,
@@ -22,10 +23,11 @@ import {
 } from '../index.js';
 import { bootLab, readInput } from '../node/index.js';
 import { choiceOption, parseOptions, type Command, type Output } from './command.js';
+import { ENGINES, type EngineName } from './engine.js';
 
 const USAGE = `conformance-plugin [MEMORY] [--engine E] [--elf]
   MEMORY            bytes in hex that r1 points to; r2 is their number
-  --engine E        interpreter (default), embedded or unicorn
+  --engine E        interpreter (default), wasm, embedded or unicorn
   --elf             standard input is an object with function main in .text, as hex
   The program comes as one line of hex on standard input; r0 goes to standard output.`;
 
@@ -36,11 +38,7 @@ async function pluginCommand(args: string[], output: Output): Promise<number> {
   });
   const [memory, ...others] = positionals;
   if (others.length > 0) throw new UsageError(`one MEMORY is enough: '${others[0]}' is too much`);
-  const engine = choiceOption('engine', values.engine, 'interpreter', [
-    'interpreter',
-    'embedded',
-    'unicorn',
-  ]);
+  const engine = choiceOption('engine', values.engine, 'interpreter', ENGINES);
   const request = readRequest(memory, values.elf ?? false);
   const outcome = await runOn(engine, request);
   if (outcome.kind !== 'return') {
@@ -62,11 +60,9 @@ function readRequest(memory: string | undefined, isElf: boolean): RunRequest {
   };
 }
 
-async function runOn(
-  engine: 'interpreter' | 'embedded' | 'unicorn',
-  request: RunRequest,
-): Promise<RunOutcome> {
+async function runOn(engine: EngineName, request: RunRequest): Promise<RunOutcome> {
   if (engine === 'interpreter') return new InterpreterRunner().run(request);
+  if (engine === 'wasm') return new WasmRunner().run(request);
   const kernel = await bootLab({ engine });
   try {
     return new JitRunner(kernel).run(request);
