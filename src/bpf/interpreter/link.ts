@@ -64,12 +64,6 @@ export interface LinkedProgram {
   readonly callbackBase: bigint | undefined;
 }
 
-/**
- * Function pointers of programs in the wasm tier: this base and the callee's number times 16. Nothing is
- * mapped there.
- */
-export const FUNCTION_BASE = 0xffff_dead_0000_0000n;
-
 /** Runs the function whose first record is `entry`, for a helper. */
 export type CallbackRunner = (
   linked: LinkedProgram,
@@ -111,7 +105,8 @@ export function linkProgram(
   return linked;
 }
 
-function holdsFunctionAddress(slots: readonly Slot[]): boolean {
+/** Whether a function takes the address of one. */
+export function holdsFunctionAddress(slots: readonly Slot[]): boolean {
   return slots.some(({ code, src }) => code === 0x18 && src === PSEUDO.FUNC);
 }
 
