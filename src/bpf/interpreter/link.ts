@@ -105,7 +105,8 @@ export function linkProgram(
   return linked;
 }
 
-function holdsFunctionAddress(slots: readonly Slot[]): boolean {
+/** Whether a function takes the address of one. */
+export function holdsFunctionAddress(slots: readonly Slot[]): boolean {
   return slots.some(({ code, src }) => code === 0x18 && src === PSEUDO.FUNC);
 }
 

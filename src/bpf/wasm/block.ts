@@ -5,6 +5,7 @@
  * A block takes its length off the fuel when it is entered; back edges and functions look whether any
  * is left. Then `refill` gives more, or ends the run.
  */
+import { CALLBACK_STRIDE } from '../callbacks.js';
 import { imm64, type Slot } from '../instruction.js';
 import { OPCODES, PSEUDO, type Opcode } from '../opcodes.js';
 import { emitAtomic, emitLoad, emitStore } from './access.js';
@@ -20,7 +21,7 @@ import {
 import type { FunctionContext } from './context.js';
 import { OP } from './emitter.js';
 import type { Block } from './flow.js';
-import { FUNCTION_BASE, STATE } from './state.js';
+import { STATE } from './state.js';
 
 /** Writes what a block does; gives the slot of the conditional jump that ends it, or -1. */
 export function emitBlock(context: FunctionContext, block: Block): number {
@@ -74,7 +75,9 @@ function emitInstruction(context: FunctionContext, insn: number, slot: Slot, opc
     case 'ld_imm64': {
       const second = plan.slots[insn + 1] as Slot;
       const value =
-        slot.src === PSEUDO.FUNC ? FUNCTION_BASE + BigInt(16 * second.off) : imm64(slot, second);
+        slot.src === PSEUDO.FUNC
+          ? (context.program.callbackBase ?? 0n) + BigInt(CALLBACK_STRIDE * second.off)
+          : imm64(slot, second);
       code.i64Big(value).set(registers[slot.dst] as number);
       return;
     }

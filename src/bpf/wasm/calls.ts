@@ -3,7 +3,8 @@
  *
  * A BPF function is a wasm function (R1..R5, depth) -> R0; what else a callee or a caller reads goes
  * through the registers in the state. A helper body is imported as it is and finds R0..R5 there; those with
- * an intrinsic, and lookups in arrays, are done in place.
+ * an intrinsic, and lookups in arrays, are done in place. In programs that take addresses of functions
+ * a helper may call back: then it finds the fuel in the state, and what such a function reads of its caller.
  */
 import type { Slot } from '../instruction.js';
 import { ArrayMap } from '../maps/array.js';
@@ -13,7 +14,7 @@ import { emitAccess, emitCopies } from './access.js';
 import type { FunctionContext } from './context.js';
 import { I64, OP } from './emitter.js';
 import { EXTRA_OUT } from './liveness.js';
-import { FUNCTION_BASE, MAX_CALL_FRAMES, STATE, STOP } from './state.js';
+import { MAX_CALL_FRAMES, STATE, STOP } from './state.js';
 
 const PLAIN_ARRAYS: readonly MapTypeName[] = ['ARRAY', 'PERCPU_ARRAY'];
 
@@ -86,6 +87,17 @@ function emitDepthCheck(context: FunctionContext, insn: number): void {
   code.end();
 }
 
+/** What a helper call leaves in the state for functions that the helper calls back. */
+function emitCallbackState(context: FunctionContext, mayCallBack: boolean): void {
+  const { code, locals, program } = context;
+  emitSpill(context, HELPER_REGISTERS | (mayCallBack ? program.needs.callbacks : 0));
+  if (mayCallBack) emitFuelStore(context);
+  code
+    .i32(0)
+    .get(locals.depth)
+    .memory(OP.i32_store, program.state + STATE.depth);
+}
+
 function emitArguments({ code, locals }: FunctionContext): void {
   for (let register = 1; register <= 5; register++) code.get(locals.registers[register] as number);
   code.get(locals.depth).i32(1).op(OP.i32_add);
@@ -131,13 +143,16 @@ function emitCallHelper(context: FunctionContext, insn: number, slot: Slot): voi
     case undefined:
       break;
   }
-  emitSpill(context, HELPER_REGISTERS);
+  // a body with an intrinsic does only what that says
+  const mayCallBack = program.callbackBase !== undefined && intrinsic === undefined;
+  emitCallbackState(context, mayCallBack);
   code
     .i32(0)
     .i32(program.site(plan, insn))
     .memory(OP.i32_store, program.state + STATE.site);
   for (const global of program.helperArguments) code.op(OP.global_get).u32(global);
   code.call(program.helper(address));
+  if (mayCallBack) emitFuelLoad(context);
   emitFill(context, 1);
   emitGenerationCheck(context);
 }
@@ -181,15 +196,32 @@ function emitArrayLookup(context: FunctionContext, insn: number): boolean {
 
 /** callx: a function of this program by its address, or a helper. */
 function emitCallRegister(context: FunctionContext, insn: number, slot: Slot): void {
+  const { program } = context;
+  if (program.callbackBase === undefined) emitCallAddress(context, insn, slot);
+  else emitCallFunction(context, program.callbackBase, insn, slot);
+  emitGenerationCheck(context);
+}
+
+function emitCallAddress(context: FunctionContext, insn: number, slot: Slot): void {
   const { code, locals, plan, program } = context;
+  const mayCallBack = program.callbackBase !== undefined;
+  emitCallbackState(context, mayCallBack);
+  code.get(locals.registers[slot.dst] as number);
+  code.i32(program.site(plan, insn)).call(program.imports.callHelper);
+  if (mayCallBack) emitFuelLoad(context);
+  emitFill(context, 1);
+}
+
+function emitCallFunction(context: FunctionContext, base: bigint, insn: number, slot: Slot): void {
+  const { code, locals, program } = context;
   const target = locals.registers[slot.dst] as number;
   const r0 = locals.registers[0] as number;
   let needIn = 0;
   let needOut = 0;
   for (const mask of program.needs.in) needIn |= mask;
   for (const mask of program.needs.out) needOut |= mask;
-  // FUNCTION_BASE ends in zeroes: rotated by 4 the distance is the index if it is a multiple of 16
-  code.get(target).i64Big(FUNCTION_BASE).op(OP.i64_sub).i64(60).op(OP.i64_rotl);
+  // rotated right by 4 the distance is the index if it is a multiple of CALLBACK_STRIDE
+  code.get(target).i64Big(base).op(OP.i64_sub).i64(60).op(OP.i64_rotl);
   code.tee(locals.temporary).i64(program.functions.length).op(OP.i64_lt_u);
   code.open(OP.if);
   emitDepthCheck(context, insn);
@@ -201,11 +233,8 @@ function emitCallRegister(context: FunctionContext, insn: number, slot: Slot): v
   emitFuelLoad(context);
   emitFill(context, needOut);
   code.op(OP.else);
-  emitSpill(context, HELPER_REGISTERS);
-  code.get(target).i32(program.site(plan, insn)).call(program.imports.callHelper);
-  emitFill(context, 1);
+  emitCallAddress(context, insn, slot);
   code.end();
-  emitGenerationCheck(context);
 }
 
 /** Goes on when there is nothing to jump to. */

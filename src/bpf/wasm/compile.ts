@@ -2,7 +2,8 @@
  * From an xlated program to a WebAssembly module.
  *
  * The module exports `enter(depth)`, which takes R1..R5 from the state, runs the first function and
- * puts R0 there. Everything it needs from outside is imported: the memory, the runtime's functions and
+ * puts R0 there; one that takes addresses of functions also `callback(index, depth)`, which does so with
+ * any function. Everything it needs from outside is imported: the memory, the runtime's functions and
  * one function per helper.
  */
 import type { BpfHost } from '../host.js';
@@ -37,6 +38,8 @@ export interface CompileOptions {
   /** Number of the first site. */
   readonly firstSite: number;
   readonly isTarget: boolean;
+  /** Address of function 0; undefined when the program takes no addresses of functions. */
+  readonly callbackBase: bigint | undefined;
 }
 
 export interface CompiledProgram {
@@ -81,6 +84,7 @@ export function compileProgram(
   const context: ProgramContext = {
     host,
     state: options.state,
+    callbackBase: options.callbackBase,
     imports,
     locate,
     plans: plan.functions,
@@ -105,6 +109,7 @@ export function compileProgram(
   }
   module.table(table);
   defineEnter(module, context);
+  if (options.callbackBase !== undefined) defineCallback(module, context);
   return {
     bytes: module.bytes(host.memory.wasm.buffer.byteLength / 65536),
     helpers,
@@ -328,16 +333,34 @@ function defineChunk(
 /** enter(depth): R1..R5 from the state, R0 to it. */
 function defineEnter(module: ModuleWriter, program: ProgramContext): void {
   const code = new CodeWriter();
-  const registers = program.state + STATE.registers;
-  code.i32(0);
-  for (let register = 1; register <= 5; register++) {
-    code.i32(0).memory(OP.i64_load, registers + 8 * register);
-  }
+  emitStateArguments(code, program);
   code
     .get(0)
     .call(program.functions[0] as number)
-    .memory(OP.i64_store, registers);
+    .memory(OP.i64_store, program.state + STATE.registers);
   const index = module.declare(module.type([I32], []));
   module.define(index, [], code);
   module.export('enter', index);
+}
+
+/** callback(index, depth): as enter, of any function. */
+function defineCallback(module: ModuleWriter, program: ProgramContext): void {
+  const code = new CodeWriter();
+  emitStateArguments(code, program);
+  code
+    .get(1)
+    .get(0)
+    .callIndirect(program.bpfType)
+    .memory(OP.i64_store, program.state + STATE.registers);
+  const index = module.declare(module.type([I32, I32], []));
+  module.define(index, [], code);
+  module.export('callback', index);
+}
+
+/** The address that R0 is stored at, and R1..R5. */
+function emitStateArguments(code: CodeWriter, program: ProgramContext): void {
+  code.i32(0);
+  for (let register = 1; register <= 5; register++) {
+    code.i32(0).memory(OP.i64_load, program.state + STATE.registers + 8 * register);
+  }
 }

@@ -65,6 +65,8 @@ export interface ProgramContext {
   readonly host: BpfHost;
   /** Offset of the state region in the backing store. */
   readonly state: number;
+  /** Address of function 0; undefined when the program takes no addresses of functions. */
+  readonly callbackBase: bigint | undefined;
   readonly imports: Imports;
   /** The slow path of accesses. */
   readonly locate: number;

@@ -3,7 +3,8 @@
  *
  * A bpf2bpf call hands R1..R5 over and gets R0 back. Programs that no verifier has seen may read more:
  * the callee the caller's R0, R6..R9 and R11, the caller what the callee left in R1..R5 and R11. What
- * of that is needed is found here, so that all others pay nothing. Reference: the register rules of
+ * of that is needed is found here, so that all others pay nothing. A helper may call any function whose
+ * address the program takes. Reference: the register rules of
  * kernel/bpf/core.c:___bpf_prog_run, where all functions share one register file.
  */
 import type { Slot } from '../instruction.js';
@@ -22,6 +23,8 @@ export interface Needs {
   readonly in: Uint16Array;
   /** Of `EXTRA_OUT`: what callers read of its registers after it returned. */
   readonly out: Uint16Array;
+  /** Of `EXTRA_IN`: what functions that helpers may call read of their caller's registers. */
+  readonly callbacks: number;
   /** Live registers at each block's start, per function. */
   readonly live: readonly Uint16Array[];
 }
@@ -39,7 +42,8 @@ export function analyseNeeds(functions: readonly AnalysedFunction[], mainOut: nu
     live: functions.map(({ flow }) => new Uint16Array(flow.blocks.length)),
   };
   needs.out[0] = mainOut;
-  const solver = new Solver(needs, functions);
+  const named = addressTaken(functions.map(({ slots }) => slots));
+  const solver = new Solver(needs, functions, named);
   for (let changed = true; changed;) {
     changed = false;
     for (let index = 0; index < functions.length; index++) {
@@ -47,18 +51,42 @@ export function analyseNeeds(functions: readonly AnalysedFunction[], mainOut: nu
     }
     if (functions.length === 1 && !solver.changedNeeds) break;
   }
-  return needs;
+  return { ...needs, callbacks: solver.callbacks };
+}
+
+/** Functions whose address a program takes. */
+export function addressTaken(functions: readonly (readonly Slot[])[]): Set<number> {
+  const named = new Set<number>();
+  for (const slots of functions) {
+    for (const [index, { code, src }] of slots.entries()) {
+      if (code === 0x18 && src === PSEUDO.FUNC) named.add(slots[index + 1]?.off ?? 0);
+    }
+  }
+  return named;
 }
 
 class Solver {
   changedNeeds = false;
-  readonly #needs: Needs;
+  readonly #needs: Omit<Needs, 'callbacks'>;
   readonly #functions: readonly AnalysedFunction[];
+  readonly #addressTaken: ReadonlySet<number>;
   #out = 0;
 
-  constructor(needs: Needs, functions: readonly AnalysedFunction[]) {
+  constructor(
+    needs: Omit<Needs, 'callbacks'>,
+    functions: readonly AnalysedFunction[],
+    named: ReadonlySet<number>,
+  ) {
     this.#needs = needs;
     this.#functions = functions;
+    this.#addressTaken = named;
+  }
+
+  /** What functions that helpers may call need, as far as it is known. */
+  get callbacks(): number {
+    let mask = 0;
+    for (const index of this.#addressTaken) mask |= this.#needs.in[index] as number;
+    return mask;
   }
 
   /** True when a need has grown. */
@@ -144,6 +172,6 @@ class Solver {
       this.#grow(needOut, slot.off, after & EXTRA_OUT);
       return (after & ~(1 | EXTRA_OUT)) | ARGUMENTS | (needIn[slot.off] as number);
     }
-    return after | 1 | ARGUMENTS;
+    return after | 1 | ARGUMENTS | this.callbacks;
   }
 }

@@ -9,7 +9,7 @@ import type { XlatedProgram } from '../program.js';
 import { stackDistance } from './access.js';
 import type { FunctionPlan, PointerClass } from './context.js';
 import { buildFlow, loopDepths, withResumes, type Flow } from './flow.js';
-import { analyseNeeds, EXTRA_OUT, type Needs } from './liveness.js';
+import { addressTaken, analyseNeeds, EXTRA_OUT, type Needs } from './liveness.js';
 import { classOf, findOrigins, type Origin, type Origins } from './origins.js';
 
 /** Above these a function is written in chunks. */
@@ -43,6 +43,7 @@ export function planProgram(
   });
   const needs = analyseNeeds(analysed, isTarget ? EXTRA_OUT : 0);
   const called = calledFunctions(analysed.map(({ slots }) => slots));
+  const named = addressTaken(analysed.map(({ slots }) => slots));
   const functions = analysed.map(({ slots, flow }, index): FunctionPlan => {
     const isChunked =
       !flow.reducible ||
@@ -52,7 +53,13 @@ export function planProgram(
     const origins = findOrigins(slots, flow, needs.live[index] ?? new Uint16Array());
     const length = countInstructions(slots);
     const isCalled = called.has(index);
-    const isSmall = !flow.hasLoops && !calls(slots) && length <= MAX_UNCOUNTED;
+    // nobody counts the instructions of what a helper calls; what calls back has a depth of its own
+    const isSmall =
+      !flow.hasLoops &&
+      !named.has(index) &&
+      !calls(slots) &&
+      !(named.size > 0 && mayCallBack(slots, host)) &&
+      length <= MAX_UNCOUNTED;
     return {
       index,
       name: program.functions[index]?.name ?? '',
@@ -98,6 +105,16 @@ function calls(slots: readonly Slot[]): boolean {
     const kind = OPCODES[code]?.kind;
     return kind === 'tail_call' || code === 0x8d || (kind === 'call' && src === PSEUDO.CALL);
   });
+}
+
+/** Whether it calls helpers that might call a function. */
+function mayCallBack(slots: readonly Slot[], host: BpfHost): boolean {
+  return slots.some(
+    ({ code, src, imm }) =>
+      code === 0x85 &&
+      src !== PSEUDO.CALL &&
+      host.helperAt(host.callBase + BigInt(imm))?.intrinsic === undefined,
+  );
 }
 
 function findClasses(

@@ -1,6 +1,6 @@
 /**
  * What one wasm program holds besides its code: the state region, stack frames, the table of regions,
- * the programs that its tail calls reach, the reason of a stop.
+ * the programs that its tail calls reach, the reason of a stop; how helpers call functions of them.
  *
  * It listens to the memory: when a region comes or goes, all cached regions are forgotten, also in the
  * middle of a run (a helper may have done it). Code is compiled for one runtime: the addresses of its
@@ -10,8 +10,9 @@ import { high32, join64, low32 } from '../../common/bytes.js';
 import { InputError } from '../../common/errors.js';
 import type { AccessFault, AccessKind } from '../../cpu/fault.js';
 import type { Memory, MemoryListener, Region } from '../../cpu/memory.js';
-import type { BpfHost } from '../host.js';
+import type { BpfHost, Callback, RegisterPairs } from '../host.js';
 import { MAX_TAIL_CALLS, tailCallTarget } from '../interpreter/calls.js';
+import { holdsFunctionAddress } from '../interpreter/link.js';
 import type { XlatedProgram } from '../program.js';
 import { validate } from '../validate.js';
 import { readSlots } from '../instruction.js';
@@ -55,6 +56,14 @@ export type StopReason =
   | { readonly kind: 'call_target'; readonly site: number; readonly target: bigint };
 
 type Enter = (depth: number) => void;
+/** Runs function `index`. */
+type EnterFunction = (index: number, depth: number) => void;
+
+/** Budget of a callback that no run calls. */
+const TIMER_BUDGET = 1e9;
+/** First and last word of R1..R5 and of R6..R9. */
+const ARGUMENTS = [2, 12] as const;
+const SAVED = [12, 20] as const;
 
 export class Runtime implements MemoryListener {
   readonly host: BpfHost;
@@ -73,6 +82,8 @@ export class Runtime implements MemoryListener {
   /** Offset and number of slots of each program. */
   readonly #slots: { readonly first: number; readonly count: number }[] = [];
   readonly #targets = new Map<XlatedProgram, Enter>();
+  /** What `host.addCallbacks` gave. */
+  readonly #callbackBases: bigint[] = [];
   readonly #signal = new StopSignal();
   #table: Region;
   #isDirty = true;
@@ -100,11 +111,14 @@ export class Runtime implements MemoryListener {
   /** Decodes, compiles and links a program. Throws InputError when it cannot run. */
   load(program: XlatedProgram, isTarget: boolean): Enter {
     checkProgram(program, this.host);
+    let enterFunction: EnterFunction | undefined;
+    const callbackBase = this.#addCallbacks(program, () => enterFunction);
     const compiled = compileProgram(program, this.host, {
       state: this.#at,
       allocateSlots: (count) => this.#allocateSlots(count),
       firstSite: this.sites.length,
       isTarget,
+      callbackBase,
     });
     this.sites.push(...compiled.sites);
     if (compiled.hasCalls && this.#frames.length < MAX_CALL_FRAMES) {
@@ -128,21 +142,26 @@ export class Runtime implements MemoryListener {
       if (body) env[`helper ${index}`] = body;
     }
     const module = new WebAssembly.Module(compiled.bytes);
-    const { enter } = new WebAssembly.Instance(module, { env }).exports;
+    const { enter, callback } = new WebAssembly.Instance(module, { env }).exports;
     if (typeof enter !== 'function') throw new RangeError('a module without enter');
+    if (typeof callback === 'function') enterFunction = callback as EnterFunction;
     return enter as Enter;
   }
 
   /** Runs from a clean start. Throws StopSignal, and what helpers throw. */
   run(enter: Enter, r1Hi: number, r1Lo: number, r2Hi: number, r2Lo: number, budget: number): void {
     const { words } = this;
-    const view = this.#view;
-    const at = this.#at;
     words.fill(0);
     words[2] = r1Lo;
     words[3] = r1Hi;
     words[4] = r2Lo;
     words[5] = r2Hi;
+    this.#start(enter, budget);
+  }
+
+  #start(enter: Enter, budget: number): void {
+    const view = this.#view;
+    const at = this.#at;
     this.reason = undefined;
     this.#tailCalls = 0;
     this.#remaining = budget;
@@ -170,6 +189,7 @@ export class Runtime implements MemoryListener {
 
   close(): void {
     this.memory.unlisten(this);
+    for (const base of this.#callbackBases.splice(0)) this.host.removeCallbacks(base);
     for (const region of this.#regions.splice(0)) this.host.release(region);
   }
 
@@ -184,6 +204,51 @@ export class Runtime implements MemoryListener {
   #changed(): void {
     this.#isDirty = true;
     if (this.#isRunning) this.#forget();
+  }
+
+  /** Entries for the functions of a program that takes addresses of them; undefined for others. */
+  #addCallbacks(
+    program: XlatedProgram,
+    enterFunction: () => EnterFunction | undefined,
+  ): bigint | undefined {
+    const { functions } = program;
+    if (!functions.some(({ insns }) => holdsFunctionAddress(readSlots(insns)))) return undefined;
+    const base = this.host.addCallbacks(
+      functions.map(({ name }, index): Callback => (registers) => {
+        const enter = enterFunction();
+        if (!enter) throw new RangeError(`${name} is called before it is compiled`);
+        if (this.#isRunning) this.#callNested(enter, index, registers);
+        else this.#callAlone(enter, index, registers);
+      }),
+    );
+    this.#callbackBases.push(base);
+    return base;
+  }
+
+  /** Calls a function for the helper that runs: on the next frame, with the fuel of the run. */
+  #callNested(enter: EnterFunction, index: number, registers: RegisterPairs): void {
+    const { words, helperSite: site } = this;
+    const view = this.#view;
+    const depth = view.getInt32(this.#at + STATE.depth, true);
+    if (depth + 1 >= MAX_CALL_FRAMES) this.#end({ kind: 'call_depth', site });
+    const saved = words.slice(...SAVED);
+    if (registers !== words) words.set(registers.subarray(...ARGUMENTS), ARGUMENTS[0]);
+    enter(index, depth + 1);
+    words.set(saved, SAVED[0]);
+    view.setInt32(this.#at + STATE.site, site, true);
+    view.setInt32(this.#at + STATE.depth, depth, true);
+    registers[0] = words[0] as number;
+    registers[1] = words[1] as number;
+  }
+
+  /** Calls a function when nothing runs, as timers do. */
+  #callAlone(enter: EnterFunction, index: number, registers: RegisterPairs): void {
+    const { words } = this;
+    words.fill(0);
+    words.set(registers.subarray(...ARGUMENTS), ARGUMENTS[0]);
+    this.#start((depth) => enter(index, depth), TIMER_BUDGET);
+    registers[0] = words[0] as number;
+    registers[1] = words[1] as number;
   }
 
   #allocate(name: string, size: number): Region {

@@ -27,9 +27,10 @@ export const STATE = {
   /** Loop to go on in, and whether the run has only been interrupted. */
   resume: 116,
   yielded: 120,
-  /** Site of the last helper call. */
+  /** Site and depth of the last helper call. */
   site: 124,
   cpu: 128,
+  depth: 132,
   frames: 136,
   size: 264,
 } as const;
@@ -63,6 +64,3 @@ export const STOP = { callDepth: 1, callTarget: 2 } as const;
 export const MAX_CALL_FRAMES = 8;
 /** MAX_BPF_STACK */
 export const STACK_SIZE = 512;
-
-/** Function pointers of programs: this base and the callee's number times 16. Nothing is mapped there. */
-export const FUNCTION_BASE = 0xffff_dead_0000_0000n;

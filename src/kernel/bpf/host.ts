@@ -108,7 +108,7 @@ export class KernelBpfHost implements BpfHost {
     this.#callbacks.remove(base);
   }
 
-  /** Functions of interpreted programs only: a JIT image's have to be called by the engine. */
+  /** Functions of programs in the interpreter and in wasm: a JIT image's have to be called by the engine. */
   callbackAt(address: bigint): Callback | undefined {
     return this.#callbacks.at(address);
   }
