@@ -11,6 +11,7 @@ import { plainBytes } from '../../common/bytes.js';
 import { InputError } from '../../common/errors.js';
 import { NO_BTF_EXT, parseBtfExt } from '../btf/ext.js';
 import { parseBtf } from '../btf/parse.js';
+import { withDataOffsets } from './datasec.js';
 import { readElf, type Elf } from './elf.js';
 import { findExterns } from './externs.js';
 import { findFunctions } from './functions.js';
@@ -29,7 +30,7 @@ export function parseObject(bytes: Uint8Array, options: ParseOptions = {}): Obje
   const sectionBytes = (wanted: string): Uint8Array | undefined =>
     elf.sections.find((section) => section.name === wanted)?.bytes;
   const btfBytes = sectionBytes('.BTF');
-  const btf = btfBytes && parseBtf(btfBytes);
+  const btf = btfBytes && withDataOffsets(parseBtf(btfBytes), elf);
   const extBytes = sectionBytes('.BTF.ext');
   const ext = btf && extBytes ? parseBtfExt(extBytes, btf) : NO_BTF_EXT;
   const notes: string[] = [];
