@@ -5,6 +5,7 @@ import { helperBodies } from '../../src/bpf/helpers/table.js';
 import { createInterpreter } from '../../src/bpf/interpreter.js';
 import { PlainHost } from '../../src/bpf/plain-host.js';
 import { rawProgram } from '../../src/bpf/raw-program.js';
+import { step } from '../../src/kernel/function.js';
 import type { XdpRunner } from '../../src/virtio/net-driver-common.js';
 import { createVirtioNet, type VirtioNet } from '../../src/virtio/virtio-net.js';
 import { DirectKernel } from './helpers/direct-kernel.js';
@@ -29,8 +30,8 @@ function rig(rx: 'small' | 'mergeable'): Rig {
       });
       const interpreter = createInterpreter(program, host);
       const runner: XdpRunner = {
-        // eslint-disable-next-line require-yield
         *run(xdpBuff) {
+          yield* step();
           const result = interpreter.run(xdpBuff);
           if (result.kind !== 'return') throw new Error(JSON.stringify(result));
           return result.r0;

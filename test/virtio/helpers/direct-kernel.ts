@@ -114,6 +114,10 @@ export class DirectKernel implements KernelContext, FunctionCaller {
     let next = body.next(0n);
     while (!next.done) {
       const effect = next.value;
+      if (effect.kind === 'step') {
+        next = body.next(0n);
+        continue;
+      }
       if (effect.kind !== 'call') throw new InputError(`effect ${effect.kind}`);
       if (typeof effect.target !== 'string') throw new InputError('call by address');
       next = body.next(this.call(effect.target, ...effect.args));

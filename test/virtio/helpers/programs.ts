@@ -1,5 +1,6 @@
 /** XDP programs as TypeScript, for tests of the driver alone: they work on the xdp_buff in memory. */
 import type { Memory } from '../../../src/cpu/memory.js';
+import { step } from '../../../src/kernel/function.js';
 import type { XdpRunner } from '../../../src/virtio/net-driver-common.js';
 import { XDP, xdpBuffShinfo, xdpBuffMetaSize } from '../../../src/virtio/xdp-frame.js';
 
@@ -12,8 +13,8 @@ export function program(
 ): XdpRunner {
   return {
     hasFrags: options.hasFrags ?? false,
-    // eslint-disable-next-line require-yield
     *run(xdp) {
+      yield* step();
       return BigInt(act(xdp));
     },
   };
