@@ -63,10 +63,10 @@ describe('objects that a real kernel refuses', () => {
 
   it('leave nothing allocated', () => {
     const host = new PlainHost({ helpers: helperBodies() });
-    const before = host.memory.regionAt(0xffff_8000_9000_0000n + 0xf08n);
+    const before = host.memory.regions.length;
     const spec = readObject(new URL('obj/reject_null_value.o', sample));
     refusal(() => load(spec, host));
-    expect(host.memory.regionAt(0xffff_8000_9000_0000n + 0xf08n)).toBe(before);
+    expect(host.memory.regions).toHaveLength(before);
     load(spec, host, { check: false }).free();
   });
 });
