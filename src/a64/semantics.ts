@@ -85,7 +85,7 @@ export type Semantics =
   | { readonly kind: 'compareBranch'; readonly nonzero: boolean }
   | { readonly kind: 'testBranch'; readonly nonzero: boolean }
   /** BR, BLR, RET. */
-  | { readonly kind: 'branchRegister'; readonly link: boolean }
+  | { readonly kind: 'branchRegister'; readonly link: boolean; readonly returns?: true }
   /** `signed`: sign-extends to 32 or 64 bits (`opc0`; absent: 64). `ordered`: acquire. */
   | {
       readonly kind: 'load';

@@ -5,8 +5,8 @@
  * the engine stops and returns what happened. What a CPU fetches is its own view of text until
  * `sync` renews it (Arm ARM B2.2.5: instruction fetch is not coherent with stores).
  *
- * Left out: EL0/EL2/EL3, the MMU, interrupts, floating point and SIMD, PAC and BTI enforcement
- * (PACIASP, AUTIASP and BTI act as NOPs).
+ * Left out: EL0/EL2/EL3, the MMU, interrupts, floating point and SIMD, PAC (PACIASP and AUTIASP act as
+ * NOPs). BTI is a NOP except on the embedded engine in regions that are `guarded`.
  */
 import type { AccessFault } from './fault.js';
 import type { Memory } from './memory.js';

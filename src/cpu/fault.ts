@@ -16,8 +16,11 @@ export interface AccessFault {
   readonly address: bigint;
   /** Bytes accessed. */
   readonly size: number;
-  /** `unmapped`: no region holds all bytes; `permission`: the region forbids the access. */
-  readonly reason: 'unmapped' | 'permission' | 'alignment';
+  /**
+   * `unmapped`: no region holds all bytes; `permission`: the region forbids the access; `landing pad`: a
+   * branch by register came to an instruction of guarded text that accepts none (Branch Target exception).
+   */
+  readonly reason: 'unmapped' | 'permission' | 'alignment' | 'landing pad';
 }
 
 /** One line: `write of 8 bytes at 0xffff... : no memory there`. */
@@ -26,6 +29,7 @@ export function describeFault(fault: AccessFault): string {
     unmapped: 'no memory there',
     permission: 'not permitted there',
     alignment: 'not aligned',
+    'landing pad': 'no BTI landing pad there for this branch',
   }[fault.reason];
   return `${fault.access} of ${fault.size} bytes at ${hex64(fault.address)}: ${why}`;
 }

@@ -29,10 +29,16 @@ export interface RegionSpec {
   /** Bytes, > 0. */
   readonly size: number;
   readonly permissions: Permissions;
+  /**
+   * GP of the pages' table entries: an indirect branch into it has to land on an instruction made for that
+   * (Arm ARM D8.4.5, FEAT_BTI). Default false.
+   */
+  readonly guarded?: boolean;
 }
 
 /** A mapped region. `permissions` changes only through `Memory.protect`. */
 export interface Region extends RegionSpec {
+  readonly guarded: boolean;
   /** Offset of `address` in the backing store. */
   readonly offset: number;
   /** Address of the first page. */
@@ -137,6 +143,7 @@ export class Memory {
       address: start,
       size: spec.size,
       permissions: spec.permissions,
+      guarded: spec.guarded ?? false,
       offset: pageOffset + within,
       pageAddress,
       pageOffset,

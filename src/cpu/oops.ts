@@ -66,6 +66,7 @@ function titleOf(stop: OopsStop, pc: bigint): string {
   switch (stop.kind) {
     case 'fault': {
       const at = stop.fault.address;
+      if (stop.fault.reason === 'landing pad') return 'Internal error: Oops - BTI';
       if (stop.fault.reason === 'alignment') {
         return `Unable to handle kernel unaligned access at virtual address ${address(at)}`;
       }

@@ -35,5 +35,6 @@ export const branches: readonly Row[] = [
   row('RET', '1101011 0 0 10 11111 0000 0 0 Rn 00000', [[is('Rn', 30), 'ret'], 'ret <Xn>'], {
     kind: 'branchRegister',
     link: false,
+    returns: true,
   }),
 ];

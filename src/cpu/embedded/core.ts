@@ -83,6 +83,10 @@ export class Core {
   monitorValue = 0n;
   monitorHigh = 0n;
 
+  /** BTYPE (landing.ts) of the branch by register that left `branchFrom`, until its target is looked at. */
+  branchType = 0;
+  branchFrom: Code | undefined = undefined;
+
   /** Decoded words by number (0 is none): address and word. */
   readonly words: { lo: number; hi: number; word: number }[] = [{ lo: 0, hi: 0, word: 0 }];
   log: TraceLog | undefined = undefined;

@@ -20,6 +20,7 @@ import type { Cpu, Registers, RunOptions, Stop, SystemRegister, TraceEntry } fro
 import type { Memory, MemoryListener, Region } from '../memory.js';
 import { Core, EXIT, NZCV_SLOT, SP_SLOT, type Code } from './core.js';
 import { execute } from './hot.js';
+import { missesLanding } from './landing.js';
 import { TraceLog } from './trace.js';
 
 const DEFAULT_BUDGET = 1e9;
@@ -194,6 +195,7 @@ export class EmbeddedCpu implements Cpu {
 
   #run(budget: number, until: bigint | undefined, stops: boolean): Stop {
     const core = this.#core;
+    core.branchType = 0;
     core.log?.follow(core);
     const untilHi = until === undefined ? 0 : high32(until);
     const untilLo = until === undefined ? 0 : low32(until);
@@ -201,6 +203,7 @@ export class EmbeddedCpu implements Cpu {
     for (;;) {
       const code = (core.pcLo & 3) === 0 ? this.#codeAt(core.pcHi, core.pcLo) : undefined;
       if (!code) return this.#outside(left, until, stops);
+      if (core.branchType !== 0 && missesLanding(core, code)) return core.stop;
       if (code.records === NO_RECORDS) code.records = new Int32Array(code.size);
       const inside = until !== undefined && code.hi === untilHi;
       const untilAt = inside ? (untilLo - code.lo) | 0 : -1;

@@ -55,6 +55,7 @@ export function execute(
 ): number {
   const { lo, hi, memory, view } = core;
   const { records, size, marks } = code;
+  const { guarded } = code.region;
   const codeLo = code.lo;
   const codeHi = code.hi;
   const log = core.log;
@@ -308,10 +309,12 @@ export function execute(
           hi[30] = link === 0 ? codeHi + 1 : codeHi;
         }
         const offset = (toLo - codeLo) | 0;
-        if (toHi === codeHi && offset >>> 0 < size && (offset & 3) === 0) {
+        if (toHi === codeHi && offset >>> 0 < size && (offset & 3) === 0 && (a === 0 || !guarded)) {
           next = offset;
           break;
         }
+        core.branchType = a;
+        core.branchFrom = code;
         left -= 1;
         if (log) log.add(core, records, at);
         core.executed += budget - left;

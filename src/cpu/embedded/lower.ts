@@ -10,6 +10,7 @@ import type { Decoded } from '../../a64/codec.js';
 import type { AccessBytes, AtomicOperation, Semantics } from '../../a64/semantics.js';
 import { decodeLogical } from '../../a64/immediates.js';
 import { CONDITION_MASKS, SINK_SLOT, ZERO_SLOT } from './core.js';
+import { BTYPE } from './landing.js';
 import {
   ACCESS,
   AMOUNT_SHIFT,
@@ -55,6 +56,12 @@ export const ATOMIC_OPERATIONS: readonly AtomicOperation[] = [
   'umin',
   'swp',
 ];
+
+/** BR through x16 or x17 is what PLTs use: it may also come to where only calls may. */
+function branchType(link: boolean, register: number): number {
+  if (link) return BTYPE.CALL;
+  return register === 16 || register === 17 ? BTYPE.PLT : BTYPE.JUMP;
+}
 
 /** Operands of `decoded` at address `pc`. */
 export function lower({ row, fields }: Decoded, pc: bigint, word: number): Lowered {
@@ -140,7 +147,12 @@ export function lower({ row, fields }: Decoded, pc: bigint, word: number): Lower
         b: 1 << get('b40'),
       };
     case 'branchRegister':
-      return { op: sem.link ? OP.BLR : OP.BR, d: sem.link ? 30 : SINK_SLOT, n };
+      return {
+        op: sem.link ? OP.BLR : OP.BR,
+        d: sem.link ? 30 : SINK_SLOT,
+        n,
+        a: sem.returns ? BTYPE.NONE : branchType(sem.link, n),
+      };
     case 'load':
     case 'store':
       return access(sem, get);

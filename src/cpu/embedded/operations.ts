@@ -54,6 +54,7 @@ export const OP = {
   /** b: mask, m: 1 for the high half */
   TBZ: 37,
   TBNZ: 38,
+  /** a: BTYPE, see landing.ts */
   BR: 39,
   BLR: 40,
   /** d: transferred register, address n + a */
