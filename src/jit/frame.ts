@@ -62,7 +62,7 @@ export function pop(ctx: FunctionContext, r1: number, r2: number): void {
 /** `[bti jc]; mov x9, x30; nop [; paciasp]`: every image starts so; the nop is the poke site. */
 export function buildEntry(ctx: FunctionContext, sign: boolean): void {
   const { config } = ctx.env;
-  if (config.bti) ctx.emit(bti('jc'));
+  if (config.bti) ctx.emit(bti(ctx.profile.entryPad));
   ctx.move(1, 9, LR);
   ctx.emit(nop());
   if (sign && config.pac) ctx.emit(paciasp());

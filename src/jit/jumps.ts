@@ -4,8 +4,11 @@
  * Reference: arch/arm64/net/bpf_jit_comp.c: build_insn (BPF_JMP, BPF_JMP32), emit_cond_jmp,
  * bpf2a64_offset, check_imm. B.cond reaches 1 MiB and B 128 MiB; a jump farther than that makes the JIT
  * refuse the program. The first pass checks with offsets that are still 0 ahead of it, so that it also
- * refuses a conditional jump back to code behind the first MiB, however near.
+ * refuses a conditional jump back to code behind the first MiB, however near. A profile may check as wrongly as
+ * old versions did: what the encoders then make of the distance is theirs, too (arch/arm64/lib/insn.c:
+ * label_imm_common gives the range itself for what is out of it).
  */
+import { encode } from '../a64/codec.js';
 import type { Slot } from '../bpf/instruction.js';
 import { isAddSubImmediate } from './alu.js';
 import { moveInt32 } from './constants.js';
@@ -44,24 +47,37 @@ function jumpDistance(ctx: FunctionContext, off: number): number {
   return target - ((ctx.offsets[next] ?? 0) - 1);
 }
 
-/** Refuses a branch distance in words that does not fit `bits` signed bits. */
-function checkDistance(ctx: FunctionContext, bits: number, distance: number): number {
+const BREAK_FAULT = encode('BRK', { imm16: 0x100 });
+
+/** Whether a branch distance in words fits `bits` signed bits; refuses what check_imm() does. */
+function fits(ctx: FunctionContext, bits: number, distance: number): boolean {
   const limit = 2 ** (bits - 1);
-  if (distance < -limit || distance >= limit) {
+  const accepted = ctx.profile.branchCheck === 'twice' ? 2 * limit : limit;
+  if (distance < -accepted || distance >= accepted) {
     throw ctx.refuse(`branch of ${distance} instructions does not fit imm${bits}`);
   }
-  return distance;
+  return distance >= -limit && distance < limit;
+}
+
+/** aarch64_insn_gen_branch_imm: what is out of range is a BRK. */
+function branch(ctx: FunctionContext, distance: number): number {
+  return fits(ctx, 26, distance) ? b(distance) : BREAK_FAULT;
+}
+
+/** aarch64_insn_gen_cond_branch_imm before 6.12.96: what is out of range is 1 MiB, which 19 bits read as -1 MiB. */
+function conditionalBranch(ctx: FunctionContext, condition: Condition, distance: number): number {
+  return bCond(condition, fits(ctx, 19, distance) ? distance : -(2 ** 18));
 }
 
 /** ja (off) and gotol (imm). */
 export function buildGoto(ctx: FunctionContext, off: number): void {
-  ctx.emit(b(checkDistance(ctx, 26, jumpDistance(ctx, off))));
+  ctx.emit(branch(ctx, jumpDistance(ctx, off)));
 }
 
 /** A jump to the epilogue, left out of the last slot, which falls through. */
 export function buildExit(ctx: FunctionContext): void {
   if (ctx.index === ctx.slots.length - 1) return;
-  ctx.emit(b(checkDistance(ctx, 26, ctx.epilogue - ctx.code.length)));
+  ctx.emit(branch(ctx, ctx.epilogue - ctx.code.length));
 }
 
 export function buildConditional(ctx: FunctionContext, slot: Slot): void {
@@ -78,7 +94,7 @@ export function buildConditional(ctx: FunctionContext, slot: Slot): void {
   } else {
     compareImmediate(ctx, sf, dst, slot.imm);
   }
-  ctx.emit(bCond(condition, checkDistance(ctx, 19, jumpDistance(ctx, slot.off))));
+  ctx.emit(conditionalBranch(ctx, condition, jumpDistance(ctx, slot.off)));
 }
 
 function testImmediate(ctx: FunctionContext, sf: number, dst: number, imm: number): void {

@@ -62,6 +62,13 @@ export interface JitProfile {
   readonly arenaSignedLoad: boolean;
   /** Words from the entry to where tail calls land, without BTI and PAC. */
   readonly tailCallEntry: number;
+  /**
+   * What check_imm() takes for a branch distance of N bits: what fits N signed bits, or twice as much
+   * (before 6.1.176 and 6.12.94).
+   */
+  readonly branchCheck: 'signed' | 'twice';
+  /** What BTI an entry has: `c` was wrong for freplace, which comes by BR (before 6.1.52). */
+  readonly entryPad: 'jc' | 'c';
   readonly buildPrologue: (ctx: FunctionContext) => void;
   readonly buildEpilogue: (ctx: FunctionContext) => void;
   readonly buildTailCall: (ctx: FunctionContext) => void;

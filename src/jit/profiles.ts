@@ -32,6 +32,8 @@ const LINUX_6_1: JitProfile = {
   stackArguments: false,
   indirectJumps: false,
   tailCallEntry: 10,
+  branchCheck: 'signed',
+  entryPad: 'jc',
   buildPrologue: buildPrologue61,
   buildEpilogue: buildEpilogue61,
   buildTailCall: buildTailCall61,

@@ -34,6 +34,8 @@ export interface ModelArgument {
 /** struct btf_func_model. */
 export interface FunctionModel {
   readonly arguments: readonly ModelArgument[];
+  /** Bytes of the return value; more than 8 come in x0 and x1. Default 8. */
+  readonly returnSize?: number;
 }
 
 export type LinkKind = 'fentry' | 'fmod_ret' | 'fexit';

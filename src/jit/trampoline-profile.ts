@@ -22,6 +22,25 @@ export interface TrampolineProfile {
   readonly nopAfterCall: boolean;
   /** Programs that run at entry and exit with state between. */
   readonly sessions: boolean;
+  /**
+   * How the original is entered: as if it were returned to, or by BLR, which needs a BTI where there is none
+   * (before 6.1.25).
+   */
+  readonly originalBy: 'ret' | 'blr';
+  /** `im` as any 64-bit constant, or as a vmalloc address of 48 bits (before 6.1.140). */
+  readonly imageAddress: '64 bits' | '48 bits';
+  /**
+   * The words that `im` takes while the size is estimated: the most there can be, or those of the copy on the
+   * stack that the estimate is made with (before 6.11.6).
+   */
+  readonly imageAddressEstimate: 'most' | 'of the copy';
+  /** x20 gets the start time before the branch around a program that is skipped, or behind it (before 6.1.94). */
+  readonly startSaved: 'always' | 'if entered';
+  /**
+   * Functions that return more than 8 bytes: only x0 is kept, x1 is lost; refused for fexit and fmod_ret
+   * since 6.12.115.
+   */
+  readonly wideReturn: 'refused' | 'first register';
   /** Throws KernelError ENOTSUPP for what the version cannot pass. */
   readonly checkArguments: (model: FunctionModel, placement: ArgumentPlacement) => void;
 }
@@ -57,6 +76,11 @@ const LINUX_6_1: TrampolineProfile = {
   nopBeforeProgram: false,
   nopAfterCall: true,
   sessions: false,
+  originalBy: 'ret',
+  imageAddress: '64 bits',
+  imageAddressEstimate: 'most',
+  startSaved: 'always',
+  wideReturn: 'first register',
   checkArguments: scalarsInRegisters,
 };
 
@@ -64,6 +88,7 @@ const LINUX_6_12: TrampolineProfile = {
   ...LINUX_6_1,
   directCalls: true,
   allocation: 'estimate',
+  wideReturn: 'refused',
   checkArguments: allInRegisters,
 };
 

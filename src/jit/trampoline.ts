@@ -23,6 +23,7 @@ import { moveRegister } from './context.js';
 import {
   addImmediate,
   adr,
+  blr,
   bti,
   cbnz,
   cbz,
@@ -69,12 +70,16 @@ const COOKIE_INDEX_SHIFT = 8n;
 export interface TrampolineOptions {
   /** Default 6.12. */
   readonly kernel?: KernelVersion;
+  /** What to do otherwise than that version: a bug it had once, an idea of your own. Default nothing. */
+  readonly changes?: Partial<TrampolineProfile>;
   readonly config: JitConfig;
   readonly offsets: Pick<StructOffsets, 'insnsi'>;
   /** Address of the traced function: what IP_ARG stores. */
   readonly functionAddress: bigint;
   /** Address of the struct bpf_tramp_image. */
   readonly im: bigint;
+  /** Address of the copy of it that an estimate `of the copy` is made with. Default 0. */
+  readonly imCopy?: bigint;
   /** __bpf_tramp_enter and __bpf_tramp_exit. */
   readonly enter: bigint;
   readonly exit: bigint;
@@ -118,7 +123,7 @@ export function compileTrampoline(
   options: TrampolineOptions,
 ): Trampoline {
   const kernel = options.kernel ?? '6.12';
-  const profile = TRAMPOLINE_PROFILES[kernel];
+  const profile = { ...TRAMPOLINE_PROFILES[kernel], ...options.changes };
   for (const { size } of model.arguments) {
     if (size < 1 || size > MAX_ARGUMENT_SIZE) {
       throw new KernelError(
@@ -126,6 +131,12 @@ export function compileTrampoline(
         `trampoline for a function with an argument of ${size} bytes`,
       );
     }
+  }
+  if (profile.wideReturn === 'refused' && keepsReturn(flags) && (model.returnSize ?? 8) > 8) {
+    throw new KernelError(
+      'ENOTSUPP',
+      `trampoline that keeps a return value of ${model.returnSize} bytes`,
+    );
   }
   const placement = placeArguments(model);
   profile.checkArguments(model, placement);
@@ -155,6 +166,10 @@ export function compileTrampoline(
     frame: final.frame,
     listing: listing.filter(({ start, end }) => end > start),
   };
+}
+
+function keepsReturn(flags: number): boolean {
+  return (flags & TRAMP_FLAGS.CALL_ORIG) !== 0;
 }
 
 /** One pass. */
@@ -322,13 +337,21 @@ class Generator {
   #callWithImage(which: 'enter' | 'exit', target: bigint): void {
     const { code } = this;
     code.label(`call __bpf_tramp_${which}`);
-    const words = moveInt64(0, this.#options.im);
-    code.emitAll(words);
-    // the size is taken before the image, and so its address, exists
-    if (code.base === undefined && this.#profile.allocation === 'estimate') {
-      for (let i = words.length; i < MOVE_INT64_MAX; i++) this.#emit(nop());
-    }
+    const estimates = code.base === undefined && this.#profile.allocation === 'estimate';
+    code.emitAll(estimates ? this.#estimatedImage() : this.#moveImage(this.#options.im));
     this.#call(target);
+  }
+
+  #moveImage(im: bigint): readonly number[] {
+    return this.#profile.imageAddress === '48 bits' ? moveAddress(0, im) : moveInt64(0, im);
+  }
+
+  /** The size is taken before the image, and so its address, exists. */
+  #estimatedImage(): readonly number[] {
+    if (this.#profile.imageAddressEstimate === 'most') {
+      return Array.from({ length: MOVE_INT64_MAX }, () => nop());
+    }
+    return this.#moveImage(this.#options.imCopy ?? 0n);
   }
 
   /** Clears session cookies and the return value that sessions may ask for at entry. */
@@ -381,8 +404,10 @@ class Generator {
     this.#emit(addImmediate(1, 1, SP, frame.runCtx));
     this.#call(link.enter);
     code.label(`${name}: skip if not entered`);
-    this.#move(START, 0);
+    const { startSaved } = this.#profile;
+    if (startSaved === 'always') this.#move(START, 0);
     const skip = code.hole();
+    if (startSaved === 'if entered') this.#move(START, 0);
     code.label(`${name}: run`);
     this.#emit(addImmediate(1, 0, SP, frame.args));
     if (link.jited === false) {
@@ -436,8 +461,12 @@ class Generator {
     this.#copyStackArguments(0, false);
     code.label('call original');
     this.#load(TMP, frame.returnAddress);
-    this.#emit(adr(LR, 8));
-    this.#emit(ret(TMP));
+    if (this.#profile.originalBy === 'blr') {
+      this.#emit(blr(TMP));
+    } else {
+      this.#emit(adr(LR, 8));
+      this.#emit(ret(TMP));
+    }
     if (frame.retval !== undefined) {
       code.label('keep return value');
       this.#store(0, frame.retval);

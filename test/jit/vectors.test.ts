@@ -24,8 +24,9 @@ describe('sample of what kernels emitted', () => {
 
 describe('all of what kernels emitted', () => {
   const files = vectorFiles(WHOLE);
-  if (files.length === 0) console.log('vectors/jit not found: only the sample is checked');
-  it.runIf(files.length > 0).each(files)('%s: all equal', (file) => {
+  if (files.length === 0)
+    it.skip('vectors/jit is not beside the project: only the sample is checked');
+  it.each(files)('%s: all equal', (file) => {
     expect(differences(WHOLE, file)).toEqual([]);
   });
 });
