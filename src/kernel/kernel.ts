@@ -13,6 +13,7 @@ import type { CpuFactory } from '../cpu/engines.js';
 import { Memory, type Region } from '../cpu/memory.js';
 import { Assembler } from './assembler.js';
 import { Bpf } from './bpf/bpf.js';
+import type { CodegenOptions } from './bpf/codegen.js';
 import { KernelData } from './data.js';
 import { Executor, type FaultFixup } from './executor.js';
 import type { KernelContext, KernelFunction } from './function.js';
@@ -46,6 +47,13 @@ export interface KernelOptions extends LayoutOptions {
   readonly ram?: number;
   /** Seed of get_random_u32. Default 1. */
   readonly seed?: number;
+  /** CPU features, configuration and changes that BPF code is generated with. Default: see codegen.ts. */
+  readonly codegen?: CodegenOptions;
+  /**
+   * Kernel text and BPF images are guarded, as with CONFIG_ARM64_BTI_KERNEL: only the embedded engine looks.
+   * Functions here have no BTI of their own: calls have to come by BL. Default false.
+   */
+  readonly guarded?: boolean;
 }
 
 const THREAD_SIZE = 16384;
@@ -82,7 +90,7 @@ export class Kernel implements KernelContext {
     const ram = options.ram ?? 16 << 20;
     this.memory = new Memory(ram + VMALLOC_BACKING);
     this.layout = layoutOf(options);
-    this.text = new KernelText(this.memory, this.layout, this.symbols);
+    this.text = new KernelText(this.memory, this.layout, this.symbols, options.guarded);
     this.data = new KernelData(this.memory, this.layout, this.symbols);
     this.linear = new LinearMap(this.memory, this.layout.linear, ram);
     this.vmalloc = this.#vmallocSpace(options.vmallocUsed ?? 0);
@@ -128,7 +136,12 @@ export class Kernel implements KernelContext {
     });
     this.#addNewSites();
     this.rcu = new Rcu(this.memory, () => this.#tasks);
-    this.bpf = new Bpf(this, { seed: options.seed ?? 1, version: options.version ?? '6.12' });
+    this.bpf = new Bpf(this, {
+      seed: options.seed ?? 1,
+      version: options.version ?? '6.12',
+      codegen: options.codegen ?? {},
+      guarded: options.guarded ?? false,
+    });
   }
 
   /** Places functions with TypeScript bodies and makes their sites known to ftrace. */
@@ -210,6 +223,13 @@ export class Kernel implements KernelContext {
 
   get current(): bigint {
     return (this.#running ?? this.#idleTask()).address;
+  }
+
+  /** Where the stack of the task at `address` is entered: one past its last byte. */
+  stackOf(address: bigint): bigint {
+    const task = this.#tasks.find((each) => each.address === address);
+    if (!task) throw new RangeError(`0x${address.toString(16)} is no task`);
+    return task.stackTop;
   }
 
   get currentCpu(): number {

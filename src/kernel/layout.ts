@@ -24,6 +24,11 @@ const IMAGE_SIZE = 0x1e00000n;
 export interface LayoutOptions {
   /** 64-bit KASLR seed; undefined: `nokaslr`. */
   readonly kaslrSeed?: bigint | undefined;
+  /**
+   * Where the linear map begins. Default: PAGE_OFFSET of 48-bit VA. 0xfff0000000000000 is that of 52-bit VA;
+   * with KASAN's tags in the top byte it is where tagged objects are.
+   */
+  readonly pageOffset?: bigint;
 }
 
 export interface Layout {
@@ -58,6 +63,6 @@ export function layoutOf(options: LayoutOptions = {}): Layout {
     end: text + IMAGE_SIZE,
     vmallocStart: KIMAGE_VADDR,
     vmallocEnd: VMALLOC_END,
-    linear: PAGE_OFFSET,
+    linear: options.pageOffset ?? PAGE_OFFSET,
   };
 }

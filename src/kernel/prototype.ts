@@ -51,6 +51,7 @@ const SIZES: Readonly<Record<string, number>> = {
   size_t: 8,
   u64: 8,
   s64: 8,
+  __int128: 16,
 };
 
 const STRUCT = /^(?:const )?struct (\w+)$/;

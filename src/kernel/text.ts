@@ -55,7 +55,7 @@ export class KernelText {
   readonly #symbols: SymbolTable;
   #used = 0;
 
-  constructor(memory: Memory, layout: Layout, symbols: SymbolTable) {
+  constructor(memory: Memory, layout: Layout, symbols: SymbolTable, guarded = false) {
     this.#memory = memory;
     this.#symbols = symbols;
     this.region = memory.map({
@@ -63,6 +63,7 @@ export class KernelText {
       address: layout.stext,
       size: TEXT_SIZE,
       permissions: 'rx',
+      guarded,
     });
   }
 

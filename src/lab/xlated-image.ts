@@ -15,7 +15,7 @@ import { print } from '../a64/print.js';
 import { hex32 } from '../common/bytes.js';
 import { compile, type JitImage } from '../jit/program.js';
 import type { KernelVersion } from '../jit/profile.js';
-import { JIT_CONFIG, JIT_CPU } from '../kernel/bpf/program.js';
+import { DEFAULT_CODEGEN } from '../kernel/bpf/codegen.js';
 import type { Kernel } from '../kernel/kernel.js';
 import { BPF_PROFILES } from '../kernel/bpf/profile.js';
 import {
@@ -95,8 +95,8 @@ function compileImages(
   try {
     return compile(xlated, {
       kernel: version,
-      cpu: JIT_CPU,
-      config: JIT_CONFIG,
+      cpu: DEFAULT_CODEGEN.cpu,
+      config: DEFAULT_CODEGEN.config,
       offsets: BPF_PROFILES[version].offsets,
       callBase: host.callBase,
       dummyTramp: kernel.symbol('dummy_tramp'),

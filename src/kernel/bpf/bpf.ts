@@ -16,13 +16,14 @@ import { KernelError } from '../../common/errors.js';
 import { dummyTramp } from '../../jit/plt.js';
 import type { KernelVersion } from '../../jit/profile.js';
 import type { Kernel } from '../kernel.js';
+import { codegenOf, type CodegenOptions } from './codegen.js';
 import { checkTarget, type AttachKind } from './attach-check.js';
 import { enterExitFunctions } from './enter-exit.js';
 import { KernelBpfHost } from './host.js';
 import { ImagePages, type ImageMemory } from './image-memory.js';
 import { BPF_PROFILES, type BpfProfile } from './profile.js';
 import { ProgPack } from './prog-pack.js';
-import { JIT_CONFIG, KernelProgram, type LoadProgramOptions } from './program.js';
+import { KernelProgram, type LoadProgramOptions } from './program.js';
 import { FtraceSite, ProgramSite, type TrampolineSite } from './site.js';
 import { BpfText } from './text.js';
 import type { ImageParts, TrampolineImage } from './trampoline-image.js';
@@ -60,16 +61,26 @@ export class Bpf {
   readonly #keys = new Map<bigint, number>();
   #nextKey = 1;
 
-  constructor(kernel: Kernel, options: { readonly seed: number; readonly version: KernelVersion }) {
+  constructor(
+    kernel: Kernel,
+    options: {
+      readonly seed: number;
+      readonly version: KernelVersion;
+      readonly codegen: CodegenOptions;
+      /** Image pages are guarded: see `RegionSpec`. */
+      readonly guarded: boolean;
+    },
+  ) {
     this.#kernel = kernel;
-    this.profile = BPF_PROFILES[options.version];
+    const codegen = codegenOf(options.codegen);
+    this.profile = { ...BPF_PROFILES[options.version], codegen };
     this.images =
       this.profile.images === 'packs'
-        ? new ProgPack(kernel.memory, kernel.vmalloc)
-        : new ImagePages(kernel.memory, kernel.vmalloc);
+        ? new ProgPack(kernel.memory, kernel.vmalloc, options.guarded)
+        : new ImagePages(kernel.memory, kernel.vmalloc, options.guarded);
     kernel.text.addWords('__bpf_call_base', CALL_BASE);
-    const dummy = kernel.text.addWords('dummy_tramp', dummyTramp(JIT_CONFIG));
-    this.text = new BpfText(kernel, JIT_CONFIG.bti, dummy);
+    const dummy = kernel.text.addWords('dummy_tramp', dummyTramp(codegen.config));
+    this.text = new BpfText(kernel, codegen.config.bti, dummy);
     this.#statsEnabled = kernel.data.define('bpf_stats_enabled_key', 4);
     const live = new Map<bigint, TrampolineImage>();
     const { profile, images, text } = this;

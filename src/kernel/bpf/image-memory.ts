@@ -30,18 +30,21 @@ export function breakFill(size: number): Uint8Array {
 export class ImagePages implements ImageMemory {
   readonly #memory: Memory;
   readonly #space: RangeAllocator;
+  readonly #guarded: boolean;
   readonly #live = new Map<bigint, Region>();
 
-  constructor(memory: Memory, space: RangeAllocator) {
+  constructor(memory: Memory, space: RangeAllocator, guarded = false) {
     this.#memory = memory;
     this.#space = space;
+    this.#guarded = guarded;
   }
 
   alloc(size: number): bigint {
     const bytes = alignUp(size, PAGE_SIZE);
     const address = this.#space.take(BigInt(bytes + PAGE_SIZE), BigInt(PAGE_SIZE));
     const name = 'bpf_jit_binary';
-    const region = this.#memory.map({ name, address, size: bytes, permissions: 'rx' });
+    const guarded = this.#guarded;
+    const region = this.#memory.map({ name, address, size: bytes, permissions: 'rx', guarded });
     this.#memory.pokeBytes(address, breakFill(bytes));
     this.#live.set(address, region);
     return address;

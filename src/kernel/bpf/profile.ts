@@ -10,6 +10,7 @@
  * 7.2.13 kernels for the rest. They are data of one configuration each; no code has these numbers.
  */
 import type { KernelVersion, StructOffsets } from '../../jit/profile.js';
+import { DEFAULT_CODEGEN, type Codegen } from './codegen.js';
 
 /** struct bpf_prog; the instructions follow at `insnsi`. */
 export interface BpfProgOffsets {
@@ -45,6 +46,7 @@ export interface BpfProfile {
   readonly offsets: StructOffsets;
   readonly bpfProg: BpfProgOffsets;
   readonly trampImage: TrampImageOffsets;
+  readonly codegen: Codegen;
 }
 
 const LINUX_6_1: BpfProfile = {
@@ -55,6 +57,7 @@ const LINUX_6_1: BpfProfile = {
   offsets: { maxEntries: 36, ptrs: 272, bpfFunc: 48, insnsi: 72, threadInfoCpu: 16 },
   bpfProg: { len: 12, jited_len: 16, stats: 32, active: 40, bpf_func: 48, insnsi: 72 },
   trampImage: { image: 0, pcref: 608, ip_after_call: 624, ip_epilogue: 632, size: 672 },
+  codegen: DEFAULT_CODEGEN,
 };
 
 const LINUX_6_12: BpfProfile = {

@@ -24,13 +24,15 @@ interface Pack {
 export class ProgPack implements ImageMemory {
   readonly #memory: Memory;
   readonly #space: RangeAllocator;
+  readonly #guarded: boolean;
   readonly #packs: Pack[] = [];
   /** Live allocations: address to chunks. */
   readonly #live = new Map<bigint, number>();
 
-  constructor(memory: Memory, space: RangeAllocator) {
+  constructor(memory: Memory, space: RangeAllocator, guarded = false) {
     this.#memory = memory;
     this.#space = space;
+    this.#guarded = guarded;
   }
 
   /** Room for `size` bytes in the lowest free chunks; at most one pack. */
@@ -85,7 +87,13 @@ export class ProgPack implements ImageMemory {
 
   #newPack(size: number): Pack {
     const address = this.#space.take(BigInt(size), BigInt(PAGE_SIZE));
-    const region = this.#memory.map({ name: 'bpf_prog_pack', address, size, permissions: 'rx' });
+    const region = this.#memory.map({
+      name: 'bpf_prog_pack',
+      address,
+      size,
+      permissions: 'rx',
+      guarded: this.#guarded,
+    });
     this.#memory.pokeBytes(address, breakFill(size));
     const pack = { address, used: new Uint8Array(size / BPF_PROG_CHUNK_SIZE), region };
     this.#packs.push(pack);

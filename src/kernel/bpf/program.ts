@@ -14,7 +14,6 @@ import type { Cpu } from '../../cpu/cpu.js';
 import { PAGE_SIZE, type Region } from '../../cpu/memory.js';
 import { EXTABLE_ENTRY_SIZE } from '../../jit/extable.js';
 import { findFixup } from '../../jit/fixup.js';
-import type { JitConfig, JitCpu } from '../../jit/profile.js';
 import { compile, type JitImage } from '../../jit/program.js';
 import type { Kernel } from '../kernel.js';
 import { parsePrototype, type Prototype } from '../prototype.js';
@@ -22,10 +21,6 @@ import { BPF_PROG_STATS, enterExitKind, type EnterExitKind } from './enter-exit.
 import type { ImageMemory } from './image-memory.js';
 import type { BpfProfile } from './profile.js';
 import type { BpfText } from './text.js';
-
-/** A CPU with LSE atomics that runs the kernel at EL1, and a distribution's GCC build: PAC, no BTI. */
-export const JIT_CPU: JitCpu = { lse: true, vhe: false, sb: false };
-export const JIT_CONFIG: JitConfig = { pac: true, bti: false };
 
 /** struct bpf_binary_header in front of each image: u32 size, padded to 16. */
 const HEADER_SIZE = 16;
@@ -95,8 +90,9 @@ export class KernelProgram {
     try {
       this.images = compile(xlated, {
         kernel: profile.version,
-        cpu: JIT_CPU,
-        config: JIT_CONFIG,
+        changes: profile.codegen.jit,
+        cpu: profile.codegen.cpu,
+        config: profile.codegen.config,
         offsets: profile.offsets,
         callBase: parts.callBase,
         dummyTramp: parts.dummyTramp,

@@ -24,8 +24,10 @@ import type { Kernel } from '../kernel.js';
 import { PERCPU_REF } from './enter-exit.js';
 import type { ImageMemory } from './image-memory.js';
 import type { BpfProfile } from './profile.js';
-import { JIT_CONFIG } from './program.js';
 import type { BpfText } from './text.js';
+
+/** How far below the top of the stack the copy is: a few frames, any number does. */
+const COPY_DEPTH = 0x4e0;
 
 /** What the images of a kernel share. */
 export interface ImageParts {
@@ -66,10 +68,12 @@ export class TrampolineImage {
     try {
       this.code = compileTrampoline(request.model, request.flags, request.links, {
         kernel: profile.version,
-        config: JIT_CONFIG,
+        changes: profile.codegen.trampoline,
+        config: profile.codegen.config,
         offsets: profile.offsets,
         functionAddress: request.functionAddress,
         im: this.descriptor,
+        imCopy: this.#copyOnStack(),
         enter: kernel.symbol('__bpf_tramp_enter'),
         exit: kernel.symbol('__bpf_tramp_exit'),
         place: (size) => (base = images.alloc(size)),
@@ -133,6 +137,14 @@ export class TrampolineImage {
       throw new KernelError('EINVAL', `${this.#symbol ?? 'trampoline'}: reference underflow`);
     }
     this.#parts.kernel.rcu.call('tasks', () => this.#free());
+  }
+
+  /** bpf_trampoline_update's own copy, on the stack of who attaches. */
+  #copyOnStack(): bigint {
+    const { kernel, profile } = this.#parts;
+    // asking for the current task may create one
+    if (profile.codegen.trampoline.imageAddressEstimate !== 'of the copy') return 0n;
+    return kernel.stackOf(kernel.current) - BigInt(COPY_DEPTH);
   }
 
   #kill(): void {

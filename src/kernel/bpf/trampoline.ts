@@ -150,9 +150,9 @@ export class Trampoline {
   #generate(links: readonly TrampolineLink[]): TrampolineImage {
     const { kernel } = this.#parts;
     const ordered = LINK_KINDS.flatMap((kind) => links.filter((link) => link.kind === kind));
-    const { parameters } = this.model;
+    const { parameters, returnSize } = this.model;
     return new TrampolineImage(this.#parts, {
-      model: { arguments: parameters.map(({ size, struct }) => ({ size, struct })) },
+      model: { arguments: parameters.map(({ size, struct }) => ({ size, struct })), returnSize },
       flags: flagsOf(links),
       links: ordered.map(({ kind, program, cookie, session }) => ({
         kind,
