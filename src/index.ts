@@ -91,6 +91,8 @@ export {
   type RunOutcome,
   type RunRequest,
 } from './lab/check/runner.js';
+export { EXHIBITS, visit, type Visit } from './lab/museum/museum.js';
+export type { Boot, Exhibit, Observation, Variant } from './lab/museum/exhibit.js';
 export { listSite, listTrace } from './lab/listing.js';
 export { listMap, mapTypes } from './lab/map-listing.js';
 export { dumpMap, type DumpOptions, type MapTypes } from './bpf/maps/dump.js';

@@ -5,6 +5,7 @@ import type { Command } from './command.js';
 import { conformancePlugin } from './conformance-plugin.js';
 import { dump } from './dump.js';
 import { fuzz } from './fuzz.js';
+import { museum } from './museum.js';
 import { run } from './run.js';
 import { tour } from './tour.js';
 import { trace } from './trace.js';
@@ -18,6 +19,7 @@ export const COMMANDS: readonly Command[] = [
   trace,
   xdp,
   fuzz,
+  museum,
   bench,
   conformancePlugin,
 ];

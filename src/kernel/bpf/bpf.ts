@@ -174,6 +174,11 @@ export class Bpf {
     return () => trampoline.unlink(links);
   }
 
+  /** The trampoline of a kernel function, while something is attached to it. */
+  trampolineAt(name: string): Trampoline | undefined {
+    return this.#trampolines.get(this.#kernel.symbol(name));
+  }
+
   /** bpf_trampoline_get. */
   #trampolineOf(target: string | ProgramTarget): Trampoline {
     const { address, site } =

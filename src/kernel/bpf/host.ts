@@ -155,6 +155,11 @@ export class KernelBpfHost implements BpfHost {
     return this.#now;
   }
 
+  /** Lets time pass. */
+  advanceClock(nanoseconds: bigint): void {
+    this.#now += nanoseconds;
+  }
+
   random(): number {
     return this.#random.u32();
   }

@@ -175,7 +175,7 @@ export class TrampolineImage {
     const view = viewOf(bytes);
     code.words.forEach((word, i) => view.setUint32(4 * i, word, true));
     kernel.memory.pokeBytes(code.base, bytes);
-    kernel.syncText(code.base, code.base + BigInt(code.allocSize));
+    kernel.syncText(code.base, code.base + BigInt(Math.max(code.allocSize, code.length)));
     const fields = profile.trampImage;
     const store = (field: number | undefined, value: bigint): void => {
       if (field !== undefined) kernel.memory.write64(this.descriptor + BigInt(field), value);

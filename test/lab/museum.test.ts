@@ -1,0 +1,66 @@
+/**
+ * Every exhibit of the bug museum: what the broken and the fixed run show. Expected values are what the
+ * fixes' descriptions say of the bugs; see each exhibit's reference.
+ */
+import { describe, expect, it } from 'vitest';
+import { EXHIBITS, visit } from '../../src/lab/museum/museum.js';
+import { bootLab } from '../../src/node/boot.js';
+import { runForTest } from '../helpers/cli.js';
+
+const BROKEN: Readonly<Record<string, RegExp>> = {
+  branch_range: /loaded: 28\d{4} words.*paging request/s,
+  original_by_blr: /Oops - BTI.*pc bpf_fentry_test1\+0x8/,
+  pad_of_replacement: /Oops - BTI.*pc bpf_prog_replacement/,
+  truncated_image_address: /at 0xfff0000000\w+\n.*paging request at virtual address ffff0000/,
+  image_overflow: /(\d+) bytes allocated.*returned 5\n.*attached again returned 2/s,
+  run_statistics: /run_cnt 2, run_time_ns 36\d{11}, recursion_misses 1/,
+  tail_call_hierarchy: /soft lockup.*the program has run \d{5,} times/s,
+  twelve_arguments: /attach: -ENOTSUPP: trampoline for a function with 12 arguments.*saw nothing/s,
+  wide_return: /attach of fexit: done\n.*returned [^7]/,
+};
+const FIXED: Readonly<Record<string, RegExp>> = {
+  branch_range: /^load: -EINVAL: branch of 28\d{4} instructions does not fit imm19/,
+  original_by_blr: /returned 2$/,
+  pad_of_replacement: /returned 2$/,
+  truncated_image_address: /returned 2$/,
+  image_overflow: /returned 5\n.*attached again returned 5$/s,
+  run_statistics: /run_cnt 1, run_time_ns \d{1,5}, recursion_misses 1$/,
+  tail_call_hierarchy: /returned 0\nthe program has run 34 times/,
+  twelve_arguments: /attach: done\n.*returned 78\n.*saw 12 as the last argument/,
+  wide_return: /-ENOTSUPP: trampoline that keeps a return value of 16 bytes\n.*returned 7$/,
+};
+
+describe.each(EXHIBITS.map((exhibit) => [exhibit.name, exhibit] as const))(
+  '%s',
+  (name, exhibit) => {
+    it('shows the bug, and that it is gone', async () => {
+      const { broken, fixed, ok } = await visit(exhibit, bootLab);
+      expect(broken.lines.join('\n')).toMatch(BROKEN[name] ?? 'no expectation');
+      expect(fixed.lines.join('\n')).toMatch(FIXED[name] ?? 'no expectation');
+      expect([broken.right, fixed.right, ok]).toEqual([false, true, true]);
+    });
+  },
+);
+
+describe('trampolab museum', () => {
+  it('shows one exhibit', async () => {
+    const { code, lines } = await runForTest(['museum', '8']);
+    expect(code).toBe(0);
+    expect(lines[0]).toBe('#8 run_statistics (fixed in 6.1.94)');
+    expect(lines).toContain('broken: wrong');
+    expect(lines).toContain('fixed: right');
+  });
+
+  it('has JSON', async () => {
+    const { lines } = await runForTest(['museum', '21', '--json']);
+    expect(JSON.parse(lines.join(''))).toMatchObject([
+      { number: 21, name: 'wide_return', wing: 'jit', ok: true },
+    ]);
+  });
+
+  it('knows what it has', async () => {
+    const { code, notices } = await runForTest(['museum', '3']);
+    expect(code).toBe(2);
+    expect(notices[0]).toMatch(/no exhibit '3' \(there are 2, 4, 5, /);
+  });
+});
