@@ -8,11 +8,13 @@ import {
   PlainHost,
   RUN_KINDS,
   WasmRunner,
+  checkBooted,
   checkFile,
   checkKernelText,
   checkSavedCase,
   describeCase,
   interpreterObjects,
+  isBootedFile,
   isKernelText,
   helperBodies,
   interpreterEngine,
@@ -32,7 +34,7 @@ import {
 import { UsageError } from '../index.js';
 import { bootLab, readInput } from '../node/index.js';
 import { choiceOption, parseOptions, type Command, type Output } from './command.js';
-import { cpuEngine, ENGINES, type EngineName } from './engine.js';
+import { cpuEngine, ENGINES, runEngine, type EngineName } from './engine.js';
 
 const USAGE = `check FILE... [--engine E] [--verbose]
   FILE         vectors as JSON or JSON lines, recognised by their fields:
@@ -54,9 +56,11 @@ function parseJson(text: string): unknown {
 class Checker {
   #kernel: Kernel | undefined;
   readonly #engine: EngineName;
+  readonly #chosen: EngineName | undefined;
 
-  constructor(engine: EngineName) {
-    this.#engine = engine;
+  constructor(chosen: EngineName | undefined) {
+    this.#chosen = chosen;
+    this.#engine = chosen ?? 'interpreter';
   }
 
   async *check(path: string): AsyncGenerator<CaseResult> {
@@ -64,6 +68,10 @@ class Checker {
     const json = parseJson(text);
     if (isKernelText(json)) {
       yield* checkKernelText(await this.#boot(), json);
+      return;
+    }
+    if (isBootedFile(json)) {
+      yield* this.#checkBooted(basename(path), json);
       return;
     }
     const options = {
@@ -86,6 +94,24 @@ class Checker {
 
   close(): void {
     this.#kernel?.close();
+  }
+
+  /** A booted kernel's file has a lab kernel of its version to itself. */
+  async *#checkBooted(name: string, json: unknown): AsyncGenerator<CaseResult> {
+    const engine = this.#chosen ?? 'embedded';
+    const kernels: Kernel[] = [];
+    try {
+      yield* checkBooted(name, json, {
+        engine: runEngine(engine),
+        boot: async (version) => {
+          const kernel = await bootLab({ engine: cpuEngine(engine), version });
+          kernels.push(kernel);
+          return kernel;
+        },
+      });
+    } finally {
+      for (const kernel of kernels) kernel.close();
+    }
   }
 
   async #runner(): Promise<ProgramRunner> {
@@ -115,7 +141,7 @@ async function checkCommand(args: string[], output: Output): Promise<number> {
   });
   const engine = choiceOption('engine', values.engine, 'interpreter', ENGINES);
   if (positionals.length === 0) throw new UsageError('FILE is missing');
-  const checker = new Checker(engine);
+  const checker = new Checker(values.engine === undefined ? undefined : engine);
   const results: CaseResult[] = [];
   try {
     for (const path of positionals) {

@@ -29,7 +29,7 @@ import { isAddSubImmediate } from './alu.js';
 import { EXTABLE_ENTRY_SIZE } from './extable.js';
 import { buildInstruction } from './instruction.js';
 import { buildPlt, PLT_TARGET_OFFSET, PLT_TARGET_SIZE } from './plt.js';
-import type { JitConfig, JitCpu, KernelVersion, StructOffsets } from './profile.js';
+import type { JitConfig, JitCpu, JitProfile, KernelVersion, StructOffsets } from './profile.js';
 import { PROFILES } from './profiles.js';
 import { stackArgumentSize } from './stack-arguments.js';
 
@@ -42,6 +42,8 @@ export interface JitInput {
 export interface JitOptions {
   /** Default 6.12. */
   readonly kernel?: KernelVersion;
+  /** What that version does its own way. Default: its profile; another for releases near it. */
+  readonly profile?: JitProfile;
   readonly cpu: JitCpu;
   readonly config: JitConfig;
   readonly offsets: StructOffsets;
@@ -93,7 +95,7 @@ const PROBE_MODES: Readonly<Record<number, readonly number[]>> = {
 export function compile(program: JitInput, options: JitOptions): JitProgram {
   const kernel = options.kernel ?? '6.12';
   const env: Environment = {
-    profile: PROFILES[kernel],
+    profile: options.profile ?? PROFILES[kernel],
     cpu: options.cpu,
     config: options.config,
     offsets: options.offsets,

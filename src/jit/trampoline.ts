@@ -69,6 +69,8 @@ const COOKIE_INDEX_SHIFT = 8n;
 export interface TrampolineOptions {
   /** Default 6.12. */
   readonly kernel?: KernelVersion;
+  /** What that version does its own way. Default: its profile; another for releases near it. */
+  readonly profile?: TrampolineProfile;
   readonly config: JitConfig;
   readonly offsets: Pick<StructOffsets, 'insnsi'>;
   /** Address of the traced function: what IP_ARG stores. */
@@ -118,7 +120,7 @@ export function compileTrampoline(
   options: TrampolineOptions,
 ): Trampoline {
   const kernel = options.kernel ?? '6.12';
-  const profile = TRAMPOLINE_PROFILES[kernel];
+  const profile = options.profile ?? TRAMPOLINE_PROFILES[kernel];
   for (const { size } of model.arguments) {
     if (size < 1 || size > MAX_ARGUMENT_SIZE) {
       throw new KernelError(
