@@ -1,4 +1,5 @@
 /** `trampolab check`: vector files of any kind against this lab. */
+import { existsSync } from 'node:fs';
 import { basename, dirname, join } from 'node:path';
 import { brotliDecompressSync, inflateSync } from 'node:zlib';
 import {
@@ -53,10 +54,18 @@ function parseJson(text: string): unknown {
   }
 }
 
+/** Undefined when there is no such file. */
+function readJson(path: string): Readonly<Record<string, unknown>> | undefined {
+  if (!existsSync(path)) return undefined;
+  return JSON.parse(new TextDecoder().decode(readInput(path))) as Readonly<Record<string, unknown>>;
+}
+
 class Checker {
   #kernel: Kernel | undefined;
   readonly #engine: EngineName;
   readonly #chosen: EngineName | undefined;
+  /** Lab kernels for files of booted ones, by version and layout. */
+  readonly #booted = new Map<string, Kernel>();
 
   constructor(chosen: EngineName | undefined) {
     this.#chosen = chosen;
@@ -71,7 +80,7 @@ class Checker {
       return;
     }
     if (isBootedFile(json)) {
-      yield* this.#checkBooted(basename(path), json);
+      yield* this.#checkBooted(path, json);
       return;
     }
     const options = {
@@ -94,24 +103,28 @@ class Checker {
 
   close(): void {
     this.#kernel?.close();
+    for (const kernel of this.#booted.values()) kernel.close();
   }
 
-  /** A booted kernel's file has a lab kernel of its version to itself. */
-  async *#checkBooted(name: string, json: unknown): AsyncGenerator<CaseResult> {
+  #checkBooted(path: string, json: unknown): AsyncGenerator<CaseResult> {
     const engine = this.#chosen ?? 'embedded';
-    const kernels: Kernel[] = [];
-    try {
-      yield* checkBooted(name, json, {
-        engine: runEngine(engine),
-        boot: async (version) => {
-          const kernel = await bootLab({ engine: cpuEngine(engine), version });
-          kernels.push(kernel);
-          return kernel;
-        },
-      });
-    } finally {
-      for (const kernel of kernels) kernel.close();
-    }
+    return checkBooted(basename(path), json, {
+      engine: runEngine(engine),
+      readSibling: (name) => readJson(join(dirname(path), name)),
+      boot: async (version, { far }) => {
+        const key = `${version} ${far}`;
+        const kernel =
+          this.#booted.get(key) ??
+          // KASLR puts the kernel's text far from where BPF images are
+          (await bootLab({
+            engine: cpuEngine(engine),
+            version,
+            ...(far ? { kaslrSeed: 1n } : {}),
+          }));
+        this.#booted.set(key, kernel);
+        return kernel;
+      },
+    });
   }
 
   async #runner(): Promise<ProgramRunner> {

@@ -4,13 +4,16 @@
 import { InputError } from '../../../common/errors.js';
 import type { CaseResult } from '../kind.js';
 import { checkJitCorpus } from './check-corpus.js';
+import { checkScenario } from './check-scenario.js';
 import { isJitCorpus } from './corpus-file.js';
 import type { BootedOptions } from './options.js';
+import { isScenario } from './scenario-file.js';
 
 type Check = (name: string, json: unknown, options: BootedOptions) => AsyncGenerator<CaseResult>;
 
 const KINDS: readonly (readonly [matches: (json: unknown) => boolean, check: Check])[] = [
   [isJitCorpus, checkJitCorpus],
+  [isScenario, checkScenario],
 ];
 
 /** Whether parsed JSON is such a file. */

@@ -37,7 +37,7 @@ export async function* checkJitCorpus(
 ): AsyncGenerator<CaseResult> {
   const corpus = readCorpus(name, json);
   const setting = settingOf(corpus);
-  const kernel = await options.boot(setting.kernel.lab);
+  const kernel = await options.boot(setting.kernel.lab, { far: false });
   const runner = new CorpusRunner(kernel, options.engine, corpus.programs);
   for (const program of corpus.programs) {
     yield checkImages(program, setting);

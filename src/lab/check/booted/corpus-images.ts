@@ -83,7 +83,8 @@ export function compareImages(program: DumpedProgram, setting: ImageSetting): st
   return undefined;
 }
 
-function compileDumped(program: DumpedProgram, setting: ImageSetting): JitProgram {
+/** Our images of a dumped program, at the addresses of theirs. */
+export function compileDumped(program: DumpedProgram, setting: ImageSetting): JitProgram {
   const functions = program.functions.map((slots) => [...slots]);
   const build = (): JitProgram => compileFunctions(program, functions, setting);
   for (const [i, slots] of functions.entries()) {

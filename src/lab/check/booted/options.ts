@@ -4,8 +4,10 @@ import type { Kernel } from '../../../kernel/kernel.js';
 import type { RunEngine } from '../../run-program.js';
 
 export interface BootedOptions {
-  /** A lab kernel of that version, for one file. */
-  readonly boot: (version: KernelVersion) => Promise<Kernel>;
+  /** A lab kernel of that version; `far`: its BPF images are out of reach of its text. */
+  readonly boot: (version: KernelVersion, options: { readonly far: boolean }) => Promise<Kernel>;
+  /** The JSON object in a file beside the one that is checked; undefined when there is none. */
+  readonly readSibling: (name: string) => Readonly<Record<string, unknown>> | undefined;
   /** Who runs programs. */
   readonly engine: RunEngine;
 }
