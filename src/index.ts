@@ -67,6 +67,8 @@ export { traceAttached, type AttachedTrace } from './lab/attached-trace.js';
 export { checkFile, describeCase, summarize } from './lab/check/check-file.js';
 export { JitRunner } from './lab/check/jit-runner.js';
 export { jitKind } from './lab/check/jit-vectors.js';
+export { checkBooted, isBootedFile } from './lab/check/booted/check-booted.js';
+export type { BootedOptions } from './lab/check/booted/options.js';
 export { checkKernelText, isKernelText } from './lab/check/kernel-text.js';
 export type { CaseResult, VectorKind } from './lab/check/kind.js';
 export { interpreterObjects, wasmObjects, type ObjectEngine } from './lab/check/object-engine.js';

@@ -1,4 +1,5 @@
 /** `trampolab check`: vector files of any kind against this lab. */
+import { existsSync } from 'node:fs';
 import { basename, dirname, join } from 'node:path';
 import { brotliDecompressSync, inflateSync } from 'node:zlib';
 import {
@@ -8,11 +9,13 @@ import {
   PlainHost,
   RUN_KINDS,
   WasmRunner,
+  checkBooted,
   checkFile,
   checkKernelText,
   checkSavedCase,
   describeCase,
   interpreterObjects,
+  isBootedFile,
   isKernelText,
   helperBodies,
   interpreterEngine,
@@ -32,7 +35,7 @@ import {
 import { UsageError } from '../index.js';
 import { bootLab, readInput } from '../node/index.js';
 import { choiceOption, parseOptions, type Command, type Output } from './command.js';
-import { cpuEngine, ENGINES, type EngineName } from './engine.js';
+import { cpuEngine, ENGINES, runEngine, type EngineName } from './engine.js';
 
 const USAGE = `check FILE... [--engine E] [--verbose]
   FILE         vectors as JSON or JSON lines, recognised by their fields:
@@ -51,12 +54,22 @@ function parseJson(text: string): unknown {
   }
 }
 
+/** Undefined when there is no such file. */
+function readJson(path: string): Readonly<Record<string, unknown>> | undefined {
+  if (!existsSync(path)) return undefined;
+  return JSON.parse(new TextDecoder().decode(readInput(path))) as Readonly<Record<string, unknown>>;
+}
+
 class Checker {
   #kernel: Kernel | undefined;
   readonly #engine: EngineName;
+  readonly #chosen: EngineName | undefined;
+  /** Lab kernels for files of booted ones, by version and layout. */
+  readonly #booted = new Map<string, Kernel>();
 
-  constructor(engine: EngineName) {
-    this.#engine = engine;
+  constructor(chosen: EngineName | undefined) {
+    this.#chosen = chosen;
+    this.#engine = chosen ?? 'interpreter';
   }
 
   async *check(path: string): AsyncGenerator<CaseResult> {
@@ -64,6 +77,10 @@ class Checker {
     const json = parseJson(text);
     if (isKernelText(json)) {
       yield* checkKernelText(await this.#boot(), json);
+      return;
+    }
+    if (isBootedFile(json)) {
+      yield* this.#checkBooted(path, json);
       return;
     }
     const options = {
@@ -86,6 +103,28 @@ class Checker {
 
   close(): void {
     this.#kernel?.close();
+    for (const kernel of this.#booted.values()) kernel.close();
+  }
+
+  #checkBooted(path: string, json: unknown): AsyncGenerator<CaseResult> {
+    const engine = this.#chosen ?? 'embedded';
+    return checkBooted(basename(path), json, {
+      engine: runEngine(engine),
+      readSibling: (name) => readJson(join(dirname(path), name)),
+      boot: async (version, { far }) => {
+        const key = `${version} ${far}`;
+        const kernel =
+          this.#booted.get(key) ??
+          // KASLR puts the kernel's text far from where BPF images are
+          (await bootLab({
+            engine: cpuEngine(engine),
+            version,
+            ...(far ? { kaslrSeed: 1n } : {}),
+          }));
+        this.#booted.set(key, kernel);
+        return kernel;
+      },
+    });
   }
 
   async #runner(): Promise<ProgramRunner> {
@@ -115,7 +154,7 @@ async function checkCommand(args: string[], output: Output): Promise<number> {
   });
   const engine = choiceOption('engine', values.engine, 'interpreter', ENGINES);
   if (positionals.length === 0) throw new UsageError('FILE is missing');
-  const checker = new Checker(engine);
+  const checker = new Checker(values.engine === undefined ? undefined : engine);
   const results: CaseResult[] = [];
   try {
     for (const path of positionals) {

@@ -13,7 +13,7 @@ export type KernelVersion = '6.1' | '6.12' | '7.3';
 /** bpf2a64[]: where the JIT keeps BPF's registers and its own. */
 export interface RegisterMap {
   /** A64 register of each BPF register number that may stand in a slot. */
-  readonly bpf: readonly (number | undefined)[];
+  readonly bpf: readonly number[];
   readonly tmp1: number;
   readonly tmp2: number;
   readonly tmp3: number;

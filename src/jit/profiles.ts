@@ -60,8 +60,8 @@ const LINUX_7_3: JitProfile = {
   ...LINUX_6_12,
   version: '7.3',
   registers: {
-    // R11 addresses stack arguments and is no register; R12 is BPF_REG_AX
-    bpf: [8, 0, 1, 2, 3, 4, 19, 20, 21, 22, 25, undefined, 9],
+    // BPF_REG_AX is R12; R11 is the base of stack arguments, and BPF_REG_AX where our verifier writes it
+    bpf: [8, 0, 1, 2, 3, 4, 19, 20, 21, 22, 25, 9, 9],
     ...TEMPORARIES,
     arenaBase: 28,
   },

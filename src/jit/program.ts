@@ -42,8 +42,8 @@ export interface JitInput {
 export interface JitOptions {
   /** Default 6.12. */
   readonly kernel?: KernelVersion;
-  /** What to do otherwise than that version: a bug it had once, an idea of your own. Default nothing. */
-  readonly changes?: Partial<JitProfile>;
+  /** What that version does its own way. Default: its profile; others for releases near it and bugs of old ones. */
+  readonly profile?: JitProfile;
   readonly cpu: JitCpu;
   readonly config: JitConfig;
   readonly offsets: StructOffsets;
@@ -95,7 +95,7 @@ const PROBE_MODES: Readonly<Record<number, readonly number[]>> = {
 export function compile(program: JitInput, options: JitOptions): JitProgram {
   const kernel = options.kernel ?? '6.12';
   const env: Environment = {
-    profile: { ...PROFILES[kernel], ...options.changes },
+    profile: options.profile ?? PROFILES[kernel],
     cpu: options.cpu,
     config: options.config,
     offsets: options.offsets,

@@ -70,8 +70,8 @@ const COOKIE_INDEX_SHIFT = 8n;
 export interface TrampolineOptions {
   /** Default 6.12. */
   readonly kernel?: KernelVersion;
-  /** What to do otherwise than that version: a bug it had once, an idea of your own. Default nothing. */
-  readonly changes?: Partial<TrampolineProfile>;
+  /** What that version does its own way. Default: its profile; others for releases near it and bugs of old ones. */
+  readonly profile?: TrampolineProfile;
   readonly config: JitConfig;
   readonly offsets: Pick<StructOffsets, 'insnsi'>;
   /** Address of the traced function: what IP_ARG stores. */
@@ -123,7 +123,7 @@ export function compileTrampoline(
   options: TrampolineOptions,
 ): Trampoline {
   const kernel = options.kernel ?? '6.12';
-  const profile = { ...TRAMPOLINE_PROFILES[kernel], ...options.changes };
+  const profile = options.profile ?? TRAMPOLINE_PROFILES[kernel];
   for (const { size } of model.arguments) {
     if (size < 1 || size > MAX_ARGUMENT_SIZE) {
       throw new KernelError(

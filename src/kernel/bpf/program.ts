@@ -15,6 +15,7 @@ import { PAGE_SIZE, type Region } from '../../cpu/memory.js';
 import { EXTABLE_ENTRY_SIZE } from '../../jit/extable.js';
 import { findFixup } from '../../jit/fixup.js';
 import { compile, type JitImage } from '../../jit/program.js';
+import { PROFILES } from '../../jit/profiles.js';
 import type { Kernel } from '../kernel.js';
 import { parsePrototype, type Prototype } from '../prototype.js';
 import { BPF_PROG_STATS, enterExitKind, type EnterExitKind } from './enter-exit.js';
@@ -90,7 +91,7 @@ export class KernelProgram {
     try {
       this.images = compile(xlated, {
         kernel: profile.version,
-        changes: profile.codegen.jit,
+        profile: { ...PROFILES[profile.version], ...profile.codegen.jit },
         cpu: profile.codegen.cpu,
         config: profile.codegen.config,
         offsets: profile.offsets,

@@ -19,6 +19,7 @@ import {
   type FunctionModel,
   type TrampolineLink,
 } from '../../jit/trampoline-model.js';
+import { TRAMPOLINE_PROFILES } from '../../jit/trampoline-profile.js';
 import { compileTrampoline, type Trampoline as TrampolineCode } from '../../jit/trampoline.js';
 import type { Kernel } from '../kernel.js';
 import { PERCPU_REF } from './enter-exit.js';
@@ -68,7 +69,7 @@ export class TrampolineImage {
     try {
       this.code = compileTrampoline(request.model, request.flags, request.links, {
         kernel: profile.version,
-        changes: profile.codegen.trampoline,
+        profile: { ...TRAMPOLINE_PROFILES[profile.version], ...profile.codegen.trampoline },
         config: profile.codegen.config,
         offsets: profile.offsets,
         functionAddress: request.functionAddress,

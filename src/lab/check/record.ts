@@ -66,6 +66,22 @@ export class VectorRecord {
     return value.map((item: unknown) => String(item));
   }
 
+  /** A list of numbers. */
+  numbers(field: string): readonly number[] {
+    const value = this.fields[field];
+    if (!Array.isArray(value) || value.some((item) => typeof item !== 'number')) {
+      throw this.#wrong(field, 'a list of numbers');
+    }
+    return value as number[];
+  }
+
+  /** Names and values of an object. */
+  entries(field: string): readonly (readonly [name: string, value: unknown])[] {
+    const value = this.fields[field];
+    if (!isObject(value)) throw this.#wrong(field, 'an object');
+    return Object.entries(value);
+  }
+
   /** A list of objects, as records of their own. */
   records(field: string): readonly VectorRecord[] {
     const value = this.fields[field];
