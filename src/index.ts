@@ -117,4 +117,7 @@ export {
   type TrafficResult,
 } from './lab/xdp-traffic.js';
 export { jitedRecords, listJited } from './lab/xlated-image.js';
+export { readImage, type ForeignImage } from './lab/verify/image.js';
+export { Kallsyms } from './lab/verify/kallsyms.js';
+export { verifyImage, type VerifyRequest, type VerifyResult } from './lab/verify/verify.js';
 export { listXlated, xlatedRecords, type ListedProgram } from './lab/xlated-listing.js';

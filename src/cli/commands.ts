@@ -9,6 +9,7 @@ import { museum } from './museum.js';
 import { run } from './run.js';
 import { tour } from './tour.js';
 import { trace } from './trace.js';
+import { verify } from './verify.js';
 import { xdp } from './xdp.js';
 
 export const COMMANDS: readonly Command[] = [
@@ -19,6 +20,7 @@ export const COMMANDS: readonly Command[] = [
   trace,
   xdp,
   fuzz,
+  verify,
   museum,
   bench,
   conformancePlugin,
