@@ -49,7 +49,7 @@ const MAP_OPERATION =
 export function helperOf(name: string): string {
   const operation = MAP_OPERATION.exec(name)?.[1];
   if (operation !== undefined) return `bpf_map_${operation}_elem`;
-  if (/_map_redirect$/.test(name)) return 'bpf_redirect_map';
+  if (name.endsWith('_map_redirect')) return 'bpf_redirect_map';
   // tracing programs have a copy of their own; the generator of random numbers has the user's state
   if (name === 'bpf_user_rnd_u32') return 'bpf_get_prandom_u32';
   if (name === 'bpf_get_raw_cpu_id') return 'bpf_get_smp_processor_id';
