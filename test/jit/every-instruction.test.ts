@@ -19,7 +19,8 @@ import {
 } from '../../src/lab/fuzz/engine.js';
 import { bootLab } from '../../src/node/boot.js';
 
-const RUNS = Number(process.env['TRAMPOLAB_FUZZ_RUNS'] ?? 15);
+// each has up to 60 instructions, which TRAMPOLAB_FUZZ_RUNS counts in small programs elsewhere
+const RUNS = Math.ceil(Number(process.env['TRAMPOLAB_FUZZ_RUNS'] ?? 3000) / 200);
 
 /** Around what fits 12 bits, 12 shifted bits, 16 bits and their negatives; bitmasks and near misses. */
 const IMMEDIATES: readonly number[] = [
