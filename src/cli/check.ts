@@ -41,8 +41,11 @@ const USAGE = `check FILE... [--engine E] [--verbose]
   FILE         vectors as JSON or JSON lines, recognised by their fields:
                run vectors (conformance, ubpf, test_bpf, bench-programs), XDP programs with a
                kernel's results (objects and packets beside the file), JIT images and
-               trampolines, code of a booted kernel (static.json)
-  --engine E   for run vectors: interpreter (default), wasm, embedded or unicorn
+               trampolines; of a booted kernel its code (static.json), small programs with
+               images and results (jit-corpus.json), and the sites, trampolines and programs
+               of a scenario (scen.*.json)
+  --engine E   for what is run: interpreter, wasm, embedded or unicorn. Default interpreter,
+               for a booted kernel's programs embedded
   --verbose    a line for each case, not only for those that fail or are skipped
   --json, -j   as JSON`;
 

@@ -78,5 +78,6 @@ export function buildEpilogue61(ctx: FunctionContext): void {
 }
 
 export function stackAccess61(ctx: FunctionContext, offset: number): StackAccess {
+  if (ctx.fpBottom === 0) return { base: ctx.reg(BPF_REG_FP), offset };
   return { base: ctx.registers.x27, offset: offset + ctx.fpBottom };
 }
