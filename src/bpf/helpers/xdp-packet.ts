@@ -7,6 +7,7 @@
  *   const frame = frameOf(registers, host);
  *   copyPacket(frame, 14, () => buffer, 20, false);
  */
+import { join64 } from '../../common/bytes.js';
 import { ERRNO } from '../../common/errno.js';
 import type { Memory } from '../../cpu/memory.js';
 import type { BpfHost, RegisterPairs } from '../host.js';
@@ -172,4 +173,36 @@ export function copyPacket(
     at += stretch.length;
   }
   return 0;
+}
+
+/** bpf_xdp_pointer: the address of bytes that lie in one piece; undefined where they do not. */
+export function packetPointer(frame: Frame, offset: number, size: number): bigint | undefined {
+  if (offset > MAX_COPY || size > MAX_COPY || offset + size > lengthOf(frame)) return undefined;
+  const linear = frame.dataEnd - frame.data;
+  const start = join64(frame.hardStartLo, frame.hardStartHi) + BigInt(frame.data);
+  if (offset < linear) return offset + size <= linear ? start + BigInt(offset) : undefined;
+  let from = offset - linear;
+  const fragments = fragmentsOf(frame);
+  if (!fragments) return start + BigInt(from);
+  for (let index = 0; index < fragments.count; index++) {
+    const fragment = fragmentAt(fragments, index);
+    const { view } = frame.memory;
+    const held = view.getUint32(fragment + SKB_FRAG.length, true);
+    if (from < held) {
+      if (from + size > held) return undefined;
+      const page = view.getBigUint64(fragment + SKB_FRAG.page, true);
+      return page + BigInt(view.getUint32(fragment + SKB_FRAG.offset, true) + from);
+    }
+    from -= held;
+  }
+  return start + BigInt(from);
+}
+
+/** bpf_xdp_copy_buf: copies what there is of these bytes to an offset of the backing store. */
+export function copyFromPacket(frame: Frame, offset: number, to: number, size: number): void {
+  let at = to;
+  for (const stretch of stretches(frame, offset, size, 'read')) {
+    frame.memory.bytes.copyWithin(at, stretch.at, stretch.at + stretch.length);
+    at += stretch.length;
+  }
 }
