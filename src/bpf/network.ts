@@ -50,7 +50,8 @@ export interface Neighbour {
 export interface RxMetadata {
   /** Nanoseconds. */
   readonly timestamp?: bigint;
-  readonly hash?: { readonly value: number; readonly type: number };
+  /** null: the device would know, but reports none. */
+  readonly hash?: { readonly value: number; readonly type: number } | null;
   /** null: the device would know, but the packet has no tag. */
   readonly vlan?: { readonly protocol: number; readonly tci: number } | null;
 }

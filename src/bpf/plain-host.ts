@@ -14,6 +14,7 @@ import { Random } from '../common/random.js';
 import { Memory, PAGE_SIZE, type Region } from '../cpu/memory.js';
 import { CallbackTable } from './callbacks.js';
 import type { BpfHost, Callback, HelperBody } from './host.js';
+import { findKfunc } from './kfuncs/table.js';
 import type { BpfMap } from './maps/map.js';
 import { Network } from './network.js';
 import { Timers } from './timers.js';
@@ -87,6 +88,11 @@ export class PlainHost implements BpfHost {
     const distance = address - this.callBase;
     if (distance % this.#stride !== 0n) return undefined;
     return this.#helpers.get(Number(distance / this.#stride));
+  }
+
+  kfuncAddress(name: string): bigint | undefined {
+    const kfunc = findKfunc(name);
+    return kfunc && this.helperAddress(kfunc.id);
   }
 
   addCallbacks(callbacks: readonly Callback[]): bigint {

@@ -44,6 +44,8 @@ export interface ProgramArguments {
   readonly type?: SectionKind | undefined;
   /** A file with the types of a kernel. */
   readonly btf?: string | undefined;
+  /** The program is bound to the device that it will run on. Default: false. */
+  readonly deviceBound?: boolean;
   /** False runs it raw, without the verifier. */
   readonly check?: boolean;
 }
@@ -54,6 +56,7 @@ export const PROGRAM_OPTIONS = {
   hex: { type: 'string' },
   type: { type: 'string' },
   btf: { type: 'string' },
+  'dev-bound': { type: 'boolean' },
   'no-check': { type: 'boolean' },
   debug: { type: 'boolean', short: 'd' },
 } as const;
@@ -64,6 +67,7 @@ export const PROGRAM_USAGE = `  PROG              an object from clang, a text o
   --program NAME    which program of an object with several
   --type TYPE       what it is when its section does not say: xdp, tc, socket, fentry, fexit, fmod_ret
   --btf FILE        the kernel's BTF for CO-RE; default: the lab's own
+  --dev-bound       bind the program to the device: it may ask for metadata of packets
   --no-check        do not verify an object's program
   --debug, -d       the verifier's whole log when it refuses one`;
 
@@ -76,7 +80,9 @@ export function programArguments(
 ): ProgramArguments {
   const { hex, program, type, btf } = values;
   const kind = type === undefined ? undefined : choiceOption('type', type, 'xdp', TYPES);
-  return { path, hex, program, type: kind, btf, check: values['no-check'] !== true };
+  const check = values['no-check'] !== true;
+  const deviceBound = values['dev-bound'] === true;
+  return { path, hex, program, type: kind, btf, check, deviceBound };
 }
 
 const ELF_MAGIC = [0x7f, 0x45, 0x4c, 0x46];
@@ -102,6 +108,7 @@ export function readProgram(kernel: Kernel, from: ProgramArguments): ProgramInpu
   const options: LoadOptions = {
     programs: [chosen],
     check: from.check ?? true,
+    deviceBound: from.deviceBound ?? false,
     ...(from.btf === undefined ? {} : { kernelBtf: parseBtf(readInput(from.btf)) }),
   };
   const object = load(spec, kernel.bpf.host, options);

@@ -35,13 +35,10 @@ const USAGE = `xdp PROG.o --pcap IN [--out OUT] [--program NAME] [--rx small|mer
   --out OUT        write what was delivered or transmitted; .pcapng keeps each verdict as a comment
   --program NAME   which program of an object with several
   --rx MODE        receive buffers: mergeable (default) or small
-<<<<<<< HEAD
-  --engine E       interpreter (default), embedded or unicorn (both run the arm64 JIT image)
-  --set M[K]=V     put an entry into map M first (numbers, IPv4 addresses or hex:BYTES); may be repeated
-=======
   --engine E       interpreter (default) or wasm; embedded or unicorn (arm64 JIT image)
->>>>>>> wasm
+  --set M[K]=V     put an entry into map M first (numbers, IPv4 addresses or hex:BYTES); may be repeated
   --packets        one line per packet
+  --dev-bound      bind the program to the device: it may ask for metadata of packets
   --no-check       do not verify the program
   --debug, -d      the verifier's whole log when it refuses the program
   --json, -j       as JSON`;
@@ -95,6 +92,7 @@ async function xdpCommand(args: string[], output: Output): Promise<number> {
     rx: { type: 'string' },
     engine: { type: 'string' },
     packets: { type: 'boolean' },
+    'dev-bound': { type: 'boolean' },
     'no-check': { type: 'boolean' },
     debug: { type: 'boolean', short: 'd' },
     set: { type: 'string', multiple: true },
@@ -116,6 +114,7 @@ async function xdpCommand(args: string[], output: Output): Promise<number> {
     const object = load(spec, kernel.bpf.host, {
       programs: [wanted],
       check: values['no-check'] !== true,
+      deviceBound: values['dev-bound'] === true,
     });
     for (const setting of values.set ?? []) applySetting(object.maps, setting);
     const result = runTraffic(kernel, {

@@ -41,7 +41,7 @@ class SymbolHost extends PlainHost {
     return name === 'bpf_fentry_test1' ? SYMBOL : undefined;
   }
 
-  kfuncAddress(name: string): bigint | undefined {
+  override kfuncAddress(name: string): bigint | undefined {
     return this.kfuncs && name === 'no_such_kfunc' ? this.helperAddress(KFUNC) : undefined;
   }
 }

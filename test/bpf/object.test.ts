@@ -197,7 +197,11 @@ describe('less usual objects', () => {
   it('refuses a kernel function by its name, but loads what does not need it', () => {
     const spec = object('kfunc');
     expect(tryLoad(spec)).toBe(
-      "-ESRCH: extern 'bpf_xdp_metadata_rx_hash' (__ksym): the kernel has no such function: function 'uses_kfunc' insn 7 (kfunc.c:11: return bpf_xdp_metadata_rx_hash(ctx, &hash, &type) ? XDP_ABORTED : XDP_PASS;)",
+      "-EINVAL: metadata kfuncs require device-bound program: program 'uses_kfunc' insn 7 (kfunc.c:15: return bpf_xdp_metadata_rx_hash(ctx, &hash, &type) ? XDP_ABORTED : XDP_PASS;)",
+    );
+    const empty = new PlainHost();
+    expect(() => load(spec, empty)).toThrow(
+      /^-ESRCH: extern 'bpf_xdp_metadata_rx_hash' \(__ksym\): the kernel has no such function: function 'uses_kfunc' insn 7 /,
     );
     expect(spec.notes).toEqual([
       "map 'pinned': pinning is ignored",
@@ -416,7 +420,7 @@ describe('bad objects, each with one clear line', () => {
     const insns = counterMain().insns;
     let slot = 0;
     while (insns[8 * slot] !== 0x85) slot++;
-    return withCode(counter, slot, 4, 200);
+    return withCode(counter, slot, 4, 194);
   }
 
   /** For the jump: a distance that leaves the program. */

@@ -83,6 +83,17 @@ export class BtfBuilder {
     return this;
   }
 
+  /** A function; its parameters are names and C types. */
+  func(name: string, returns: string, parameters: readonly (readonly [string, string])[]): this {
+    const prototype = this.#add({
+      kind: 'func_proto',
+      returnType: this.type(returns),
+      parameters: parameters.map(([each, type]) => ({ name: each, type: this.type(type) })),
+    });
+    this.#add({ kind: 'func', name, type: prototype, linkage: 'global' });
+    return this;
+  }
+
   /** Whether `struct sk_buff` or the like is declared, not only pointed to. */
   has(text: string): boolean {
     const kind = this.#types[this.#ids.get(text) ?? 0]?.kind;

@@ -1,11 +1,13 @@
 /**
- * Names for listings: helper calls as `bpf_map_lookup_elem#1`, local calls with the callee's name.
+ * Names for listings: helper calls as `bpf_map_lookup_elem#1`, kernel functions likewise, local calls with
+ * the callee's name.
  *
  * Usage:
  *   disassemble(program.functions[0].insns, listingNames(program, host));
  */
 import type { DisassemblyNames } from '../disassemble.js';
 import type { BpfHost } from '../host.js';
+import { KFUNCS } from '../kfuncs/table.js';
 import { PSEUDO } from '../opcodes.js';
 import type { XlatedProgram } from '../program.js';
 import { helperTable } from './table.js';
@@ -19,6 +21,10 @@ export function listingNames(program: XlatedProgram, host: BpfHost): Disassembly
   for (const { id, name } of helperTable().values()) {
     const address = host.helperAddress(id);
     if (address !== undefined) helpers.set(Number(address - host.callBase), `bpf_${name}`);
+  }
+  for (const { name } of KFUNCS) {
+    const address = host.kfuncAddress?.(name);
+    if (address !== undefined) helpers.set(Number(address - host.callBase), name);
   }
   return {
     call: ({ src, off, imm }) => {

@@ -8,10 +8,11 @@
  *   const host = new PlainHost({ helpers: helperBodies() });
  */
 import type { BpfHost, HelperBody } from '../host.js';
+import { KFUNCS } from '../kfuncs/table.js';
 import { checksumHelpers, type HelperVersion } from './checksum.js';
+import { DYNPTR_HELPERS } from './dynptr.js';
 import { generalHelpers } from './general.js';
 import type { Helper } from './helper.js';
-import { KFUNCS } from './kfuncs.js';
 import { LOCK_HELPERS } from './locks.js';
 import { loopHelpers } from './loops.js';
 import { mapHelpers } from './maps.js';
@@ -41,6 +42,7 @@ export function helperTable(options: HelperOptions = {}): ReadonlyMap<number, He
     ...loopHelpers(),
     ...LOCK_HELPERS,
     ...RING_HELPERS,
+    ...DYNPTR_HELPERS,
     ...redirectHelpers(options.redirect ?? (() => {})),
     ...XDP_HELPERS,
   ].sort((a, b) => a.id - b.id);

@@ -2,73 +2,35 @@
  * XDP helpers on a `struct xdp_buff`: moving the packet's borders, copying its bytes.
  *
  * Reference: net/core/filter.c bpf_xdp_adjust_head, bpf_xdp_adjust_meta, bpf_xdp_adjust_tail,
- * bpf_xdp_load_bytes. Fragments: `xdp-buff.ts`.
+ * bpf_xdp_load_bytes. Fragments: `xdp-packet.ts`.
  */
 import { ERRNO } from '../../common/errno.js';
-import type { Memory } from '../../cpu/memory.js';
 import type { BpfHost, RegisterPairs } from '../host.js';
 import {
   SKB_FRAG,
   SKB_SHARED_INFO,
-  SKB_SHARED_INFO_SIZE,
   XDP_BUFF,
   XDP_FLAGS_HAS_FRAGS,
   XDP_FRAME_SIZE,
   XDP_RXQ_INFO,
 } from '../xdp-buff.js';
-import { argument32, fail, offsetAt, offsetOf, setResult, type Helper } from './helper.js';
+import { argument32, fail, offsetOf, setResult, type Helper } from './helper.js';
+import {
+  copyPacket,
+  fragmentAt,
+  fragmentBytes,
+  fragmentsOf,
+  frameOf,
+  frameOffset,
+  lengthOf,
+  setBorder,
+  type Fragments,
+  type Frame,
+} from './xdp-packet.js';
 
 const ETH_HLEN = 14;
 /** Most metadata: what fits skb_shared_info.meta_len. */
 const MAX_METADATA = 255;
-/** Most offset and length of load and store. */
-const MAX_COPY = 0xffff;
-
-/** The packet's borders as distances from data_hard_start; they lie in one region of < 4 GiB. */
-interface Frame {
-  readonly memory: Memory;
-  /** Offset of the xdp_buff in the backing store. */
-  readonly at: number;
-  readonly hardStartHi: number;
-  readonly hardStartLo: number;
-  readonly data: number;
-  readonly dataEnd: number;
-  readonly dataMeta: number;
-  /** Bytes that may be used behind data_hard_start. */
-  readonly hardEnd: number;
-}
-
-function frameOf(registers: RegisterPairs, { memory }: BpfHost): Frame {
-  const { view } = memory;
-  const at = offsetOf(memory, registers, 1, XDP_BUFF.size, 'write');
-  const hardStartLo = view.getInt32(at + XDP_BUFF.dataHardStart, true);
-  const distance = (field: number): number => (view.getInt32(at + field, true) - hardStartLo) | 0;
-  return {
-    memory,
-    at,
-    hardStartHi: view.getInt32(at + XDP_BUFF.dataHardStart + 4, true),
-    hardStartLo,
-    data: distance(XDP_BUFF.data),
-    dataEnd: distance(XDP_BUFF.dataEnd),
-    dataMeta: distance(XDP_BUFF.dataMeta),
-    hardEnd: view.getInt32(at + XDP_BUFF.frameSize, true) - SKB_SHARED_INFO_SIZE,
-  };
-}
-
-function setBorder(frame: Frame, field: number, distance: number): void {
-  frame.memory.view.setInt32(frame.at + field, frame.hardStartLo + distance, true);
-}
-
-/** Offset in the backing store of `size` bytes at `distance` from data_hard_start. */
-function frameOffset(
-  frame: Frame,
-  distance: number,
-  size: number,
-  access: 'read' | 'write',
-): number {
-  const { memory, hardStartHi, hardStartLo } = frame;
-  return offsetAt(memory, hardStartHi, hardStartLo, size, access, distance);
-}
 
 function adjustHead(registers: RegisterPairs, host: BpfHost): void {
   const frame = frameOf(registers, host);
@@ -129,46 +91,6 @@ function adjustTail(registers: RegisterPairs, host: BpfHost): void {
   setResult(registers, 0);
 }
 
-/** The shared info of a packet in fragments, as offsets in the backing store. */
-interface Fragments {
-  readonly info: number;
-  readonly count: number;
-  /** Bytes in all fragments. */
-  readonly total: number;
-}
-
-/** undefined for a packet in one piece. */
-function fragmentsOf(frame: Frame): Fragments | undefined {
-  const { view } = frame.memory;
-  if ((view.getUint32(frame.at + XDP_BUFF.flags, true) & XDP_FLAGS_HAS_FRAGS) === 0)
-    return undefined;
-  const info = frameOffset(frame, frame.hardEnd, SKB_SHARED_INFO_SIZE, 'write');
-  return {
-    info,
-    count: view.getUint8(info + SKB_SHARED_INFO.nrFrags),
-    total: view.getUint32(info + SKB_SHARED_INFO.xdpFragsSize, true),
-  };
-}
-
-function fragmentAt({ info }: Fragments, index: number): number {
-  return info + SKB_SHARED_INFO.frags + SKB_FRAG.size * index;
-}
-
-/** Offset in the backing store of a fragment's byte `from`, for `size` bytes. */
-function fragmentBytes(
-  frame: Frame,
-  fragment: number,
-  from: number,
-  size: number,
-  access: 'read' | 'write',
-): number {
-  const { memory } = frame;
-  const lo = memory.view.getInt32(fragment + SKB_FRAG.page, true);
-  const hi = memory.view.getInt32(fragment + SKB_FRAG.page + 4, true);
-  const offset = memory.view.getInt32(fragment + SKB_FRAG.offset, true);
-  return offsetAt(memory, hi, lo, size, access, offset + from);
-}
-
 /** bpf_xdp_frags_increase_tail: the last fragment grows inside its buffer. */
 function growTail(frame: Frame, fragments: Fragments, grow: number): number {
   const { view, bytes } = frame.memory;
@@ -215,66 +137,6 @@ function shrinkTail(frame: Frame, fragments: Fragments, shrink: number): number 
     const flags = view.getUint32(frame.at + XDP_BUFF.flags, true);
     view.setUint32(frame.at + XDP_BUFF.flags, flags & ~XDP_FLAGS_HAS_FRAGS, true);
     setBorder(frame, XDP_BUFF.dataEnd, frame.dataEnd - left);
-  }
-  return 0;
-}
-
-function lengthOf(frame: Frame): number {
-  return frame.dataEnd - frame.data + (fragmentsOf(frame)?.total ?? 0);
-}
-
-/**
- * The stretches of memory that hold `size` bytes of the packet from `offset`, as offsets in the backing
- * store: one in most packets.
- */
-function* stretches(
-  frame: Frame,
-  offset: number,
-  size: number,
-  access: 'read' | 'write',
-): Iterable<{ readonly at: number; readonly length: number }> {
-  const linear = frame.dataEnd - frame.data;
-  let from = offset;
-  let left = size;
-  if (from < linear && left > 0) {
-    const length = Math.min(left, linear - from);
-    yield { at: frameOffset(frame, frame.data + from, length, access), length };
-    left -= length;
-    from += length;
-  }
-  from -= linear;
-  const fragments = fragmentsOf(frame);
-  if (!fragments) return;
-  for (let index = 0; left > 0 && index < fragments.count; index++) {
-    const fragment = fragmentAt(fragments, index);
-    const held = frame.memory.view.getUint32(fragment + SKB_FRAG.length, true);
-    if (from < held) {
-      const length = Math.min(left, held - from);
-      yield { at: fragmentBytes(frame, fragment, from, length, access), length };
-      left -= length;
-      from += length;
-    }
-    from -= held;
-  }
-}
-
-/** Copies between the packet and an offset of the backing store; 0 or a negative errno. */
-function copyPacket(
-  frame: Frame,
-  offset: number,
-  buffer: () => number,
-  size: number,
-  toPacket: boolean,
-): number {
-  if (offset > MAX_COPY || size > MAX_COPY) return -ERRNO.EFAULT;
-  if (offset + size > lengthOf(frame)) return -ERRNO.EINVAL;
-  if (size === 0) return 0;
-  const { bytes } = frame.memory;
-  let at = buffer();
-  for (const stretch of stretches(frame, offset, size, toPacket ? 'write' : 'read')) {
-    if (toPacket) bytes.copyWithin(stretch.at, at, at + stretch.length);
-    else bytes.copyWithin(at, stretch.at, stretch.at + stretch.length);
-    at += stretch.length;
   }
   return 0;
 }

@@ -38,6 +38,8 @@ type ContextAccess = 'ctx' | 'moved' | 'conflict';
 export interface FunctionFlow {
   /** Loads, stores and atomics through the context pointer, by slot. */
   readonly contextAccesses: ReadonlyMap<number, ContextAccess>;
+  /** Loads that must not fault, by slot; only the verifier knows of any. */
+  readonly probes?: ReadonlySet<number>;
   /** Bytes of stack below R10. */
   readonly stackDepth: number;
 }

@@ -24,7 +24,7 @@ import { OPCODES } from '../opcodes.js';
 import type { ProgramType, XlatedFunction, XlatedProgram } from '../program.js';
 import { validate } from '../validate.js';
 import { verifierInput } from '../verifier/from-object.js';
-import type { VerifiedProgram } from '../verifier/input.js';
+import type { AccessKind, VerifiedProgram } from '../verifier/input.js';
 import { verify } from '../verifier/verify.js';
 import { contextBytes, rewriteContext } from './ctx-rewrite.js';
 import { analyze, type FunctionFlow } from './data-flow.js';
@@ -32,8 +32,10 @@ import { expandMayGoto, fixupInstruction } from './fixups.js';
 import { helperName } from './helper-names.js';
 import { fillInitialValues } from './initial-values.js';
 import { inlineHelper } from './inline-helpers.js';
+import { inlineKfunc, probing } from './inline-kfuncs.js';
 import { DEFAULT_KCONFIG, kconfigData, type Kconfig } from './kconfig.js';
 import { linkProgram, type Addresses, type LinkedFunction } from './link.js';
+import { kfuncAddress, missingExtern } from './kfunc-externs.js';
 import { KCONFIG_SECTION } from './map-definitions.js';
 import { mapSpec } from './map-types.js';
 import { patchSlots, type Patched } from './patch.js';
@@ -50,6 +52,11 @@ export interface LoadOptions {
   readonly kernelBtf?: Btf;
   /** Values of `__kconfig` externs, beside and before the default ones. */
   readonly kconfig?: Kconfig;
+  /**
+   * Programs are bound to the device that they will run on (BPF_F_XDP_DEV_BOUND_ONLY): only such ones may
+   * ask for a packet's metadata. Default: false.
+   */
+  readonly deviceBound?: boolean;
   /**
    * Verify programs; a refused one gives a VerifierError. Default: true. Without it a program runs raw:
    * only what the rewriting needs is found out.
@@ -110,13 +117,14 @@ export function load(spec: ObjectSpec, host: BpfHost, options: LoadOptions = {})
       definitions.push(adjusted);
       maps.set(definition.name, makeMap(adjusted, spec, host));
     }
-    const addresses = addressesOf(maps, host, options.kernelBtf);
+    const addresses = addressesOf(spec, maps, host, options.kernelBtf);
     const programs = (options.programs ?? spec.programs).map((program) =>
       loadProgram(
         spec,
         program,
         addresses,
         host,
+        options,
         options.check === false ? undefined : definitions,
       ),
     );
@@ -173,6 +181,7 @@ function loadProgram(
   program: ProgramSpec,
   addresses: Addresses,
   host: BpfHost,
+  { kernelBtf = host.kernelBtf, deviceBound = false }: LoadOptions,
   /** For the verifier; undefined leaves it out. */
   definitions: readonly MapDefinition[] | undefined,
 ): LoadedProgram {
@@ -185,7 +194,7 @@ function loadProgram(
   const linked = linkProgram(object, program, addresses);
   const verified =
     definitions &&
-    verify(verifierInput(object, program, linked, definitions), {
+    verify(verifierInput(object, program, linked, definitions, { deviceBound, kernelBtf }), {
       hasHelper: (id) =>
         inlineHelper(program.kind, id) !== undefined || host.helperAddress(id) !== undefined,
     });
@@ -218,17 +227,21 @@ function loadProgram(
 
 /** What the rewriting needs of what the verifier found. */
 function flowsOf({ functions }: VerifiedProgram, live: readonly LiveFunction[]): FunctionFlow[] {
-  return functions.map(({ accesses, stackDepth }, i) => ({
-    contextAccesses: new Map(
+  return functions.map(({ accesses, stackDepth }, i) => {
+    const slotsOf = (wanted: AccessKind): number[] =>
       [...accesses].flatMap(([slot, kind]) =>
-        kind === 'ctx' ? [[live[i]?.moved[slot] ?? slot, 'ctx'] as const] : [],
-      ),
-    ),
-    stackDepth,
-  }));
+        kind === wanted ? [live[i]?.moved[slot] ?? slot] : [],
+      );
+    return {
+      contextAccesses: new Map(slotsOf('ctx').map((slot) => [slot, 'ctx'] as const)),
+      probes: new Set(slotsOf('probe')),
+      stackDepth,
+    };
+  });
 }
 
 function addressesOf(
+  { btf }: ObjectSpec,
   maps: ReadonlyMap<string, BpfMap>,
   host: BpfHost,
   kernelBtf = host.kernelBtf,
@@ -244,18 +257,14 @@ function addressesOf(
     data: (name) => find(name).valueAddress,
     symbol: (extern, where) => {
       const { name, kind, weak } = extern;
-      const address =
-        (kind === 'kfunc' ? host.kfuncAddress?.(name) : undefined) ?? host.symbolAddress?.(name);
-      if (address === undefined && !weak) {
-        throw missing(name, 'symbol', where);
-      }
+      if (kind === 'kfunc') return kfuncAddress(extern, btf, host, where) ?? 0n;
+      const address = host.symbolAddress?.(name);
+      if (address === undefined && !weak) throw missingExtern(name, 'symbol', where);
       return address ?? 0n;
     },
-    kfunc: ({ name, weak }, where) => {
-      const address = host.kfuncAddress?.(name);
-      if (address !== undefined) return callDistance(name, address, host);
-      if (weak) return undefined;
-      throw missing(name, 'function', where);
+    kfunc: (extern, where) => {
+      const address = kfuncAddress(extern, btf, host, where);
+      return address === undefined ? undefined : callDistance(extern.name, address, host);
     },
     kernelTypes: () => {
       if (!kernelBtf) {
@@ -280,7 +289,9 @@ function finishFunction(
   const replacements = rewriteContext(program, linked, flow);
   for (const [at, slot] of slots.entries()) {
     if (!isHelperCall(slots, at)) {
-      const fixed = fixupInstruction(slot);
+      const fixed = flow.probes?.has(at)
+        ? [probing(slot)]
+        : (inlineKfunc(slot, host) ?? fixupInstruction(slot));
       if (fixed) replacements.set(at, fixed);
       continue;
     }
@@ -350,13 +361,6 @@ function movedLines(lines: readonly SourceLine[], { slots, moved }: Patched): So
     if (slot < slots.length) byStart.set(slot, { ...line, slot });
   }
   return [...byStart.values()];
-}
-
-function missing(name: string, what: string, where: string): KernelError {
-  return new KernelError(
-    'ESRCH',
-    `extern '${name}' (__ksym): the kernel has no such ${what}: ${where}`,
-  );
 }
 
 /** What a call's immediate holds. */

@@ -5,6 +5,7 @@
  * kernel/bpf/verifier.c.
  */
 import { helperName } from '../object/helper-names.js';
+import { makeDynptr, releaseDynptr, useDynptr } from './dynptr.js';
 import type { Env } from './env.js';
 import type { VerifierMap } from './input.js';
 import { checkContext, checkMemory, type Access } from './memory.js';
@@ -12,6 +13,7 @@ import { HELPERS_OF_MAP, MAPS_OF_HELPER, type ArgumentRule, type Prototype } fro
 import { lockOrUnlock } from './references.js';
 import { markPrecise } from './scalar.js';
 import { helperStack, isAligned } from './stack.js';
+import type { DynptrSlot } from './state.js';
 import { typeName, variableText, type Pointer, type PointerType, type Value } from './value.js';
 
 const BPF_F_RDONLY_PROG = 1 << 7;
@@ -28,10 +30,12 @@ export interface CallFacts {
   released: number;
   /** Index of the callback. */
   callback: number;
+  /** The dynptr that is used. */
+  dynptr: DynptrSlot | undefined;
 }
 
 /** Pointer types that count as memory, and how messages list them. */
-const MEMORY: readonly PointerType[] = [
+export const MEMORY: readonly PointerType[] = [
   'stack',
   'packet',
   'packet_meta',
@@ -42,7 +46,13 @@ const MEMORY: readonly PointerType[] = [
 const MEMORY_NAMES = 'fp, pkt, pkt_meta, map_key, map_value, mem, ringbuf_mem, buf, trusted_ptr_';
 
 export function checkArguments(env: Env, prototype: Prototype): CallFacts {
-  const facts: CallFacts = { map: undefined, allocSize: 0, released: 0, callback: -1 };
+  const facts: CallFacts = {
+    map: undefined,
+    allocSize: 0,
+    released: 0,
+    callback: -1,
+    dynptr: undefined,
+  };
   for (const [index, rule] of prototype.arguments.entries()) {
     checkArgument(env, prototype, rule, index, facts);
   }
@@ -115,6 +125,18 @@ function checkArgument(
         facts.allocSize = Number(value.umax);
       }
       return;
+    case 'dynptr':
+      facts.dynptr = useDynptr(env, register, expectDynptr(env, register, value));
+      return;
+    case 'local_dynptr':
+    case 'ringbuf_dynptr': {
+      const pointer = expectDynptr(env, register, value);
+      makeDynptr(env, register, pointer, rule === 'local_dynptr' ? 'local' : 'ringbuf');
+      return;
+    }
+    case 'release_dynptr':
+      releaseDynptr(env, register, expectDynptr(env, register, value));
+      return;
     case 'const_str':
       checkString(env, register, expect(env, register, value, ['map_value'], 'map_value'));
       return;
@@ -141,6 +163,9 @@ function checkArgument(
         [isMemory ? 'mem' : 'sock'],
         isMemory ? 'ringbuf_mem' : 'sock',
       );
+      if (isMemory && pointer.memory !== 'ringbuf') {
+        env.refuse('EACCES', `R${register} type=${typeName(pointer)} expected=ringbuf_mem`);
+      }
       if (pointer.off !== 0 || pointer.variable) {
         env.refuse(
           'EINVAL',
@@ -182,6 +207,10 @@ function expect(
     return env.refuse('EACCES', `R${register} type=${typeName(value)} expected=${names}`);
   }
   return value;
+}
+
+function expectDynptr(env: Env, register: number, value: Value): Pointer {
+  return expect(env, register, value, ['stack'], 'fp, dynptr_ptr');
 }
 
 function expectMemory(env: Env, register: number, value: Value): Pointer {

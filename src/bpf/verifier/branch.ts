@@ -91,7 +91,8 @@ function narrow(
 
 /** All copies of a pointer that may be NULL become NULL or valid. */
 function settleNull(state: State, env: Env, pointer: Pointer, isNull: boolean): void {
-  if (isNull && pointer.ref !== 0) {
+  // memory of a dynptr or iterator does not hold the reference that it depends on
+  if (isNull && pointer.ref !== 0 && pointer.ref === pointer.id) {
     const before = env.state;
     env.state = state;
     forget(env, pointer.ref);

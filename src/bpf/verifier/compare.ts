@@ -11,6 +11,7 @@
 import { boundsContain, markPrecise, sameBounds, UNKNOWN, type Scalar } from './scalar.js';
 import {
   inheritReads,
+  isObject,
   isRead,
   noteStackRead,
   topFrame,
@@ -57,6 +58,9 @@ export function covers(
   for (const [i, { id }] of old.refs.entries()) {
     if (!sameId(id, state.refs[i]?.id ?? 0, pairs)) return false;
   }
+  if (old.rcuLocked !== state.rcuLocked || old.preemptDisabled !== state.preemptDisabled) {
+    return false;
+  }
   if ((old.lock === undefined) !== (state.lock === undefined)) return false;
   if (old.lock && state.lock) {
     if (old.lock.map !== state.lock.map || !sameId(old.lock.id, state.lock.id, pairs)) return false;
@@ -89,8 +93,7 @@ function stackSafe(
     const [old, now] = [a.stack[i], b.stack[i]];
     if (old !== now && !slotSafe(old, now, how, pairs)) return false;
     // the same object: its value is paired with itself
-    if (old === now && old?.kind === 'spill' && !safe(old.value, old.value, how, pairs))
-      return false;
+    if (old === now && old && old.kind !== 'bytes' && !slotSafe(old, old, how, pairs)) return false;
   }
   return true;
 }
@@ -102,6 +105,7 @@ function slotSafe(
   pairs: Pairs,
 ): boolean {
   if (!old) return how !== 'exact' || !now;
+  if (isObject(old) || (now && isObject(now))) return objectSafe(old, now, how, pairs);
   if (old.kind === 'spill') {
     if (now?.kind === 'spill') {
       return old.size === now.size && safe(old.value, now.value, how, pairs);
@@ -120,6 +124,42 @@ function slotSafe(
     return true;
   }
   return (zeros & ~(now?.bytes ?? 0)) === 0;
+}
+
+/** A dynptr or an iterator is one of the same kind in the new state; how often it went round does not matter. */
+function objectSafe(old: StackSlot, now: StackSlot | undefined, how: How, pairs: Pairs): boolean {
+  switch (old.kind) {
+    case 'dynptr':
+      return (
+        now?.kind === 'dynptr' &&
+        old.type === now.type &&
+        old.first === now.first &&
+        sameId(old.ref, now.ref, pairs) &&
+        sameId(old.id, now.id, pairs)
+      );
+    case 'iterator':
+      return (
+        now?.kind === 'iterator' &&
+        old.type === now.type &&
+        old.active === now.active &&
+        sameId(old.ref, now.ref, pairs)
+      );
+    case 'bytes':
+      return how !== 'exact' && old.bytes === 0;
+    case 'spill':
+      return false;
+  }
+}
+
+/** Whether an iterator that may give more went round more often in one of the states. */
+export function iteratorDepthsDiffer(old: State, now: State): boolean {
+  return old.frames.some(({ stack }, depth) =>
+    stack.some((slot, i) => {
+      if (slot?.kind !== 'iterator' || !slot.active) return false;
+      const other = now.frames[depth]?.stack[i];
+      return other?.kind === 'iterator' && other.depth !== slot.depth;
+    }),
+  );
 }
 
 function safe(old: Value | undefined, now: Value | undefined, how: How, pairs: Pairs): boolean {
@@ -149,11 +189,15 @@ function pointerSafe(old: Pointer, now: Pointer, how: How, pairs: Pairs): boolea
     old.size !== now.size ||
     old.frame !== now.frame ||
     old.readOnly !== now.readOnly ||
+    old.memory !== now.memory ||
+    old.btfId !== now.btfId ||
+    old.untrusted !== now.untrusted ||
     (how === 'exact' ? old.range !== now.range : old.range > now.range)
   ) {
     return false;
   }
   if (!sameId(old.id, now.id, pairs) || !sameId(old.ref, now.ref, pairs)) return false;
+  if (!sameId(old.dynptr, now.dynptr, pairs)) return false;
   if (!old.variable || !now.variable) return old.variable === now.variable;
   if (how === 'exact') return sameBounds(old.variable, now.variable);
   return boundsContain(old.variable, now.variable);

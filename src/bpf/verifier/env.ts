@@ -7,7 +7,7 @@ import type { ErrnoName } from '../../common/errno.js';
 import { Refusal } from './error.js';
 import type { AccessKind, VerifierFunction, VerifierInput, VerifyOptions } from './input.js';
 import { describeScalar } from './scalar.js';
-import { MAX_STACK, topFrame, type Frame, type State } from './state.js';
+import { MAX_STACK, topFrame, type Frame, type StackSlot, type State } from './state.js';
 import { describePointer, type Value } from './value.js';
 
 /** Facts about one function, collected. */
@@ -92,7 +92,7 @@ export class Env {
 
 /** Whether the rewriter treats accesses of this kind in a way of their own. */
 function isAlone(kind: AccessKind): boolean {
-  return kind === 'ctx' || kind === 'kernel' || kind === 'sock';
+  return ['ctx', 'kernel', 'sock', 'btf', 'probe'].includes(kind);
 }
 
 /** `R0=5 R1=ctx() R10=fp0`, with spilled values when `withStack`. */
@@ -104,14 +104,29 @@ export function describeFrame(frame: Frame, withStack: boolean): string {
   if (withStack) {
     for (const [index, slot] of frame.stack.entries()) {
       if (!slot) continue;
-      const text =
-        slot.kind === 'spill'
-          ? describeValue(slot.value)
-          : Array.from({ length: 8 }, (_, i) => '?m0'[(slot.bytes >> (2 * (7 - i))) & 3]).join('');
-      parts.push(`fp-${8 * (index + 1)}=${text}`);
+      const text = describeSlot(slot);
+      if (text !== '') parts.push(`fp-${8 * (index + 1)}=${text}`);
     }
   }
   return parts.join(' ');
+}
+
+/** The upper half of a dynptr shows with the lower one. */
+function describeSlot(slot: StackSlot): string {
+  switch (slot.kind) {
+    case 'spill':
+      return describeValue(slot.value);
+    case 'bytes':
+      return Array.from({ length: 8 }, (_, i) => '?m0'[(slot.bytes >> (2 * (7 - i))) & 3]).join('');
+    case 'dynptr': {
+      const ref = slot.ref === 0 ? '' : `,ref_id=${slot.ref}`;
+      return slot.first ? `dynptr_${slot.type}(id=${slot.id}${ref})` : '';
+    }
+    case 'iterator': {
+      const state = slot.active ? 'active' : 'drained';
+      return `iter_${slot.type}(ref_id=${slot.ref},state=${state},depth=${slot.depth})`;
+    }
+  }
 }
 
 export function describeValue(value: Value): string {

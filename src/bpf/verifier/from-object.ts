@@ -9,10 +9,12 @@
  *   verify(verifierInput(object, program, linked, object.maps));
  */
 import type { Btf } from '../btf/btf.js';
+import { essentialName } from '../btf/core-spec.js';
 import type { BtfType } from '../btf/types.js';
 import type { LinkedFunction } from '../object/link.js';
 import { mapTypeName } from '../object/map-types.js';
 import type { MapDefinition, ObjectSpec, ProgramSpec } from '../object/spec.js';
+import { PSEUDO } from '../opcodes.js';
 import { InputError } from '../../common/errors.js';
 import type {
   ArgumentType,
@@ -40,6 +42,7 @@ export function verifierInput(
   program: ProgramSpec,
   linked: readonly LinkedFunction[],
   maps: readonly MapDefinition[],
+  { deviceBound = false, kernelBtf }: { deviceBound?: boolean; kernelBtf?: Btf | undefined } = {},
 ): VerifierInput {
   const known = new Map(maps.map((map) => [map.name, verifierMap(map, object.btf)]));
   const find = (name: string): VerifierMap => {
@@ -52,23 +55,31 @@ export function verifierInput(
     kind: program.kind,
     xdpAttach: program.xdpAttach,
     gpl: GPL_LICENSES.includes(object.license),
+    deviceBound,
+    ...(kernelBtf ? { kernelBtf } : {}),
     functions: linked.map((each, i) => verifierFunction(object, each, i === 0, find)),
   };
 }
 
 function verifierFunction(
-  { btf }: ObjectSpec,
+  { btf, externs }: ObjectSpec,
   { spec, slots }: LinkedFunction,
   isMain: boolean,
   find: (name: string) => VerifierMap,
 ): VerifierFunction {
   const references = new Map<number, Reference>();
+  const kfuncs = new Map<number, string>();
   for (const relocation of spec.relocations) {
     if (relocation.kind === 'map') {
       references.set(relocation.slot, { kind: 'map', map: find(relocation.map) });
     } else if (relocation.kind === 'data') {
       const { map, offset } = relocation;
       references.set(relocation.slot, { kind: 'value', map: find(map), offset });
+    } else if (relocation.kind === 'extern') {
+      const { slot, symbol } = relocation;
+      const isKfunc = externs.some(({ name, kind }) => name === symbol && kind === 'kfunc');
+      if (isKfunc && slots[slot]?.src === PSEUDO.KFUNC_CALL)
+        kfuncs.set(slot, essentialName(symbol));
     }
   }
   const isGlobal = !isMain && !spec.isStatic && spec.btfId !== 0 && btf !== undefined;
@@ -78,6 +89,7 @@ function verifierFunction(
     slots,
     lines: spec.lines,
     references,
+    kfuncs,
     ...(global ? { global } : {}),
   };
 }

@@ -13,7 +13,7 @@ import type { ArgumentType } from './input.js';
 import { checkContext } from './memory.js';
 import { invalidatePackets, refuseLeaks } from './references.js';
 import { markPrecise, unknownScalar, unsignedScalar } from './scalar.js';
-import { MAX_FRAMES, newFrame, topFrame, type State } from './state.js';
+import { MAX_FRAMES, newFrame, topFrame, type Checkpoint, type State } from './state.js';
 import type { Structure } from './structure.js';
 import { Pointer, typeName, type Value } from './value.js';
 
@@ -28,6 +28,9 @@ export function callFunction(env: Env, callee: number, structures: readonly Stru
   if (target.global) {
     if (env.state.lock) {
       env.refuse('EINVAL', 'global function calls are not allowed while holding a lock');
+    }
+    if (env.state.preemptDisabled > 0) {
+      env.refuse('EINVAL', 'global function calls are not allowed with preemption disabled');
     }
     for (const [i, type] of target.global.entries()) checkPassed(env, i + 1, type);
     env.calledGlobals.add(callee);
@@ -156,17 +159,33 @@ function refuseResult(env: Env, value: Value, min: bigint, max: bigint, when: st
   );
 }
 
+/** The nearest state from `from` up that came to slot `at` in the same function and depth. */
+export function findEntry(
+  from: Checkpoint | undefined,
+  state: State,
+  at: number,
+): State | undefined {
+  const depth = state.frames.length;
+  for (let each = from; each; each = each.parent) {
+    const old = each.state;
+    if (old.frames.length !== depth || old.at !== at) continue;
+    const isSame = old.frames.every(({ fn, callSite }, i) => {
+      const now = state.frames[i];
+      return fn === now?.fn && callSite === now.callSite;
+    });
+    if (isSame) return old;
+  }
+  return undefined;
+}
+
 /** Numbers that a repeated callback changed and nobody needed exactly: any number from here on. */
 function widen(env: Env, callSite: number): void {
-  const { state } = env;
-  const depth = state.frames.length;
-  let before: State | undefined;
-  for (let at = state.parent; at && !before; at = at.parent) {
-    const old = at.state;
-    const isCall = old.frames.length === depth && old.at === callSite;
-    if (isCall && topFrame(old).fn === topFrame(state).fn) before = old;
-  }
-  if (!before) return;
+  const before = findEntry(env.state.parent, env.state, callSite);
+  if (before) widenFrom(env.state, before);
+}
+
+/** Numbers that changed since `before` and nobody needed exactly: any number from here on. */
+export function widenFrom(state: State, before: State): void {
   const widened = (old: Value | undefined, now: Value | undefined): Value | undefined => {
     if (old?.kind !== 'scalar' || now?.kind !== 'scalar' || old === now) return now;
     if (old.needed || now.needed || now.kernel) return now;

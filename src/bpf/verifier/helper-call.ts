@@ -17,7 +17,7 @@ import {
 import { acquire, invalidatePackets, refuseLeaks, release } from './references.js';
 import { fromBounds, markPrecise, UNKNOWN, unknownScalar } from './scalar.js';
 import { copyState, MAX_FRAMES, newFrame, topFrame, type Frame, type State } from './state.js';
-import { Pointer, type Value } from './value.js';
+import { Pointer, typeName, type Value } from './value.js';
 
 /** BPF_FUNC_tail_call */
 export const TAIL_CALL = 12;
@@ -25,6 +25,7 @@ const GET_SMP_PROCESSOR_ID = 8;
 const SPIN_UNLOCK = 94;
 const FOR_EACH_MAP_ELEM = 164;
 const TIMER_SET_CALLBACK = 170;
+const DYNPTR_FROM_MEM = 197;
 /** Most CPUs that a kernel is built for. */
 const MAX_CPUS = 8192n;
 
@@ -35,6 +36,7 @@ export function callHelper(env: Env, id: number): State | undefined {
     env.refuse('EINVAL', 'function calls are not allowed while holding a lock');
   }
   const facts = checkArguments(env, prototype);
+  if (id === DYNPTR_FROM_MEM) checkDynptrMemory(env);
   if (id === TAIL_CALL) refuseLeaks(env, 'tail_call');
   if (facts.released !== 0) release(env, facts.released);
   const callback = enterCallback(env, id, facts);
@@ -64,6 +66,13 @@ function prototypeOf(env: Env, id: number): Prototype {
   return prototype;
 }
 
+/** Only a map value lives as long as a dynptr may. */
+function checkDynptrMemory(env: Env): void {
+  const memory = env.read(1);
+  if (memory.kind === 'pointer' && memory.type === 'map_value') return;
+  env.refuse('EACCES', `Unsupported reg type ${typeName(memory)} for bpf_dynptr_from_mem data`);
+}
+
 function resultOf(env: Env, { id, result }: Prototype, facts: CallFacts): Value | undefined {
   switch (result) {
     case 'integer':
@@ -81,8 +90,17 @@ function resultOf(env: Env, { id, result }: Prototype, facts: CallFacts): Value 
       });
     case 'alloc_mem_or_null': {
       const ref = acquire(env);
-      return new Pointer('mem', { size: facts.allocSize, orNull: true, id: ref, ref });
+      const size = facts.allocSize;
+      return new Pointer('mem', { size, orNull: true, id: ref, ref, memory: 'ringbuf' });
     }
+    case 'dynptr_mem_or_null':
+      return new Pointer('mem', {
+        size: facts.allocSize,
+        orNull: true,
+        id: env.nextId(),
+        ref: facts.dynptr?.ref ?? 0,
+        dynptr: facts.dynptr?.id ?? 0,
+      });
     case 'sock_or_null': {
       const ref = acquire(env);
       return new Pointer('sock', { orNull: true, id: ref, ref });

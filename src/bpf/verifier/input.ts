@@ -5,6 +5,7 @@
  *   const { functions } = verify(input);
  *   functions[0].accesses.get(3); // 'ctx'
  */
+import type { Btf } from '../btf/btf.js';
 import type { SectionKind, SourceLine } from '../object/spec.js';
 import type { Slot } from '../instruction.js';
 
@@ -51,6 +52,8 @@ export interface VerifierFunction {
   readonly lines: readonly SourceLine[];
   /** By slot of the ld_imm64. */
   readonly references: ReadonlyMap<number, Reference>;
+  /** Names of the kernel functions that it calls, by slot of the call. */
+  readonly kfuncs: ReadonlyMap<number, string>;
   /** Arguments of a global function, which is verified alone. Absent: verified at each call. */
   readonly global?: readonly ArgumentType[];
 }
@@ -62,6 +65,10 @@ export interface VerifierInput {
   readonly xdpAttach: 'device' | 'devmap' | 'cpumap';
   /** License is GPL-compatible. */
   readonly gpl: boolean;
+  /** Bound to the device that it will run on. */
+  readonly deviceBound: boolean;
+  /** The kernel's types, for pointers to its structs. */
+  readonly kernelBtf?: Btf;
   /** Main first. */
   readonly functions: readonly VerifierFunction[];
 }
@@ -83,8 +90,11 @@ export type AccessKind =
   | 'stack'
   | 'mem'
   | 'sock'
-  /** Through a pointer that the kernel gave: a load must not fault. */
-  | 'kernel';
+  /** Through an argument of a traced function. */
+  | 'kernel'
+  /** A struct of the kernel; `probe`: through a pointer that may be stale, a load must not fault. */
+  | 'btf'
+  | 'probe';
 
 export interface VerifiedFunction {
   /** Loads, stores and atomics, by slot. */

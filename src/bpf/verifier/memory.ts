@@ -7,6 +7,7 @@
  */
 import { viewOf } from '../../common/bytes.js';
 import type { Env } from './env.js';
+import { loadFromStruct } from './btf-access.js';
 import { contextField } from './context.js';
 import type { AccessKind, VerifierMap } from './input.js';
 import {
@@ -85,6 +86,8 @@ function loadFrom(
       }
       return unknownOf(size);
     }
+    case 'btf':
+      return loadFromStruct(env, register, base, off, size);
     default:
       checkMemory(env, register, base, off, size, 'read');
       note(env, base);
@@ -126,6 +129,7 @@ export function store(env: Env, register: number, off: number, size: number, val
     checkContext(env, register, base);
     env.refuse('EACCES', `invalid bpf_context access off=${off} size=${size}`);
   }
+  if (base.type === 'btf') env.refuse('EACCES', 'only read is supported');
   checkMemory(env, register, base, off, size, 'write');
   note(env, base);
 }

@@ -2,7 +2,7 @@
  * What helpers take and give, as the verifier sees it: one row per helper.
  *
  * Reference: struct bpf_func_proto of each helper, bpf_base_func_proto, xdp_func_proto,
- * tracing_prog_func_proto, sk_filter_func_proto. Left out: dynptrs, kptrs, sockets' fields.
+ * tracing_prog_func_proto, sk_filter_func_proto. Left out: kptrs, sockets' fields.
  */
 import type { SectionKind } from '../object/spec.js';
 
@@ -33,12 +33,23 @@ export type ArgumentRule =
   | 'release_mem'
   | 'release_sock'
   | 'sock'
+  /** A dynptr: used, made of memory or a ring buffer record, given back. */
+  | 'dynptr'
+  | 'local_dynptr'
+  | 'ringbuf_dynptr'
+  | 'release_dynptr'
   /** So many bytes that are read, or written when `w`. */
   | `fixed:${number}`
   | `fixed:${number}w`;
 
 export type ResultRule =
-  'integer' | 'void' | 'map_value_or_null' | 'alloc_mem_or_null' | 'sock_or_null';
+  | 'integer'
+  | 'void'
+  | 'map_value_or_null'
+  | 'alloc_mem_or_null'
+  | 'sock_or_null'
+  /** Bytes of the dynptr among the arguments. */
+  | 'dynptr_mem_or_null';
 
 export interface Prototype {
   readonly id: number;
@@ -131,6 +142,13 @@ const ROWS: readonly Row[] = [
   [189, 'ctx any uninit size', 'integer', { kinds: XDP }],
   [190, 'ctx any mem size', 'integer', { kinds: XDP }],
   [195, 'map map_key any', 'map_value_or_null'],
+  [197, 'uninit size0 any local_dynptr'],
+  [198, 'map any any ringbuf_dynptr'],
+  [199, 'release_dynptr any', 'void'],
+  [200, 'release_dynptr any', 'void'],
+  [201, 'uninit size0 dynptr any any'],
+  [202, 'dynptr any mem size0 any'],
+  [203, 'dynptr any alloc_size', 'dynptr_mem_or_null'],
   [204, 'fixed:20 mem size', 'integer', { gpl: true, kinds: NETWORK }],
   [205, 'fixed:40 mem size', 'integer', { gpl: true, kinds: NETWORK }],
   [206, 'fixed:20 fixed:20', 'integer', { gpl: true, kinds: NETWORK }],
@@ -171,7 +189,7 @@ export const HELPERS_OF_MAP: Readonly<Record<string, readonly number[]>> = {
   QUEUE: [87, 88, 89],
   STACK: [87, 88, 89],
   BLOOM_FILTER: [87, 89],
-  RINGBUF: [130, 131, 134],
+  RINGBUF: [130, 131, 134, 198],
 };
 
 /** Helpers that only take some map types. */
@@ -186,6 +204,7 @@ export const MAPS_OF_HELPER: ReadonlyMap<number, readonly string[]> = new Map([
   [130, ['RINGBUF']],
   [131, ['RINGBUF']],
   [134, ['RINGBUF']],
+  [198, ['RINGBUF']],
   [195, ['PERCPU_ARRAY', 'PERCPU_HASH', 'LRU_PERCPU_HASH']],
 ]);
 

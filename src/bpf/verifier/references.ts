@@ -40,14 +40,22 @@ export function refuseLeaks(env: Env, what: string): void {
   if (env.state.lock) {
     env.refuse('EINVAL', `${what} cannot be used inside bpf_spin_lock-ed region`);
   }
+  if (env.state.rcuLocked) {
+    env.refuse('EINVAL', `${what} cannot be used inside bpf_rcu_read_lock-ed region`);
+  }
+  if (env.state.preemptDisabled > 0) {
+    env.refuse('EINVAL', `${what} cannot be used inside bpf_preempt_disable-ed region`);
+  }
 }
 
 const PACKET_TYPES: readonly PointerType[] = ['packet', 'packet_meta', 'packet_end'];
 
-/** After a helper moved the packet's borders: packet pointers become plain numbers. */
+/** After a helper moved the packet's borders: packet pointers and slices become plain numbers. */
 export function invalidatePackets(env: Env): void {
+  const isOfPacket = ({ type, memory }: Pointer): boolean =>
+    PACKET_TYPES.includes(type) || memory === 'packet';
   replaceValues(env.state, (value) =>
-    value.kind === 'pointer' && PACKET_TYPES.includes(value.type) ? unknownScalar() : value,
+    value.kind === 'pointer' && isOfPacket(value) ? unknownScalar() : value,
   );
 }
 

@@ -4,68 +4,23 @@
  * Whole slots keep the value stored in them, pointers included; parts of a slot become bytes of no
  * known content or zero. Never written stack may be read, as the kernel lets privileged programs.
  * Reference: check_stack_read_fixed_off, check_stack_write_fixed_off, check_stack_write_var_off in
- * kernel/bpf/verifier.c. Left out: dynptr and iterator slots.
+ * kernel/bpf/verifier.c. Dynptrs and iterators: `stack-objects.ts`.
  */
 import type { Env } from './env.js';
 import { constScalar, markPrecise, truncate, unknownScalar, unsignedScalar } from './scalar.js';
+import { destroyDynptr } from './stack-objects.js';
+import { stackReach } from './stack-reach.js';
 import {
   ALL_MISC,
   ALL_ZERO,
   BYTE,
-  MAX_STACK,
+  isObject,
   noteStackRead,
   noteStackWrite,
   type Frame,
   type StackSlot,
 } from './state.js';
-import { distance, variableText, type Pointer, type Value } from './value.js';
-
-const MAX_DISTANCE = 1n << 29n;
-
-/** Lowest and highest offset from R10 at which an access may begin. */
-interface Reach {
-  readonly low: number;
-  readonly high: number;
-}
-
-/** How an access is named: direct loads and stores, or memory handed to a helper. */
-type How = 'read' | 'write' | 'helper';
-
-const PHRASES: Readonly<Record<How, string>> = {
-  read: ' read from',
-  write: ' write to',
-  helper: ' indirect access to',
-};
-
-/** Checks that `size` bytes at `pointer + off` are in the frame. */
-export function stackReach(
-  env: Env,
-  register: number,
-  pointer: Pointer,
-  off: number,
-  size: number,
-  how: How,
-): Reach {
-  const { smin, smax } = distance(pointer);
-  const base = pointer.off + off;
-  if (!pointer.variable) {
-    if (base < -MAX_STACK || base + size > 0) {
-      env.refuse('EACCES', `invalid${PHRASES[how]} stack R${register} off=${base} size=${size}`);
-    }
-  } else if (smin <= -MAX_DISTANCE || smax >= MAX_DISTANCE) {
-    env.refuse('EACCES', `invalid unbounded variable-offset${PHRASES[how]} stack R${register}`);
-  }
-  const low = base + Number(smin);
-  const high = base + Number(smax);
-  if (low < -MAX_STACK || high + size > 0) {
-    env.refuse(
-      'EACCES',
-      `invalid variable-offset${PHRASES[how]} stack R${register} var_off=${variableText(pointer)} off=${base} size=${size}`,
-    );
-  }
-  env.noteStack(pointer.frame, low);
-  return { low, high };
-}
+import { variableText, type Pointer, type Value } from './value.js';
 
 function frameOf(env: Env, pointer: Pointer): Frame {
   return env.state.frames[pointer.frame] as Frame;
@@ -107,13 +62,23 @@ export function loadStack(
     let allZero = true;
     for (let at = low; at < high + size; at++) {
       const index = slotAt(at);
+      const slot = stack[index];
+      if (slot && isObject(slot)) {
+        env.refuse(
+          'EACCES',
+          `invalid read from stack R${register} var_off ${variableText(pointer)}+${at - low} size ${size}`,
+        );
+      }
       noteStackRead(env.state, pointer.frame, index);
-      if (byteOf(stack[index], at & 7) !== BYTE.zero) allZero = false;
+      if (byteOf(slot, at & 7) !== BYTE.zero) allZero = false;
     }
     return allZero ? constScalar(0n) : unknownOf(size);
   }
   const index = slotAt(low);
   const slot = stack[index];
+  if (slot && isObject(slot)) {
+    env.refuse('EACCES', `invalid read from stack off ${low}+0 size ${size}`);
+  }
   noteStackRead(env.state, pointer.frame, index);
   const first = low & 7;
   if (slot?.kind === 'spill') {
@@ -142,7 +107,7 @@ function unknownOf(size: number): Value {
 
 function byteOf(slot: StackSlot | undefined, index: number): number {
   if (!slot) return BYTE.invalid;
-  if (slot.kind === 'spill') return BYTE.misc;
+  if (slot.kind !== 'bytes') return BYTE.misc;
   return (slot.bytes >> (2 * index)) & 3;
 }
 
@@ -165,6 +130,7 @@ export function storeStack(
   }
   const { stack } = frameOf(env, pointer);
   const isZero = value.kind === 'scalar' && value.is(0n);
+  for (let at = low; at < high + size; at++) destroyDynptr(env, pointer.frame, slotAt(at));
   if (pointer.variable) {
     if (isZero) markPrecise(value);
     for (let at = low; at < high + size; at++) {
@@ -193,7 +159,7 @@ export function storeStack(
 
 function setByte(stack: (StackSlot | undefined)[], index: number, at: number, kind: number): void {
   const slot = stack[index];
-  let bytes = slot?.kind === 'bytes' ? slot.bytes : 0;
+  let bytes = slot?.kind === 'bytes' ? slot.bytes : slot && isObject(slot) ? ALL_MISC : 0;
   if (slot?.kind === 'spill') {
     // zero that was spilled stays zero in the bytes that are left
     const isZero = slot.value.kind === 'scalar' && slot.value.is(0n) && slot.size === 8;
@@ -214,8 +180,21 @@ export function helperStack(
   if (size === 0) return;
   const { low, high } = stackReach(env, register, pointer, 0, size, 'helper');
   const { stack } = frameOf(env, pointer);
+  // without a constant place what is written may not be all of it
+  const fills = writes && !pointer.variable;
   for (let at = low; at < high + size; at++) {
     const index = slotAt(at);
+    const slot = stack[index];
+    if (slot?.kind === 'dynptr' && fills) {
+      env.refuse('EACCES', `potential write to dynptr at off=${at} disallowed`);
+    }
+    if (slot && isObject(slot) && !fills) {
+      const place = pointer.variable ? `var_off ${variableText(pointer)}` : `off ${low}`;
+      env.refuse(
+        'EACCES',
+        `invalid indirect read from stack R${register} ${place}+${at - low} size ${size}`,
+      );
+    }
     noteStackRead(env.state, pointer.frame, index);
     if (writes) setByte(stack, index, at & 7, BYTE.misc);
   }

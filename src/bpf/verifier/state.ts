@@ -21,7 +21,40 @@ export const ALL_ZERO = 0xaaaa;
 export type StackSlot =
   /** `size` bytes at the lower end hold the value; the rest is of no known content. */
   | { readonly kind: 'spill'; readonly value: Value; readonly size: number }
-  | { readonly kind: 'bytes'; readonly bytes: number };
+  | { readonly kind: 'bytes'; readonly bytes: number }
+  | DynptrSlot
+  | IteratorSlot;
+
+export type DynptrType = 'local' | 'ringbuf' | 'xdp';
+
+/** One of the two slots of a dynptr; the first is at the lower address. */
+export interface DynptrSlot {
+  readonly kind: 'dynptr';
+  readonly type: DynptrType;
+  readonly first: boolean;
+  /** Ties slices to it. */
+  readonly id: number;
+  /** Reference that must be given back; 0 for none. */
+  readonly ref: number;
+}
+
+/** A slot of an iterator. */
+export interface IteratorSlot {
+  readonly kind: 'iterator';
+  /** `num` of struct bpf_iter_num. */
+  readonly type: string;
+  /** Reference of the iterator in its first slot, 0 in others. */
+  readonly ref: number;
+  /** May give more; false after it gave NULL. */
+  readonly active: boolean;
+  /** How often it was assumed to give one more on this path. */
+  readonly depth: number;
+}
+
+/** Whether a slot belongs to an object that only calls may touch. */
+export function isObject(slot: StackSlot): slot is DynptrSlot | IteratorSlot {
+  return slot.kind === 'dynptr' || slot.kind === 'iterator';
+}
 
 /** Why a frame was entered, if not by a plain call. */
 export interface CallbackInfo {
@@ -75,6 +108,12 @@ export interface State {
   readonly frames: Frame[];
   refs: readonly Acquired[];
   lock: Lock | undefined;
+  /** Inside bpf_rcu_read_lock. */
+  rcuLocked: boolean;
+  /** How often bpf_preempt_disable was called and not undone. */
+  preemptDisabled: number;
+  /** How often a may_goto was assumed not to jump on this path. */
+  mayGotoDepth: number;
   /** Slot to execute next in the innermost frame's function. */
   at: number;
   parent: Checkpoint | undefined;
@@ -106,6 +145,9 @@ export function copyState(state: State): State {
     })),
     refs: state.refs,
     lock: state.lock,
+    rcuLocked: state.rcuLocked,
+    preemptDisabled: state.preemptDisabled,
+    mayGotoDepth: state.mayGotoDepth,
     at: state.at,
     parent: state.parent,
     written: state.written.slice(),

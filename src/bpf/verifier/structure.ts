@@ -6,14 +6,19 @@
  */
 import type { ErrnoName } from '../../common/errno.js';
 import type { Slot } from '../instruction.js';
+import type { Kfunc } from '../kfuncs/kfunc.js';
 import { atomicOperation, OPCODES, PSEUDO, type Opcode } from '../opcodes.js';
 import { jumpDistance } from '../validate.js';
 import { Refusal } from './error.js';
 import type { VerifierFunction } from './input.js';
+import { kfuncAt, kfuncParameters } from './kfunc-declarations.js';
 import { CALLS_CALLBACK, CHANGES_PACKET, PROTOTYPES } from './prototypes.js';
 
+/** Where states are compared; at all but `compare` one is always kept. */
+export const PRUNE = { compare: 1, callback: 2, iterator: 3, mayGoto: 4 } as const;
+
 export interface Structure {
-  /** 1: states are compared here; 2: and one is always kept. */
+  /** A value of `PRUNE`, or 0. */
   readonly prunePoints: Uint8Array;
   /** Registers that are read before they are written, from this slot on: bit N is RN. */
   readonly live: Uint16Array;
@@ -27,9 +32,9 @@ const CLOBBERED = 0b111111;
 export function structureOf(functions: readonly VerifierFunction[]): Structure[] {
   for (const [fn, each] of functions.entries()) checkFunction(fn, each, functions.length);
   const changing = packetChangers(functions);
-  return functions.map(({ slots }, fn) => ({
-    prunePoints: findPrunePoints(slots),
-    live: liveRegisters(slots),
+  return functions.map((each, fn) => ({
+    prunePoints: findPrunePoints(each),
+    live: liveRegisters(each),
     changesPacket: changing.has(fn),
   }));
 }
@@ -163,7 +168,9 @@ function reservedFields(slot: Slot, opcode: Opcode, count: number): string | und
     case 'packet_load':
       return slot.dst !== 0 || off !== 0 ? 'BPF_LD_[ABS|IND] uses reserved fields' : undefined;
     case 'may_goto':
-      return 'may_goto is not supported';
+      return src !== 0 || slot.dst !== 0 || imm !== 0 || off === 0
+        ? `invalid may_goto off ${off} imm ${imm}`
+        : undefined;
     case 'tail_call':
     case 'nospec':
       return `unknown opcode ${hex2(slot.code)}`;
@@ -189,7 +196,8 @@ function packetChangers(functions: readonly VerifierFunction[]): Set<number> {
   return changing;
 }
 
-function findPrunePoints(slots: readonly Slot[]): Uint8Array {
+function findPrunePoints(each: VerifierFunction): Uint8Array {
+  const { slots } = each;
   const points = new Uint8Array(slots.length);
   const mark = (at: number, kind: number): void => {
     points[at] = Math.max(points[at] ?? 0, kind);
@@ -199,25 +207,28 @@ function findPrunePoints(slots: readonly Slot[]): Uint8Array {
     const opcode = opcodeAt(slots, at);
     if (!opcode) continue;
     const distance = jumpDistance(slot, opcode);
-    if (distance !== undefined) mark(at + 1 + distance, 1);
-    if (opcode.kind === 'jump') mark(at, 1);
+    if (distance !== undefined) mark(at + 1 + distance, PRUNE.compare);
+    if (opcode.kind === 'jump') mark(at, PRUNE.compare);
+    if (opcode.kind === 'may_goto') mark(at, PRUNE.mayGoto);
     if (opcode.kind === 'call') {
-      if (slot.src === 0 && CALLS_CALLBACK.has(slot.imm)) mark(at, 2);
-      if (slot.src === PSEUDO.CALL) mark(at + 1, 1);
+      if (slot.src === 0 && CALLS_CALLBACK.has(slot.imm)) mark(at, PRUNE.callback);
+      if (slot.src === PSEUDO.CALL) mark(at + 1, PRUNE.compare);
+      if (kfuncAt(each, at)?.flags.includes('KF_ITER_NEXT')) mark(at, PRUNE.iterator);
     }
     if (opcode.kind === 'ld_imm64') at++;
   }
   return points;
 }
 
-function liveRegisters(slots: readonly Slot[]): Uint16Array {
+function liveRegisters(each: VerifierFunction): Uint16Array {
+  const { slots } = each;
   const live = new Uint16Array(slots.length);
   for (let changed = true; changed;) {
     changed = false;
     for (let at = slots.length - 1; at >= 0; at--) {
       const opcode = opcodeAt(slots, at);
       if (!opcode) continue;
-      const [reads, writes] = effect(slots[at] as Slot, opcode);
+      const [reads, writes] = effect(slots[at] as Slot, opcode, kfuncAt(each, at));
       let after = 0;
       for (const next of successors(slots, at)) after |= live[next] ?? 0;
       const before = (after & ~writes) | reads;
@@ -231,7 +242,7 @@ function liveRegisters(slots: readonly Slot[]): Uint16Array {
 }
 
 /** Registers that an instruction reads and those it overwrites, as bits. */
-function effect(slot: Slot, opcode: Opcode): readonly [number, number] {
+function effect(slot: Slot, opcode: Opcode, kfunc: Kfunc | undefined): readonly [number, number] {
   const dst = 1 << slot.dst;
   const src = 1 << slot.src;
   switch (opcode.kind) {
@@ -246,7 +257,7 @@ function effect(slot: Slot, opcode: Opcode): readonly [number, number] {
       return [dst | (opcode.source === 'register' ? src : 0), 0];
     case 'call': {
       const prototype = slot.src === 0 ? PROTOTYPES.get(slot.imm) : undefined;
-      const count = prototype?.arguments.length ?? 5;
+      const count = prototype?.arguments.length ?? (kfunc ? kfuncParameters(kfunc) : 5);
       return [ARGUMENTS & ((1 << (count + 1)) - 1), CLOBBERED];
     }
     case 'exit':

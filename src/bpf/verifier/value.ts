@@ -19,8 +19,12 @@ export type PointerType =
   | 'map_key'
   | 'stack'
   | 'mem'
+  /** A struct of the kernel, described by its BTF. */
+  | 'btf'
   | 'sock'
   | 'function';
+
+export type MemoryKind = 'plain' | 'ringbuf' | 'packet';
 
 export class Pointer {
   readonly kind = 'pointer';
@@ -42,6 +46,14 @@ export class Pointer {
   /** Id of the reference that must be released; 0 for none. */
   readonly ref: number;
   readonly readOnly: boolean;
+  /** What `mem` is: a ring buffer record, or bytes of a packet that helpers may move. */
+  readonly memory: MemoryKind;
+  /** Id of the dynptr that `mem` is a slice of; 0 for none. */
+  readonly dynptr: number;
+  /** Kernel BTF id of the struct that `btf` points to. */
+  readonly btfId: number;
+  /** A load through it may fault. */
+  readonly untrusted: boolean;
 
   constructor(type: PointerType, fields: Partial<Omit<Pointer, 'kind' | 'type'>> = {}) {
     this.type = type;
@@ -55,6 +67,10 @@ export class Pointer {
     this.frame = fields.frame ?? 0;
     this.ref = fields.ref ?? 0;
     this.readOnly = fields.readOnly ?? false;
+    this.memory = fields.memory ?? 'plain';
+    this.dynptr = fields.dynptr ?? 0;
+    this.btfId = fields.btfId ?? 0;
+    this.untrusted = fields.untrusted ?? false;
   }
 }
 
@@ -88,6 +104,7 @@ const TYPE_NAMES: Readonly<Record<PointerType, string>> = {
   map_key: 'map_key',
   stack: 'fp',
   mem: 'mem',
+  btf: 'ptr_',
   sock: 'sock',
   function: 'func',
 };
@@ -95,8 +112,9 @@ const TYPE_NAMES: Readonly<Record<PointerType, string>> = {
 /** As messages name it: `map_value_or_null`. */
 export function typeName(value: Value): string {
   if (value.kind === 'scalar') return 'scalar';
-  const name = value.ref !== 0 && value.type === 'mem' ? 'ringbuf_mem' : TYPE_NAMES[value.type];
-  return `${value.readOnly ? 'rdonly_' : ''}${name}${value.orNull ? '_or_null' : ''}`;
+  const name = value.memory === 'ringbuf' ? 'ringbuf_mem' : TYPE_NAMES[value.type];
+  const trust = value.type !== 'btf' ? '' : value.untrusted ? 'untrusted_' : 'trusted_';
+  return `${value.readOnly ? 'rdonly_' : ''}${trust}${name}${value.orNull ? '_or_null' : ''}`;
 }
 
 /** The variable part as messages show it: `(0x0; 0xff)`. */

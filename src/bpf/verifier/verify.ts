@@ -4,7 +4,7 @@
  * An abstract interpreter in the manner of kernel/bpf/verifier.c (do_check, is_state_visited,
  * check_max_stack_depth), for privileged programs: paths are walked depth first, states are kept at
  * branch targets, and a path ends where a kept state covers it. Needs no memory and no host. Left out:
- * kfuncs, dynptrs, iterators, arenas, speculation.
+ * kptrs, arenas, speculation.
  *
  * Usage:
  *   const { functions } = verify(input);   // throws VerifierError
@@ -13,12 +13,15 @@ import { imm64, type Slot } from '../instruction.js';
 import { OPCODES, PSEUDO, type Opcode } from '../opcodes.js';
 import { disassembleSlot } from '../disassemble.js';
 import { branch } from './branch.js';
-import { covers, inherit, looksAlike } from './compare.js';
+import { covers, inherit, iteratorDepthsDiffer, looksAlike } from './compare.js';
 import { describeFrame, Env } from './env.js';
 import { Refusal, VerifierError } from './error.js';
 import { callFunction, globalArgument, leave } from './function-call.js';
 import { callHelper, TAIL_CALL } from './helper-call.js';
 import type { VerifiedProgram, VerifierFunction, VerifierInput, VerifyOptions } from './input.js';
+import { asksActiveIterator, splitAtMayGoto } from './iterator.js';
+import { callKfunc } from './kfunc-call.js';
+import { checkKfuncsDeclared } from './kfunc-declarations.js';
 import { atomic, load, store } from './memory.js';
 import { pointerArithmetic } from './pointer-alu.js';
 import { invalidatePackets, refuseLeaks } from './references.js';
@@ -41,7 +44,7 @@ import {
   type Frame,
   type State,
 } from './state.js';
-import { structureOf, type Structure } from './structure.js';
+import { PRUNE, structureOf, type Structure } from './structure.js';
 import { Pointer, type Value } from './value.js';
 
 /** BPF_COMPLEXITY_LIMIT_INSNS */
@@ -109,6 +112,7 @@ class Walk {
     this.#input = input;
     this.#budget = options.budget ?? MAX_PROCESSED;
     this.#log = log;
+    checkKfuncsDeclared(input);
     this.#structures = structureOf(input.functions);
     this.#kept = input.functions.map(() => new Map<number, Checkpoint[]>());
     this.#env = new Env(input, options, startState(newFrame(0, -1)));
@@ -184,7 +188,7 @@ class Walk {
       }
       const structure = this.#structures[frame.fn] as Structure;
       const point = structure.prunePoints[env.at] ?? 0;
-      if (point > 0 && this.#isCovered(point === 2)) return;
+      if (point > 0 && this.#isCovered(point)) return;
       const facts = env.facts[frame.fn];
       if (facts) facts.reached[env.at] = 1;
       const slot = env.function.slots[env.at] as Slot;
@@ -194,9 +198,10 @@ class Walk {
   }
 
   /** Compares with the states kept here; keeps this one where it is worth it. */
-  #isCovered(force: boolean): boolean {
+  #isCovered(point: number): boolean {
     const env = this.#env;
     const { state } = env;
+    const force = point > PRUNE.compare;
     const kept = this.#kept[env.fn]?.get(env.at) ?? [];
     let keep =
       force || (this.#jumps - this.#jumpsKept >= 2 && env.processed - this.#processedKept >= 8);
@@ -208,17 +213,23 @@ class Walk {
           inherit(checkpoint, state, this.#structures);
           return true;
         }
-      } else if (force) {
-        if (covers(checkpoint, state, 'within', this.#structures)) {
-          inherit(checkpoint, state, this.#structures);
-          return true;
-        }
+      } else if (this.#converges(checkpoint, point)) {
+        inherit(checkpoint, state, this.#structures);
+        return true;
       } else if (
+        point !== PRUNE.callback &&
+        point !== PRUNE.iterator &&
         looksAlike(checkpoint.state, state) &&
-        covers(checkpoint, state, 'exact', this.#structures)
+        covers(checkpoint, state, 'exact', this.#structures) &&
+        !iteratorDepthsDiffer(checkpoint.state, state) &&
+        checkpoint.state.mayGotoDepth === state.mayGotoDepth
       ) {
         env.refuse('EINVAL', `infinite loop detected at insn ${env.at}`);
-      } else if (env.processed - this.#processedKept < 100 && this.#jumps - this.#jumpsKept < 20) {
+      } else if (
+        !force &&
+        env.processed - this.#processedKept < 100 &&
+        this.#jumps - this.#jumpsKept < 20
+      ) {
         // a loop that goes on: not every round is worth a state
         keep = false;
       }
@@ -232,6 +243,24 @@ class Walk {
     }
     if (keep) this.#keep(kept);
     return false;
+  }
+
+  /** Whether a loop that ends in any case came to a state that it had before, which is still being walked. */
+  #converges(checkpoint: Checkpoint, point: number): boolean {
+    const { state } = this.#env;
+    switch (point) {
+      case PRUNE.callback:
+        break;
+      case PRUNE.iterator:
+        if (!asksActiveIterator(state)) return false;
+        break;
+      case PRUNE.mayGoto:
+        if (checkpoint.state.mayGotoDepth === state.mayGotoDepth) return false;
+        break;
+      default:
+        return false;
+    }
+    return covers(checkpoint, state, 'within', this.#structures);
   }
 
   #keep(kept: Checkpoint[]): void {
@@ -325,6 +354,9 @@ class Walk {
         this.#packetLoad(slot, opcode.mode === 'ind');
         return true;
       case 'may_goto':
+        this.#jumps++;
+        this.#push(splitAtMayGoto(env, slot.off));
+        return true;
       case 'tail_call':
       case 'nospec':
         return env.refuse('EINVAL', `unknown opcode ${slot.code.toString(16)}`);
@@ -425,7 +457,11 @@ class Walk {
       callFunction(env, slot.off, this.#structures);
       return;
     }
-    if (slot.src !== 0) env.refuse('EINVAL', `call of kernel function ${slot.imm} not supported`);
+    if (slot.src !== 0) {
+      const more = callKfunc(env, slot.imm);
+      if (more) this.#push(more);
+      return;
+    }
     const callback = callHelper(env, slot.imm);
     if (callback) this.#push(callback);
     if (slot.imm === TAIL_CALL && env.state.frames.length > 1) this.#returnOfTailCall();
@@ -458,7 +494,17 @@ class Walk {
 }
 
 function startState(frame: Frame): State {
-  return { frames: [frame], refs: [], lock: undefined, at: 0, parent: undefined, written: [] };
+  return {
+    frames: [frame],
+    refs: [],
+    lock: undefined,
+    rcuLocked: false,
+    preemptDisabled: 0,
+    mayGotoDepth: 0,
+    at: 0,
+    parent: undefined,
+    written: [],
+  };
 }
 
 /** A path ended: the states on it have one open branch less. */

@@ -13,6 +13,7 @@ import { CallbackTable } from '../../bpf/callbacks.js';
 import type { BpfHost, Callback, HelperBody } from '../../bpf/host.js';
 import { Network } from '../../bpf/network.js';
 import { Timers } from '../../bpf/timers.js';
+import { KFUNCS } from '../../bpf/kfuncs/table.js';
 import type { BpfMap } from '../../bpf/maps/map.js';
 import { ProgArray } from '../../bpf/maps/prog-array.js';
 import type { XlatedProgram } from '../../bpf/program.js';
@@ -37,6 +38,7 @@ export class KernelBpfHost implements BpfHost {
   readonly timers = new Timers();
   readonly #kernel: Kernel;
   readonly #addresses = new Map<number, bigint>();
+  readonly #kfuncs = new Map<string, bigint>();
   readonly #bodies = new Map<bigint, HelperBody>();
   readonly #maps = new Map<bigint, BpfMap>();
   readonly #callbacks = new CallbackTable();
@@ -61,7 +63,16 @@ export class KernelBpfHost implements BpfHost {
     const functions = [...helpers.values()].map(({ name, body }) =>
       helperFunction(`bpf_${name}`, body, this),
     );
-    kernel.define(...functions);
+    const kfuncs = KFUNCS.map(({ name, prototype, body }) => ({
+      ...helperFunction(name, body, this),
+      prototype,
+    }));
+    kernel.define(...functions, ...kfuncs);
+    for (const { name, body } of KFUNCS) {
+      const address = kernel.symbol(name);
+      this.#kfuncs.set(name, address);
+      this.#bodies.set(address, body);
+    }
     for (const { id, name, body } of helpers.values()) {
       const address = kernel.symbol(`bpf_${name}`);
       this.#addresses.set(id, address);
@@ -86,6 +97,10 @@ export class KernelBpfHost implements BpfHost {
 
   helperAddress(id: number): bigint | undefined {
     return this.#addresses.get(id);
+  }
+
+  kfuncAddress(name: string): bigint | undefined {
+    return this.#kfuncs.get(name);
   }
 
   helperAt(address: bigint): HelperBody | undefined {

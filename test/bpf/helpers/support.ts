@@ -1,6 +1,6 @@
 /** Helpers called by number with arguments, and programs that call back. */
 import { helperTable, type HelperOptions } from '../../../src/bpf/helpers/table.js';
-import { findKfunc } from '../../../src/bpf/helpers/kfuncs.js';
+import { findKfunc } from '../../../src/bpf/kfuncs/table.js';
 import { setArgument } from '../../../src/bpf/helpers/helper.js';
 import { helperBodies } from '../../../src/bpf/helpers/table.js';
 import { PlainHost } from '../../../src/bpf/plain-host.js';

@@ -6,6 +6,8 @@
  */
 import { assemble } from '../../../src/bpf/assemble.js';
 import { readSlots } from '../../../src/bpf/instruction.js';
+import type { Btf } from '../../../src/bpf/btf/btf.js';
+import { findKfunc, KFUNCS } from '../../../src/bpf/kfuncs/table.js';
 import type { SectionKind } from '../../../src/bpf/object/spec.js';
 import { OPCODES, PSEUDO } from '../../../src/bpf/opcodes.js';
 import { rawProgram } from '../../../src/bpf/raw-program.js';
@@ -20,6 +22,7 @@ import type {
 import { verify } from '../../../src/bpf/verifier/verify.js';
 
 const BPF_F_RDONLY_PROG = 1 << 7;
+const CALL = 0x85;
 
 function map(type: string, keySize: number, valueSize: number, more: Partial<VerifierMap> = {}) {
   const name = type.toLowerCase();
@@ -56,21 +59,36 @@ export interface TextOptions {
   readonly kind?: SectionKind;
   readonly gpl?: boolean;
   readonly budget?: number;
+  readonly deviceBound?: boolean;
+  readonly kernelBtf?: Btf;
   /** Arguments of the global functions among the subprograms, by their index. */
   readonly globals?: Readonly<Record<number, readonly ArgumentType[]>>;
 }
 
+/** `call bpf_iter_num_next` as assembly has it: by number. */
+function withKfuncNumbers(text: string): string {
+  return text.replaceAll(/call (bpf_\w+)$/gm, (_, name: string) => {
+    return `call kernel-function#${findKfunc(name)?.id ?? 999}`;
+  });
+}
+
 export function inputOf(text: string, options: TextOptions = {}): VerifierInput {
-  const { functions } = rawProgram('test', assemble(text));
+  const { functions } = rawProgram('test', assemble(withKfuncNumbers(text)));
   return {
     name: 'test',
     kind: options.kind ?? 'xdp',
     xdpAttach: 'device',
     gpl: options.gpl ?? true,
+    deviceBound: options.deviceBound ?? false,
+    ...(options.kernelBtf ? { kernelBtf: options.kernelBtf } : {}),
     functions: functions.map(({ name, insns }, fn) => {
       const slots = readSlots(insns);
       const references = new Map<number, Reference>();
+      const kfuncs = new Map<number, string>();
       for (const [at, slot] of slots.entries()) {
+        if (slot.code === CALL && slot.src === PSEUDO.KFUNC_CALL) {
+          kfuncs.set(at, KFUNCS.find(({ id }) => id === slot.imm)?.name ?? 'bpf_not_there');
+        }
         if (OPCODES[slot.code]?.kind !== 'ld_imm64') continue;
         const target = MAPS[slot.imm];
         if (!target) continue;
@@ -81,7 +99,7 @@ export function inputOf(text: string, options: TextOptions = {}): VerifierInput 
         }
       }
       const global = options.globals?.[fn];
-      return { name, slots, lines: [], references, ...(global ? { global } : {}) };
+      return { name, slots, lines: [], references, kfuncs, ...(global ? { global } : {}) };
     }),
   };
 }

@@ -1,12 +1,16 @@
 /* Calls a kernel function by name; a pinned map; pointers in global data. */
 #include "bpf.h"
 
-extern int bpf_xdp_metadata_rx_hash(const struct xdp_md *ctx, u32 *hash, u32 *type) SEC(".ksyms");
+enum xdp_rss_hash_type { XDP_RSS_L4 = 8 };
+
+extern int bpf_xdp_metadata_rx_hash(const struct xdp_md *ctx, u32 *hash,
+				    enum xdp_rss_hash_type *rss_type) SEC(".ksyms");
 
 SEC("xdp")
 int uses_kfunc(struct xdp_md *ctx)
 {
-	u32 hash = 0, type = 0;
+	u32 hash = 0;
+	enum xdp_rss_hash_type type = 0;
 
 	return bpf_xdp_metadata_rx_hash(ctx, &hash, &type) ? XDP_ABORTED : XDP_PASS;
 }

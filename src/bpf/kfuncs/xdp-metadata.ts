@@ -1,17 +1,14 @@
 /**
- * Kernel functions that XDP programs may call by name: metadata of the received packet.
+ * Metadata of the received packet, for XDP programs that are bound to the device.
  *
- * Reference: net/core/xdp.c (bpf_xdp_metadata_rx_*). What the device knows comes from
- * `host.network.rxMetadata`; what it does not know is -EOPNOTSUPP, a VLAN tag that the packet does not
- * have -ENODATA. Their numbers are this lab's: an engine reaches them like helpers, by address. Left
- * out: dynptrs.
+ * Reference: net/core/xdp.c (bpf_xdp_metadata_rx_*), kernel/bpf/offload.c bpf_dev_bound_kfunc_check. What
+ * the device knows comes from `host.network.rxMetadata`; what it does not know is -EOPNOTSUPP, a hash
+ * or VLAN tag that this packet does not have -ENODATA.
  */
 import { ERRNO } from '../../common/errno.js';
 import type { BpfHost, RegisterPairs } from '../host.js';
-import { offsetOf, setResult, type Helper } from './helper.js';
-
-/** First number of a kfunc; helpers end at 211. */
-const KFUNC_BASE = 1000;
+import { offsetOf, setResult } from '../helpers/helper.js';
+import type { KfuncRow } from './kfunc.js';
 
 function timestamp(registers: RegisterPairs, { memory, network }: BpfHost): void {
   const { timestamp: value } = network.rxMetadata;
@@ -28,7 +25,7 @@ function hash(registers: RegisterPairs, { memory, network }: BpfHost): void {
     memory.view.setUint32(offsetOf(memory, registers, 2, 4, 'write'), known.value, true);
     memory.view.setUint32(offsetOf(memory, registers, 3, 4, 'write'), known.type, true);
   }
-  setResult(registers, known ? 0 : -ERRNO.EOPNOTSUPP);
+  setResult(registers, known ? 0 : known === null ? -ERRNO.ENODATA : -ERRNO.EOPNOTSUPP);
 }
 
 /** R2 where the protocol goes (big-endian), R3 where the tag goes. */
@@ -41,35 +38,25 @@ function vlanTag(registers: RegisterPairs, { memory, network }: BpfHost): void {
   setResult(registers, vlan ? 0 : vlan === null ? -ERRNO.ENODATA : -ERRNO.EOPNOTSUPP);
 }
 
-/** All kfuncs; `name` is the whole name here. */
-export const KFUNCS: readonly Helper[] = [
+/** Packets of a device that the program is bound to. */
+const METADATA = { flags: ['KF_TRUSTED_ARGS'], kinds: ['xdp'], deviceBound: true } as const;
+
+export const XDP_METADATA_KFUNCS: readonly KfuncRow[] = [
   {
-    id: KFUNC_BASE,
-    name: 'bpf_xdp_metadata_rx_timestamp',
-    arguments: ['ctx', 'fixed_mem'],
-    sizes: { 2: 8 },
-    result: 'integer',
+    ...METADATA,
+    prototype: 'int bpf_xdp_metadata_rx_timestamp(const struct xdp_md *ctx, u64 *timestamp)',
     body: timestamp,
   },
   {
-    id: KFUNC_BASE + 1,
-    name: 'bpf_xdp_metadata_rx_hash',
-    arguments: ['ctx', 'fixed_mem', 'fixed_mem'],
-    sizes: { 2: 4, 3: 4 },
-    result: 'integer',
+    ...METADATA,
+    prototype:
+      'int bpf_xdp_metadata_rx_hash(const struct xdp_md *ctx, u32 *hash, enum xdp_rss_hash_type *rss_type)',
     body: hash,
   },
   {
-    id: KFUNC_BASE + 2,
-    name: 'bpf_xdp_metadata_rx_vlan_tag',
-    arguments: ['ctx', 'fixed_mem', 'fixed_mem'],
-    sizes: { 2: 2, 3: 2 },
-    result: 'integer',
+    ...METADATA,
+    prototype:
+      'int bpf_xdp_metadata_rx_vlan_tag(const struct xdp_md *ctx, __be16 *vlan_proto, u16 *vlan_tci)',
     body: vlanTag,
   },
 ];
-
-/** The kfunc of that name; undefined when it is not modelled. */
-export function findKfunc(name: string): Helper | undefined {
-  return KFUNCS.find((kfunc) => kfunc.name === name);
-}

@@ -1,0 +1,61 @@
+/**
+ * The types of kernel functions that programs may call: their C prototypes as BTF.
+ *
+ * The loader compares with them what an object declares, the verifier takes from them what each argument
+ * is. Reference: the kernel's own BTF, where each is a func.
+ *
+ * Usage:
+ *   const btf = kfuncBtf(KFUNCS.map(({ prototype }) => prototype));
+ */
+import { InputError } from '../../common/errors.js';
+import { BtfBuilder } from '../btf/builder.js';
+import type { Btf } from '../btf/btf.js';
+import { declareUapiTypes } from '../btf/uapi-types.js';
+
+/** Bits of enum xdp_rss_hash_type. */
+const XDP_RSS_HASH_TYPE = {
+  XDP_RSS_L3_IPV4: 1 << 0,
+  XDP_RSS_L3_IPV6: 1 << 1,
+  XDP_RSS_L3_DYNHDR: 1 << 2,
+  XDP_RSS_L4: 1 << 3,
+  XDP_RSS_L4_TCP: 1 << 4,
+  XDP_RSS_L4_UDP: 1 << 5,
+  XDP_RSS_L4_SCTP: 1 << 6,
+  XDP_RSS_L4_IPSEC: 1 << 7,
+  XDP_RSS_L4_ICMP: 1 << 8,
+};
+
+interface KfuncPrototype {
+  readonly name: string;
+  readonly returns: string;
+  /** Names and C types. */
+  readonly parameters: readonly (readonly [string, string])[];
+}
+
+/** Splits `int *bpf_iter_num_next(struct bpf_iter_num *it)`. */
+export function parseKfuncPrototype(text: string): KfuncPrototype {
+  const [, returns = '', name = '', list = ''] = /^(.+?)(\w+)\((.*)\)$/.exec(text) ?? [];
+  if (name === '') throw new InputError(`'${text}' is no C prototype`);
+  const parameters = list === 'void' ? [] : list.split(', ');
+  return {
+    name,
+    returns: returns.trim(),
+    parameters: parameters.map((parameter) => {
+      const [, type = '', each = ''] = /^(.+?)(\w+)$/.exec(parameter) ?? [];
+      return [each, type.trim()];
+    }),
+  };
+}
+
+/** BTF with a func for each prototype. */
+export function kfuncBtf(prototypes: readonly string[]): Btf {
+  const builder = declareUapiTypes(new BtfBuilder());
+  builder.enum('xdp_rss_hash_type', XDP_RSS_HASH_TYPE);
+  builder.struct('bpf_dynptr', 16, { __opaque: ['__u64[2]', 0] });
+  builder.struct('bpf_iter_num', 8, { __opaque: ['__u64[1]', 0] });
+  for (const text of prototypes) {
+    const { name, returns, parameters } = parseKfuncPrototype(text);
+    builder.func(name, returns, parameters);
+  }
+  return builder.build();
+}

@@ -1,0 +1,30 @@
+/**
+ * What becomes of calls of kernel functions that only cast, and of loads through what they give.
+ *
+ * Reference: fixup_kfunc_call and convert_ctx_accesses in kernel/bpf/verifier.c.
+ */
+import type { BpfHost } from '../host.js';
+import { makeSlot, type Slot } from '../instruction.js';
+import { OPCODES, PSEUDO } from '../opcodes.js';
+
+const MOV64_REG = 0xbf;
+const CASTS: readonly string[] = ['bpf_cast_to_kern_ctx', 'bpf_rdonly_cast'];
+
+/** The instructions for a call of a kernel function; undefined when it stays a call. */
+export function inlineKfunc(slot: Slot, host: BpfHost): readonly Slot[] | undefined {
+  if (OPCODES[slot.code]?.kind !== 'call' || slot.src !== PSEUDO.KFUNC_CALL) return undefined;
+  const target = host.callBase + BigInt(slot.imm);
+  const isCast = CASTS.some((name) => host.kfuncAddress?.(name) === target);
+  return isCast ? [makeSlot(MOV64_REG, { dst: 0, src: 1 })] : undefined;
+}
+
+const MODE = 0xe0;
+const MEM = 0x60;
+const PROBE_MEM = 0x20;
+const PROBE_MEMSX = 0x40;
+
+/** A load that gives 0 where nothing is mapped. */
+export function probing(slot: Slot): Slot {
+  const mode = (slot.code & MODE) === MEM ? PROBE_MEM : PROBE_MEMSX;
+  return { ...slot, code: (slot.code & ~MODE) | mode };
+}
