@@ -35,6 +35,8 @@ export type AsmSources = Readonly<Record<string, string>>;
 
 export interface KernelOptions extends LayoutOptions {
   readonly asm: AsmSources;
+  /** More texts of functions, placed behind all that the kernel itself has. Default none. */
+  readonly modules?: AsmSources;
   readonly cpu: CpuFactory;
   /** Whose JIT, trampolines and struct layouts; the ftrace text is `asm` in any case. Default 6.12. */
   readonly version?: KernelVersion;
@@ -129,6 +131,11 @@ export class Kernel implements KernelContext {
     this.#addNewSites();
     this.rcu = new Rcu(this.memory, () => this.#tasks);
     this.bpf = new Bpf(this, { seed: options.seed ?? 1, version: options.version ?? '6.12' });
+    for (const [file, source] of Object.entries(options.modules ?? {})) {
+      this.text.addAssembly(assembler, file, source);
+    }
+    this.#addNewSites();
+    this.syncText(this.text.region.address, this.text.end);
   }
 
   /** Places functions with TypeScript bodies and makes their sites known to ftrace. */

@@ -31,6 +31,8 @@ const INTEGERS: ReadonlyMap<string, readonly [size: number, isSigned: boolean]> 
   ['short', [2, true]],
   ['unsigned short', [2, false]],
   ['unsigned char', [1, false]],
+  ['signed char', [1, true]],
+  ['unsigned', [4, false]],
   ['long long', [8, true]],
   ['unsigned long long', [8, false]],
 ]);
@@ -52,6 +54,13 @@ const TYPEDEFS: ReadonlyMap<string, string> = new Map([
   ['__be16', '__u16'],
   ['__be32', '__u32'],
   ['__sum16', '__u16'],
+  ['__wsum', '__u32'],
+  ['s8', 'signed char'],
+  ['s16', 'short'],
+  ['size_t', 'unsigned long'],
+  ['gfp_t', 'unsigned int'],
+  ['netdev_tx_t', 'int'],
+  ['gro_result_t', 'int'],
   ['pid_t', 'int'],
 ]);
 
@@ -80,6 +89,21 @@ export class BtfBuilder {
       values: Object.entries(values).map(([each, value]) => ({ name: each, value: BigInt(value) })),
     };
     this.#ids.set(`enum ${name}`, this.#add(type));
+    return this;
+  }
+
+  /** A global function; types of parameters and result as C text. */
+  func(
+    name: string,
+    result: string,
+    parameters: readonly (readonly [name: string, type: string])[],
+  ): this {
+    const type = this.#add({
+      kind: 'func_proto',
+      returnType: this.type(result),
+      parameters: parameters.map(([each, text]) => ({ name: each, type: this.type(text) })),
+    });
+    this.#add({ kind: 'func', name, type, linkage: 'global' });
     return this;
   }
 

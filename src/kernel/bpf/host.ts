@@ -49,7 +49,7 @@ export class KernelBpfHost implements BpfHost {
   constructor(kernel: Kernel, seed: number, profile: BpfProfile) {
     this.arrayOffsets = profile.offsets;
     this.#kernel = kernel;
-    this.types = new KernelTypes(profile);
+    this.types = new KernelTypes(profile, kernel.text.prototypes);
     this.memory = kernel.memory;
     this.cpuCount = kernel.cpus.length;
     this.#random = new Random(seed);
