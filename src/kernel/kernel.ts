@@ -149,7 +149,10 @@ export class Kernel implements KernelContext {
     return this.symbols.get(name).address;
   }
 
-  /** Calls a kernel function on CPU 0 and runs it to its end; the value is x0. */
+  /**
+   * Calls a kernel function on CPU 0 and runs it to its end; the value is x0. Arguments from the ninth on go to
+   * the stack.
+   */
   call(target: string | bigint, ...args: bigint[]): bigint {
     const task = this.#idleTask();
     this.start(task, target, args);

@@ -22,9 +22,10 @@ import { createMap } from '../maps/create.js';
 import type { BpfMap } from '../maps/map.js';
 import { OPCODES } from '../opcodes.js';
 import type { ProgramType, XlatedFunction, XlatedProgram } from '../program.js';
+import { tracedFunction, type TracedFunction } from '../traced-function.js';
 import { validate } from '../validate.js';
 import { verifierInput } from '../verifier/from-object.js';
-import type { VerifiedProgram } from '../verifier/input.js';
+import type { AccessKind, VerifiedProgram } from '../verifier/input.js';
 import { verify } from '../verifier/verify.js';
 import { contextBytes, rewriteContext } from './ctx-rewrite.js';
 import { analyze, type FunctionFlow } from './data-flow.js';
@@ -39,7 +40,14 @@ import { mapSpec } from './map-types.js';
 import { patchSlots, type Patched } from './patch.js';
 import { removeDeadCode } from './dead-code.js';
 import { describePlace } from './place.js';
-import type { MapDefinition, ObjectSpec, ProgramSpec, SectionKind, SourceLine } from './spec.js';
+import {
+  hasTrampoline,
+  type MapDefinition,
+  type ObjectSpec,
+  type ProgramSpec,
+  type SectionKind,
+  type SourceLine,
+} from './spec.js';
 
 export interface LoadOptions {
   /** Load only these programs. Default: all. Maps are made in any case. */
@@ -51,11 +59,27 @@ export interface LoadOptions {
   /** Values of `__kconfig` externs, beside and before the default ones. */
   readonly kconfig?: Kconfig;
   /**
+   * What a program is going to be attached to. Default: the function that its section names, if the kernel's
+   * BTF has it; freplace programs need one.
+   */
+  readonly target?: (program: ProgramSpec) => LoadTarget | undefined;
+  /**
    * Verify programs; a refused one gives a VerifierError. Default: true. Without it a program runs raw:
    * only what the rewriting needs is found out.
    */
   readonly check?: boolean;
 }
+
+/** What the verifier has to know of the place where a program is going to run. */
+export type LoadTarget =
+  | {
+      readonly kind: 'traced';
+      readonly traced: TracedFunction;
+      /** What an LSM hook may give. Default: anything. */
+      readonly resultRange?: { readonly min: bigint; readonly max: bigint };
+    }
+  /** freplace: the program is of this kind, and takes the arguments that its BTF says. */
+  | { readonly kind: 'replaced'; readonly program: Pick<ProgramSpec, 'kind' | 'xdpAttach'> };
 
 /** What is known about a function of a loaded program. */
 interface LoadedFunction {
@@ -93,8 +117,16 @@ const PROGRAM_TYPES: Readonly<Record<SectionKind, ProgramType | undefined>> = {
   fmod_ret: 'tracing',
   tc: 'socket_filter',
   socket: 'socket_filter',
+  fsession: 'tracing',
+  lsm: 'tracing',
+  lsm_cgroup: 'tracing',
+  struct_ops: 'tracing',
+  freplace: undefined,
   unsupported: undefined,
 };
+
+/** BPF_MEM and BPF_MEMSX of a load; BPF_PROBE_MEM and BPF_PROBE_MEMSX are 0x40 lower. */
+const PROBE = 0x40;
 
 export function load(spec: ObjectSpec, host: BpfHost, options: LoadOptions = {}): LoadedObject {
   const maps = new Map<string, BpfMap>();
@@ -115,6 +147,7 @@ export function load(spec: ObjectSpec, host: BpfHost, options: LoadOptions = {})
       loadProgram(
         spec,
         program,
+        options.target?.(program) ?? namedTarget(program, options.kernelBtf ?? host.kernelBtf),
         addresses,
         host,
         options.check === false ? undefined : definitions,
@@ -168,15 +201,33 @@ function makeMap(definition: MapDefinition, { btf }: ObjectSpec, host: BpfHost):
   return map;
 }
 
+/** The kernel function that the section names. */
+function namedTarget(program: ProgramSpec, btf: Btf | undefined): LoadTarget | undefined {
+  const { attachTarget, kind } = program;
+  if (attachTarget === undefined || !btf || !hasTrampoline(kind)) return undefined;
+  const isLsm = kind === 'lsm' || kind === 'lsm_cgroup';
+  const name = isLsm ? `bpf_lsm_${attachTarget}` : attachTarget;
+  const traced = tracedFunction(btf, name, { trusted: isLsm });
+  return traced && { kind: 'traced', traced };
+}
+
 function loadProgram(
   object: ObjectSpec,
-  program: ProgramSpec,
+  named: ProgramSpec,
+  target: LoadTarget | undefined,
   addresses: Addresses,
   host: BpfHost,
   /** For the verifier; undefined leaves it out. */
   definitions: readonly MapDefinition[] | undefined,
 ): LoadedProgram {
+  const program = target?.kind === 'replaced' ? { ...named, ...target.program } : named;
   const type = PROGRAM_TYPES[program.kind];
+  if (program.kind === 'freplace') {
+    throw new KernelError(
+      'EINVAL',
+      `program '${program.name}': freplace needs a program to extend`,
+    );
+  }
   if (!type) {
     throw new InputError(
       `program '${program.name}': section '${program.section}' is not supported`,
@@ -185,7 +236,7 @@ function loadProgram(
   const linked = linkProgram(object, program, addresses);
   const verified =
     definitions &&
-    verify(verifierInput(object, program, linked, definitions), {
+    verify(verifierInput(object, program, linked, definitions, target), {
       hasHelper: (id) =>
         inlineHelper(program.kind, id) !== undefined || host.helperAddress(id) !== undefined,
     });
@@ -205,7 +256,7 @@ function loadProgram(
   const [main, ...others] = finished;
   if (!main) throw new InputError(`program '${program.name}' has no function`);
   return {
-    spec: program,
+    spec: named,
     xlated: {
       name: program.name,
       type,
@@ -218,14 +269,17 @@ function loadProgram(
 
 /** What the rewriting needs of what the verifier found. */
 function flowsOf({ functions }: VerifiedProgram, live: readonly LiveFunction[]): FunctionFlow[] {
-  return functions.map(({ accesses, stackDepth }, i) => ({
-    contextAccesses: new Map(
+  return functions.map(({ accesses, stackDepth }, i) => {
+    const of = (wanted: AccessKind): number[] =>
       [...accesses].flatMap(([slot, kind]) =>
-        kind === 'ctx' ? [[live[i]?.moved[slot] ?? slot, 'ctx'] as const] : [],
-      ),
-    ),
-    stackDepth,
-  }));
+        kind === wanted ? [live[i]?.moved[slot] ?? slot] : [],
+      );
+    return {
+      contextAccesses: new Map(of('ctx').map((slot) => [slot, 'ctx'] as const)),
+      guarded: new Set(of('kernel')),
+      stackDepth,
+    };
+  });
 }
 
 function addressesOf(
@@ -280,13 +334,15 @@ function finishFunction(
   const replacements = rewriteContext(program, linked, flow);
   for (const [at, slot] of slots.entries()) {
     if (!isHelperCall(slots, at)) {
-      const fixed = fixupInstruction(slot);
+      const fixed = flow.guarded?.has(at) ? [guardLoad(slot)] : fixupInstruction(slot);
       if (fixed) replacements.set(at, fixed);
       continue;
     }
     replacements.set(
       at,
-      inlineHelper(program.kind, slot.imm) ?? [helperCall(program, linked, at, slot, host)],
+      inlineHelper(program.kind, slot.imm, host.argumentCountMask) ?? [
+        helperCall(program, linked, at, slot, host),
+      ],
     );
   }
   const plain = patchSlots(slots, replacements);
@@ -302,6 +358,11 @@ function finishFunction(
       lines: movedLines(spec.lines, patched),
     },
   };
+}
+
+/** A load that gives 0 where it would fault (BPF_PROBE_MEM). */
+function guardLoad(slot: Slot): Slot {
+  return { ...slot, code: slot.code - PROBE };
 }
 
 function isHelperCall(slots: readonly Slot[], at: number): boolean {

@@ -149,6 +149,9 @@ function pointerSafe(old: Pointer, now: Pointer, how: How, pairs: Pairs): boolea
     old.size !== now.size ||
     old.frame !== now.frame ||
     old.readOnly !== now.readOnly ||
+    old.btf !== now.btf ||
+    old.typeId !== now.typeId ||
+    old.trusted !== now.trusted ||
     (how === 'exact' ? old.range !== now.range : old.range > now.range)
   ) {
     return false;

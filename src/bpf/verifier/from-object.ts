@@ -12,6 +12,7 @@ import type { Btf } from '../btf/btf.js';
 import type { BtfType } from '../btf/types.js';
 import type { LinkedFunction } from '../object/link.js';
 import { mapTypeName } from '../object/map-types.js';
+import type { LoadTarget } from '../object/load.js';
 import type { MapDefinition, ObjectSpec, ProgramSpec } from '../object/spec.js';
 import { InputError } from '../../common/errors.js';
 import type {
@@ -40,6 +41,7 @@ export function verifierInput(
   program: ProgramSpec,
   linked: readonly LinkedFunction[],
   maps: readonly MapDefinition[],
+  target?: LoadTarget,
 ): VerifierInput {
   const known = new Map(maps.map((map) => [map.name, verifierMap(map, object.btf)]));
   const find = (name: string): VerifierMap => {
@@ -52,7 +54,12 @@ export function verifierInput(
     kind: program.kind,
     xdpAttach: program.xdpAttach,
     gpl: GPL_LICENSES.includes(object.license),
-    functions: linked.map((each, i) => verifierFunction(object, each, i === 0, find)),
+    ...(target?.kind === 'traced' ? { traced: target.traced } : {}),
+    ...(target?.kind === 'traced' && target.resultRange ? { resultRange: target.resultRange } : {}),
+    functions: linked.map((each, i) =>
+      // what extends a program takes the arguments of the function it replaces
+      verifierFunction(object, each, i === 0 && target?.kind !== 'replaced', find),
+    ),
   };
 }
 

@@ -7,6 +7,7 @@
  */
 import type { SectionKind, SourceLine } from '../object/spec.js';
 import type { Slot } from '../instruction.js';
+import type { TracedFunction } from '../traced-function.js';
 
 /** A map as a program sees it. */
 export interface VerifierMap {
@@ -60,6 +61,10 @@ export interface VerifierInput {
   readonly kind: SectionKind;
   /** What an XDP program is attached to. */
   readonly xdpAttach: 'device' | 'devmap' | 'cpumap';
+  /** Of a tracing program, when it is known. */
+  readonly traced?: TracedFunction;
+  /** Of an LSM program: what its hook may give. Default: anything. */
+  readonly resultRange?: { readonly min: bigint; readonly max: bigint };
   /** License is GPL-compatible. */
   readonly gpl: boolean;
   /** Main first. */
@@ -84,7 +89,9 @@ export type AccessKind =
   | 'mem'
   | 'sock'
   /** Through a pointer that the kernel gave: a load must not fault. */
-  | 'kernel';
+  | 'kernel'
+  /** Through one that is valid for sure. */
+  | 'trusted';
 
 export interface VerifiedFunction {
   /** Loads, stores and atomics, by slot. */

@@ -38,7 +38,13 @@ export type ArgumentRule =
   | `fixed:${number}w`;
 
 export type ResultRule =
-  'integer' | 'void' | 'map_value_or_null' | 'alloc_mem_or_null' | 'sock_or_null';
+  | 'integer'
+  | 'void'
+  | 'map_value_or_null'
+  | 'alloc_mem_or_null'
+  | 'sock_or_null'
+  /** Address of 8 bytes. */
+  | 'session_cookie';
 
 export interface Prototype {
   readonly id: number;
@@ -50,7 +56,7 @@ export interface Prototype {
 }
 
 const XDP: readonly SectionKind[] = ['xdp'];
-const TRACING: readonly SectionKind[] = ['fentry', 'fexit', 'fmod_ret'];
+const TRACING: readonly SectionKind[] = ['fentry', 'fexit', 'fmod_ret', 'fsession', 'lsm'];
 const SKB: readonly SectionKind[] = ['tc', 'socket'];
 const NETWORK: readonly SectionKind[] = ['xdp', 'tc'];
 
@@ -136,6 +142,9 @@ const ROWS: readonly Row[] = [
   [206, 'fixed:20 fixed:20', 'integer', { gpl: true, kinds: NETWORK }],
   [207, 'fixed:40 fixed:20', 'integer', { gpl: true, kinds: NETWORK }],
   [208, ''],
+  // bpf_session_is_return, bpf_session_cookie: see object/session-kfuncs.ts
+  [2001, 'ctx', 'integer', { kinds: ['fsession'] }],
+  [2002, 'ctx', 'session_cookie', { kinds: ['fsession'] }],
 ];
 
 export const PROTOTYPES: ReadonlyMap<number, Prototype> = new Map(

@@ -5,6 +5,7 @@
  * values that are never changed: copies of one object are one pointer. `id` ties copies that went
  * through arithmetic together: a null check or a comparison with the packet's end holds for all.
  */
+import type { Btf } from '../btf/btf.js';
 import { describeBits, Scalar, type Bounds } from './scalar.js';
 import type { VerifierMap } from './input.js';
 
@@ -20,6 +21,8 @@ export type PointerType =
   | 'stack'
   | 'mem'
   | 'sock'
+  /** A kernel structure whose type BTF tells (PTR_TO_BTF_ID). */
+  | 'btf'
   | 'function';
 
 export class Pointer {
@@ -42,6 +45,11 @@ export class Pointer {
   /** Id of the reference that must be released; 0 for none. */
   readonly ref: number;
   readonly readOnly: boolean;
+  /** Type of what a `btf` pointer goes to. */
+  readonly btf: Btf | undefined;
+  readonly typeId: number;
+  /** Valid for sure (PTR_TRUSTED). */
+  readonly trusted: boolean;
 
   constructor(type: PointerType, fields: Partial<Omit<Pointer, 'kind' | 'type'>> = {}) {
     this.type = type;
@@ -55,6 +63,9 @@ export class Pointer {
     this.frame = fields.frame ?? 0;
     this.ref = fields.ref ?? 0;
     this.readOnly = fields.readOnly ?? false;
+    this.btf = fields.btf;
+    this.typeId = fields.typeId ?? 0;
+    this.trusted = fields.trusted ?? false;
   }
 }
 
@@ -89,6 +100,7 @@ const TYPE_NAMES: Readonly<Record<PointerType, string>> = {
   stack: 'fp',
   mem: 'mem',
   sock: 'sock',
+  btf: 'ptr_',
   function: 'func',
 };
 
@@ -96,7 +108,8 @@ const TYPE_NAMES: Readonly<Record<PointerType, string>> = {
 export function typeName(value: Value): string {
   if (value.kind === 'scalar') return 'scalar';
   const name = value.ref !== 0 && value.type === 'mem' ? 'ringbuf_mem' : TYPE_NAMES[value.type];
-  return `${value.readOnly ? 'rdonly_' : ''}${name}${value.orNull ? '_or_null' : ''}`;
+  const trust = value.trusted ? 'trusted_' : '';
+  return `${trust}${value.readOnly ? 'rdonly_' : ''}${name}${value.orNull ? '_or_null' : ''}`;
 }
 
 /** The variable part as messages show it: `(0x0; 0xff)`. */

@@ -28,8 +28,8 @@ export class KernelTypes {
   /** Functions that are in it. */
   #known = 0;
 
-  /** @param functions prototypes of kernel functions; more may come later */
-  constructor(profile: BpfProfile, functions: ReadonlyMap<bigint, Prototype>) {
+  /** @param functions prototypes of kernel functions; more may come later. Default none. */
+  constructor(profile: BpfProfile, functions: ReadonlyMap<bigint, Prototype> = new Map()) {
     this.#profile = profile;
     this.#functions = functions;
   }
