@@ -46,14 +46,15 @@ export function contextField(
 /** Range of results that the program type allows; undefined when anything goes. */
 export function allowedResult(
   input: VerifierInput,
-): { readonly min: bigint; readonly max: bigint } | undefined {
+): { readonly min: bigint; readonly max: bigint; readonly only32?: true } | undefined {
   switch (input.kind) {
     case 'fentry':
     case 'fexit':
     case 'fsession':
       return { min: 0n, max: 0n };
     case 'lsm':
-      return input.resultRange;
+      // the hook is an int: what is above its 32 bits does not count
+      return input.resultRange && { ...input.resultRange, only32: true };
     case 'lsm_cgroup':
       return { min: 0n, max: 1n };
     default:
