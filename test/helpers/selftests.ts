@@ -3,7 +3,11 @@ import { readFileSync } from 'node:fs';
 import { parseObject } from '../../src/bpf/object/parse.js';
 import type { ObjectSpec } from '../../src/bpf/object/spec.js';
 import { findVariable } from '../../src/bpf/object/variables.js';
-import { loadObject, type KernelObject, type LoadObjectOptions } from '../../src/kernel/bpf/object.js';
+import {
+  loadObject,
+  type KernelObject,
+  type LoadObjectOptions,
+} from '../../src/kernel/bpf/object.js';
 import type { Kernel } from '../../src/kernel/kernel.js';
 
 const FOLDER = new URL('../vectors/selftests/', import.meta.url);

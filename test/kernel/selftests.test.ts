@@ -68,7 +68,9 @@ function modifyReturn(kernel: Kernel, input: bigint, retval: number, sideEffects
 
 /** Attaches fexit programs to nanosleep, lets a task sleep in it, takes the programs away, wakes it. */
 function sleepInOriginal(kernel: Kernel): void {
-  const object = loadSelftest(kernel, 'sleeping', { only: ['nanosleep_fentry', 'nanosleep_fexit'] });
+  const object = loadSelftest(kernel, 'sleeping', {
+    only: ['nanosleep_fentry', 'nanosleep_fexit'],
+  });
   const links = object.attachAll();
   const woken = (): void => kernel.wake(kernel.symbol('__arm64_sys_nanosleep'));
   const task = kernel.createTask('sleeper');
@@ -113,7 +115,9 @@ const SUBPROGRAMS = ['on_main_entry', 'on_main', 'on_sub1', 'on_sub2', 'on_sub3'
 const REPLACEMENTS = ['new_get_packet_len', 'new_get_ifindex', 'new_get_constant'] as const;
 
 /** Targets of fexit_bpf2bpf's programs: the functions that their sections name. */
-function targetsIn(target: Selftest): Record<string, { program: ReturnType<Selftest['program']>; function: string }> {
+function targetsIn(
+  target: Selftest,
+): Record<string, { program: ReturnType<Selftest['program']>; function: string }> {
   const program = target.program('pkt_access');
   const of = (fn: string) => ({ program, function: fn });
   return {
@@ -150,7 +154,11 @@ const SCENARIOS: readonly Scenario[] = [
       expect(testRunTracing(kernel, 'fmod_ret')).toBe((1 << 16) | 4);
     },
   },
-  { name: 'fentry_test', on: WITH_DIRECT_CALLS, run: (k) => attachTwice(k, 'fentry_test', 'test1') },
+  {
+    name: 'fentry_test',
+    on: WITH_DIRECT_CALLS,
+    run: (k) => attachTwice(k, 'fentry_test', 'test1'),
+  },
   { name: 'fexit_test', on: WITH_DIRECT_CALLS, run: (k) => attachTwice(k, 'fexit_test', 'exit1') },
   {
     name: 'fentry_fexit: both sets',
@@ -376,7 +384,8 @@ const SCENARIOS: readonly Scenario[] = [
         STRUCT_CALLS.map(({ result }) => result),
       );
       for (const { seen, args, result } of STRUCT_CALLS) {
-        for (const name of seen) expect(look(object, name), name).toEqual(given(name, args, result));
+        for (const name of seen)
+          expect(look(object, name), name).toEqual(given(name, args, result));
       }
       object.close();
     },
@@ -394,7 +403,8 @@ const SCENARIOS: readonly Scenario[] = [
         const passed = [...args.slice(0, skipped), 0n, ...args.slice(skipped)];
         expect(kernel.call(name, ...passed)).toBe(result);
         if (version === '6.12') continue;
-        for (const each of seen) expect(look(object, each), each).toEqual(given(each, args, result));
+        for (const each of seen)
+          expect(look(object, each), each).toEqual(given(each, args, result));
       }
       object.close();
     },
@@ -415,14 +425,7 @@ const SCENARIOS: readonly Scenario[] = [
       expect(() => object.attach('both')).toThrow('-EBUSY');
       expect(kernel.call('bpf_fentry_test2', 2n, 3n)).toBe(5n);
       const names = ['entries', 'returns', 'kept', 'result', 'count', 'attach_cookie'];
-      expect(names.map((name) => object.get(name))).toEqual([
-        0x101n,
-        0x101n,
-        0x1003n,
-        5n,
-        2n,
-        77n,
-      ]);
+      expect(names.map((name) => object.get(name))).toEqual([0x101n, 0x101n, 0x1003n, 5n, 2n, 77n]);
       object.close();
     },
   },
@@ -445,8 +448,15 @@ const SCENARIOS: readonly Scenario[] = [
           loadSelftest(kernel, 'lsm', { only: [program], targets: { [program]: target } }),
         ).toThrow(message);
       refused('bpf_fentry_test1', '-EINVAL: file_mprotect: bpf_fentry_test1 is no LSM hook');
-      refused('bpf_lsm_inode_copy_up_xattr', '-EINVAL: file_mprotect: bpf_lsm_inode_copy_up_xattr is a disabled');
-      refused('bpf_lsm_cred_free', '-EINVAL: file_open: bpf_lsm_cred_free is not sleepable', 'file_open');
+      refused(
+        'bpf_lsm_inode_copy_up_xattr',
+        '-EINVAL: file_mprotect: bpf_lsm_inode_copy_up_xattr is a disabled',
+      );
+      refused(
+        'bpf_lsm_cred_free',
+        '-EINVAL: file_open: bpf_lsm_cred_free is not sleepable',
+        'file_open',
+      );
     },
   },
   {
@@ -476,7 +486,9 @@ const SCENARIOS: readonly Scenario[] = [
     run: (kernel) => {
       const object = loadSelftest(kernel, 'struct_ops');
       const ops = object.registerStructOps('lab_ca');
-      expect(() => object.registerStructOps('lab_ca')).toThrow('-EEXIST: bpf_lab already registered');
+      expect(() => object.registerStructOps('lab_ca')).toThrow(
+        '-EEXIST: bpf_lab already registered',
+      );
       const socket = kernel.kmalloc(TCP_SOCK.size);
       kernel.memory.write64(socket + BigInt(TCP_SOCK.icsk_ca_ops), ops.address);
       kernel.memory.write32(socket + BigInt(TCP_SOCK.snd_cwnd), 20);
@@ -550,22 +562,58 @@ interface WatchedCall {
 const PREFIX = 'bpf_testmod_';
 
 const STRUCT_CALLS: readonly WatchedCall[] = [
-  { name: `${PREFIX}test_struct_arg_1`, args: [2n, 3n, 1n, 4n], result: 10n, seen: ['entry1', 'exit1'] },
+  {
+    name: `${PREFIX}test_struct_arg_1`,
+    args: [2n, 3n, 1n, 4n],
+    result: 10n,
+    seen: ['entry1', 'exit1'],
+  },
   { name: `${PREFIX}test_struct_arg_2`, args: [1n, 2n, 3n, 4n], result: 10n, seen: ['entry2'] },
   { name: `${PREFIX}test_struct_arg_3`, args: [1n, 4n, 2n, 3n], result: 10n, seen: ['entry3'] },
-  { name: `${PREFIX}test_struct_arg_4`, args: [10n, 1n, 2n, 3n, 2n, 3n], result: 21n, seen: ['entry4', 'exit4'] },
+  {
+    name: `${PREFIX}test_struct_arg_4`,
+    args: [10n, 1n, 2n, 3n, 2n, 3n],
+    result: 21n,
+    seen: ['entry4', 'exit4'],
+  },
   { name: `${PREFIX}test_struct_arg_5`, args: [], result: 1n, seen: ['entry5'] },
-  { name: `${PREFIX}test_struct_arg_7`, args: [16n, 17n, 18n, 19n, 20n, 21n, 22n], result: 133n, seen: ['entry7'] },
-  { name: `${PREFIX}test_struct_arg_8`, args: [16n, 17n, 18n, 19n, 20n, 21n, 22n, 23n], result: 156n, seen: ['entry8', 'exit8'] },
-  { name: `${PREFIX}fentry_test7`, args: [16n, 17n, 18n, 19n, 20n, 21n, 22n], result: 133n, seen: ['many7', 'exit7m'] },
+  {
+    name: `${PREFIX}test_struct_arg_7`,
+    args: [16n, 17n, 18n, 19n, 20n, 21n, 22n],
+    result: 133n,
+    seen: ['entry7'],
+  },
+  {
+    name: `${PREFIX}test_struct_arg_8`,
+    args: [16n, 17n, 18n, 19n, 20n, 21n, 22n, 23n],
+    result: 156n,
+    seen: ['entry8', 'exit8'],
+  },
+  {
+    name: `${PREFIX}fentry_test7`,
+    args: [16n, 17n, 18n, 19n, 20n, 21n, 22n],
+    result: 133n,
+    seen: ['many7', 'exit7m'],
+  },
 ];
 
 /** struct { char a = 23; short b = 24; int c = 25; long d = 26 } in two slots. */
 const STRUCT_5 = [(25n << 32n) | (24n << 16n) | 23n, 26n];
 
 const MANY_CALLS: readonly WatchedCall[] = [
-  { name: `${PREFIX}test_struct_arg_9`, args: [16n, 17n, 18n, 19n, 20n, 21n, 22n, ...STRUCT_5, 27n], skipped: 7, result: 258n, seen: ['entry9', 'exit9'] },
-  { name: `${PREFIX}fentry_test11`, args: [16n, 17n, 18n, 19n, 20n, 21n, 22n, 23n, 24n, 25n, 26n], result: 231n, seen: ['many11', 'exit11m'] },
+  {
+    name: `${PREFIX}test_struct_arg_9`,
+    args: [16n, 17n, 18n, 19n, 20n, 21n, 22n, ...STRUCT_5, 27n],
+    skipped: 7,
+    result: 258n,
+    seen: ['entry9', 'exit9'],
+  },
+  {
+    name: `${PREFIX}fentry_test11`,
+    args: [16n, 17n, 18n, 19n, 20n, 21n, 22n, 23n, 24n, 25n, 26n],
+    result: 231n,
+    seen: ['many11', 'exit11m'],
+  },
 ];
 
 const SLOTS = 13;
@@ -626,4 +674,3 @@ describe.each(factories.map(({ name }) => name))('on %s', (engine) => {
     });
   });
 });
-
