@@ -58,9 +58,7 @@ const KINDS: Readonly<Record<number, AttachKind>> = {
 };
 
 /** A function that the lab's 6.12 text has not. */
-const MORE_FUNCTIONS = [
-  'int bpf_fentry_test10(const void *a)',
-];
+const MORE_FUNCTIONS = ['int bpf_fentry_test10(const void *a)'];
 
 /** Pages that stand in for the maps of programs. */
 const MAP_SIZE = 4096;
