@@ -58,7 +58,10 @@ export { KernelOops } from './kernel/executor.js';
 export { call, step, type KernelContext, type KernelFunction } from './kernel/function.js';
 export type { AttachKind } from './kernel/bpf/attach-check.js';
 export type { Attachment, ProgramTarget } from './kernel/bpf/bpf.js';
+export { loadObject, type KernelObject, type LoadObjectOptions } from './kernel/bpf/object.js';
 export type { KernelProgram, LoadProgramOptions } from './kernel/bpf/program.js';
+export type { StructOps, StructOpsType } from './kernel/bpf/struct-ops.js';
+export { defineStructOps } from './kernel/bpf/struct-ops-types.js';
 export type { LinkKind } from './kernel/bpf/trampoline.js';
 
 export { createVirtioNet, defineVirtioNet, type VirtioNet } from './virtio/virtio-net.js';
@@ -95,7 +98,9 @@ export {
 } from './lab/check/runner.js';
 export { EXHIBITS, visit, type Visit } from './lab/museum/museum.js';
 export type { Boot, Exhibit, Observation, Variant } from './lab/museum/exhibit.js';
-export { listSite, listTrace } from './lab/listing.js';
+export { listProgramSite, listSite, listTrace } from './lab/listing.js';
+export { callArguments } from './lab/call-arguments.js';
+export { testRunStructOps, testRunTracing } from './lab/tracing-test-run.js';
 export { listMap, mapTypes } from './lab/map-listing.js';
 export { dumpMap, type DumpOptions, type MapTypes } from './bpf/maps/dump.js';
 export { UserMap } from './bpf/maps/user.js';

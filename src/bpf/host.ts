@@ -82,6 +82,11 @@ export interface BpfHost {
   /** The body behind an entry address. */
   helperAt(address: bigint): HelperBody | undefined;
 
+  /**
+   * Bits of ctx[-1] that are the number of arguments, where a trampoline keeps more in it (7.3). Default: all.
+   */
+  readonly argumentCountMask?: number | undefined;
+
   /** The types of the kernel, for CO-RE. Without: programs that need them are refused. */
   readonly kernelBtf?: Btf;
   /** Address of a kernel symbol, for `__ksym` externs. */

@@ -21,6 +21,7 @@ import {
 import { bootLab, readInput, writeOutput } from '../node/index.js';
 import { choiceOption, integerOption, parseOptions, type Command, type Output } from './command.js';
 import { cpuEngine, ENGINES, runEngine } from './engine.js';
+import { runAttached } from './run-attached.js';
 import { PROGRAM_OPTIONS, PROGRAM_USAGE, programArguments, readProgram } from './program-input.js';
 
 const USAGE = `run PROG [--program NAME] [--engine E] [--mem HEX|@FILE] [--repeat N] [--json]
@@ -31,6 +32,8 @@ ${PROGRAM_USAGE}
   --data-out FILE   XDP: write the packet as the program left it (- for standard output)
   --set M[K]=V      put an entry into map M first (numbers, IPv4 addresses or hex:BYTES); may be repeated
   --maps            print the maps afterwards
+  --attach          tracing objects: attach all their programs where their sections say, then call what the
+                    kernel's test run calls; --kernel V: 6.1, 6.12 (default) or 7.3
   --trace           print every executed instruction (embedded and unicorn)
   --json, -j        as JSON`;
 
@@ -76,6 +79,8 @@ async function runCommand(args: string[], output: Output): Promise<number> {
     'data-out': { type: 'string' },
     maps: { type: 'boolean' },
     set: { type: 'string', multiple: true },
+    attach: { type: 'boolean' },
+    kernel: { type: 'string' },
     trace: { type: 'boolean' },
     json: { type: 'boolean', short: 'j' },
   });
@@ -84,8 +89,15 @@ async function runCommand(args: string[], output: Output): Promise<number> {
   if (values.trace && runEngine(engine) !== 'jit') {
     throw new UsageError('--trace shows A64 instructions: it needs --engine embedded or unicorn');
   }
-  const kernel = await bootLab({ engine: cpuEngine(engine) });
+  const version = choiceOption('kernel', values.kernel, '6.12', ['6.1', '6.12', '7.3']);
+  const kernel = await bootLab({ engine: cpuEngine(engine), version });
   try {
+    if (values.attach) {
+      const path = positionals[0];
+      if (path === undefined) throw new UsageError('PROG is missing');
+      runAttached(kernel, path, output, { json: values.json ?? false, maps: values.maps ?? false });
+      return 0;
+    }
     const input = readProgram(kernel, programArguments(values, positionals[0]));
     const maps = new Map(input.maps.map((map) => [map.spec.name, map]));
     for (const setting of values.set ?? []) applySetting(maps, setting);

@@ -22,6 +22,9 @@ import { KERNEL_BODY_BRK, type KernelText } from './text.js';
 /** Most instructions one run of a task may take: beyond it the lab says soft lockup. */
 const DEFAULT_BUDGET = 1_000_000_000;
 
+/** Arguments in x0..x7. */
+const IN_REGISTERS = 8;
+
 /** X0..X30 of a fresh task. */
 const ZEROS: readonly bigint[] = Array.from({ length: 31 }, () => 0n);
 
@@ -70,11 +73,12 @@ export class Executor {
    * its text if nothing would be seen of the text.
    */
   start(task: Task, cpu: Cpu, system: Registers['system'], target: bigint, args: bigint[]): void {
-    cpu.loadRegisters({ x: ZEROS, sp: task.stackTop, pc: target, nzcv: 0, system });
+    const sp = this.#pushArguments(task.stackTop, args.slice(IN_REGISTERS));
+    cpu.loadRegisters({ x: ZEROS, sp, pc: target, nzcv: 0, system });
     task.state = 'running';
     const direct = this.#tryDirect(target, args);
     if (!direct) {
-      this.#setCall(cpu, target, args, this.#returnAddress);
+      this.#setCall(cpu, target, args.slice(0, IN_REGISTERS), this.#returnAddress);
       this.#loop(task, cpu);
     } else if (isGenerator(direct.result)) {
       task.frames.push({ fn: direct.fn, generator: direct.result });
@@ -273,8 +277,18 @@ export class Executor {
     return this.#oops(task, cpu, { kind: 'fault', fault: error.fault });
   }
 
+  /** Arguments beyond x7, from sp on; the new sp. */
+  #pushArguments(top: bigint, args: readonly bigint[]): bigint {
+    const sp = top - BigInt(16 * Math.ceil(args.length / 2));
+    const { memory } = this.#parts.context;
+    args.forEach((value, i) => memory.write64(sp + BigInt(8 * i), BigInt.asUintN(64, value)));
+    return sp;
+  }
+
   #setCall(cpu: Cpu, target: bigint, args: readonly bigint[], returnTo: bigint): void {
-    if (args.length > 8) throw new InputError(`${args.length} arguments do not fit x0..x7`);
+    if (args.length > IN_REGISTERS) {
+      throw new InputError(`${args.length} arguments do not fit x0..x7`);
+    }
     args.forEach((value, i) => cpu.setX(i, value));
     cpu.setX(30, returnTo);
     cpu.pc = target;

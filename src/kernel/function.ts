@@ -58,6 +58,8 @@ export interface KernelFunction {
   readonly parameters: number;
   /** No patch site: ftrace and BPF cannot attach. Default false. */
   readonly notrace?: boolean;
+  /** ALLOW_ERROR_INJECTION: fmod_ret may answer for it, tracing programs on it may sleep. Default false. */
+  readonly errorInjection?: boolean;
   /** Plain function: a leaf. Generator: may call others. Arguments are raw 64-bit registers. */
   readonly body: (
     kernel: KernelContext,

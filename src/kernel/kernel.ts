@@ -36,6 +36,8 @@ export type AsmSources = Readonly<Record<string, string>>;
 
 export interface KernelOptions extends LayoutOptions {
   readonly asm: AsmSources;
+  /** More texts of functions, placed behind all that the kernel itself has. Default none. */
+  readonly modules?: AsmSources;
   readonly cpu: CpuFactory;
   /** Whose JIT, trampolines and struct layouts; the ftrace text is `asm` in any case. Default 6.12. */
   readonly version?: KernelVersion;
@@ -142,6 +144,11 @@ export class Kernel implements KernelContext {
       codegen: options.codegen ?? {},
       guarded: options.guarded ?? false,
     });
+    for (const [file, source] of Object.entries(options.modules ?? {})) {
+      this.text.addAssembly(assembler, file, source);
+    }
+    this.#addNewSites();
+    this.syncText(this.text.region.address, this.text.end);
   }
 
   /** Places functions with TypeScript bodies and makes their sites known to ftrace. */
@@ -155,7 +162,10 @@ export class Kernel implements KernelContext {
     return this.symbols.get(name).address;
   }
 
-  /** Calls a kernel function on CPU 0 and runs it to its end; the value is x0. */
+  /**
+   * Calls a kernel function on CPU 0 and runs it to its end; the value is x0. Arguments from the ninth on go to
+   * the stack.
+   */
   call(target: string | bigint, ...args: bigint[]): bigint {
     const task = this.#idleTask();
     this.start(task, target, args);

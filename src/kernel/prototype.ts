@@ -23,6 +23,8 @@ export type StructSizes = Readonly<Record<string, number>>;
 export interface Prototype {
   readonly name: string;
   readonly parameters: readonly Parameter[];
+  /** C type, e.g. `struct sk_buff *`. */
+  readonly returnType: string;
   /** Bytes; 0 for void. */
   readonly returnSize: number;
 }
@@ -89,5 +91,6 @@ export function parsePrototype(text: string, structs: StructSizes = {}): Prototy
       struct: STRUCT.test(type),
     };
   });
-  return { name, parameters, returnSize: sizeOf(returnType.trim(), text, structs) };
+  const result = returnType.trim();
+  return { name, parameters, returnType: result, returnSize: sizeOf(result, text, structs) };
 }

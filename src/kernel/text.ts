@@ -25,6 +25,7 @@ import type { Layout } from './layout.js';
 import { ASM_OFFSETS } from './offsets.js';
 import { parsePrototype, type Prototype } from './prototype.js';
 import type { SymbolTable } from './symbols.js';
+import { TEST_STRUCT_SIZES } from './test-types.js';
 
 /** Immediate of the BRK behind which a TypeScript body stands; Linux uses none near it. */
 export const KERNEL_BODY_BRK = 0xb0d1;
@@ -84,7 +85,9 @@ export class KernelText {
       this.assembled.add(symbol.name);
       if (symbol.kind !== 'FUNCTION') continue;
       this.mcountLocations.push(symbol.address - 8n);
-      if (symbol.prototype) this.prototypes.set(symbol.address, parsePrototype(symbol.prototype));
+      if (!symbol.prototype) continue;
+      const prototype = parsePrototype(symbol.prototype, TEST_STRUCT_SIZES);
+      this.prototypes.set(symbol.address, prototype);
     }
   }
 

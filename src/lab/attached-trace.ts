@@ -8,7 +8,7 @@ import type { Kernel } from '../kernel/kernel.js';
 import { framePicture } from './frame-picture.js';
 import { listTrace } from './listing.js';
 import { countPath, type PathCounts } from './path-counts.js';
-import { tracedCall } from './traced-call.js';
+import { tracedRun } from './traced-call.js';
 
 export interface AttachedTrace {
   readonly result: bigint;
@@ -25,6 +25,8 @@ export function traceAttached(
   target: string,
   args: readonly bigint[],
   trampoline: Trampoline | undefined,
+  /** What is called, when it is not `target` itself. */
+  entry: string | bigint = target,
 ): AttachedTrace {
   let frame: readonly string[] = [];
   const unwatch = (trampoline?.links ?? []).map(({ program }) =>
@@ -34,7 +36,7 @@ export function traceAttached(
     }),
   );
   try {
-    const { result, entries } = tracedCall(kernel, target, ...args);
+    const { result, entries } = tracedRun(kernel, () => kernel.call(entry, ...args));
     return {
       result,
       entries,

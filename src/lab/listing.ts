@@ -39,6 +39,13 @@ function instructionColumns(kernel: Kernel, pc: bigint, word: number): string {
   return `${pc.toString(16)} ${hex32(word)} ${symbol} ${text} `;
 }
 
+/** The first words of a function of a BPF program: what bpf_arch_text_poke changes is the second. */
+export function listProgramSite(kernel: Kernel, address: bigint): string[] {
+  return [0n, 4n, 8n].map((at) =>
+    instructionColumns(kernel, address + at, kernel.memory.read32(address + at)).trimEnd(),
+  );
+}
+
 /** The words around a patch site: literal, MOV, NOP or BL, and what the literal points at. */
 export function listSite(kernel: Kernel, name: string): string[] {
   const { address } = kernel.symbols.get(name);

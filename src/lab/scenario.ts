@@ -7,13 +7,18 @@
  */
 import { assemble } from '../bpf/assemble.js';
 import { rawProgram } from '../bpf/raw-program.js';
-import type { Attachment } from '../kernel/bpf/bpf.js';
-import { LINK_KINDS, type LinkKind } from '../kernel/bpf/trampoline.js';
+import { InputError } from '../common/errors.js';
+import type { Attachment, ProgramTarget } from '../kernel/bpf/bpf.js';
+import { LINK_KINDS } from '../kernel/bpf/trampoline.js';
 import { FTRACE_OPS } from '../kernel/offsets.js';
 import { FTRACE_OPS_FL, type FtraceOps } from '../kernel/ftrace/ops.js';
 import type { Kernel } from '../kernel/kernel.js';
 
-export type Scenario = Readonly<Partial<Record<LinkKind, number>>> & {
+const SCENARIO_KINDS = [...LINK_KINDS, 'fsession'] as const;
+
+export type Scenario = Readonly<Partial<Record<(typeof SCENARIO_KINDS)[number], number>>> & {
+  /** bpf_get_attach_cookie of the first program; each further one has one more. Default: all have 0. */
+  readonly cookie?: bigint;
   /** Ordinary ftrace ops beside the programs. */
   readonly ops?: number;
   /** Give those ops the RECURSION flag. */
@@ -29,10 +34,10 @@ export interface AttachedScenario {
 
 const PROGRAM_TEXT = 'r0 = 0\nexit\n';
 
-/** Attaches fentry, fmod_ret and fexit programs in this order, then the ops. All or nothing. */
+/** Attaches fentry, fmod_ret, fexit and fsession programs in this order, then the ops. All or nothing. */
 export function attachScenario(
   kernel: Kernel,
-  target: string,
+  target: string | ProgramTarget,
   scenario: Scenario,
 ): AttachedScenario {
   const undo: (() => void)[] = [];
@@ -40,7 +45,8 @@ export function attachScenario(
     for (const step of undo.splice(0).reverse()) step();
   };
   try {
-    const attachments = LINK_KINDS.flatMap((kind) =>
+    let { cookie = 0n } = scenario;
+    const attachments = SCENARIO_KINDS.flatMap((kind) =>
       Array.from({ length: scenario[kind] ?? 0 }, (_, i) => {
         const xlated = rawProgram(`${kind}_${i}`, assemble(PROGRAM_TEXT), {
           type: 'tracing',
@@ -48,12 +54,18 @@ export function attachScenario(
         });
         const program = kernel.bpf.load(xlated);
         undo.push(() => program.free());
-        const attachment = kernel.bpf.attach(program, kind, target);
+        const attachment = kernel.bpf.attach(program, kind, target, cookie);
+        if (cookie !== 0n) cookie++;
         undo.push(() => attachment.detach());
         return attachment;
       }),
     );
     const ops = Array.from({ length: scenario.ops ?? 0 }, (_, i) => {
+      if (typeof target !== 'string') {
+        throw new InputError(
+          'ftrace ops need a kernel function: a BPF program has no patch site of ftrace',
+        );
+      }
       const made = attachOps(kernel, target, i, scenario.assist ?? false);
       undo.push(() => kernel.ftrace.unregister(made));
       return made;

@@ -14,8 +14,12 @@ export interface LabOptions extends Omit<KernelOptions, 'asm' | 'cpu'> {
 /** Throws InputError with the reason when libunicorn is asked for and cannot be loaded. */
 export async function bootLab(options: LabOptions = {}): Promise<Kernel> {
   const { engine = 'embedded', texts = {}, ...rest } = options;
-  const asm = { ...readAsm('6.12'), ...texts };
-  const kernel = await bootKernel({ ...rest, asm, cpu: await cpuFactory(engine) });
+  const kernel = await bootKernel({
+    modules: readAsm('modules'),
+    ...rest,
+    asm: { ...readAsm('6.12'), ...texts },
+    cpu: await cpuFactory(engine),
+  });
   kernel.bpf.host.types.declare(declareVirtioNetTypes);
   return kernel;
 }

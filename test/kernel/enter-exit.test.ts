@@ -38,10 +38,24 @@ describe.each(factories.map(({ name }) => name))('on %s', (engine) => {
     kernel = await bootLab({ engine });
     kernel.define(
       {
-        name: 'lab_hook_void',
-        prototype: 'void lab_hook_void(int a)',
+        name: 'bpf_lsm_lab_void',
+        prototype: 'void bpf_lsm_lab_void(int a)',
         parameters: 1,
         body: () => undefined,
+      },
+      {
+        name: 'bpf_lsm_lab_int',
+        prototype: 'int bpf_lsm_lab_int(int a)',
+        parameters: 1,
+        body: () => 0n,
+      },
+      {
+        name: 'lab_outer_hook',
+        prototype: 'int lab_outer_hook(int a)',
+        parameters: 1,
+        *body(_kernel, a) {
+          return yield* call('bpf_lsm_lab_int', a ?? 0n);
+        },
       },
       {
         name: 'lab_outer',
@@ -70,9 +84,9 @@ describe.each(factories.map(({ name }) => name))('on %s', (engine) => {
   it.each<[AttachKind, LoadProgramOptions, string, string]>([
     ['fentry', {}, 'bpf_fentry_test1', '_recur'],
     ['fexit', { sleepable: true }, 'bpf_fentry_test1', '_sleepable_recur'],
-    ['lsm', { lsm: 'mac' }, 'bpf_fentry_test1', ''],
-    ['lsm', { lsm: 'mac', sleepable: true }, 'bpf_fentry_test1', '_sleepable'],
-    ['lsm', { lsm: 'cgroup' }, 'lab_hook_void', '_lsm_cgroup'],
+    ['lsm', { lsm: 'mac' }, 'bpf_lsm_task_alloc', ''],
+    ['lsm', { lsm: 'mac', sleepable: true }, 'bpf_lsm_task_alloc', '_sleepable'],
+    ['lsm', { lsm: 'cgroup' }, 'bpf_lsm_lab_void', '_lsm_cgroup'],
   ])('%s %o on %s: __bpf_prog_enter%s and exit', (kind, options, target, suffix) => {
     const attached = attach(counter(kernel, seen, options), kind, target);
     const { counts } = tracedCall(kernel, target, 1n);
@@ -80,7 +94,7 @@ describe.each(factories.map(({ name }) => name))('on %s', (engine) => {
     expect(called).toEqual([`__bpf_prog_enter${suffix}`, `__bpf_prog_exit${suffix}`]);
     expect(read(0)).toBe(1n);
     const [link] = attached.trampoline.links;
-    const hook = target === 'lab_hook_void' ? 'fexit' : 'fmod_ret';
+    const hook = target === 'bpf_lsm_lab_void' ? 'fexit' : 'fmod_ret';
     expect(link?.kind).toBe(kind === 'lsm' ? hook : kind);
   });
 
@@ -88,12 +102,12 @@ describe.each(factories.map(({ name }) => name))('on %s', (engine) => {
     const program = counter(kernel, seen);
     const shim = counter(kernel, seen, { lsm: 'cgroup' });
     attach(program, 'fexit', 'bpf_fentry_test1');
-    attach(shim, 'lsm', 'lab_hook_void');
+    attach(shim, 'lsm', 'bpf_lsm_lab_void');
     kernel.call('bpf_fentry_test1', 1n);
     expect(program.stats).toEqual({ runs: 0n, nanoseconds: 0n, misses: 0n });
     kernel.bpf.statsEnabled = true;
     for (let i = 0; i < 3; i++) kernel.call('bpf_fentry_test1', 1n);
-    kernel.call('lab_hook_void', 1n);
+    kernel.call('bpf_lsm_lab_void', 1n);
     // the clock of the lab goes on 1000 ns from one reading to the next
     expect(program.stats).toEqual({ runs: 3n, nanoseconds: 3000n, misses: 0n });
     expect(shim.stats.runs).toBe(0n);
@@ -104,8 +118,8 @@ describe.each(factories.map(({ name }) => name))('on %s', (engine) => {
 
   describe('recursion', () => {
     /** Calls bpf_fentry_test1 from inside: the lab's function is what a helper would be. */
-    const calling = (options: LoadProgramOptions = {}): KernelProgram => {
-      const target = kernel.symbol('lab_outer') - kernel.bpf.host.callBase;
+    const calling = (options: LoadProgramOptions = {}, outer = 'lab_outer'): KernelProgram => {
+      const target = kernel.symbol(outer) - kernel.bpf.host.callBase;
       const lines = [
         `r6 = 0x${seen.toString(16)} ll`,
         'r1 = *(u64 *)(r6 + 0)\nr1 += 1\n*(u64 *)(r6 + 0) = r1',
@@ -135,8 +149,8 @@ describe.each(factories.map(({ name }) => name))('on %s', (engine) => {
     });
 
     it('an LSM program is not guarded', () => {
-      attach(calling({ lsm: 'mac' }), 'lsm', 'bpf_fentry_test1');
-      expect(kernel.call('bpf_fentry_test1', 1n)).toBe(2n);
+      attach(calling({ lsm: 'mac' }, 'lab_outer_hook'), 'lsm', 'bpf_lsm_lab_int');
+      expect(kernel.call('bpf_lsm_lab_int', 1n)).toBe(0n);
       expect(read(0)).toBe(4n);
     });
 
@@ -177,14 +191,14 @@ describe.each(factories.map(({ name }) => name))('on %s', (engine) => {
         kernel,
         `r0 = *(u64 *)(r1 - 16)\nr6 = 0x${(seen + BigInt(to)).toString(16)} ll\n*(u64 *)(r6 + 0) = r0\nr0 = 0\nexit`,
       );
-    const plain = attach(counter(kernel, seen + 64n), 'fentry', 'bpf_fentry_test2');
+    const plain = attach(counter(kernel, seen + 64n), 'fentry', 'bpf_fentry_test1');
     expect(plain.trampoline.image?.code.frame.ip).toBeUndefined();
     for (const [i, kind] of (['fentry', 'fmod_ret', 'fexit'] as const).entries()) {
-      attach(ip(8 * i), kind, 'bpf_fentry_test2');
+      attach(ip(8 * i), kind, 'bpf_fentry_test1');
     }
     expect(plain.trampoline.image?.code.frame.ip).toBe(16);
-    kernel.call('bpf_fentry_test2', 1n, 2n);
-    expect([0, 1, 2].map(read)).toEqual([0, 1, 2].map(() => kernel.symbol('bpf_fentry_test2')));
+    kernel.call('bpf_fentry_test1', 1n, 2n);
+    expect([0, 1, 2].map(read)).toEqual([0, 1, 2].map(() => kernel.symbol('bpf_fentry_test1')));
   });
 
   it('arguments, count and result by helper calls', () => {

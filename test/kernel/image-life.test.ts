@@ -31,6 +31,7 @@ describe.each(factories.map(({ name }) => name))('on %s', (engine) => {
     kernel = await bootLab({ engine, version });
     kernel.define({
       name: 'lab_nanosleep',
+      errorInjection: true,
       prototype: 'long lab_nanosleep(u64 ns)',
       parameters: 1,
       body: nanosleep,

@@ -31,8 +31,11 @@ const INTEGERS: ReadonlyMap<string, readonly [size: number, isSigned: boolean]> 
   ['short', [2, true]],
   ['unsigned short', [2, false]],
   ['unsigned char', [1, false]],
+  ['signed char', [1, true]],
+  ['unsigned', [4, false]],
   ['long long', [8, true]],
   ['unsigned long long', [8, false]],
+  ['__int128', [16, true]],
 ]);
 
 /** What the kernel's short names stand for. */
@@ -52,6 +55,13 @@ const TYPEDEFS: ReadonlyMap<string, string> = new Map([
   ['__be16', '__u16'],
   ['__be32', '__u32'],
   ['__sum16', '__u16'],
+  ['__wsum', '__u32'],
+  ['s8', 'signed char'],
+  ['s16', 'short'],
+  ['size_t', 'unsigned long'],
+  ['gfp_t', 'unsigned int'],
+  ['netdev_tx_t', 'int'],
+  ['gro_result_t', 'int'],
   ['pid_t', 'int'],
 ]);
 
@@ -83,14 +93,18 @@ export class BtfBuilder {
     return this;
   }
 
-  /** A function; its parameters are names and C types. */
-  func(name: string, returns: string, parameters: readonly (readonly [string, string])[]): this {
-    const prototype = this.#add({
+  /** A global function; types of parameters and result as C text. */
+  func(
+    name: string,
+    result: string,
+    parameters: readonly (readonly [name: string, type: string])[],
+  ): this {
+    const type = this.#add({
       kind: 'func_proto',
-      returnType: this.type(returns),
-      parameters: parameters.map(([each, type]) => ({ name: each, type: this.type(type) })),
+      returnType: this.type(result),
+      parameters: parameters.map(([each, text]) => ({ name: each, type: this.type(text) })),
     });
-    this.#add({ kind: 'func', name, type: prototype, linkage: 'global' });
+    this.#add({ kind: 'func', name, type, linkage: 'global' });
     return this;
   }
 

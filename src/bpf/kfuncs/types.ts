@@ -47,12 +47,17 @@ export function parseKfuncPrototype(text: string): KfuncPrototype {
   };
 }
 
+/** The types that kernel functions for programs have and no other does. */
+export function declareKfuncTypes(builder: BtfBuilder): BtfBuilder {
+  return builder
+    .enum('xdp_rss_hash_type', XDP_RSS_HASH_TYPE)
+    .struct('bpf_dynptr', 16, { __opaque: ['__u64[2]', 0] })
+    .struct('bpf_iter_num', 8, { __opaque: ['__u64[1]', 0] });
+}
+
 /** BTF with a func for each prototype. */
 export function kfuncBtf(prototypes: readonly string[]): Btf {
-  const builder = declareUapiTypes(new BtfBuilder());
-  builder.enum('xdp_rss_hash_type', XDP_RSS_HASH_TYPE);
-  builder.struct('bpf_dynptr', 16, { __opaque: ['__u64[2]', 0] });
-  builder.struct('bpf_iter_num', 8, { __opaque: ['__u64[1]', 0] });
+  const builder = declareKfuncTypes(declareUapiTypes(new BtfBuilder()));
   for (const text of prototypes) {
     const { name, returns, parameters } = parseKfuncPrototype(text);
     builder.func(name, returns, parameters);

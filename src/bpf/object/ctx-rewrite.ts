@@ -100,11 +100,16 @@ export function rewriteContext(
       case 'fentry':
       case 'fexit':
       case 'fmod_ret':
+      case 'fsession':
+      case 'lsm':
+      case 'lsm_cgroup':
+      case 'struct_ops':
         if (slot.off < 0 || slot.off >= 8 * MAX_TRACED_SLOTS || slot.off % 8 !== 0) throw invalid;
         break;
       case 'tc':
       case 'socket':
         throw new KernelError('EINVAL', `struct __sk_buff is not supported: ${where}`);
+      case 'freplace':
       case 'unsupported':
         throw invalid;
     }

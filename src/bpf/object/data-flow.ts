@@ -38,8 +38,8 @@ type ContextAccess = 'ctx' | 'moved' | 'conflict';
 export interface FunctionFlow {
   /** Loads, stores and atomics through the context pointer, by slot. */
   readonly contextAccesses: ReadonlyMap<number, ContextAccess>;
-  /** Loads that must not fault, by slot; only the verifier knows of any. */
-  readonly probes?: ReadonlySet<number>;
+  /** Loads through pointers of the kernel that may be bad, by slot; only the verifier knows them. */
+  readonly guarded?: ReadonlySet<number>;
   /** Bytes of stack below R10. */
   readonly stackDepth: number;
 }

@@ -8,6 +8,7 @@
  */
 import { ERRNO } from '../../common/errno.js';
 import { makeSlot, type Slot } from '../instruction.js';
+import { inlineSessionKfunc } from './session-kfuncs.js';
 import type { SectionKind } from './spec.js';
 
 const LDX_DW = 0x79;
@@ -15,6 +16,7 @@ const STX_DW = 0x7b;
 const MOV64_IMM = 0xb7;
 const LSH64_IMM = 0x67;
 const ADD64_REG = 0x0f;
+const AND64_IMM = 0x57;
 /** if w_dst >= w_src goto */
 const JGE32_REG = 0x3e;
 const JA = 0x05;
@@ -24,8 +26,8 @@ const store = (dst: number, src: number): Slot => makeSlot(STX_DW, { dst, src })
 const move = (dst: number, imm: number): Slot => makeSlot(MOV64_IMM, { dst, imm });
 
 /** Program kinds whose context is the argument array of a trampoline; and those that see a return value. */
-const TRACING: readonly SectionKind[] = ['fentry', 'fexit', 'fmod_ret'];
-const RETURNING: readonly SectionKind[] = ['fexit', 'fmod_ret'];
+const TRACING: readonly SectionKind[] = ['fentry', 'fexit', 'fmod_ret', 'fsession', 'lsm'];
+const RETURNING: readonly SectionKind[] = ['fexit', 'fmod_ret', 'fsession'];
 
 const GET_FUNC_IP = 173;
 const GET_FUNC_ARG = 183;
@@ -33,19 +35,36 @@ const GET_FUNC_RET = 184;
 const GET_FUNC_ARG_CNT = 185;
 const TAIL_CALL = 12;
 
-/** The instructions for a call of helper `id` in such a program; undefined when it stays a call. */
-export function inlineHelper(kind: SectionKind, id: number): readonly Slot[] | undefined {
+/** R0 = the number of arguments. */
+function loadCount(mask: number | undefined): readonly Slot[] {
+  const all = load(0, 1, -8);
+  return mask === undefined ? [all] : [all, makeSlot(AND64_IMM, { imm: mask })];
+}
+
+/**
+ * The instructions for a call of helper `id` in such a program; undefined when it stays a call.
+ * @param countMask bits of ctx[-1] that are the number of arguments; undefined for all
+ */
+export function inlineHelper(
+  kind: SectionKind,
+  id: number,
+  countMask?: number,
+): readonly Slot[] | undefined {
   if (id === TAIL_CALL) return [makeSlot(0xf5)];
+  if (kind === 'fsession') {
+    const inlined = inlineSessionKfunc(id);
+    if (inlined) return inlined;
+  }
   if (!TRACING.includes(kind)) return undefined;
   switch (id) {
     case GET_FUNC_IP:
       return [load(0, 1, -16)];
     case GET_FUNC_ARG_CNT:
-      return [load(0, 1, -8)];
+      return loadCount(countMask);
     case GET_FUNC_ARG:
       // R1 ctx, R2 n, R3 where to
       return [
-        load(0, 1, -8),
+        ...loadCount(countMask),
         makeSlot(JGE32_REG, { dst: 2, src: 0, off: 6 }),
         makeSlot(LSH64_IMM, { dst: 2, imm: 3 }),
         makeSlot(ADD64_REG, { dst: 2, src: 1 }),
@@ -59,7 +78,7 @@ export function inlineHelper(kind: SectionKind, id: number): readonly Slot[] | u
       // R1 ctx, R2 where to
       if (!RETURNING.includes(kind)) return [move(0, -ERRNO.EOPNOTSUPP)];
       return [
-        load(0, 1, -8),
+        ...loadCount(countMask),
         makeSlot(LSH64_IMM, { dst: 0, imm: 3 }),
         makeSlot(ADD64_REG, { dst: 0, src: 1 }),
         load(3, 0, 0),

@@ -1,7 +1,7 @@
 /**
- * What becomes of calls of kernel functions that only cast, and of loads through what they give.
+ * What becomes of calls of kernel functions that only cast.
  *
- * Reference: fixup_kfunc_call and convert_ctx_accesses in kernel/bpf/verifier.c.
+ * Reference: fixup_kfunc_call in kernel/bpf/verifier.c.
  */
 import type { BpfHost } from '../host.js';
 import { makeSlot, type Slot } from '../instruction.js';
@@ -16,15 +16,4 @@ export function inlineKfunc(slot: Slot, host: BpfHost): readonly Slot[] | undefi
   const target = host.callBase + BigInt(slot.imm);
   const isCast = CASTS.some((name) => host.kfuncAddress?.(name) === target);
   return isCast ? [makeSlot(MOV64_REG, { dst: 0, src: 1 })] : undefined;
-}
-
-const MODE = 0xe0;
-const MEM = 0x60;
-const PROBE_MEM = 0x20;
-const PROBE_MEMSX = 0x40;
-
-/** A load that gives 0 where nothing is mapped. */
-export function probing(slot: Slot): Slot {
-  const mode = (slot.code & MODE) === MEM ? PROBE_MEM : PROBE_MEMSX;
-  return { ...slot, code: (slot.code & ~MODE) | mode };
 }

@@ -12,6 +12,7 @@ import { makeSlot, readSlots, type Slot } from '../instruction.js';
 import { PSEUDO } from '../opcodes.js';
 import { relocateCore } from './core.js';
 import { describeFunctionPlace } from './place.js';
+import { SESSION_KFUNCS } from './session-kfuncs.js';
 import type { ExternSpec, FunctionSpec, ObjectSpec, ProgramSpec, Relocation } from './spec.js';
 
 /** As BPF_MAX_SUBPROGS. */
@@ -128,6 +129,11 @@ function applyTo(
       if (!extern) throw new InputError(`there is no extern '${relocation.symbol}'`);
       if (first.code === 0x18) {
         constant(addresses.symbol(extern, where));
+        break;
+      }
+      const session = SESSION_KFUNCS.get(extern.name);
+      if (session !== undefined) {
+        slots[at] = makeSlot(0x85, { imm: session });
         break;
       }
       const imm = addresses.kfunc(extern, where);

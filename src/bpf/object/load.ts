@@ -22,6 +22,7 @@ import { createMap } from '../maps/create.js';
 import type { BpfMap } from '../maps/map.js';
 import { OPCODES } from '../opcodes.js';
 import type { ProgramType, XlatedFunction, XlatedProgram } from '../program.js';
+import { tracedFunction, type TracedFunction } from '../traced-function.js';
 import { validate } from '../validate.js';
 import { verifierInput } from '../verifier/from-object.js';
 import type { AccessKind, VerifiedProgram } from '../verifier/input.js';
@@ -32,7 +33,7 @@ import { expandMayGoto, fixupInstruction } from './fixups.js';
 import { helperName } from './helper-names.js';
 import { fillInitialValues } from './initial-values.js';
 import { inlineHelper } from './inline-helpers.js';
-import { inlineKfunc, probing } from './inline-kfuncs.js';
+import { inlineKfunc } from './inline-kfuncs.js';
 import { DEFAULT_KCONFIG, kconfigData, type Kconfig } from './kconfig.js';
 import { linkProgram, type Addresses, type LinkedFunction } from './link.js';
 import { kfuncAddress, missingExtern } from './kfunc-externs.js';
@@ -41,7 +42,14 @@ import { mapSpec } from './map-types.js';
 import { patchSlots, type Patched } from './patch.js';
 import { removeDeadCode } from './dead-code.js';
 import { describePlace } from './place.js';
-import type { MapDefinition, ObjectSpec, ProgramSpec, SectionKind, SourceLine } from './spec.js';
+import {
+  hasTrampoline,
+  type MapDefinition,
+  type ObjectSpec,
+  type ProgramSpec,
+  type SectionKind,
+  type SourceLine,
+} from './spec.js';
 
 export interface LoadOptions {
   /** Load only these programs. Default: all. Maps are made in any case. */
@@ -58,11 +66,27 @@ export interface LoadOptions {
    */
   readonly deviceBound?: boolean;
   /**
+   * What a program is going to be attached to. Default: the function that its section names, if the kernel's
+   * BTF has it; freplace programs need one.
+   */
+  readonly target?: (program: ProgramSpec) => LoadTarget | undefined;
+  /**
    * Verify programs; a refused one gives a VerifierError. Default: true. Without it a program runs raw:
    * only what the rewriting needs is found out.
    */
   readonly check?: boolean;
 }
+
+/** What the verifier has to know of the place where a program is going to run. */
+export type LoadTarget =
+  | {
+      readonly kind: 'traced';
+      readonly traced: TracedFunction;
+      /** What an LSM hook may give. Default: anything. */
+      readonly resultRange?: { readonly min: bigint; readonly max: bigint };
+    }
+  /** freplace: the program is of this kind, and takes the arguments that its BTF says. */
+  | { readonly kind: 'replaced'; readonly program: Pick<ProgramSpec, 'kind' | 'xdpAttach'> };
 
 /** What is known about a function of a loaded program. */
 interface LoadedFunction {
@@ -100,8 +124,16 @@ const PROGRAM_TYPES: Readonly<Record<SectionKind, ProgramType | undefined>> = {
   fmod_ret: 'tracing',
   tc: 'socket_filter',
   socket: 'socket_filter',
+  fsession: 'tracing',
+  lsm: 'tracing',
+  lsm_cgroup: 'tracing',
+  struct_ops: 'tracing',
+  freplace: undefined,
   unsupported: undefined,
 };
+
+/** BPF_MEM and BPF_MEMSX of a load; BPF_PROBE_MEM and BPF_PROBE_MEMSX are 0x40 lower. */
+const PROBE = 0x40;
 
 export function load(spec: ObjectSpec, host: BpfHost, options: LoadOptions = {}): LoadedObject {
   const maps = new Map<string, BpfMap>();
@@ -122,6 +154,7 @@ export function load(spec: ObjectSpec, host: BpfHost, options: LoadOptions = {})
       loadProgram(
         spec,
         program,
+        options.target?.(program) ?? namedTarget(program, options.kernelBtf ?? host.kernelBtf),
         addresses,
         host,
         options,
@@ -176,16 +209,34 @@ function makeMap(definition: MapDefinition, { btf }: ObjectSpec, host: BpfHost):
   return map;
 }
 
+/** The kernel function that the section names. */
+function namedTarget(program: ProgramSpec, btf: Btf | undefined): LoadTarget | undefined {
+  const { attachTarget, kind } = program;
+  if (attachTarget === undefined || !btf || !hasTrampoline(kind)) return undefined;
+  const isLsm = kind === 'lsm' || kind === 'lsm_cgroup';
+  const name = isLsm ? `bpf_lsm_${attachTarget}` : attachTarget;
+  const traced = tracedFunction(btf, name, { trusted: isLsm });
+  return traced && { kind: 'traced', traced };
+}
+
 function loadProgram(
   object: ObjectSpec,
-  program: ProgramSpec,
+  named: ProgramSpec,
+  target: LoadTarget | undefined,
   addresses: Addresses,
   host: BpfHost,
   { kernelBtf = host.kernelBtf, deviceBound = false }: LoadOptions,
   /** For the verifier; undefined leaves it out. */
   definitions: readonly MapDefinition[] | undefined,
 ): LoadedProgram {
+  const program = target?.kind === 'replaced' ? { ...named, ...target.program } : named;
   const type = PROGRAM_TYPES[program.kind];
+  if (program.kind === 'freplace') {
+    throw new KernelError(
+      'EINVAL',
+      `program '${program.name}': freplace needs a program to extend`,
+    );
+  }
   if (!type) {
     throw new InputError(
       `program '${program.name}': section '${program.section}' is not supported`,
@@ -194,10 +245,13 @@ function loadProgram(
   const linked = linkProgram(object, program, addresses);
   const verified =
     definitions &&
-    verify(verifierInput(object, program, linked, definitions, { deviceBound, kernelBtf }), {
-      hasHelper: (id) =>
-        inlineHelper(program.kind, id) !== undefined || host.helperAddress(id) !== undefined,
-    });
+    verify(
+      verifierInput(object, program, linked, definitions, { deviceBound, kernelBtf, target }),
+      {
+        hasHelper: (id) =>
+          inlineHelper(program.kind, id) !== undefined || host.helperAddress(id) !== undefined,
+      },
+    );
   const [problem] = validate(
     linked.map(({ spec, slots }) => xlated(spec.name, slots, 0)),
     { allowMayGoto: true },
@@ -214,7 +268,7 @@ function loadProgram(
   const [main, ...others] = finished;
   if (!main) throw new InputError(`program '${program.name}' has no function`);
   return {
-    spec: program,
+    spec: named,
     xlated: {
       name: program.name,
       type,
@@ -234,7 +288,7 @@ function flowsOf({ functions }: VerifiedProgram, live: readonly LiveFunction[]):
       );
     return {
       contextAccesses: new Map(slotsOf('ctx').map((slot) => [slot, 'ctx'] as const)),
-      probes: new Set(slotsOf('probe')),
+      guarded: new Set(slotsOf('kernel')),
       stackDepth,
     };
   });
@@ -289,15 +343,17 @@ function finishFunction(
   const replacements = rewriteContext(program, linked, flow);
   for (const [at, slot] of slots.entries()) {
     if (!isHelperCall(slots, at)) {
-      const fixed = flow.probes?.has(at)
-        ? [probing(slot)]
+      const fixed = flow.guarded?.has(at)
+        ? [guardLoad(slot)]
         : (inlineKfunc(slot, host) ?? fixupInstruction(slot));
       if (fixed) replacements.set(at, fixed);
       continue;
     }
     replacements.set(
       at,
-      inlineHelper(program.kind, slot.imm) ?? [helperCall(program, linked, at, slot, host)],
+      inlineHelper(program.kind, slot.imm, host.argumentCountMask) ?? [
+        helperCall(program, linked, at, slot, host),
+      ],
     );
   }
   const plain = patchSlots(slots, replacements);
@@ -313,6 +369,11 @@ function finishFunction(
       lines: movedLines(spec.lines, patched),
     },
   };
+}
+
+/** A load that gives 0 where it would fault (BPF_PROBE_MEM). */
+function guardLoad(slot: Slot): Slot {
+  return { ...slot, code: slot.code - PROBE };
 }
 
 function isHelperCall(slots: readonly Slot[], at: number): boolean {

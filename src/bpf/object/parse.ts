@@ -17,6 +17,7 @@ import { findExterns } from './externs.js';
 import { findFunctions } from './functions.js';
 import { btfMaps, dataMaps, kconfigMaps, legacyMaps } from './map-definitions.js';
 import { attachmentOf } from './sections.js';
+import { findStructOps } from './struct-ops.js';
 import type { FunctionSpec, ObjectSpec, ProgramSpec } from './spec.js';
 
 export interface ParseOptions {
@@ -60,6 +61,7 @@ export function parseObject(bytes: Uint8Array, options: ParseOptions = {}): Obje
     functions,
     maps: maps.map(({ definition }) => definition),
     externs,
+    structOps: findStructOps(elf, btf, functions),
     ...(btf ? { btf } : {}),
     notes,
   };

@@ -6,9 +6,39 @@
  */
 import type { Btf } from '../btf/btf.js';
 import type { CoreRelocation } from '../btf/ext.js';
+import type { StructOpsSpec } from './struct-ops.js';
 
 /** What a program's section says it is. `unsupported` parses, but does not load. */
-export type SectionKind = 'xdp' | 'fentry' | 'fexit' | 'fmod_ret' | 'tc' | 'socket' | 'unsupported';
+export type SectionKind =
+  | 'xdp'
+  | 'fentry'
+  | 'fexit'
+  | 'fmod_ret'
+  /** Entry and exit in one program (7.3). */
+  | 'fsession'
+  | 'lsm'
+  | 'lsm_cgroup'
+  | 'struct_ops'
+  /** Takes the place of a function of a program, and is then of that program's kind. */
+  | 'freplace'
+  | 'tc'
+  | 'socket'
+  | 'unsupported';
+
+/** Kinds that are called through a trampoline: the context is an array of argument registers. */
+const TRAMPOLINE_KINDS: readonly SectionKind[] = [
+  'fentry',
+  'fexit',
+  'fmod_ret',
+  'fsession',
+  'lsm',
+  'lsm_cgroup',
+  'struct_ops',
+];
+
+export function hasTrampoline(kind: SectionKind): boolean {
+  return TRAMPOLINE_KINDS.includes(kind);
+}
 
 /** Where an instruction comes from. */
 export interface SourceLine {
@@ -124,6 +154,8 @@ export interface ObjectSpec {
   readonly functions: readonly FunctionSpec[];
   readonly maps: readonly MapDefinition[];
   readonly externs: readonly ExternSpec[];
+  /** Variables of `.struct_ops`. Default none. */
+  readonly structOps?: readonly StructOpsSpec[];
   readonly btf?: Btf;
   /** What was read but has no effect: `map 'flows': pinning is ignored`. */
   readonly notes: readonly string[];

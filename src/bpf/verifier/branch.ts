@@ -38,6 +38,8 @@ export function branch(env: Env, slot: Slot, opcode: Extract<Opcode, { kind: 'ju
   const pointer = left.kind === 'pointer' ? left : (right as Pointer);
   const scalar = (left.kind === 'pointer' ? right : left) as Scalar;
   if ((opcode.op !== 'jeq' && opcode.op !== 'jne') || !scalar.is(0n)) return both;
+  // loads through such a pointer do not fault: it may be NULL
+  if (pointer.type === 'btf' && !pointer.trusted) return both;
   if (!pointer.orNull) {
     // a valid pointer is not NULL
     markPrecise(scalar);

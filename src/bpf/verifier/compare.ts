@@ -190,7 +190,9 @@ function pointerSafe(old: Pointer, now: Pointer, how: How, pairs: Pairs): boolea
     old.frame !== now.frame ||
     old.readOnly !== now.readOnly ||
     old.memory !== now.memory ||
-    old.btfId !== now.btfId ||
+    old.btf !== now.btf ||
+    old.typeId !== now.typeId ||
+    old.trusted !== now.trusted ||
     old.untrusted !== now.untrusted ||
     (how === 'exact' ? old.range !== now.range : old.range > now.range)
   ) {

@@ -1,19 +1,16 @@
 /**
  * What a program may do with its context, by program type.
  *
- * Reference: xdp_is_valid_access in net/core/filter.c, btf_ctx_access in kernel/bpf/btf.c. The
- * arguments of a traced function are not known here: each may be a number or an address. Of struct
- * __sk_buff only the form of accesses is checked, since programs with it do not load.
+ * Reference: xdp_is_valid_access in net/core/filter.c; of tracing programs see `traced-context.ts`. Of
+ * struct __sk_buff only the form of accesses is checked, since programs with it do not load.
  */
 import type { VerifierInput } from './input.js';
-import { kernelScalar, unsignedScalar } from './scalar.js';
+import { unsignedScalar } from './scalar.js';
 import { Pointer, type PointerType, type Value } from './value.js';
 
 const U32 = 0xffff_ffffn;
 const XDP_MD_SIZE = 24;
 const SK_BUFF_SIZE = 192;
-/** Arguments that a traced function may have, and its return value. */
-const MAX_TRACED_SLOTS = 13;
 
 const XDP_POINTERS: ReadonlyMap<number, PointerType> = new Map([
   [0, 'packet'],
@@ -37,16 +34,11 @@ export function contextField(
       if (type) return signed ? undefined : new Pointer(type);
       return unsignedScalar(U32);
     }
-    case 'fentry':
-    case 'fexit':
-    case 'fmod_ret':
-      if (off < 0 || off >= 8 * MAX_TRACED_SLOTS || size !== 8 || off % 8 !== 0) return undefined;
-      return kernelScalar();
     case 'tc':
     case 'socket':
       if (off < 0 || off + size > SK_BUFF_SIZE || off % size !== 0) return undefined;
       return unsignedScalar(size < 8 ? (1n << BigInt(8 * size)) - 1n : U32);
-    case 'unsupported':
+    default:
       return undefined;
   }
 }
@@ -54,6 +46,18 @@ export function contextField(
 /** Range of results that the program type allows; undefined when anything goes. */
 export function allowedResult(
   input: VerifierInput,
-): { readonly min: bigint; readonly max: bigint } | undefined {
-  return input.kind === 'fentry' || input.kind === 'fexit' ? { min: 0n, max: 0n } : undefined;
+): { readonly min: bigint; readonly max: bigint; readonly only32?: true } | undefined {
+  switch (input.kind) {
+    case 'fentry':
+    case 'fexit':
+    case 'fsession':
+      return { min: 0n, max: 0n };
+    case 'lsm':
+      // the hook is an int: what is above its 32 bits does not count
+      return input.resultRange && { ...input.resultRange, only32: true };
+    case 'lsm_cgroup':
+      return { min: 0n, max: 1n };
+    default:
+      return undefined;
+  }
 }

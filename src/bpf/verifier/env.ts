@@ -77,7 +77,11 @@ export class Env {
     const { accesses } = this.facts[this.fn] as Facts;
     const before = accesses.get(this.at);
     if (before !== undefined && before !== kind && (isAlone(before) || isAlone(kind))) {
-      this.refuse('EINVAL', 'same insn cannot be used with different pointers');
+      if (!isGuardable(before) || !isGuardable(kind)) {
+        this.refuse('EINVAL', 'same insn cannot be used with different pointers');
+      }
+      accesses.set(this.at, 'kernel');
+      return;
     }
     accesses.set(this.at, kind);
   }
@@ -92,7 +96,12 @@ export class Env {
 
 /** Whether the rewriter treats accesses of this kind in a way of their own. */
 function isAlone(kind: AccessKind): boolean {
-  return ['ctx', 'kernel', 'sock', 'btf', 'probe'].includes(kind);
+  return kind === 'ctx' || kind === 'sock' || isGuardable(kind);
+}
+
+/** A load that is guarded when it has to be on any path. */
+function isGuardable(kind: AccessKind): boolean {
+  return kind === 'kernel' || kind === 'trusted';
 }
 
 /** `R0=5 R1=ctx() R10=fp0`, with spilled values when `withStack`. */

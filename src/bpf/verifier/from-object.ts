@@ -13,6 +13,7 @@ import { essentialName } from '../btf/core-spec.js';
 import type { BtfType } from '../btf/types.js';
 import type { LinkedFunction } from '../object/link.js';
 import { mapTypeName } from '../object/map-types.js';
+import type { LoadTarget } from '../object/load.js';
 import type { MapDefinition, ObjectSpec, ProgramSpec } from '../object/spec.js';
 import { PSEUDO } from '../opcodes.js';
 import { InputError } from '../../common/errors.js';
@@ -42,7 +43,15 @@ export function verifierInput(
   program: ProgramSpec,
   linked: readonly LinkedFunction[],
   maps: readonly MapDefinition[],
-  { deviceBound = false, kernelBtf }: { deviceBound?: boolean; kernelBtf?: Btf | undefined } = {},
+  {
+    deviceBound = false,
+    kernelBtf,
+    target,
+  }: {
+    readonly deviceBound?: boolean;
+    readonly kernelBtf?: Btf | undefined;
+    readonly target?: LoadTarget | undefined;
+  } = {},
 ): VerifierInput {
   const known = new Map(maps.map((map) => [map.name, verifierMap(map, object.btf)]));
   const find = (name: string): VerifierMap => {
@@ -57,7 +66,12 @@ export function verifierInput(
     gpl: GPL_LICENSES.includes(object.license),
     deviceBound,
     ...(kernelBtf ? { kernelBtf } : {}),
-    functions: linked.map((each, i) => verifierFunction(object, each, i === 0, find)),
+    ...(target?.kind === 'traced' ? { traced: target.traced } : {}),
+    ...(target?.kind === 'traced' && target.resultRange ? { resultRange: target.resultRange } : {}),
+    functions: linked.map((each, i) =>
+      // what extends a program takes the arguments of the function it replaces
+      verifierFunction(object, each, i === 0 && target?.kind !== 'replaced', find),
+    ),
   };
 }
 

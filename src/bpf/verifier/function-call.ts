@@ -12,7 +12,7 @@ import { describeValue, type Env } from './env.js';
 import type { ArgumentType } from './input.js';
 import { checkContext } from './memory.js';
 import { invalidatePackets, refuseLeaks } from './references.js';
-import { markPrecise, unknownScalar, unsignedScalar } from './scalar.js';
+import { markPrecise, signExtend, unknownScalar, unsignedScalar, type Scalar } from './scalar.js';
 import { MAX_FRAMES, newFrame, topFrame, type Checkpoint, type State } from './state.js';
 import type { Structure } from './structure.js';
 import { Pointer, typeName, type Value } from './value.js';
@@ -137,7 +137,14 @@ function checkResult(env: Env): void {
   }
   const allowed = allowedResult(env.input);
   if (!allowed) return;
-  refuseResult(env, value, allowed.min, allowed.max, 'program exit');
+  const seen = allowed.only32 && value.kind === 'scalar' ? lowHalf(value) : value;
+  refuseResult(env, seen, allowed.min, allowed.max, 'program exit');
+}
+
+/** The number in the lower 32 bits, signed. */
+function lowHalf(value: Scalar): Scalar {
+  markPrecise(value);
+  return signExtend(value, 4);
 }
 
 function checkCallbackResult(env: Env, max: bigint): void {

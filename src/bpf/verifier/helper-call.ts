@@ -82,6 +82,8 @@ function resultOf(env: Env, { id, result }: Prototype, facts: CallFacts): Value 
       return unknownScalar();
     case 'void':
       return undefined;
+    case 'session_cookie':
+      return new Pointer('mem', { size: 8 });
     case 'map_value_or_null':
       return new Pointer('map_value', {
         map: facts.map,

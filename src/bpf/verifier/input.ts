@@ -8,6 +8,7 @@
 import type { Btf } from '../btf/btf.js';
 import type { SectionKind, SourceLine } from '../object/spec.js';
 import type { Slot } from '../instruction.js';
+import type { TracedFunction } from '../traced-function.js';
 
 /** A map as a program sees it. */
 export interface VerifierMap {
@@ -63,6 +64,10 @@ export interface VerifierInput {
   readonly kind: SectionKind;
   /** What an XDP program is attached to. */
   readonly xdpAttach: 'device' | 'devmap' | 'cpumap';
+  /** Of a tracing program, when it is known. */
+  readonly traced?: TracedFunction;
+  /** Of an LSM program: what its hook may give. Default: anything. */
+  readonly resultRange?: { readonly min: bigint; readonly max: bigint };
   /** License is GPL-compatible. */
   readonly gpl: boolean;
   /** Bound to the device that it will run on. */
@@ -90,11 +95,10 @@ export type AccessKind =
   | 'stack'
   | 'mem'
   | 'sock'
-  /** Through an argument of a traced function. */
+  /** Through a pointer that the kernel gave: a load must not fault. */
   | 'kernel'
-  /** A struct of the kernel; `probe`: through a pointer that may be stale, a load must not fault. */
-  | 'btf'
-  | 'probe';
+  /** Through one that is valid for sure. */
+  | 'trusted';
 
 export interface VerifiedFunction {
   /** Loads, stores and atomics, by slot. */

@@ -85,9 +85,17 @@ function resultOf(
   if (type.kind !== 'ptr') return unknownScalar();
   switch (name) {
     case 'bpf_cast_to_kern_ctx':
-      return new Pointer('btf', { btfId: contextStruct(env) });
+      return new Pointer('btf', {
+        btf: env.input.kernelBtf,
+        typeId: contextStruct(env),
+        trusted: true,
+      });
     case 'bpf_rdonly_cast':
-      return new Pointer('btf', { btfId: castStruct(env, facts), untrusted: true });
+      return new Pointer('btf', {
+        btf: env.input.kernelBtf,
+        typeId: castStruct(env, facts),
+        untrusted: true,
+      });
     default:
   }
   const orNull = flags.includes('KF_RET_NULL');

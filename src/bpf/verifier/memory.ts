@@ -6,8 +6,9 @@
  * efficient unaligned access.
  */
 import { viewOf } from '../../common/bytes.js';
+import { hasTrampoline } from '../object/spec.js';
 import type { Env } from './env.js';
-import { loadFromStruct } from './btf-access.js';
+import { loadThrough } from './btf-pointer.js';
 import { contextField } from './context.js';
 import type { AccessKind, VerifierMap } from './input.js';
 import {
@@ -19,6 +20,7 @@ import {
   Scalar,
 } from './scalar.js';
 import { loadStack, storeStack, isAligned } from './stack.js';
+import { loadTracedContext } from './traced-context.js';
 import { distance, typeName, variableText, type Pointer, type Value } from './value.js';
 
 const BPF_F_RDONLY_PROG = 1 << 7;
@@ -72,6 +74,7 @@ function loadFrom(
     case 'ctx':
       checkContext(env, register, base);
       env.noteAccess('ctx');
+      if (hasTrampoline(env.input.kind)) return loadTracedContext(env, off, size);
       return (
         contextField(env.input, off, size, signed) ??
         env.refuse('EACCES', `invalid bpf_context access off=${off} size=${size}`)
@@ -87,7 +90,7 @@ function loadFrom(
       return unknownOf(size);
     }
     case 'btf':
-      return loadFromStruct(env, register, base, off, size);
+      return loadThrough(env, register, base, off, size);
     default:
       checkMemory(env, register, base, off, size, 'read');
       note(env, base);
@@ -125,11 +128,11 @@ export function store(env: Env, register: number, off: number, size: number, val
     storeStack(env, register, base, off, size, value);
     return;
   }
+  if (base.type === 'btf') env.refuse('EACCES', 'only read is supported');
   if (base.type === 'ctx') {
     checkContext(env, register, base);
     env.refuse('EACCES', `invalid bpf_context access off=${off} size=${size}`);
   }
-  if (base.type === 'btf') env.refuse('EACCES', 'only read is supported');
   checkMemory(env, register, base, off, size, 'write');
   note(env, base);
 }

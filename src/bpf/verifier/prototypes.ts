@@ -49,7 +49,9 @@ export type ResultRule =
   | 'alloc_mem_or_null'
   | 'sock_or_null'
   /** Bytes of the dynptr among the arguments. */
-  | 'dynptr_mem_or_null';
+  | 'dynptr_mem_or_null'
+  /** Address of 8 bytes. */
+  | 'session_cookie';
 
 export interface Prototype {
   readonly id: number;
@@ -61,7 +63,7 @@ export interface Prototype {
 }
 
 const XDP: readonly SectionKind[] = ['xdp'];
-const TRACING: readonly SectionKind[] = ['fentry', 'fexit', 'fmod_ret'];
+const TRACING: readonly SectionKind[] = ['fentry', 'fexit', 'fmod_ret', 'fsession', 'lsm'];
 const SKB: readonly SectionKind[] = ['tc', 'socket'];
 const NETWORK: readonly SectionKind[] = ['xdp', 'tc'];
 
@@ -154,6 +156,9 @@ const ROWS: readonly Row[] = [
   [206, 'fixed:20 fixed:20', 'integer', { gpl: true, kinds: NETWORK }],
   [207, 'fixed:40 fixed:20', 'integer', { gpl: true, kinds: NETWORK }],
   [208, ''],
+  // bpf_session_is_return, bpf_session_cookie: see object/session-kfuncs.ts
+  [2001, 'ctx', 'integer', { kinds: ['fsession'] }],
+  [2002, 'ctx', 'session_cookie', { kinds: ['fsession'] }],
 ];
 
 export const PROTOTYPES: ReadonlyMap<number, Prototype> = new Map(

@@ -5,6 +5,7 @@
  * values that are never changed: copies of one object are one pointer. `id` ties copies that went
  * through arithmetic together: a null check or a comparison with the packet's end holds for all.
  */
+import type { Btf } from '../btf/btf.js';
 import { describeBits, Scalar, type Bounds } from './scalar.js';
 import type { VerifierMap } from './input.js';
 
@@ -19,9 +20,9 @@ export type PointerType =
   | 'map_key'
   | 'stack'
   | 'mem'
-  /** A struct of the kernel, described by its BTF. */
-  | 'btf'
   | 'sock'
+  /** A kernel structure whose type BTF tells (PTR_TO_BTF_ID). */
+  | 'btf'
   | 'function';
 
 export type MemoryKind = 'plain' | 'ringbuf' | 'packet';
@@ -50,9 +51,12 @@ export class Pointer {
   readonly memory: MemoryKind;
   /** Id of the dynptr that `mem` is a slice of; 0 for none. */
   readonly dynptr: number;
-  /** Kernel BTF id of the struct that `btf` points to. */
-  readonly btfId: number;
-  /** A load through it may fault. */
+  /** Type of what a `btf` pointer goes to. */
+  readonly btf: Btf | undefined;
+  readonly typeId: number;
+  /** Valid for sure (PTR_TRUSTED). */
+  readonly trusted: boolean;
+  /** Made by a cast (PTR_UNTRUSTED); what is neither may be stale. */
   readonly untrusted: boolean;
 
   constructor(type: PointerType, fields: Partial<Omit<Pointer, 'kind' | 'type'>> = {}) {
@@ -69,7 +73,9 @@ export class Pointer {
     this.readOnly = fields.readOnly ?? false;
     this.memory = fields.memory ?? 'plain';
     this.dynptr = fields.dynptr ?? 0;
-    this.btfId = fields.btfId ?? 0;
+    this.btf = fields.btf;
+    this.typeId = fields.typeId ?? 0;
+    this.trusted = fields.trusted ?? false;
     this.untrusted = fields.untrusted ?? false;
   }
 }
@@ -104,8 +110,8 @@ const TYPE_NAMES: Readonly<Record<PointerType, string>> = {
   map_key: 'map_key',
   stack: 'fp',
   mem: 'mem',
-  btf: 'ptr_',
   sock: 'sock',
+  btf: 'ptr_',
   function: 'func',
 };
 
@@ -113,7 +119,7 @@ const TYPE_NAMES: Readonly<Record<PointerType, string>> = {
 export function typeName(value: Value): string {
   if (value.kind === 'scalar') return 'scalar';
   const name = value.memory === 'ringbuf' ? 'ringbuf_mem' : TYPE_NAMES[value.type];
-  const trust = value.type !== 'btf' ? '' : value.untrusted ? 'untrusted_' : 'trusted_';
+  const trust = value.trusted ? 'trusted_' : value.untrusted ? 'untrusted_' : '';
   return `${value.readOnly ? 'rdonly_' : ''}${trust}${name}${value.orNull ? '_or_null' : ''}`;
 }
 

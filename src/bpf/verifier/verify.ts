@@ -121,7 +121,10 @@ class Walk {
   run(): VerifiedProgram {
     const env = this.#env;
     const main = newFrame(0, -1);
-    main.regs[1] = new Pointer('ctx');
+    const extended = this.#input.functions[0]?.global;
+    if (extended) {
+      for (const [i, type] of extended.entries()) main.regs[i + 1] = globalArgument(env, type);
+    } else main.regs[1] = new Pointer('ctx');
     this.#walkFrom(main);
     const done = new Set<number>();
     for (let more = true; more;) {

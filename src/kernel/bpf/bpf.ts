@@ -16,8 +16,14 @@ import { KernelError } from '../../common/errors.js';
 import { dummyTramp } from '../../jit/plt.js';
 import type { KernelVersion } from '../../jit/profile.js';
 import type { Kernel } from '../kernel.js';
+import {
+  checkAttachTarget,
+  checkKind,
+  checkNoTailCall,
+  type AttachKind,
+  type CheckedTarget,
+} from './attach-check.js';
 import { codegenOf, type CodegenOptions } from './codegen.js';
-import { checkTarget, type AttachKind } from './attach-check.js';
 import { enterExitFunctions } from './enter-exit.js';
 import { KernelBpfHost } from './host.js';
 import { ImagePages, type ImageMemory } from './image-memory.js';
@@ -25,6 +31,7 @@ import { BPF_PROFILES, type BpfProfile } from './profile.js';
 import { ProgPack } from './prog-pack.js';
 import { KernelProgram, type LoadProgramOptions } from './program.js';
 import { FtraceSite, ProgramSite, type TrampolineSite } from './site.js';
+import { StructOpsRegistry } from './struct-ops.js';
 import { BpfText } from './text.js';
 import type { ImageParts, TrampolineImage } from './trampoline-image.js';
 import { Trampoline, type LinkKind, type TrampolineLink } from './trampoline.js';
@@ -53,6 +60,7 @@ export class Bpf {
   /** Memory of all images. */
   readonly images: ImageMemory;
   readonly text: BpfText;
+  readonly structOps: StructOpsRegistry;
   readonly #kernel: Kernel;
   readonly #statsEnabled: bigint;
   readonly #trampolines = new Map<bigint, Trampoline>();
@@ -94,6 +102,7 @@ export class Bpf {
       }),
     );
     this.host = new KernelBpfHost(kernel, options.seed, this.profile);
+    this.structOps = new StructOpsRegistry(this.#imageParts, () => this.host.types);
   }
 
   /** kernel.bpf_stats_enabled: run counts and times of programs behind trampolines. Off at boot. */
@@ -137,10 +146,11 @@ export class Bpf {
     target: string | ProgramTarget,
     cookie = 0n,
   ): Attachment {
-    if (kind === 'fsession' && !this.profile.sessions) {
-      throw new KernelError('EINVAL', `${this.profile.version} has no fsession programs`);
+    checkKind(program, kind);
+    checkAttachTarget(program, kind, this.checkedTarget(target), this.profile.version);
+    if (kind === 'freplace' && typeof target !== 'string') {
+      checkNoTailCall(target.program, this.host);
     }
-    checkTarget(program, kind, typeof target === 'string' ? undefined : target.program, this.host);
     const trampoline = this.#trampolineOf(target);
     try {
       const undo = this.#connect(trampoline, program, kind, cookie);
@@ -153,6 +163,18 @@ export class Bpf {
       this.#put(trampoline);
       throw error;
     }
+  }
+
+  /** What is known of a target before anything is attached to it. */
+  checkedTarget(target: string | ProgramTarget): CheckedTarget {
+    if (typeof target !== 'string') {
+      const { program } = target;
+      const name = target.function ?? program.xlated.functions[0].name;
+      return { kind: 'program', program, function: name };
+    }
+    const address = this.#kernel.symbols.find(target)?.address;
+    const body = address === undefined ? undefined : this.#kernel.text.functions.get(address);
+    return { kind: 'kernel', name: target, errorInjection: body?.errorInjection ?? false };
   }
 
   #connect(

@@ -41,12 +41,15 @@ export interface EnterExitTraits {
   readonly sleepable: boolean;
   /** BPF_PROG_TYPE_LSM: for one hook, or the shim of BPF_LSM_CGROUP. */
   readonly lsm: 'mac' | 'cgroup' | undefined;
+  /** BPF_PROG_TYPE_STRUCT_OPS. */
+  readonly structOps: boolean;
 }
 
-/** bpf_trampoline_enter: LSM programs are not guarded against recursion, all others are. */
-export function enterExitKind({ sleepable, lsm }: EnterExitTraits): EnterExitKind {
+/** bpf_trampoline_enter: LSM and struct_ops programs are not guarded against recursion, all others are. */
+export function enterExitKind({ sleepable, lsm, structOps }: EnterExitTraits): EnterExitKind {
   switch (lsm) {
     case undefined:
+      if (structOps) return sleepable ? 'sleepable' : 'plain';
       return sleepable ? 'sleepable_recur' : 'recur';
     case 'cgroup':
       return 'lsm_cgroup';

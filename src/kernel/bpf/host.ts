@@ -32,6 +32,7 @@ export class KernelBpfHost implements BpfHost {
   readonly memory: Memory;
   readonly arrayOffsets: BpfProfile['offsets'];
   readonly callBase: bigint;
+  readonly argumentCountMask: number | undefined;
   readonly cpuCount: number;
   readonly types: KernelTypes;
   readonly network = new Network();
@@ -50,8 +51,9 @@ export class KernelBpfHost implements BpfHost {
 
   constructor(kernel: Kernel, seed: number, profile: BpfProfile) {
     this.arrayOffsets = profile.offsets;
+    this.argumentCountMask = profile.sessions ? 0xff : undefined;
     this.#kernel = kernel;
-    this.types = new KernelTypes(profile);
+    this.types = new KernelTypes(profile, kernel.text.prototypes);
     this.memory = kernel.memory;
     this.cpuCount = kernel.cpus.length;
     this.#random = new Random(seed);

@@ -6,7 +6,9 @@
  * holds it, and so does each attachment, of it and to it; after the last one has let go and a grace
  * period has passed its memory is freed. Left out: tags in symbol names, constant blinding.
  */
+import type { Btf } from '../../bpf/btf/btf.js';
 import { readSlots } from '../../bpf/instruction.js';
+import { usesSessionCookie } from '../../bpf/object/session-kfuncs.js';
 import type { XlatedProgram } from '../../bpf/program.js';
 import { alignUp, viewOf } from '../../common/bytes.js';
 import { KernelError } from '../../common/errors.js';
@@ -18,7 +20,9 @@ import { compile, type JitImage } from '../../jit/program.js';
 import { PROFILES } from '../../jit/profiles.js';
 import type { Kernel } from '../kernel.js';
 import { parsePrototype, type Prototype } from '../prototype.js';
+import { prototypeFromBtf } from './btf-prototype.js';
 import { BPF_PROG_STATS, enterExitKind, type EnterExitKind } from './enter-exit.js';
+import type { FunctionInBtf } from './function-match.js';
 import type { ImageMemory } from './image-memory.js';
 import type { BpfProfile } from './profile.js';
 import type { BpfText } from './text.js';
@@ -38,6 +42,12 @@ export interface LoadProgramOptions {
    * does for functions whose BTF cannot be relied on. Default none.
    */
   readonly prototypes?: readonly string[];
+  /** Its BTF: ids of its functions' `func` by name. Prototypes follow from it. Default none. */
+  readonly btf?: { readonly btf: Btf; readonly functions: ReadonlyMap<string, number> };
+  /** BPF_PROG_TYPE_STRUCT_OPS: called through a member of a structure. Default false. */
+  readonly structOps?: boolean;
+  /** License is GPL-compatible. Default: it is. */
+  readonly gpl?: boolean;
 }
 
 /** struct bpf_prog_stats. */
@@ -65,9 +75,12 @@ export class KernelProgram {
   readonly images: readonly JitImage[];
   readonly sleepable: boolean;
   readonly lsm: 'mac' | 'cgroup' | undefined;
+  readonly structOps: boolean;
+  readonly gpl: boolean;
   /** aux->attach_tracing_prog: it is a tracing program that traces another. */
   tracesTracing = false;
   readonly #prototypes: ReadonlyMap<string, Prototype>;
+  readonly #btf: LoadProgramOptions['btf'];
   #references = 1;
   #loaded = true;
   readonly #parts: ProgramParts;
@@ -85,6 +98,9 @@ export class KernelProgram {
     this.xlated = xlated;
     this.sleepable = options.sleepable ?? false;
     this.lsm = options.lsm;
+    this.structOps = options.structOps ?? false;
+    this.gpl = options.gpl ?? true;
+    this.#btf = options.btf;
     const prototypes = (options.prototypes ?? []).map((text) => parsePrototype(text));
     this.#prototypes = new Map(prototypes.map((prototype) => [prototype.name, prototype]));
     const { kernel, images, profile } = parts;
@@ -132,6 +148,12 @@ export class KernelProgram {
     );
   }
 
+  /** prog->call_session_cookie. */
+  get callsSessionCookie(): boolean {
+    if (this.xlated.type !== 'tracing') return false;
+    return this.xlated.functions.some(({ insns }) => usesSessionCookie(readSlots(insns)));
+  }
+
   get enterExit(): EnterExitKind {
     return enterExitKind(this);
   }
@@ -146,7 +168,19 @@ export class KernelProgram {
 
   /** What its BTF says of the function called `name`. */
   prototypeOf(name: string): Prototype | undefined {
-    return this.#prototypes.get(name);
+    const known = this.functionInBtf(name);
+    return this.#prototypes.get(name) ?? (known && prototypeFromBtf(known));
+  }
+
+  /** The function called `name` in its BTF. */
+  functionInBtf(name: string): FunctionInBtf | undefined {
+    const id = this.#btf?.functions.get(name);
+    return this.#btf && id !== undefined && id !== 0 ? { btf: this.#btf.btf, id } : undefined;
+  }
+
+  /** Its main function in its BTF. */
+  get main(): FunctionInBtf | undefined {
+    return this.functionInBtf(this.xlated.functions[0].name);
   }
 
   get stats(): ProgramStats {

@@ -160,6 +160,7 @@ export class Trampoline {
         entry: program.entry,
         cookie,
         session,
+        sessionCookie: session && program.callsSessionCookie,
         enter: kernel.symbol(enterName(program.enterExit)),
         exit: kernel.symbol(exitName(program.enterExit)),
       })),

@@ -3,7 +3,8 @@
  *
  * It says the truth about memory here: the structs that models keep in kernel memory, at the offsets
  * where they keep them (`offsets.ts`, `profile.ts`, `xdp-buff.ts`), and the types that programs share with every
- * kernel. Floors above declare theirs with `declare`. Left out: kernel functions, per-CPU variables.
+ * kernel; and its functions, as their prototypes say. Floors above declare their structs with `declare`. Left
+ * out: per-CPU variables, structs that are only pointed to.
  *
  * Usage:
  *   kernel.bpf.host.types.declare((builder) => builder.struct('pair', 8, { a: ['u32', 0] }));
@@ -11,8 +12,11 @@
 import { BtfBuilder } from '../../bpf/btf/builder.js';
 import type { Btf } from '../../bpf/btf/btf.js';
 import { declareUapiTypes } from '../../bpf/btf/uapi-types.js';
+import { declareKfuncTypes } from '../../bpf/kfuncs/types.js';
 import { NET_DEVICE, XDP_BUFF, XDP_RXQ_INFO } from '../../bpf/xdp-buff.js';
 import { FTRACE_OPS, FTRACE_REGS, TASK_STRUCT } from '../offsets.js';
+import type { Prototype } from '../prototype.js';
+import { declareTestTypes } from '../test-types.js';
 import type { BpfProfile, BpfProgOffsets } from './profile.js';
 
 export type TypeDeclarations = (builder: BtfBuilder) => void;
@@ -20,10 +24,15 @@ export type TypeDeclarations = (builder: BtfBuilder) => void;
 export class KernelTypes {
   readonly #declarations = new Set<TypeDeclarations>();
   readonly #profile: BpfProfile;
+  readonly #functions: ReadonlyMap<bigint, Prototype>;
   #btf: Btf | undefined;
+  /** Functions that are in it. */
+  #known = 0;
 
-  constructor(profile: BpfProfile) {
+  /** @param functions prototypes of kernel functions; more may come later. Default none. */
+  constructor(profile: BpfProfile, functions: ReadonlyMap<bigint, Prototype> = new Map()) {
     this.#profile = profile;
+    this.#functions = functions;
   }
 
   /** Adds types of a subsystem. The same declarations count once. */
@@ -33,12 +42,27 @@ export class KernelTypes {
   }
 
   get btf(): Btf {
-    if (this.#btf) return this.#btf;
-    const builder = declareUapiTypes(new BtfBuilder());
+    if (this.#btf && this.#known === this.#functions.size) return this.#btf;
+    const builder = declareKfuncTypes(declareUapiTypes(new BtfBuilder()));
     for (const declare of this.#declarations) declare(builder);
     declareKernelTypes(builder, this.#profile.bpfProg);
+    declareTestTypes(builder);
+    for (const prototype of this.#functions.values()) declareFunction(builder, prototype);
+    this.#known = this.#functions.size;
     return (this.#btf = builder.build());
   }
+}
+
+function declareFunction(builder: BtfBuilder, { name, returnType, parameters }: Prototype): void {
+  for (const { type, size, struct } of parameters) {
+    const tag = type.replace('const ', '');
+    if (struct && !builder.has(tag)) builder.struct(tag.replace('struct ', ''), size, {});
+  }
+  builder.func(
+    name,
+    returnType,
+    parameters.map((parameter) => [parameter.name, parameter.type]),
+  );
 }
 
 function declareKernelTypes(builder: BtfBuilder, bpfProg: BpfProgOffsets): void {

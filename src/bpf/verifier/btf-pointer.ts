@@ -1,0 +1,146 @@
+/**
+ * Loads through pointers to kernel structures whose type BTF tells (PTR_TO_BTF_ID).
+ *
+ * A load gives a number, or where the member is a pointer to a structure, again such a pointer. Reference:
+ * check_ptr_to_btf_access in kernel/bpf/verifier.c, btf_struct_walk in kernel/bpf/btf.c. Left out: stores
+ * (what the structures of some struct_ops allow), members that are RCU-protected, type tags.
+ */
+import type { Btf } from '../btf/btf.js';
+import type { BtfMember, BtfType } from '../btf/types.js';
+import type { Env } from './env.js';
+import { unknownScalar, unsignedScalar, type Scalar } from './scalar.js';
+import { Pointer, variableText, type Value } from './value.js';
+
+/** Structures inside structures that one access may go through. */
+const MAX_NESTING = 32;
+
+/** `ptr_sk_buff` */
+export function structName(pointer: Pointer): string {
+  const type = pointer.btf?.at(pointer.typeId);
+  return type && 'name' in type ? type.name : '';
+}
+
+/** What a load of `size` bytes gives. */
+export function loadThrough(
+  env: Env,
+  register: number,
+  base: Pointer,
+  off: number,
+  size: number,
+): Value {
+  const name = `ptr_${structName(base)}`;
+  const at = base.off + off;
+  if (base.variable) {
+    env.refuse(
+      'EACCES',
+      `R${register} is ${name} invalid variable offset: off=${off}, var_off=${variableText(base)}`,
+    );
+  }
+  if (at < 0) {
+    env.refuse('EACCES', `R${register} is ${name} invalid negative access: off=${at}`);
+  }
+  const { btf } = base;
+  if (!btf) return unknownOf(size);
+  env.noteAccess(base.trusted ? 'trusted' : 'kernel');
+  const found = walk(btf, btf.at(base.typeId), at, size, 0);
+  switch (found.kind) {
+    case 'scalar':
+      return unknownOf(size);
+    case 'pointer':
+      return new Pointer('btf', { btf, typeId: found.type, untrusted: base.untrusted });
+    case 'refused':
+      return env.refuse('EACCES', found.why);
+  }
+}
+
+type Found =
+  | { readonly kind: 'scalar' }
+  | { readonly kind: 'pointer'; readonly type: number }
+  | { readonly kind: 'refused'; readonly why: string };
+
+const SCALAR: Found = { kind: 'scalar' };
+
+function walk(btf: Btf, type: BtfType, off: number, size: number, depth: number): Found {
+  if (type.kind !== 'struct' && type.kind !== 'union') {
+    const name = 'name' in type ? type.name : type.kind;
+    return refused(`Type '${name}' is not a struct`);
+  }
+  const last = type.members.at(-1);
+  const isFlexible =
+    type.kind === 'struct' && last !== undefined && isEndless(btf, last) && off >= type.size;
+  if (off + size > type.size && !isFlexible) {
+    return refused(`access beyond struct ${type.name} at off ${off} size ${size}`);
+  }
+  // members of a union overlap: all that the access lies in is a number
+  if (type.kind === 'union') return SCALAR;
+  for (const member of type.members) {
+    const start = Math.floor(member.bitOffset / 8);
+    const bytes =
+      member.bitSize > 0
+        ? Math.ceil(((member.bitOffset % 8) + member.bitSize) / 8)
+        : memberSize(btf, member);
+    const end = isEndless(btf, member) ? Infinity : start + bytes;
+    if (off + size <= start) break;
+    if (off >= end) continue;
+    if (member.bitSize > 0) return SCALAR;
+    if (off < start || off + size > end) {
+      return refused(
+        `access beyond the end of member ${member.name} (mend:${end}) in struct ${type.name} with off ${off} size ${size}`,
+      );
+    }
+    return walkMember(btf, member.type, member.name, off - start, size, depth, type.name);
+  }
+  return refused(`struct ${type.name} doesn't have field at offset ${off}`);
+}
+
+function walkMember(
+  btf: Btf,
+  id: number,
+  name: string,
+  off: number,
+  size: number,
+  depth: number,
+  struct: string,
+): Found {
+  const inner = btf.resolve(id);
+  switch (inner.kind) {
+    case 'struct':
+    case 'union':
+      return depth >= MAX_NESTING ? SCALAR : walk(btf, inner, off, size, depth + 1);
+    case 'array': {
+      const element = btf.sizeOf(inner.type);
+      if (element === 0) return SCALAR;
+      return walkMember(btf, inner.type, name, off % element, size, depth + 1, struct);
+    }
+    case 'ptr': {
+      if (off !== 0 || size !== 8) {
+        return refused(
+          `cannot access ptr member ${name} with moff 0 in struct ${struct} with off ${off} size ${size}`,
+        );
+      }
+      const target = btf.resolve(inner.type);
+      return target.kind === 'struct' || target.kind === 'union'
+        ? { kind: 'pointer', type: btf.resolveId(inner.type) }
+        : SCALAR;
+    }
+    default:
+      return SCALAR;
+  }
+}
+
+function isEndless(btf: Btf, { type }: BtfMember): boolean {
+  const array = btf.resolve(type);
+  return array.kind === 'array' && array.count === 0;
+}
+
+function memberSize(btf: Btf, { type }: BtfMember): number {
+  return btf.resolve(type).kind === 'fwd' ? 0 : btf.sizeOf(type);
+}
+
+function refused(why: string): Found {
+  return { kind: 'refused', why };
+}
+
+function unknownOf(size: number): Scalar {
+  return size === 8 ? unknownScalar() : unsignedScalar((1n << BigInt(8 * size)) - 1n);
+}
