@@ -97,7 +97,7 @@ export class Differential {
     this.#contents = host.memory.regions.filter(({ name }) => !name.startsWith('bpf_stack'));
     this.#kept = new Map(
       this.#contents
-        .filter(({ name }) => /^(bpf_map|keys)/.test(name))
+        .filter(({ name }) => /^(bpf_map|buckets|clock)/.test(name))
         .map(({ name, offset, size }) => [name, host.memory.bytes.slice(offset, offset + size)]),
     );
     this.#around = {

@@ -6,8 +6,9 @@
  */
 import { ERRNO } from '../../common/errno.js';
 import type { Memory } from '../../cpu/memory.js';
-import type { BpfHost, RegisterPairs } from '../host.js';
+import { withIntrinsic, type BpfHost, type RegisterPairs } from '../host.js';
 import {
+  ETH_HLEN,
   SKB_FRAG,
   SKB_SHARED_INFO,
   SKB_SHARED_INFO_SIZE,
@@ -18,7 +19,6 @@ import {
 } from '../xdp-buff.js';
 import { argument32, fail, offsetAt, offsetOf, setResult, type Helper } from './helper.js';
 
-const ETH_HLEN = 14;
 /** Most metadata: what fits skb_shared_info.meta_len. */
 const MAX_METADATA = 255;
 /** Most offset and length of load and store. */
@@ -296,7 +296,7 @@ export const XDP_HELPERS: readonly Helper[] = [
     arguments: ['ctx', 'anything'],
     result: 'integer',
     changesPacket: true,
-    body: adjustHead,
+    body: withIntrinsic({ kind: 'xdp_adjust_head' }, adjustHead),
   },
   {
     id: 54,
@@ -319,9 +319,9 @@ export const XDP_HELPERS: readonly Helper[] = [
     name: 'xdp_get_buff_len',
     arguments: ['ctx'],
     result: 'integer',
-    body: (registers, host) => {
-      setResult(registers, lengthOf(frameOf(registers, host)));
-    },
+    body: withIntrinsic({ kind: 'xdp_buff_len' }, (registers, host) =>
+      setResult(registers, lengthOf(frameOf(registers, host))),
+    ),
   },
   {
     id: 189,

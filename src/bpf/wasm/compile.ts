@@ -7,10 +7,11 @@
  * per helper.
  */
 import type { BpfHost } from '../host.js';
+import type { BpfMap } from '../maps/map.js';
 import type { XlatedProgram } from '../program.js';
 import { emitCopies } from './access.js';
 import { emitFuelCheck } from './block.js';
-import { ALL_REGISTERS, emitFill, emitFuelLoad, emitFuelStore, emitSpill } from './calls.js';
+
 import { cutChunks, emitChunk, emitDriver, RETURNED, type Chunk } from './chunked.js';
 import type {
   FunctionContext,
@@ -28,6 +29,14 @@ import { emitInlined } from './inline.js';
 import { ARGUMENTS } from './liveness.js';
 import { emitLocate, LOCATE_LOCALS, LOCATE_PARAMETERS } from './locate.js';
 import { planProgram } from './plan.js';
+import {
+  ALL_REGISTERS,
+  emitFill,
+  emitFuelLoad,
+  emitFuelStore,
+  emitPair,
+  emitSpill,
+} from './registers.js';
 import { FRAME_BYTES, STATE } from './state.js';
 import { emitStructured } from './structured.js';
 
@@ -52,6 +61,8 @@ export interface CompiledModule {
   /** Entry addresses of helpers; helper N is import `helper N`. */
   readonly helpers: readonly bigint[];
   readonly sites: readonly Site[];
+  /** Those that code looks into itself. */
+  readonly maps: ReadonlySet<BpfMap>;
   readonly hasCalls: boolean;
   /** Where the functions of each program begin in the table. */
   readonly entries: readonly number[];
@@ -87,6 +98,8 @@ export function compilePrograms(
     ]),
   );
   const sites: Site[] = [];
+  const maps = new Set<BpfMap>();
+  const sharedFunctions = new Map<object | string, number>();
   const bpfType = module.type(BPF_PARAMETERS, [I64]);
   const locate = module.declare(module.type(LOCATE_PARAMETERS, [I32]));
   module.define(locate, LOCATE_LOCALS, emitLocate(options.state, imports));
@@ -105,6 +118,17 @@ export function compilePrograms(
     inline: emitInlined,
     bodyOf: (address) => host.helperAt(address),
     site: ({ name }, insn) => options.firstSite + sites.push({ function: name, insn }) - 1,
+    shared(key, { parameters, results, locals, write }) {
+      const known = sharedFunctions.get(key);
+      if (known !== undefined) return known;
+      const index = module.declare(module.type(parameters, results));
+      sharedFunctions.set(key, index);
+      const code = new CodeWriter();
+      write(code);
+      module.define(index, locals, code);
+      return index;
+    },
+    uses: (map) => void maps.add(map),
   };
   const table: number[] = [];
   const entries = plans.map((plan, index) => {
@@ -130,6 +154,7 @@ export function compilePrograms(
     bytes: module.bytes(host.memory.wasm.buffer.byteLength / 65536),
     helpers,
     sites,
+    maps,
     hasCalls: plans.some(({ hasCalls }) => hasCalls),
     entries,
   };
@@ -167,7 +192,7 @@ function bpfLocals(
   const copies = new Map<PointerClass, SlotCopy>(
     copied.map((kind, index) => [
       kind,
-      { lo: 15 + 2 * index, limit: 16 + 2 * index, delta: first32 + 6 + index },
+      { lo: 15 + 2 * index, limit: 16 + 2 * index, delta: first32 + 7 + index },
     ]),
   );
   return {
@@ -182,17 +207,18 @@ function bpfLocals(
       generation: first32 + 3,
       resume: first32 + 4,
       next: first32 + 5,
+      second: first32 + 6,
       copies,
       inlined: inlines
         ? {
             registers: Array.from({ length: 12 }, (_, register) => 6 + ownI64 + register),
-            frame: first32 + 6 + copied.length,
+            frame: first32 + 7 + copied.length,
           }
         : undefined,
     },
     groups: [
       [i64Count, I64],
-      [7 + copied.length, I32],
+      [8 + copied.length, I32],
     ],
   };
 }
@@ -211,12 +237,13 @@ function chunkLocals(): { readonly locals: Locals; readonly groups: [number, Val
       frame: 18,
       generation: 19,
       resume: 20,
+      second: 21,
       copies: new Map(),
-      inlined: { registers: Array.from({ length: 12 }, (_, register) => 21 + register), frame: 33 },
+      inlined: { registers: Array.from({ length: 12 }, (_, register) => 22 + register), frame: 34 },
     },
     groups: [
       [14, I64],
-      [5, I32],
+      [6, I32],
       [12, I64],
       [1, I32],
     ],
@@ -353,7 +380,7 @@ function defineEnter(module: ModuleWriter, { state, bpfType }: ModuleContext): v
   // the address that R0 is stored at
   code.i32(0);
   for (let register = 1; register <= 5; register++) {
-    code.i32(0).memory(OP.i64_load, state + STATE.registers + 8 * register);
+    emitPair(code, state + STATE.registers + 8 * register);
   }
   code
     .get(1)

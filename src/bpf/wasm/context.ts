@@ -5,7 +5,8 @@
  */
 import type { BpfHost, HelperBody } from '../host.js';
 import type { Slot } from '../instruction.js';
-import type { CodeWriter } from './emitter.js';
+import type { BpfMap } from '../maps/map.js';
+import type { CodeWriter, ValueType } from './emitter.js';
 import type { Flow } from './flow.js';
 import type { Needs } from './liveness.js';
 import type { Origins } from './origins.js';
@@ -81,6 +82,17 @@ export interface ModuleContext {
   inline(caller: FunctionContext, plan: FunctionPlan): void;
   bodyOf(address: bigint): HelperBody | undefined;
   site(plan: FunctionPlan, insn: number): number;
+  /** Index of a function that the module has once for each key; made when it is first asked for. */
+  shared(key: object | string, shape: SharedFunction): number;
+  /** Code looks into this map itself. */
+  uses(map: BpfMap): void;
+}
+
+export interface SharedFunction {
+  readonly parameters: readonly ValueType[];
+  readonly results: readonly ValueType[];
+  readonly locals: readonly (readonly [number, ValueType])[];
+  readonly write: (code: CodeWriter) => void;
 }
 
 export interface ProgramContext extends ModuleContext {
@@ -104,6 +116,7 @@ export interface Locals {
   /** i32 */
   readonly depth: number;
   readonly at: number;
+  readonly second: number;
   readonly fuel: number;
   readonly frame: number;
   readonly generation: number;

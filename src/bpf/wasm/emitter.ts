@@ -40,6 +40,8 @@ export const OP = {
   global_get: 0x23,
   i32_load: 0x28,
   i64_load: 0x29,
+  i32_load8_u: 0x2d,
+  i32_load16_u: 0x2f,
   i64_load8_s: 0x30,
   i64_load8_u: 0x31,
   i64_load16_s: 0x32,
@@ -48,6 +50,8 @@ export const OP = {
   i64_load32_u: 0x35,
   i32_store: 0x36,
   i64_store: 0x37,
+  i32_store8: 0x3a,
+  i32_store16: 0x3b,
   i64_store8: 0x3c,
   i64_store16: 0x3d,
   i64_store32: 0x3e,
@@ -220,6 +224,11 @@ export class CodeWriter extends ByteWriter {
   /** A load or store at the address on the stack plus `offset`; claims no alignment. */
   memory(opcode: number, offset = 0): this {
     return this.u8(opcode).u8(0).u32(offset);
+  }
+
+  /** memory.copy */
+  memoryCopy(): this {
+    return this.u8(0xfc).u8(10).u8(0).u8(0);
   }
 
   call(index: number): this {

@@ -13,6 +13,7 @@ import type { Memory, MemoryListener, Region } from '../../cpu/memory.js';
 import type { BpfHost, Callback, RegisterPairs } from '../host.js';
 import { MAX_TAIL_CALLS, tailCallTarget } from '../interpreter/calls.js';
 import { holdsFunctionAddress } from '../interpreter/link.js';
+import type { BpfMap } from '../maps/map.js';
 import type { XlatedProgram } from '../program.js';
 import { validate } from '../validate.js';
 import { readSlots } from '../instruction.js';
@@ -86,6 +87,8 @@ export class Runtime implements MemoryListener {
   readonly #frames: Region[] = [];
   /** Offset and number of slots of each program. */
   readonly #slots: { readonly first: number; readonly count: number }[] = [];
+  /** Maps that code looks into itself. */
+  readonly #maps = new Set<BpfMap>();
   readonly #targets = new Map<XlatedProgram, Entry>();
   /** What `host.addCallbacks` gave. */
   readonly #callbackBases: bigint[] = [];
@@ -132,6 +135,7 @@ export class Runtime implements MemoryListener {
       },
     );
     for (const site of compiled.sites) this.sites.push(site);
+    for (const map of compiled.maps) this.#maps.add(map);
     if (compiled.hasCalls && this.#frames.length < MAX_CALL_FRAMES) {
       this.#mapFrames(MAX_CALL_FRAMES);
       this.#putFrames();
@@ -221,6 +225,11 @@ export class Runtime implements MemoryListener {
 
   unmapped(): void {
     this.#changed();
+    // a freed map is no longer known, then its regions go
+    for (const map of this.#maps) {
+      if (this.host.mapAt(map.address) === map) continue;
+      this.#view.setInt32(this.#at + STATE.mapsFreed, 1, true);
+    }
   }
 
   #changed(): void {
@@ -339,7 +348,7 @@ export class Runtime implements MemoryListener {
 
   /** An access that the table does not allow: text that is stored to, or a fault. */
   readonly #miss = (address: bigint, site: number, bits: number): number => {
-    const size = bits & ACCESS.sizeMask;
+    const size = bits >>> ACCESS.sizeShift;
     const access: AccessKind = (bits & ACCESS.write) !== 0 ? 'write' : 'read';
     const hi = high32(address);
     const lo = low32(address);
