@@ -20,6 +20,7 @@ import { CodeWriter, I64, ModuleWriter } from '../../src/bpf/wasm/emitter.js';
 import { hexToBytes } from '../../src/common/bytes.js';
 import { BENCH_HELPERS } from '../../src/lab/check/run-helpers.js';
 import { EDGES } from './reference.js';
+import { compareVerified } from './wasm-agreement.js';
 import { Differential } from './wasm-differential.js';
 
 const HELPERS: ReadonlyMap<number, HelperBody> = new Map<number, HelperBody>([
@@ -42,6 +43,9 @@ const HELPERS: ReadonlyMap<number, HelperBody> = new Map<number, HelperBody>([
 function newHost(helpers = HELPERS): PlainHost {
   return new PlainHost({ helpers, callBase: 0n, helperStride: 1, memorySize: 2 << 20 });
 }
+
+/** Programs that run in the same two worlds, one after the other. */
+const GROUP = 300;
 
 const program = (text: string): XlatedProgram => rawProgram('test', assemble(text));
 
@@ -343,6 +347,19 @@ describe('control flow', () => {
 });
 
 describe('interpreter and wasm tier', () => {
+  it('agree on random programs that pass the verifier', () => {
+    const first = Number(process.env['TRAMPOLAB_WASM_SEED'] ?? 1);
+    const count = Number(process.env['TRAMPOLAB_WASM_VERIFIED'] ?? 600);
+    let ran = 0;
+    for (let seed = first, left = count; left > 0; seed++, left -= GROUP) {
+      const result = compareVerified(seed, Math.min(left, GROUP));
+      expect(result.difference).toBeUndefined();
+      ran += result.ran;
+      expect(result.kinds).toMatchObject({ return: result.ran });
+    }
+    expect(ran).toBeGreaterThan(count / 2);
+  }, 3_600_000);
+
   it('agree on random programs', () => {
     const first = Number(process.env['TRAMPOLAB_WASM_SEED'] ?? 1);
     const count = Number(process.env['TRAMPOLAB_WASM_PROGRAMS'] ?? 1000);
