@@ -7,6 +7,7 @@
  * per helper.
  */
 import type { BpfHost } from '../host.js';
+import type { Slot } from '../instruction.js';
 import type { BpfMap } from '../maps/map.js';
 import type { XlatedProgram } from '../program.js';
 import { emitCopies } from './access.js';
@@ -24,7 +25,7 @@ import type {
   Site,
   SlotCopy,
 } from './context.js';
-import { CodeWriter, EXTERNREF, I32, I64, ModuleWriter, OP, type ValueType } from './emitter.js';
+import { EXTERNREF, I32, I64, ModuleWriter, OP, type ValueType } from './emitter.js';
 import { emitInlined } from './inline.js';
 import { ARGUMENTS } from './liveness.js';
 import { emitLocate, LOCATE_LOCALS, LOCATE_PARAMETERS } from './locate.js';
@@ -52,6 +53,8 @@ export interface CompileOptions {
 
 export interface ProgramSource {
   readonly program: XlatedProgram;
+  /** Of each function. */
+  readonly slots: readonly (readonly Slot[])[];
   /** Address of function 0; undefined when the program takes no addresses of functions. */
   readonly callbackBase: bigint | undefined;
 }
@@ -78,7 +81,7 @@ export function compilePrograms(
   host: BpfHost,
   options: CompileOptions,
 ): CompiledModule {
-  const plans = sources.map(({ program }) => planProgram(program, host, options));
+  const plans = sources.map((source) => planProgram(source, host, options));
   const functions = plans.flatMap((plan) => plan.functions);
   placeSlots(functions, options);
   const module = new ModuleWriter();
@@ -102,7 +105,7 @@ export function compilePrograms(
   const sharedFunctions = new Map<object | string, number>();
   const bpfType = module.type(BPF_PARAMETERS, [I64]);
   const locate = module.declare(module.type(LOCATE_PARAMETERS, [I32]));
-  module.define(locate, LOCATE_LOCALS, emitLocate(options.state, imports));
+  module.define(locate, LOCATE_LOCALS, emitLocate(module.writer(), options.state, imports));
   const shared: ModuleContext = {
     host,
     state: options.state,
@@ -123,7 +126,7 @@ export function compilePrograms(
       if (known !== undefined) return known;
       const index = module.declare(module.type(parameters, results));
       sharedFunctions.set(key, index);
-      const code = new CodeWriter();
+      const code = module.writer();
       write(code);
       module.define(index, locals, code);
       return index;
@@ -256,7 +259,7 @@ function defineStructured(module: ModuleWriter, program: ProgramContext, plan: F
     copied,
     program.plans.some(({ isInlined }) => isInlined),
   );
-  const code = new CodeWriter(64 * plan.slots.length + 256);
+  const code = module.writer();
   const context: FunctionContext = {
     program,
     plan,
@@ -334,7 +337,7 @@ function defineChunked(
     defineChunk(module, program, plan, chunks, chunk, index);
   }
   const { locals, groups } = bpfLocals([], false);
-  const code = new CodeWriter();
+  const code = module.writer();
   const context: FunctionContext = { program, plan, code, locals, leave: () => undefined };
   emitSpill(context, ARGUMENTS);
   emitFuelLoad(context);
@@ -355,7 +358,7 @@ function defineChunk(
   index: number,
 ): void {
   const { locals, groups } = chunkLocals();
-  const code = new CodeWriter(1 << 16);
+  const code = module.writer();
   const context: FunctionContext = {
     program,
     plan,
@@ -376,7 +379,7 @@ function defineChunk(
 
 /** enter(index, depth): R1..R5 from the state, R0 to it. */
 function defineEnter(module: ModuleWriter, { state, bpfType }: ModuleContext): void {
-  const code = new CodeWriter();
+  const code = module.writer();
   // the address that R0 is stored at
   code.i32(0);
   for (let register = 1; register <= 5; register++) {

@@ -175,6 +175,10 @@ class ByteWriter {
     return this;
   }
 
+  clear(): void {
+    this.length = 0;
+  }
+
   /** What was written so far, not copied. */
   written(): Uint8Array {
     return this.bytes.subarray(0, this.length);
@@ -264,6 +268,8 @@ interface FunctionBody {
 
 /** Collects types, imports and functions, and writes the module. Imported functions come first. */
 export class ModuleWriter {
+  /** Writers that are free again: small programs take less time than new buffers. */
+  readonly #writers: CodeWriter[] = [];
   readonly #types = new Map<string, number>();
   readonly #typeBytes = new ByteWriter();
   readonly #imports: { readonly name: string; readonly type: number }[] = [];
@@ -303,11 +309,18 @@ export class ModuleWriter {
     return this.#imports.length + this.#bodies.push(undefined) - 1;
   }
 
+  /** A writer for one body; `define` takes it back. */
+  writer(): CodeWriter {
+    return this.#writers.pop() ?? new CodeWriter(4096);
+  }
+
   define(index: number, locals: readonly (readonly [number, ValueType])[], code: CodeWriter): void {
     const at = index - this.#imports.length;
     const type = this.#bodyTypes[at];
     if (type === undefined) throw new RangeError(`no function ${index}`);
-    this.#bodies[at] = { type, locals, code: code.written() };
+    this.#bodies[at] = { type, locals, code: code.written().slice() };
+    code.clear();
+    this.#writers.push(code);
   }
 
   export(name: string, index: number): void {
@@ -346,11 +359,12 @@ export class ModuleWriter {
         for (const index of this.#elements) to.u32(index);
       });
     }
+    const head = new ByteWriter(16);
     section(out, 10, (to) => {
       to.u32(this.#bodies.length);
       for (const body of this.#bodies) {
         if (!body) throw new RangeError('a function without a body');
-        const head = new ByteWriter(16);
+        head.clear();
         head.u32(body.locals.length);
         for (const [count, type] of body.locals) head.u32(count).u8(type);
         to.u32(head.length + body.code.length + 1);

@@ -5,7 +5,7 @@
  * What the table does not allow goes to `miss`, which knows why, and stops the run; whoever can do
  * without hears of it quietly.
  */
-import { CodeWriter, I32, I64, OP, type ValueType } from './emitter.js';
+import { I32, I64, OP, type CodeWriter, type ValueType } from './emitter.js';
 import type { Imports } from './context.js';
 import { ACCESS, ENTRY, ENTRY_READ, ENTRY_WRITE, SLOT, STATE } from './state.js';
 
@@ -27,8 +27,7 @@ export const LOCATE_LOCALS = [
   [4, I32],
 ] as const;
 
-export function emitLocate(state: number, imports: Imports): CodeWriter {
-  const code = new CodeWriter();
+export function emitLocate(code: CodeWriter, state: number, imports: Imports): CodeWriter {
   code.i32(0).memory(OP.i32_load, state + STATE.stale);
   code.open(OP.if);
   code.call(imports.refresh).end();

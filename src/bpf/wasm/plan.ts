@@ -3,7 +3,7 @@
  * how each function will be written.
  */
 import type { BpfHost } from '../host.js';
-import { readSlots, type Slot } from '../instruction.js';
+import type { Slot } from '../instruction.js';
 import { OPCODES, PSEUDO } from '../opcodes.js';
 import type { XlatedProgram } from '../program.js';
 import { stackDistance } from './access.js';
@@ -34,14 +34,11 @@ export interface PlanOptions {
 }
 
 export function planProgram(
-  program: XlatedProgram,
+  { program, slots: decoded }: { program: XlatedProgram; slots: readonly (readonly Slot[])[] },
   host: BpfHost,
   { isTarget }: PlanOptions,
 ): ProgramPlan {
-  const analysed = program.functions.map(({ insns }) => {
-    const slots = readSlots(insns);
-    return { slots, flow: buildFlow(slots) };
-  });
+  const analysed = decoded.map((slots) => ({ slots, flow: buildFlow(slots) }));
   const needs = analyseNeeds(analysed, isTarget ? EXTRA_OUT : 0);
   const called = calledFunctions(analysed.map(({ slots }) => slots));
   const named = addressTaken(analysed.map(({ slots }) => slots));

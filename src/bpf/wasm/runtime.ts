@@ -14,9 +14,9 @@ import type { BpfHost, Callback, RegisterPairs } from '../host.js';
 import { MAX_TAIL_CALLS, tailCallTarget } from '../interpreter/calls.js';
 import { holdsFunctionAddress } from '../interpreter/link.js';
 import type { BpfMap } from '../maps/map.js';
-import type { XlatedProgram } from '../program.js';
+import type { XlatedFunction, XlatedProgram } from '../program.js';
 import { validate } from '../validate.js';
-import { readSlots } from '../instruction.js';
+import { readSlots, type Slot } from '../instruction.js';
 import { PSEUDO } from '../opcodes.js';
 import { compilePrograms, type CompiledModule } from './compile.js';
 import type { Site } from './context.js';
@@ -119,12 +119,16 @@ export class Runtime implements MemoryListener {
 
   /** Decodes, compiles and links programs, as one module. Throws InputError when one cannot run. */
   load(programs: readonly XlatedProgram[], isTarget: boolean): Entry[] {
-    for (const program of programs) checkProgram(program, this.host);
+    const decoded = programs.map(({ functions }) => functions.map(({ insns }) => readSlots(insns)));
+    for (const [index, program] of programs.entries()) {
+      checkProgram(program, decoded[index] ?? [], this.host);
+    }
     const entries: Entry[] = [];
     const compiled = compilePrograms(
       programs.map((program, index) => ({
         program,
-        callbackBase: this.#addCallbacks(program, () => entries[index]),
+        slots: decoded[index] ?? [],
+        callbackBase: this.#addCallbacks(program, decoded[index] ?? [], () => entries[index]),
       })),
       this.host,
       {
@@ -238,9 +242,12 @@ export class Runtime implements MemoryListener {
   }
 
   /** Entries for the functions of a program that takes addresses of them; undefined for others. */
-  #addCallbacks(program: XlatedProgram, entryOf: () => Entry | undefined): bigint | undefined {
-    const { functions } = program;
-    if (!functions.some(({ insns }) => holdsFunctionAddress(readSlots(insns)))) return undefined;
+  #addCallbacks(
+    { functions }: XlatedProgram,
+    decoded: readonly (readonly Slot[])[],
+    entryOf: () => Entry | undefined,
+  ): bigint | undefined {
+    if (!decoded.some(holdsFunctionAddress)) return undefined;
     const base = this.host.addCallbacks(
       functions.map(({ name }, index): Callback => (registers) => {
         const entry = entryOf();
@@ -413,11 +420,16 @@ export class Runtime implements MemoryListener {
 }
 
 /** Throws InputError with the first problem, as linking for the interpreter does. */
-function checkProgram(program: XlatedProgram, host: BpfHost): void {
+function checkProgram(
+  program: XlatedProgram,
+  decoded: readonly (readonly Slot[])[],
+  host: BpfHost,
+): void {
   const [problem] = validate(program.functions, { allowAuxiliary: program.type !== 'raw' });
   if (problem !== undefined) throw new InputError(`program ${program.name}: ${problem}`);
-  for (const { name, insns } of program.functions) {
-    for (const [insn, { code, src, imm }] of readSlots(insns).entries()) {
+  for (const [index, slots] of decoded.entries()) {
+    const { name } = program.functions[index] as XlatedFunction;
+    for (const [insn, { code, src, imm }] of slots.entries()) {
       if (code !== 0x85 || src === PSEUDO.CALL) continue;
       if (host.helperAt(host.callBase + BigInt(imm))) continue;
       throw new InputError(
