@@ -5,7 +5,7 @@
  * Different is only when the instruction budget is looked at: on back edges and in functions that call
  * others, so a run that is stopped for it may have got further. Registers are locals, R10 accesses are
  * not checked at run time, others against a cached region; see the files in `wasm/`. Left out: kfuncs
- * other than by address, packet loads, arenas; hash tables are looked up in TypeScript.
+ * other than by address, packet loads, arenas.
  *
  * Most of the time of making a program goes into its module, so `createWasmBatch` makes many programs
  * with one. They share stack frames and tables: one of them runs at a time.

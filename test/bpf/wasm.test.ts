@@ -349,7 +349,7 @@ describe('control flow', () => {
 describe('interpreter and wasm tier', () => {
   it('agree on random programs that pass the verifier', () => {
     const first = Number(process.env['TRAMPOLAB_WASM_SEED'] ?? 1);
-    const count = Number(process.env['TRAMPOLAB_WASM_VERIFIED'] ?? 600);
+    const count = Number(process.env['TRAMPOLAB_WASM_VERIFIED'] ?? 400);
     let ran = 0;
     for (let seed = first, left = count; left > 0; seed++, left -= GROUP) {
       const result = compareVerified(seed, Math.min(left, GROUP));
