@@ -51,7 +51,9 @@ export class PlainHost implements BpfHost {
   readonly #stride: bigint;
   readonly #maps = new Map<bigint, BpfMap>();
   readonly #callbacks = new CallbackTable();
-  readonly #state: CellState;
+  readonly #seed: number;
+  /** Made when it is first asked for. */
+  #cellState: CellState | undefined;
   #mapCount = 0;
   #next = FIRST_ADDRESS;
   #cpu = 0;
@@ -62,13 +64,7 @@ export class PlainHost implements BpfHost {
     this.cpuCount = options.cpuCount ?? 1;
     this.#helpers = options.helpers ?? new Map();
     this.#stride = BigInt(options.helperStride ?? 0x100);
-    const cells = this.memory.mapAtPageEnd({
-      name: 'clock and random numbers',
-      size: CELLS_SIZE,
-      permissions: 'r',
-      pageAddress: CELLS_ADDRESS,
-    });
-    this.#state = new CellState(this.memory, cells.offset, CLOCK_STEP_NS, options.seed ?? 1);
+    this.#seed = options.seed ?? 1;
   }
 
   allocate(name: string, size: number): Region {
@@ -135,6 +131,18 @@ export class PlainHost implements BpfHost {
 
   get cells(): HostCells {
     return this.#state.cells;
+  }
+
+  get #state(): CellState {
+    if (this.#cellState) return this.#cellState;
+    const { offset } = this.memory.mapAtPageEnd({
+      name: 'clock and random numbers',
+      size: CELLS_SIZE,
+      permissions: 'r',
+      pageAddress: CELLS_ADDRESS,
+    });
+    this.#cellState = new CellState(this.memory, offset, CLOCK_STEP_NS, this.#seed);
+    return this.#cellState;
   }
 
   /** Sets the clock, and how much each reading moves it on (default: as it was). */

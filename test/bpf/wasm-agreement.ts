@@ -75,6 +75,7 @@ class World extends PlainHost {
     this.maps = MAPS.map((row) => map(...row));
     this.queue = map('QUEUE', 0, 8);
     this.progArray = map('PROG_ARRAY', 4, 4) as ProgArrayMap;
+    this.setSeed(1);
     this.#shown = [...this.memory.regions];
   }
 

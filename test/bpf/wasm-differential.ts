@@ -80,6 +80,7 @@ export class Differential {
       cpuCount: 3,
     });
     host.setCurrentCpu(2);
+    host.setSeed(1);
     this.#host = host;
     const map = (type: MapTypeName, keySize: number, valueSize: number) =>
       createMap({ name: type, type, keySize, valueSize, maxEntries: 5, flags: 0 }, host);
