@@ -5,18 +5,23 @@
  * As in `bench/interpreter.ts` each program runs about 100 million instructions and its result is
  * compared with the record's. The row of a program is the best of three runs after a first one, in which
  * the engine's optimising compiler works in the background; `first run` is the mean of those. Further
- * rows: nanoseconds per helper call, in place and through an import, and compile time.
+ * rows: nanoseconds per helper call and map look-up, in place and through an import, beside an empty call from
+ * wasm to TypeScript; compile time; small programs per second, compiled one by one and in batches. What takes
+ * nanoseconds is the best of many short runs, so that other load on the machine hardly shows.
  */
 import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { assemble } from '../src/bpf/assemble.js';
-import { withIntrinsic, type HelperBody } from '../src/bpf/host.js';
+import { helperBodies } from '../src/bpf/helpers/table.js';
+import { withIntrinsic, withSignature, type HelperBody } from '../src/bpf/host.js';
 import { encodeSlots, makeSlot } from '../src/bpf/instruction.js';
 import { createInterpreter } from '../src/bpf/interpreter.js';
+import { createMap } from '../src/bpf/maps/create.js';
 import { PlainHost } from '../src/bpf/plain-host.js';
 import { rawProgram } from '../src/bpf/raw-program.js';
 import { describeResult } from '../src/bpf/result.js';
-import { createWasmProgram } from '../src/bpf/wasm.js';
+import { createWasmBatch, createWasmProgram } from '../src/bpf/wasm.js';
+import { I32, ModuleWriter, OP } from '../src/bpf/wasm/emitter.js';
 import { BENCH_HELPERS } from '../src/lab/check/run-helpers.js';
 import { parseRecords, type VectorRecord } from '../src/lab/check/record.js';
 import { PACKAGE_ROOT } from '../src/node/files.js';
@@ -50,6 +55,7 @@ export function benchWasm(text: string = readVectors()): BenchRow[] {
     { name: 'wasm against interpreter', value: warm / interpreted, unit: 'times' },
     ...helperRows(),
     compileRow(),
+    ...batchRows(),
   ];
 }
 
@@ -89,70 +95,183 @@ function measure(record: VectorRecord): Measured {
   return { speed, first, interpreter };
 }
 
-const CALLS = 10_000_000;
+const CALLS = 20_000;
+const WARM_UP = 300;
+const RUNS = 1500;
 
-/** A loop with a helper call, less the same loop without. */
+/** Nanoseconds of each of `CALLS` rounds: the best of many runs. */
+function bestRound(run: () => void): number {
+  for (let i = 0; i < WARM_UP; i++) run();
+  let best = Infinity;
+  for (let i = 0; i < RUNS; i++) {
+    const start = performance.now();
+    run();
+    best = Math.min(best, performance.now() - start);
+  }
+  return (best * 1e6) / CALLS;
+}
+
+/** Loops with a helper call, less the same loop without. */
 function helperRows(): BenchRow[] {
-  const returnOne: HelperBody = (registers) => {
+  const returnOne = (): HelperBody => (registers, _host) => {
     registers[0] = 1;
     registers[1] = 0;
   };
-  const helpers = new Map([
-    [1, returnOne],
-    [
-      2,
-      withIntrinsic({ kind: 'constant', value: 1 }, (registers, host) =>
-        returnOne(registers, host),
-      ),
-    ],
+  const signature = { arguments: 0, result: true };
+  const bodies = helperBodies();
+  const lookup = bodies.get(LOOKUP);
+  if (!lookup) throw new Error('no map_lookup_elem');
+  const helpers = new Map<number, HelperBody>([
+    ...bodies,
+    [ONE, returnOne()],
+    [ONE_WITHOUT_ARGUMENTS, withSignature(signature, returnOne())],
+    [ONE_IN_PLACE, withIntrinsic({ kind: 'constant', value: 1 }, returnOne())],
+    // the same body without an intrinsic
+    [LOOKUP_BODY, (registers, host) => lookup(registers, host)],
   ]);
   const host = new PlainHost({ helpers, callBase: 0n, helperStride: 1 });
   const nanoseconds = (body: string): number => {
     const text = `r6 = ${CALLS}\nr7 = 0\nloop: ${body}\nr7 += r0\nr6 += -1\nif r6 != 0 goto loop\nr0 = r7\nexit`;
     const wasm = createWasmProgram(rawProgram('helper', assemble(text)), host);
-    wasm.run(0n);
-    let best = Infinity;
-    for (let i = 0; i < 3; i++) {
-      const start = performance.now();
-      const result = wasm.run(0n);
-      best = Math.min(best, performance.now() - start);
-      if (result.kind !== 'return' || result.r0 !== BigInt(CALLS)) {
-        throw new Error(describeResult(result));
-      }
+    const result = wasm.run(0n);
+    if (result.kind !== 'return' || result.r0 !== BigInt(CALLS)) {
+      throw new Error(describeResult(result));
     }
+    const best = bestRound(() => void wasm.run(0n));
     wasm.close();
-    return (best * 1e6) / CALLS;
+    return best;
   };
   const empty = nanoseconds('r0 = 1');
+  const row = (name: string, body: string): BenchRow => ({
+    name: `wasm ${name}`,
+    value: nanoseconds(body) - empty,
+    unit: 'ns',
+  });
+  const found = 'if r0 == 0 goto out\nr0 = *(u64 *)(r0 + 0)\nout:';
+  const lookups = (['ARRAY', 'HASH', 'LRU_HASH'] as const).flatMap((type) => {
+    const spec = { name: type, type, keySize: 4, valueSize: 8, maxEntries: 1024, flags: 0 };
+    const map = createMap(spec, host);
+    for (let key = 0; key < 1000; key++) {
+      map.set(Uint8Array.of(key, key >> 8, 0, 0), Uint8Array.of(1, 0, 0, 0, 0, 0, 0, 0));
+    }
+    const call = (id: number): string =>
+      `r1 = r6\nr1 &= 511\n*(u32 *)(r10 - 4) = r1\nr2 = r10\nr2 += -4\nr1 = 0x${map.address.toString(16)} ll\ncall ${id}\n${found}`;
+    return [
+      row(`${type} look-up in place`, call(LOOKUP).replaceAll('out', `${type}1`)),
+      row(`${type} look-up through an import`, call(LOOKUP_BODY).replaceAll('out', `${type}2`)),
+    ];
+  });
   return [
-    {
-      name: 'wasm helper call through an import',
-      value: nanoseconds('call 1') - empty,
-      unit: 'ns',
-    },
-    { name: 'wasm helper call in place', value: nanoseconds('call 2') - empty, unit: 'ns' },
+    { name: 'empty call from wasm to TypeScript', value: emptyCall(), unit: 'ns' },
+    row('helper call through an import', `call ${ONE}`),
+    row('helper call without arguments, through an import', `call ${ONE_WITHOUT_ARGUMENTS}`),
+    row('helper call in place', `call ${ONE_IN_PLACE}`),
+    ...lookups,
+  ];
+}
+
+const LOOKUP = 1;
+const ONE = 901;
+const ONE_WITHOUT_ARGUMENTS = 902;
+const ONE_IN_PLACE = 903;
+const LOOKUP_BODY = 904;
+
+/** What no helper call through an import can be faster than. */
+function emptyCall(): number {
+  const module = new ModuleWriter();
+  const callee = module.import('callee', module.type([], []));
+  const loop = (called: boolean): void => {
+    const code = module.writer();
+    const again = code.open(OP.loop);
+    if (called) code.call(callee);
+    code.get(0).i32(1).op(OP.i32_sub).tee(0).branch(again, OP.br_if).end();
+    const index = module.declare(module.type([I32], []));
+    module.define(index, [], code);
+    module.export(called ? 'calls' : 'empty', index);
+  };
+  loop(true);
+  loop(false);
+  const memory = new WebAssembly.Memory({ initial: 1, maximum: 1 });
+  const instance = new WebAssembly.Instance(new WebAssembly.Module(module.bytes(1)), {
+    env: { memory, callee: () => undefined },
+  });
+  const time = (name: string): number => {
+    const run = instance.exports[name];
+    if (typeof run !== 'function') throw new Error(`no ${name}`);
+    return bestRound(() => void run(CALLS));
+  };
+  return time('calls') - time('empty');
+}
+
+const PROGRAMS = 200;
+const PROGRAM_SLOTS = 100;
+
+/** Programs of 100 instructions per second of CPU time, compiled, run once and closed. */
+function batchRows(): BenchRow[] {
+  const host = new PlainHost({});
+  const context = host.allocate('context', 64).address;
+  const programs = Array.from({ length: PROGRAMS }, (_, index) =>
+    rawProgram(`p${index}`, mixedCode(PROGRAM_SLOTS, index)),
+  );
+  const run = (wasm: ReturnType<typeof createWasmProgram>): void => {
+    const result = wasm.run(context);
+    if (result.kind !== 'return') throw new Error(describeResult(result));
+    wasm.close();
+  };
+  const perSecond = (all: () => void): number => {
+    let best = Infinity;
+    for (let i = 0; i < 8; i++) {
+      const before = process.cpuUsage();
+      all();
+      const { user, system } = process.cpuUsage(before);
+      best = Math.min(best, user + system);
+    }
+    return (PROGRAMS * 1e6) / best;
+  };
+  const single = perSecond(() => {
+    for (const program of programs) run(createWasmProgram(program, host));
+  });
+  const batch = perSecond(() => {
+    for (const wasm of createWasmBatch(programs, host)) run(wasm);
+  });
+  const interpreter = perSecond(() => {
+    for (const program of programs) {
+      const engine = createInterpreter(program, host);
+      engine.run(context);
+      engine.close();
+    }
+  });
+  const unit = 'programs/s';
+  return [
+    { name: 'wasm programs one by one', value: single, unit },
+    { name: `wasm programs in batches of ${PROGRAMS}`, value: batch, unit },
+    { name: 'interpreter programs in the same run', value: interpreter, unit },
   ];
 }
 
 const COMPILED = 1000;
 
-/** Compile time of 1,000 instructions of arithmetic, memory and jumps: the median of many. */
+/** Instructions of arithmetic, memory and jumps. */
+function mixedCode(count: number, seed: number): Uint8Array {
+  const slots = [];
+  for (let at = 0; slots.length < count - 1; at++) {
+    slots.push(
+      makeSlot(0x07, { dst: 2 + (at % 3), imm: at + seed }),
+      makeSlot(0x79, { dst: 0, src: 1, off: 8 * (at % 8) }),
+      makeSlot(0x0f, { dst: 2, src: 0 }),
+      makeSlot(0x7b, { dst: 10, src: 2, off: -8 - 8 * (at % 8) }),
+      makeSlot(0x25, { dst: 2, off: Math.min(3, Math.max(count - 6 - slots.length, 0)), imm: at }),
+    );
+  }
+  return encodeSlots([...slots.slice(0, count - 1), makeSlot(0x95)]);
+}
+
+/** Compile time of 1,000 instructions: the median of many. */
 function compileRow(): BenchRow {
   const host = new PlainHost({});
   const times: number[] = [];
   for (let run = 0; run < 101; run++) {
-    const slots = [];
-    for (let at = 0; slots.length < COMPILED - 1; at++) {
-      slots.push(
-        makeSlot(0x07, { dst: 2 + (at % 3), imm: at + run }),
-        makeSlot(0x79, { dst: 0, src: 1, off: 8 * (at % 8) }),
-        makeSlot(0x0f, { dst: 2, src: 0 }),
-        makeSlot(0x7b, { dst: 10, src: 2, off: -8 - 8 * (at % 8) }),
-        makeSlot(0x25, { dst: 2, off: Math.min(3, COMPILED - 6 - slots.length), imm: at }),
-      );
-    }
-    const insns = encodeSlots([...slots.slice(0, COMPILED - 1), makeSlot(0x95)]);
-    const program = rawProgram('compiled', insns);
+    const program = rawProgram('compiled', mixedCode(COMPILED, run));
     const start = performance.now();
     const wasm = createWasmProgram(program, host);
     times.push(performance.now() - start);

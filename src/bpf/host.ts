@@ -24,13 +24,38 @@ export type HelperIntrinsic =
   | { readonly kind: 'constant'; readonly value: number }
   /** R0 = the CPU that the run began on. */
   | { readonly kind: 'current_cpu' }
-  /** R0 = the address of the value in map R1 under the key at R2. */
-  | { readonly kind: 'map_lookup' };
+  /** R0 = `BpfHost.clock` in units of so many nanoseconds. */
+  | { readonly kind: 'clock'; readonly unit: number }
+  /** R0 = `BpfHost.random`. */
+  | { readonly kind: 'random' }
+  /** bpf_map_lookup_elem, bpf_map_update_elem */
+  | { readonly kind: 'map_lookup' }
+  | { readonly kind: 'map_update' }
+  /** bpf_csum_diff of kernels up to 6.12. */
+  | { readonly kind: 'csum_diff' }
+  /** bpf_xdp_get_buff_len, bpf_xdp_adjust_head */
+  | { readonly kind: 'xdp_buff_len' }
+  | { readonly kind: 'xdp_adjust_head' };
+
+/** What a body may read and has to set: the others need not be put into the register file. */
+export interface HelperSignature {
+  /** It reads R1 up to this one. */
+  readonly arguments: number;
+  /** It always sets R0. */
+  readonly result: boolean;
+}
 
 /** The body of a helper. A failure that the program may see is a negative errno in R0. */
 export interface HelperBody {
   (registers: RegisterPairs, host: BpfHost): void;
   readonly intrinsic?: HelperIntrinsic;
+  /** Default: five arguments, and R0 may stay as it is. */
+  readonly signature?: HelperSignature;
+}
+
+/** `body` itself, with its signature. */
+export function withSignature(signature: HelperSignature, body: HelperBody): HelperBody {
+  return Object.assign(body, { signature });
 }
 
 /** `body` itself, marked for engines that can do what it does in place. */
@@ -54,6 +79,15 @@ export class ProgramExit extends Error {
     this.name = 'ProgramExit';
     this.r0 = r0;
   }
+}
+
+/** Where clock and random numbers of a host lie: offsets in the backing store. */
+export interface HostCells {
+  /** u64: the last reading in nanoseconds, and how much each moves it on. */
+  readonly clock: number;
+  readonly clockStep: number;
+  /** Four words: the state of `Random`. */
+  readonly random: number;
 }
 
 export interface BpfHost {
@@ -117,6 +151,8 @@ export interface BpfHost {
   clock(): bigint;
   /** A random u32 from the host's seed. */
   random(): number;
+  /** Where engines find clock and random numbers. Default: they call. */
+  readonly cells?: HostCells;
   /** One line of bpf_trace_printk output. */
   printk(text: string): void;
 

@@ -33,7 +33,10 @@ export function readSlot(insns: Uint8Array, index: number): Slot {
 
 export function readSlots(insns: Uint8Array): Slot[] {
   const view = viewOf(insns);
-  return Array.from({ length: slotCount(insns) }, (_, index) => slotAt(view, index * SLOT_SIZE));
+  const end = slotCount(insns) * SLOT_SIZE;
+  const slots: Slot[] = [];
+  for (let at = 0; at < end; at += SLOT_SIZE) slots.push(slotAt(view, at));
+  return slots;
 }
 
 function slotAt(view: DataView, at: number): Slot {

@@ -10,10 +10,10 @@
  *   const map = createMap({ name: 'counts', type: 'ARRAY', ... }, host);
  */
 import { alignUp } from '../common/bytes.js';
-import { Random } from '../common/random.js';
 import { Memory, PAGE_SIZE, type Region } from '../cpu/memory.js';
 import { CallbackTable } from './callbacks.js';
-import type { BpfHost, Callback, HelperBody } from './host.js';
+import type { BpfHost, Callback, HelperBody, HostCells } from './host.js';
+import { CELLS_SIZE, CellState } from './host-cells.js';
 import { findKfunc } from './kfuncs/table.js';
 import type { BpfMap } from './maps/map.js';
 import { Network } from './network.js';
@@ -35,6 +35,7 @@ export interface PlainHostOptions {
 }
 
 const FIRST_ADDRESS = 0xffff_8000_9000_0000n;
+const CELLS_ADDRESS = FIRST_ADDRESS - 2n * BigInt(PAGE_SIZE);
 const FOUR_GIB = 1n << 32n;
 const CLOCK_STEP_NS = 1000n;
 
@@ -51,11 +52,11 @@ export class PlainHost implements BpfHost {
   readonly #stride: bigint;
   readonly #maps = new Map<bigint, BpfMap>();
   readonly #callbacks = new CallbackTable();
-  #random: Random;
+  readonly #seed: number;
+  /** Made when it is first asked for. */
+  #cellState: CellState | undefined;
   #mapCount = 0;
   #next = FIRST_ADDRESS;
-  #now = 0n;
-  #step = CLOCK_STEP_NS;
   #cpu = 0;
 
   constructor(options: PlainHostOptions = {}) {
@@ -64,7 +65,7 @@ export class PlainHost implements BpfHost {
     this.cpuCount = options.cpuCount ?? 1;
     this.#helpers = options.helpers ?? new Map();
     this.#stride = BigInt(options.helperStride ?? 0x100);
-    this.#random = new Random(options.seed ?? 1);
+    this.#seed = options.seed ?? 1;
   }
 
   allocate(name: string, size: number): Region {
@@ -131,29 +132,43 @@ export class PlainHost implements BpfHost {
   }
 
   clock(): bigint {
-    this.#now += this.#step;
-    return this.#now;
+    return this.#state.clock();
+  }
+
+  get cells(): HostCells {
+    return this.#state.cells;
+  }
+
+  get #state(): CellState {
+    if (this.#cellState) return this.#cellState;
+    const { offset } = this.memory.mapAtPageEnd({
+      name: 'clock and random numbers',
+      size: CELLS_SIZE,
+      permissions: 'r',
+      pageAddress: CELLS_ADDRESS,
+    });
+    this.#cellState = new CellState(this.memory, offset, CLOCK_STEP_NS, this.#seed);
+    return this.#cellState;
   }
 
   /** Sets the clock, and how much each reading moves it on (default: as it was). */
   setClock(now: bigint, step?: bigint): void {
-    this.#now = now;
-    if (step !== undefined) this.#step = step;
+    this.#state.setClock(now, step);
   }
 
   /** Starts the random numbers again from a seed. */
   setSeed(seed: number): void {
-    this.#random = new Random(seed);
+    this.#state.setSeed(seed);
   }
 
   /** Moves the clock to `now` and runs the timers that expire up to then; their number. */
   runTimers(now: bigint): number {
-    if (now > this.#now) this.#now = now;
+    if (now > this.#state.now) this.#state.setClock(now);
     return this.timers.run(this, now);
   }
 
   random(): number {
-    return this.#random.u32();
+    return this.#state.random();
   }
 
   printk(text: string): void {

@@ -52,6 +52,8 @@ export const NET_DEVICE = {
 
 /** sizeof(struct xdp_frame): stays free in front of the packet and its metadata. */
 export const XDP_FRAME_SIZE = 40;
+/** Bytes of an Ethernet header: what a packet has at least. */
+export const ETH_HLEN = 14;
 /** SKB_DATA_ALIGN(sizeof(struct skb_shared_info)) on 64 bit: stays free at the frame's end. */
 export const SKB_SHARED_INFO_SIZE = 320;
 /** Byte offsets in `struct skb_shared_info`, 6.12, and in its `skb_frag_t`. */

@@ -2,13 +2,17 @@
  * A seeded pseudo-random generator (xorshift128), so that the same seed gives the same output
  * everywhere. Not for cryptography.
  */
-export class Random {
-  #a: number;
-  #b: number;
-  #c: number;
-  #d: number;
 
-  constructor(seed: number) {
+/** Shifts of xorshift128. */
+export const RANDOM_SHIFTS = { left: 11, right: 8, last: 19 } as const;
+
+export class Random {
+  /** x, y, z, w of the algorithm, the newest first. */
+  readonly #state: Int32Array;
+
+  /** @param state where the generator keeps its four words. */
+  constructor(seed: number, state: Int32Array = new Int32Array(4)) {
+    this.#state = state;
     // splitmix32 spreads small seeds over the whole state
     let s = seed | 0;
     const next = (): number => {
@@ -19,23 +23,25 @@ export class Random {
       t = Math.imul(t, 0x735a2d97);
       return t ^ (t >>> 15);
     };
-    this.#a = next();
-    this.#b = next();
-    this.#c = next();
-    this.#d = next() | 1;
+    state[0] = next();
+    state[1] = next();
+    state[2] = next();
+    state[3] = next() | 1;
   }
 
   /** A uniform unsigned 32-bit number. */
   u32(): number {
-    let t = this.#d;
-    const s = this.#a;
-    this.#d = this.#c;
-    this.#c = this.#b;
-    this.#b = s;
-    t ^= t << 11;
-    t ^= t >>> 8;
-    this.#a = t ^ s ^ (s >>> 19);
-    return this.#a >>> 0;
+    const state = this.#state;
+    let t = state[3] as number;
+    const s = state[0] as number;
+    state[3] = state[2] as number;
+    state[2] = state[1] as number;
+    state[1] = s;
+    t ^= t << RANDOM_SHIFTS.left;
+    t ^= t >>> RANDOM_SHIFTS.right;
+    t ^= s ^ (s >>> RANDOM_SHIFTS.last);
+    state[0] = t;
+    return t >>> 0;
   }
 
   /** A uniform unsigned 64-bit number. */

@@ -80,6 +80,7 @@ export class Differential {
       cpuCount: 3,
     });
     host.setCurrentCpu(2);
+    host.setSeed(1);
     this.#host = host;
     const map = (type: MapTypeName, keySize: number, valueSize: number) =>
       createMap({ name: type, type, keySize, valueSize, maxEntries: 5, flags: 0 }, host);
@@ -97,7 +98,7 @@ export class Differential {
     this.#contents = host.memory.regions.filter(({ name }) => !name.startsWith('bpf_stack'));
     this.#kept = new Map(
       this.#contents
-        .filter(({ name }) => /^(bpf_map|keys)/.test(name))
+        .filter(({ name }) => /^(bpf_map|buckets|clock)/.test(name))
         .map(({ name, offset, size }) => [name, host.memory.bytes.slice(offset, offset + size)]),
     );
     this.#around = {

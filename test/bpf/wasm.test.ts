@@ -15,11 +15,12 @@ import {
   type InterpreterOptions,
   type InterpreterResult,
 } from '../../src/bpf/result.js';
-import { createWasmProgram } from '../../src/bpf/wasm.js';
+import { createWasmBatch, createWasmProgram, type WasmProgram } from '../../src/bpf/wasm.js';
 import { CodeWriter, I64, ModuleWriter } from '../../src/bpf/wasm/emitter.js';
 import { hexToBytes } from '../../src/common/bytes.js';
 import { BENCH_HELPERS } from '../../src/lab/check/run-helpers.js';
 import { EDGES } from './reference.js';
+import { compareVerified } from './wasm-agreement.js';
 import { Differential } from './wasm-differential.js';
 
 const HELPERS: ReadonlyMap<number, HelperBody> = new Map<number, HelperBody>([
@@ -42,6 +43,9 @@ const HELPERS: ReadonlyMap<number, HelperBody> = new Map<number, HelperBody>([
 function newHost(helpers = HELPERS): PlainHost {
   return new PlainHost({ helpers, callBase: 0n, helperStride: 1, memorySize: 2 << 20 });
 }
+
+/** Programs that run in the same two worlds, one after the other. */
+const GROUP = 300;
 
 const program = (text: string): XlatedProgram => rawProgram('test', assemble(text));
 
@@ -176,6 +180,49 @@ describe('limits', () => {
   });
 });
 
+describe('batch', () => {
+  it('is many programs, each with its own result, fault and place', () => {
+    const host = newHost();
+    const before = host.memory.regions.length;
+    const texts = [
+      'r0 = 1\nexit',
+      'r1 = 0\nr0 = *(u8 *)(r1 + 9)\nexit',
+      'call s\nexit\ns: r0 = 3\nexit',
+    ];
+    const named = texts.map((text, index) => rawProgram(`p${index}`, assemble(text)));
+    const batch = createWasmBatch(named, host);
+    // in any order, and more than once
+    for (const index of [2, 0, 1, 0, 2]) {
+      const expected = createInterpreter(named[index] as XlatedProgram, newHost()).run(0n);
+      expect(batch[index]?.run(0n)).toEqual(expected);
+    }
+    batch[0]?.close();
+    batch[1]?.close();
+    expect(batch[2]?.run(0n)).toEqual({ kind: 'return', r0: 3n });
+    batch[2]?.close();
+    expect(host.memory.regions.length).toBe(before);
+    expect(createWasmBatch([], host)).toEqual([]);
+  });
+
+  it('names the program that cannot be run', () => {
+    const host = newHost();
+    const before = host.memory.regions.length;
+    const bad = rawProgram('bad', assemble('call 9\nexit'));
+    expect(() => createWasmBatch([program('r0 = 1\nexit'), bad], host)).toThrow(
+      'program bad: bad insn 0: call of unknown helper 9',
+    );
+    expect(host.memory.regions.length).toBe(before);
+  });
+
+  it('refuses to run one program inside another', () => {
+    let batch: readonly WasmProgram[] = [];
+    const host = newHost(new Map([[1, () => void batch[1]?.run(0n)]]));
+    batch = createWasmBatch([program('call 1\nexit'), program('r0 = 1\nexit')], host);
+    expect(() => batch[0]?.run(0n)).toThrow('a program runs already');
+    expect(batch[1]?.run(0n)).toEqual({ kind: 'return', r0: 1n });
+  });
+});
+
 describe('memory', () => {
   it('tells listeners of stores to text', () => {
     const host = newHost();
@@ -300,6 +347,19 @@ describe('control flow', () => {
 });
 
 describe('interpreter and wasm tier', () => {
+  it('agree on random programs that pass the verifier', () => {
+    const first = Number(process.env['TRAMPOLAB_WASM_SEED'] ?? 1);
+    const count = Number(process.env['TRAMPOLAB_WASM_VERIFIED'] ?? 400);
+    let ran = 0;
+    for (let seed = first, left = count; left > 0; seed++, left -= GROUP) {
+      const result = compareVerified(seed, Math.min(left, GROUP));
+      expect(result.difference).toBeUndefined();
+      ran += result.ran;
+      expect(result.kinds).toMatchObject({ return: result.ran });
+    }
+    expect(ran).toBeGreaterThan(count / 2);
+  }, 3_600_000);
+
   it('agree on random programs', () => {
     const first = Number(process.env['TRAMPOLAB_WASM_SEED'] ?? 1);
     const count = Number(process.env['TRAMPOLAB_WASM_PROGRAMS'] ?? 1000);

@@ -7,38 +7,37 @@
  * arch/arm64/lib/csum.c.
  */
 import type { Memory } from '../../cpu/memory.js';
-import type { RegisterPairs } from '../host.js';
+import { withIntrinsic, type HelperBody, type RegisterPairs } from '../host.js';
 import { argument32, fail, offsetOf, type Helper } from './helper.js';
 
 /** Version of the helpers' semantics. */
 export type HelperVersion = '6.12' | '6.18';
 
 /** sizeof(struct bpf_scratchpad.diff) */
-const MAX_DIFF = 512;
+export const MAX_DIFF = 512;
 
 export function checksumHelpers(version: HelperVersion): readonly Helper[] {
+  const csumDiff: HelperBody = (registers, { memory }) => {
+    const fromSize = argument32(registers, 2) >>> 0;
+    const toSize = argument32(registers, 4) >>> 0;
+    if (version === '6.12' && ((fromSize | toSize) & 3 || fromSize + toSize > MAX_DIFF)) {
+      fail(registers, 'EINVAL');
+      return;
+    }
+    const from = sum16(memory, registers, 1, fromSize);
+    const to = sum16(memory, registers, 3, toSize);
+    const seed = argument32(registers, 5) >>> 0;
+    registers[0] =
+      version === '6.12' ? diff(from, fromSize, to, seed) : foldedDiff(from, fromSize, to, seed);
+    registers[1] = 0;
+  };
   return [
     {
       id: 28,
       name: 'csum_diff',
       arguments: ['mem_or_null', 'size_or_zero', 'mem_or_null', 'size_or_zero', 'anything'],
       result: 'integer',
-      body: (registers, { memory }) => {
-        const fromSize = argument32(registers, 2) >>> 0;
-        const toSize = argument32(registers, 4) >>> 0;
-        if (version === '6.12' && ((fromSize | toSize) & 3 || fromSize + toSize > MAX_DIFF)) {
-          fail(registers, 'EINVAL');
-          return;
-        }
-        const from = sum16(memory, registers, 1, fromSize);
-        const to = sum16(memory, registers, 3, toSize);
-        const seed = argument32(registers, 5) >>> 0;
-        registers[0] =
-          version === '6.12'
-            ? diff(from, fromSize, to, seed)
-            : foldedDiff(from, fromSize, to, seed);
-        registers[1] = 0;
-      },
+      body: version === '6.12' ? withIntrinsic({ kind: 'csum_diff' }, csumDiff) : csumDiff,
     },
   ];
 }

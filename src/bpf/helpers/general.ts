@@ -16,11 +16,13 @@ import {
   type Helper,
 } from './helper.js';
 import { MemoryAccessError } from '../../cpu/fault.js';
-import { withIntrinsic, type BpfHost, type HelperBody, type RegisterPairs } from '../host.js';
+import { withIntrinsic, type BpfHost, type RegisterPairs } from '../host.js';
 
-const NS_PER_JIFFY = 4_000_000n;
+const NS_PER_JIFFY = 4_000_000;
 
-const clock: HelperBody = (registers, host) => setResult64(registers, host.clock());
+const clock = withIntrinsic({ kind: 'clock', unit: 1 }, (registers, host) =>
+  setResult64(registers, host.clock()),
+);
 
 function clockHelper(id: number, name: string): Helper {
   return { id, name, arguments: [], result: 'integer', body: clock };
@@ -37,17 +39,19 @@ export function generalHelpers(pidTgid: (host: BpfHost) => bigint): readonly Hel
       name: 'jiffies64',
       arguments: [],
       result: 'integer',
-      body: (registers, host) => setResult64(registers, host.clock() / NS_PER_JIFFY),
+      body: withIntrinsic({ kind: 'clock', unit: NS_PER_JIFFY }, (registers, host) =>
+        setResult64(registers, host.clock() / BigInt(NS_PER_JIFFY)),
+      ),
     },
     {
       id: 7,
       name: 'get_prandom_u32',
       arguments: [],
       result: 'integer',
-      body: (registers, host) => {
+      body: withIntrinsic({ kind: 'random' }, (registers, host) => {
         registers[0] = host.random();
         registers[1] = 0;
-      },
+      }),
     },
     {
       id: 8,

@@ -130,11 +130,11 @@ export function mapHelpers(): readonly Helper[] {
       name: 'map_update_elem',
       arguments: ['map', 'map_key', 'map_value', 'anything'],
       result: 'integer',
-      body: (registers, host) => {
+      body: withIntrinsic({ kind: 'map_update' }, (registers, host) => {
         const map = finder.find(registers, host);
         const flags = argument(registers, 4);
         setResult(registers, map.update(argument(registers, 2), argument(registers, 3), flags));
-      },
+      }),
     },
     {
       id: 3,

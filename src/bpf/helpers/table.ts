@@ -7,7 +7,7 @@
  * Usage:
  *   const host = new PlainHost({ helpers: helperBodies() });
  */
-import type { BpfHost, HelperBody } from '../host.js';
+import { withSignature, type BpfHost, type HelperBody } from '../host.js';
 import { KFUNCS } from '../kfuncs/table.js';
 import { checksumHelpers, type HelperVersion } from './checksum.js';
 import { DYNPTR_HELPERS } from './dynptr.js';
@@ -46,6 +46,9 @@ export function helperTable(options: HelperOptions = {}): ReadonlyMap<number, He
     ...redirectHelpers(options.redirect ?? (() => {})),
     ...XDP_HELPERS,
   ].sort((a, b) => a.id - b.id);
+  for (const { arguments: kinds, result, body } of helpers) {
+    withSignature({ arguments: kinds.length, result: result !== 'void' }, body);
+  }
   return new Map(helpers.map((helper) => [helper.id, helper]));
 }
 

@@ -5,8 +5,9 @@
  * bpf_xdp_load_bytes. Fragments: `xdp-packet.ts`.
  */
 import { ERRNO } from '../../common/errno.js';
-import type { BpfHost, RegisterPairs } from '../host.js';
+import { withIntrinsic, type BpfHost, type RegisterPairs } from '../host.js';
 import {
+  ETH_HLEN,
   SKB_FRAG,
   SKB_SHARED_INFO,
   XDP_BUFF,
@@ -28,7 +29,6 @@ import {
   type Frame,
 } from './xdp-packet.js';
 
-const ETH_HLEN = 14;
 /** Most metadata: what fits skb_shared_info.meta_len. */
 const MAX_METADATA = 255;
 
@@ -158,7 +158,7 @@ export const XDP_HELPERS: readonly Helper[] = [
     arguments: ['ctx', 'anything'],
     result: 'integer',
     changesPacket: true,
-    body: adjustHead,
+    body: withIntrinsic({ kind: 'xdp_adjust_head' }, adjustHead),
   },
   {
     id: 54,
@@ -181,9 +181,9 @@ export const XDP_HELPERS: readonly Helper[] = [
     name: 'xdp_get_buff_len',
     arguments: ['ctx'],
     result: 'integer',
-    body: (registers, host) => {
-      setResult(registers, lengthOf(frameOf(registers, host)));
-    },
+    body: withIntrinsic({ kind: 'xdp_buff_len' }, (registers, host) =>
+      setResult(registers, lengthOf(frameOf(registers, host))),
+    ),
   },
   {
     id: 189,

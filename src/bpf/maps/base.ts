@@ -10,7 +10,7 @@ import { alignUp, high32, low32 } from '../../common/bytes.js';
 import { ERRNO } from '../../common/errno.js';
 import { KernelError, InputError } from '../../common/errors.js';
 import { MemoryAccessError, type AccessKind } from '../../cpu/fault.js';
-import type { Memory, Region } from '../../cpu/memory.js';
+import type { Memory, Permissions, Region } from '../../cpu/memory.js';
 import type { BpfHost, RegisterPairs } from '../host.js';
 import { BPF_MAP_TYPE, isPerCpu, type BpfMap, type MapSpec, type ValueFields } from './map.js';
 
@@ -204,9 +204,11 @@ export abstract class MapBase implements BpfMap {
     if (timer !== undefined) this.host.timers.cancel(address + BigInt(timer));
   }
 
-  protected allocate(what: string, size: number): Region {
+  /** @param permissions those of programs: the map itself stores to its regions anyway. */
+  protected allocate(what: string, size: number, permissions: Permissions = 'rw'): Region {
     try {
-      const region = this.host.allocate(`${what} ${this.spec.name}`, size);
+      const writable = this.host.allocate(`${what} ${this.spec.name}`, size);
+      const region = permissions === 'rw' ? writable : this.memory.protect(writable, permissions);
       this.#regions.push(region);
       return region;
     } catch (error) {

@@ -1,7 +1,8 @@
 /**
  * BPF_MAP_TYPE_HASH and BPF_MAP_TYPE_PERCPU_HASH: a hash table with all elements preallocated.
  *
- * Reference: kernel/bpf/hashtab.c. Values lie in memory regions, element i at i times their stride.
+ * Reference: kernel/bpf/hashtab.c. Values lie in memory regions, element i at i times their stride; keys
+ * in the table's.
  * As in the kernel an update of an existing key moves the entry to a spare element (one per CPU), so a
  * pointer from an earlier lookup keeps seeing the old value; a per-CPU value is written in place.
  * Differences: BPF_F_NO_PREALLOC preallocates too, and iteration goes by element, not by bucket.
@@ -11,20 +12,21 @@ import { ERRNO } from '../../common/errno.js';
 import type { Region } from '../../cpu/memory.js';
 import type { BpfHost } from '../host.js';
 import { BPF_EXIST, BPF_F_LOCK, BPF_NOEXIST, MapBase, type MapEntry } from './base.js';
-import { HashTable } from './hash-table.js';
+import { hashLayout, HashTable } from './hash-table.js';
 import { isPerCpu, type MapSpec } from './map.js';
 
 /** Elements, keys and values: what plain and LRU hash maps share. */
 export abstract class HashBase extends MapBase {
   protected readonly cpuCount: number;
-  protected readonly table: HashTable;
+  readonly table: HashTable;
   readonly #values: Region[] = [];
 
   constructor(spec: MapSpec, host: BpfHost, elements: number) {
     super(spec, host);
     this.cpuCount = isPerCpu(spec.type) ? host.cpuCount : 1;
-    const keys = this.allocate('keys of', HashTable.keyBytes(spec.keySize, elements));
-    this.table = new HashTable(this.memory, keys, spec.keySize, elements);
+    const layout = hashLayout(spec.keySize, elements);
+    const region = this.allocate('buckets of', layout.size, 'r');
+    this.table = new HashTable(this.memory, region, layout, elements);
     for (let cpu = 0; cpu < this.cpuCount; cpu++) {
       this.#values.push(this.allocate('values of', this.stride * elements));
     }
@@ -47,7 +49,7 @@ export abstract class HashBase extends MapBase {
   keyOfValue(address: bigint): bigint {
     const region = this.valueRegion(0);
     const element = Math.floor(Number(address - region.address) / this.stride);
-    return this.table.keys.address + BigInt(element * this.table.keyStride);
+    return this.table.keyAddress(element);
   }
 
   /** Address and key offset of each entry's value for `cpu`. */
@@ -56,7 +58,7 @@ export abstract class HashBase extends MapBase {
     for (let element = 0; element < this.table.count; element++) {
       if (!this.table.isLinked(element)) continue;
       yield {
-        key: this.table.keys.address + BigInt(element * this.table.keyStride),
+        key: this.table.keyAddress(element),
         value: region.address + BigInt(element * this.stride),
       };
     }

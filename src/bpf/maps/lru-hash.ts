@@ -28,6 +28,7 @@ export class LruHashMap extends HashBase {
       nodes: maxEntries,
       cpus: cpuCount,
       common,
+      marks: this.table.marks,
       evict: (node) => this.#evict(node),
     });
   }

@@ -9,7 +9,7 @@
  * maps (`target_free`).
  *
  * Usage:
- *   const lru = new LruList({ nodes: 128, cpus: 2, common: true, evict: (node) => table.remove(node) });
+ *   const lru = new LruList({ nodes: 128, cpus: 2, common: true, marks, evict: (node) => table.remove(node) });
  *   const node = lru.take(cpu);   // -1: nothing can be evicted
  *   lru.mark(node);
  *   lru.release(node);
@@ -33,6 +33,8 @@ export interface LruOptions {
   readonly cpus: number;
   /** One set of lists for all CPUs; else one for each. */
   readonly common: boolean;
+  /** A byte per node: 1 when it was used. */
+  readonly marks: Uint8Array;
   /** Removes a node's entry from the table; false when the node holds none any more. */
   readonly evict: (node: number) => boolean;
 }
@@ -72,7 +74,7 @@ export class LruList {
     this.#next = Int32Array.from({ length: nodes + heads }, (_, i) => i);
     this.#prev = this.#next.slice();
     this.#place = new Uint8Array(nodes).fill(FREE);
-    this.#marked = new Uint8Array(nodes);
+    this.#marked = options.marks;
     this.#cpu = new Uint16Array(nodes);
     let head = nodes;
     this.#lists = Array.from({ length: common ? 1 : cpus }, () => {

@@ -60,19 +60,19 @@ export function emitAccess(context: FunctionContext, access: Access): Place {
   code.op(OP.i64_gt_u);
   code.open(OP.if);
   const bits =
-    access.size |
+    (access.size << ACCESS.sizeShift) |
     (access.write ? ACCESS.write : 0) |
     (kind.needsWrite ? ACCESS.needsWrite : 0) |
     (access.probe === true ? ACCESS.probe : 0);
   code.get(address).i32(context.program.site(plan, access.insn)).i32(bits).i32(kind.slot);
   code.call(context.program.locate).set(locals.at);
-  const copy = locals.copies.get(kind);
-  if (copy) emitCopy(context, kind);
+  emitCopy(context, kind);
   code.end();
   return { local: locals.at, offset: 0 };
 }
 
-function emitSlot(
+/** Pushes a part of a slot. */
+export function emitSlot(
   { code, locals }: FunctionContext,
   kind: PointerClass,
   part: 'lo' | 'limit' | 'delta',
@@ -82,8 +82,8 @@ function emitSlot(
   else code.i32(0).memory(part === 'delta' ? OP.i32_load : OP.i64_load, kind.slot + SLOT[part]);
 }
 
-/** Brings the copy of a slot up to date. */
-function emitCopy({ code, locals }: FunctionContext, kind: PointerClass): void {
+/** Brings the copy of a slot up to date, when there is one. */
+export function emitCopy({ code, locals }: FunctionContext, kind: PointerClass): void {
   const copy = locals.copies.get(kind);
   if (!copy) return;
   code

@@ -10,17 +10,11 @@ import { imm64, type Slot } from '../instruction.js';
 import { OPCODES, PSEUDO, type Opcode } from '../opcodes.js';
 import { emitAtomic, emitLoad, emitStore } from './access.js';
 import { emitAlu, emitByteSwap, emitNegate } from './alu.js';
-import {
-  ALL_REGISTERS,
-  emitCall,
-  emitFuelLoad,
-  emitFuelStore,
-  emitSpill,
-  emitTailCall,
-} from './calls.js';
+import { emitCall, emitTailCall } from './calls.js';
 import type { FunctionContext } from './context.js';
 import { OP } from './emitter.js';
 import type { Block } from './flow.js';
+import { ALL_REGISTERS, emitFuelLoad, emitFuelStore, emitSpill } from './registers.js';
 import { STATE } from './state.js';
 
 /** Writes what a block does; gives the slot of the conditional jump that ends it, or -1. */

@@ -11,10 +11,10 @@ import type { Slot } from '../instruction.js';
 import { OPCODES } from '../opcodes.js';
 import { emitCondition } from './alu.js';
 import { emitBlock, emitFuelCheck } from './block.js';
-import { ALL_REGISTERS, emitFuelStore, emitSpill } from './calls.js';
 import type { FunctionContext, FunctionPlan } from './context.js';
 import { OP } from './emitter.js';
 import type { Block } from './flow.js';
+import { ALL_REGISTERS, emitFuelStore, emitSpill } from './registers.js';
 
 const CHUNK_BITS = 12;
 const CHUNK_BLOCKS = 1024;

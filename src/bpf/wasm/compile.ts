@@ -1,32 +1,43 @@
 /**
- * From an xlated program to a WebAssembly module.
+ * From xlated programs to a WebAssembly module.
  *
- * The module exports `enter(depth)`, which takes R1..R5 from the state, runs the first function and
- * puts R0 there; one that takes addresses of functions also `callback(index, depth)`, which does so with
- * any function. Everything it needs from outside is imported: the memory, the runtime's functions and
- * one function per helper.
+ * The module exports `enter(index, depth)`, which takes R1..R5 from the state, runs function `index` of
+ * its table and puts R0 there. The functions of a program lie behind each other in the table.
+ * Everything it needs from outside is imported: the memory, the runtime's functions and one function
+ * per helper.
  */
 import type { BpfHost } from '../host.js';
+import type { Slot } from '../instruction.js';
+import type { BpfMap } from '../maps/map.js';
 import type { XlatedProgram } from '../program.js';
 import { emitCopies } from './access.js';
 import { emitFuelCheck } from './block.js';
-import { ALL_REGISTERS, emitFill, emitFuelLoad, emitFuelStore, emitSpill } from './calls.js';
+
 import { cutChunks, emitChunk, emitDriver, RETURNED, type Chunk } from './chunked.js';
 import type {
   FunctionContext,
   FunctionPlan,
   Imports,
   Locals,
+  ModuleContext,
   PointerClass,
   ProgramContext,
   Site,
   SlotCopy,
 } from './context.js';
-import { CodeWriter, EXTERNREF, I32, I64, ModuleWriter, OP, type ValueType } from './emitter.js';
+import { EXTERNREF, I32, I64, ModuleWriter, OP, type ValueType } from './emitter.js';
 import { emitInlined } from './inline.js';
 import { ARGUMENTS } from './liveness.js';
 import { emitLocate, LOCATE_LOCALS, LOCATE_PARAMETERS } from './locate.js';
 import { planProgram } from './plan.js';
+import {
+  ALL_REGISTERS,
+  emitFill,
+  emitFuelLoad,
+  emitFuelStore,
+  emitPair,
+  emitSpill,
+} from './registers.js';
 import { FRAME_BYTES, STATE } from './state.js';
 import { emitStructured } from './structured.js';
 
@@ -38,30 +49,41 @@ export interface CompileOptions {
   /** Number of the first site. */
   readonly firstSite: number;
   readonly isTarget: boolean;
+}
+
+export interface ProgramSource {
+  readonly program: XlatedProgram;
+  /** Of each function. */
+  readonly slots: readonly (readonly Slot[])[];
   /** Address of function 0; undefined when the program takes no addresses of functions. */
   readonly callbackBase: bigint | undefined;
 }
 
-export interface CompiledProgram {
+export interface CompiledModule {
   readonly bytes: Uint8Array<ArrayBuffer>;
   /** Entry addresses of helpers; helper N is import `helper N`. */
   readonly helpers: readonly bigint[];
   readonly sites: readonly Site[];
+  /** Those that code looks into itself. */
+  readonly maps: ReadonlySet<BpfMap>;
   readonly hasCalls: boolean;
+  /** Where the functions of each program begin in the table. */
+  readonly entries: readonly number[];
 }
 
 /** Most classes whose slots a function keeps in locals. */
 const MAX_COPIES = 10;
 const BPF_PARAMETERS: readonly ValueType[] = [I64, I64, I64, I64, I64, I32];
 
-/** The program has passed `validate` and calls only helpers that the host knows. */
-export function compileProgram(
-  program: XlatedProgram,
+/** The programs have passed `validate` and call only helpers that the host knows. */
+export function compilePrograms(
+  sources: readonly ProgramSource[],
   host: BpfHost,
   options: CompileOptions,
-): CompiledProgram {
-  const plan = planProgram(program, host, options);
-  placeSlots(plan.functions, options);
+): CompiledModule {
+  const plans = sources.map((source) => planProgram(source, host, options));
+  const functions = plans.flatMap((plan) => plan.functions);
+  placeSlots(functions, options);
   const module = new ModuleWriter();
   const imports: Imports = {
     miss: module.import('miss', module.type([I64, I32, I32], [I32])),
@@ -71,25 +93,24 @@ export function compileProgram(
     tail: module.import('tail', module.type([I32, I32], [I32])),
     callHelper: module.import('callHelper', module.type([I64, I32], [])),
   };
-  const helpers = findHelpers(plan.functions, host);
+  const helpers = findHelpers(functions, host);
   const helperImports = new Map(
     helpers.map((address, index) => [
       address,
       module.import(`helper ${index}`, module.type([EXTERNREF, EXTERNREF], [])),
     ]),
   );
-  const locate = module.declare(module.type(LOCATE_PARAMETERS, [I32]));
-  const bpfType = module.type(BPF_PARAMETERS, [I64]);
   const sites: Site[] = [];
-  const context: ProgramContext = {
+  const maps = new Set<BpfMap>();
+  const sharedFunctions = new Map<object | string, number>();
+  const bpfType = module.type(BPF_PARAMETERS, [I64]);
+  const locate = module.declare(module.type(LOCATE_PARAMETERS, [I32]));
+  module.define(locate, LOCATE_LOCALS, emitLocate(module.writer(), options.state, imports));
+  const shared: ModuleContext = {
     host,
     state: options.state,
-    callbackBase: options.callbackBase,
     imports,
     locate,
-    plans: plan.functions,
-    needs: plan.needs,
-    functions: plan.functions.map(() => module.declare(bpfType)),
     bpfType,
     chunkType: module.type([I32, I32], [I32]),
     helperArguments: [
@@ -100,21 +121,45 @@ export function compileProgram(
     inline: emitInlined,
     bodyOf: (address) => host.helperAt(address),
     site: ({ name }, insn) => options.firstSite + sites.push({ function: name, insn }) - 1,
+    shared(key, { parameters, results, locals, write }) {
+      const known = sharedFunctions.get(key);
+      if (known !== undefined) return known;
+      const index = module.declare(module.type(parameters, results));
+      sharedFunctions.set(key, index);
+      const code = module.writer();
+      write(code);
+      module.define(index, locals, code);
+      return index;
+    },
+    uses: (map) => void maps.add(map),
   };
-  module.define(locate, LOCATE_LOCALS, emitLocate(options.state, imports));
-  const table = [...context.functions];
-  for (const each of plan.functions) {
-    if (each.isChunked) defineChunked(module, context, each, table);
-    else defineStructured(module, context, each);
-  }
+  const table: number[] = [];
+  const entries = plans.map((plan, index) => {
+    const firstEntry = table.length;
+    const program: ProgramContext = {
+      ...shared,
+      callbackBase: sources[index]?.callbackBase,
+      plans: plan.functions,
+      needs: plan.needs,
+      functions: plan.functions.map(() => module.declare(bpfType)),
+      firstEntry,
+    };
+    table.push(...program.functions);
+    for (const each of plan.functions) {
+      if (each.isChunked) defineChunked(module, program, each, table);
+      else defineStructured(module, program, each);
+    }
+    return firstEntry;
+  });
   module.table(table);
-  defineEnter(module, context);
-  if (options.callbackBase !== undefined) defineCallback(module, context);
+  defineEnter(module, shared);
   return {
     bytes: module.bytes(host.memory.wasm.buffer.byteLength / 65536),
     helpers,
     sites,
-    hasCalls: plan.hasCalls,
+    maps,
+    hasCalls: plans.some(({ hasCalls }) => hasCalls),
+    entries,
   };
 }
 
@@ -150,7 +195,7 @@ function bpfLocals(
   const copies = new Map<PointerClass, SlotCopy>(
     copied.map((kind, index) => [
       kind,
-      { lo: 15 + 2 * index, limit: 16 + 2 * index, delta: first32 + 6 + index },
+      { lo: 15 + 2 * index, limit: 16 + 2 * index, delta: first32 + 7 + index },
     ]),
   );
   return {
@@ -165,17 +210,18 @@ function bpfLocals(
       generation: first32 + 3,
       resume: first32 + 4,
       next: first32 + 5,
+      second: first32 + 6,
       copies,
       inlined: inlines
         ? {
             registers: Array.from({ length: 12 }, (_, register) => 6 + ownI64 + register),
-            frame: first32 + 6 + copied.length,
+            frame: first32 + 7 + copied.length,
           }
         : undefined,
     },
     groups: [
       [i64Count, I64],
-      [7 + copied.length, I32],
+      [8 + copied.length, I32],
     ],
   };
 }
@@ -194,12 +240,13 @@ function chunkLocals(): { readonly locals: Locals; readonly groups: [number, Val
       frame: 18,
       generation: 19,
       resume: 20,
+      second: 21,
       copies: new Map(),
-      inlined: { registers: Array.from({ length: 12 }, (_, register) => 21 + register), frame: 33 },
+      inlined: { registers: Array.from({ length: 12 }, (_, register) => 22 + register), frame: 34 },
     },
     groups: [
       [14, I64],
-      [5, I32],
+      [6, I32],
       [12, I64],
       [1, I32],
     ],
@@ -212,7 +259,7 @@ function defineStructured(module: ModuleWriter, program: ProgramContext, plan: F
     copied,
     program.plans.some(({ isInlined }) => isInlined),
   );
-  const code = new CodeWriter(64 * plan.slots.length + 256);
+  const code = module.writer();
   const context: FunctionContext = {
     program,
     plan,
@@ -290,7 +337,7 @@ function defineChunked(
     defineChunk(module, program, plan, chunks, chunk, index);
   }
   const { locals, groups } = bpfLocals([], false);
-  const code = new CodeWriter();
+  const code = module.writer();
   const context: FunctionContext = { program, plan, code, locals, leave: () => undefined };
   emitSpill(context, ARGUMENTS);
   emitFuelLoad(context);
@@ -311,7 +358,7 @@ function defineChunk(
   index: number,
 ): void {
   const { locals, groups } = chunkLocals();
-  const code = new CodeWriter(1 << 16);
+  const code = module.writer();
   const context: FunctionContext = {
     program,
     plan,
@@ -330,37 +377,20 @@ function defineChunk(
   module.define(index, groups, code);
 }
 
-/** enter(depth): R1..R5 from the state, R0 to it. */
-function defineEnter(module: ModuleWriter, program: ProgramContext): void {
-  const code = new CodeWriter();
-  emitStateArguments(code, program);
-  code
-    .get(0)
-    .call(program.functions[0] as number)
-    .memory(OP.i64_store, program.state + STATE.registers);
-  const index = module.declare(module.type([I32], []));
-  module.define(index, [], code);
-  module.export('enter', index);
-}
-
-/** callback(index, depth): as enter, of any function. */
-function defineCallback(module: ModuleWriter, program: ProgramContext): void {
-  const code = new CodeWriter();
-  emitStateArguments(code, program);
+/** enter(index, depth): R1..R5 from the state, R0 to it. */
+function defineEnter(module: ModuleWriter, { state, bpfType }: ModuleContext): void {
+  const code = module.writer();
+  // the address that R0 is stored at
+  code.i32(0);
+  for (let register = 1; register <= 5; register++) {
+    emitPair(code, state + STATE.registers + 8 * register);
+  }
   code
     .get(1)
     .get(0)
-    .callIndirect(program.bpfType)
-    .memory(OP.i64_store, program.state + STATE.registers);
+    .callIndirect(bpfType)
+    .memory(OP.i64_store, state + STATE.registers);
   const index = module.declare(module.type([I32, I32], []));
   module.define(index, [], code);
-  module.export('callback', index);
-}
-
-/** The address that R0 is stored at, and R1..R5. */
-function emitStateArguments(code: CodeWriter, program: ProgramContext): void {
-  code.i32(0);
-  for (let register = 1; register <= 5; register++) {
-    code.i32(0).memory(OP.i64_load, program.state + STATE.registers + 8 * register);
-  }
+  module.export('enter', index);
 }

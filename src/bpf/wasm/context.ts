@@ -1,11 +1,12 @@
 /**
- * What the code generator knows while it writes one program, and while it writes one function.
+ * What the code generator knows while it writes a module, one program, one function.
  *
  * A site is a place that may stop a run; its number goes to the runtime, which finds function and slot.
  */
 import type { BpfHost, HelperBody } from '../host.js';
 import type { Slot } from '../instruction.js';
-import type { CodeWriter } from './emitter.js';
+import type { BpfMap } from '../maps/map.js';
+import type { CodeWriter, ValueType } from './emitter.js';
 import type { Flow } from './flow.js';
 import type { Needs } from './liveness.js';
 import type { Origins } from './origins.js';
@@ -61,19 +62,14 @@ export interface Imports {
   readonly callHelper: number;
 }
 
-export interface ProgramContext {
+/** What all programs of a module share. */
+export interface ModuleContext {
   readonly host: BpfHost;
   /** Offset of the state region in the backing store. */
   readonly state: number;
-  /** Address of function 0; undefined when the program takes no addresses of functions. */
-  readonly callbackBase: bigint | undefined;
   readonly imports: Imports;
   /** The slow path of accesses. */
   readonly locate: number;
-  readonly plans: readonly FunctionPlan[];
-  readonly needs: Needs;
-  /** Index of each BPF function. */
-  readonly functions: readonly number[];
   /** (R1..R5, depth) -> R0 */
   readonly bpfType: number;
   /** (block, depth) -> next block or -1 */
@@ -86,6 +82,28 @@ export interface ProgramContext {
   inline(caller: FunctionContext, plan: FunctionPlan): void;
   bodyOf(address: bigint): HelperBody | undefined;
   site(plan: FunctionPlan, insn: number): number;
+  /** Index of a function that the module has once for each key; made when it is first asked for. */
+  shared(key: object | string, shape: SharedFunction): number;
+  /** Code looks into this map itself. */
+  uses(map: BpfMap): void;
+}
+
+export interface SharedFunction {
+  readonly parameters: readonly ValueType[];
+  readonly results: readonly ValueType[];
+  readonly locals: readonly (readonly [number, ValueType])[];
+  readonly write: (code: CodeWriter) => void;
+}
+
+export interface ProgramContext extends ModuleContext {
+  /** Address of function 0; undefined when the program takes no addresses of functions. */
+  readonly callbackBase: bigint | undefined;
+  readonly plans: readonly FunctionPlan[];
+  readonly needs: Needs;
+  /** Index of each BPF function. */
+  readonly functions: readonly number[];
+  /** Table index of function 0; the others follow. */
+  readonly firstEntry: number;
 }
 
 /** Numbers of the locals of a wasm function. */
@@ -98,6 +116,7 @@ export interface Locals {
   /** i32 */
   readonly depth: number;
   readonly at: number;
+  readonly second: number;
   readonly fuel: number;
   readonly frame: number;
   readonly generation: number;

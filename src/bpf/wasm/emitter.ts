@@ -40,6 +40,8 @@ export const OP = {
   global_get: 0x23,
   i32_load: 0x28,
   i64_load: 0x29,
+  i32_load8_u: 0x2d,
+  i32_load16_u: 0x2f,
   i64_load8_s: 0x30,
   i64_load8_u: 0x31,
   i64_load16_s: 0x32,
@@ -48,6 +50,8 @@ export const OP = {
   i64_load32_u: 0x35,
   i32_store: 0x36,
   i64_store: 0x37,
+  i32_store8: 0x3a,
+  i32_store16: 0x3b,
   i64_store8: 0x3c,
   i64_store16: 0x3d,
   i64_store32: 0x3e,
@@ -171,6 +175,10 @@ class ByteWriter {
     return this;
   }
 
+  clear(): void {
+    this.length = 0;
+  }
+
   /** What was written so far, not copied. */
   written(): Uint8Array {
     return this.bytes.subarray(0, this.length);
@@ -222,6 +230,11 @@ export class CodeWriter extends ByteWriter {
     return this.u8(opcode).u8(0).u32(offset);
   }
 
+  /** memory.copy */
+  memoryCopy(): this {
+    return this.u8(0xfc).u8(10).u8(0).u8(0);
+  }
+
   call(index: number): this {
     return this.u8(OP.call).u32(index);
   }
@@ -255,6 +268,8 @@ interface FunctionBody {
 
 /** Collects types, imports and functions, and writes the module. Imported functions come first. */
 export class ModuleWriter {
+  /** Writers that are free again: small programs take less time than new buffers. */
+  readonly #writers: CodeWriter[] = [];
   readonly #types = new Map<string, number>();
   readonly #typeBytes = new ByteWriter();
   readonly #imports: { readonly name: string; readonly type: number }[] = [];
@@ -294,11 +309,18 @@ export class ModuleWriter {
     return this.#imports.length + this.#bodies.push(undefined) - 1;
   }
 
+  /** A writer for one body; `define` takes it back. */
+  writer(): CodeWriter {
+    return this.#writers.pop() ?? new CodeWriter(4096);
+  }
+
   define(index: number, locals: readonly (readonly [number, ValueType])[], code: CodeWriter): void {
     const at = index - this.#imports.length;
     const type = this.#bodyTypes[at];
     if (type === undefined) throw new RangeError(`no function ${index}`);
-    this.#bodies[at] = { type, locals, code: code.written() };
+    this.#bodies[at] = { type, locals, code: code.written().slice() };
+    code.clear();
+    this.#writers.push(code);
   }
 
   export(name: string, index: number): void {
@@ -337,11 +359,12 @@ export class ModuleWriter {
         for (const index of this.#elements) to.u32(index);
       });
     }
+    const head = new ByteWriter(16);
     section(out, 10, (to) => {
       to.u32(this.#bodies.length);
       for (const body of this.#bodies) {
         if (!body) throw new RangeError('a function without a body');
-        const head = new ByteWriter(16);
+        head.clear();
         head.u32(body.locals.length);
         for (const [count, type] of body.locals) head.u32(count).u8(type);
         to.u32(head.length + body.code.length + 1);

@@ -146,12 +146,14 @@ function renumber(blocks: readonly Block[], order: readonly number[]): Block[] {
   for (const [number, old] of order.entries()) numbers[old] = number;
   const renamed = (old: number): number => (old < 0 ? -1 : (numbers[old] as number));
   return order.map((old) => {
-    const block = blocks[old] as Block;
+    const { start, end, next, taken, loop, resumes } = blocks[old] as Block;
     return {
-      ...block,
-      next: renamed(block.next),
-      taken: renamed(block.taken),
-      resumes: block.resumes.map((resume) => ({ ...resume, to: renamed(resume.to) })),
+      start,
+      end,
+      next: renamed(next),
+      taken: renamed(taken),
+      loop,
+      resumes: resumes.map(({ first, count, to }) => ({ first, count, to: renamed(to) })),
     };
   });
 }

@@ -2,9 +2,10 @@
  * The slow path of an access, in WebAssembly: finds the region of an address in the region table,
  * puts it into the class's slot, gives the offset.
  *
- * What the table does not allow goes to `miss`, which knows why, and stops the run.
+ * What the table does not allow goes to `miss`, which knows why, and stops the run; whoever can do
+ * without hears of it quietly.
  */
-import { CodeWriter, I32, I64, OP, type ValueType } from './emitter.js';
+import { I32, I64, OP, type CodeWriter, type ValueType } from './emitter.js';
 import type { Imports } from './context.js';
 import { ACCESS, ENTRY, ENTRY_READ, ENTRY_WRITE, SLOT, STATE } from './state.js';
 
@@ -26,8 +27,7 @@ export const LOCATE_LOCALS = [
   [4, I32],
 ] as const;
 
-export function emitLocate(state: number, imports: Imports): CodeWriter {
-  const code = new CodeWriter();
+export function emitLocate(code: CodeWriter, state: number, imports: Imports): CodeWriter {
   code.i32(0).memory(OP.i32_load, state + STATE.stale);
   code.open(OP.if);
   code.call(imports.refresh).end();
@@ -53,7 +53,7 @@ export function emitLocate(state: number, imports: Imports): CodeWriter {
   code.get(LOW).i32(1).op(OP.i32_sub);
   emitEntry(code, state);
   code.tee(ENTRY_AT).memory(OP.i64_load, ENTRY.size);
-  code.get(BITS).i32(ACCESS.sizeMask).op(OP.i32_and).op(OP.i64_extend_i32_u).op(OP.i64_sub);
+  code.get(BITS).i32(ACCESS.sizeShift).op(OP.i32_shr_u).op(OP.i64_extend_i32_u).op(OP.i64_sub);
   code.tee(SIZE).i64(0).op(OP.i64_lt_s).branch(refused, OP.br_if);
   code.get(ADDRESS).get(ENTRY_AT).memory(OP.i64_load, ENTRY.lo).op(OP.i64_sub);
   code.get(SIZE).op(OP.i64_gt_u).branch(refused, OP.br_if);
@@ -74,6 +74,9 @@ export function emitLocate(state: number, imports: Imports): CodeWriter {
   code.op(OP.i32_add).op(OP.return);
 
   code.end();
+  code.get(BITS).i32(ACCESS.quiet).op(OP.i32_and);
+  code.open(OP.if);
+  code.i32(-1).op(OP.return).end();
   code.get(ADDRESS).get(SITE).get(BITS).call(imports.miss);
   return code;
 }

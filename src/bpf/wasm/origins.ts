@@ -5,7 +5,7 @@
  * Each class has one cached region at run time. A definition (load, call result, constant, argument)
  * begins a class, moves and additions keep it, and where paths meet the classes of live registers
  * become one. This only decides which cache is asked: a wrong guess costs time, never correctness.
- * What is exact is `constant` of R1 at helper calls and the distance from R10.
+ * What is exact is `constant` at calls and the distance from R10.
  */
 import { imm64, type Slot } from '../instruction.js';
 import { OPCODES, PSEUDO, type Opcode } from '../opcodes.js';
@@ -55,18 +55,19 @@ function unite(one: Origin, other: Origin): void {
   if (a !== b) b.parent = a;
 }
 
-/** Origins of what an instruction needs: the base of an access, or R1 and R2 of a helper call. */
+/** Origins of what instructions need, by slot number. */
 export interface Origins {
-  /** By slot number. */
+  /** The base of an access. */
   readonly bases: ReadonlyMap<number, Origin>;
-  readonly seconds: ReadonlyMap<number, Origin>;
+  /** R1..R3 of a call. */
+  readonly calls: ReadonlyMap<number, readonly Origin[]>;
 }
 
 const FRAME = 10;
 
 export function findOrigins(slots: readonly Slot[], flow: Flow, live: Uint16Array): Origins {
   const bases = new Map<number, Origin>();
-  const seconds = new Map<number, Origin>();
+  const calls = new Map<number, readonly Origin[]>();
   const starts: State[] = [];
   const ends: State[] = [];
   for (const [index, block] of flow.blocks.entries()) {
@@ -79,7 +80,7 @@ export function findOrigins(slots: readonly Slot[], flow: Flow, live: Uint16Arra
     for (let slot = block.start; slot < block.end; slot++) {
       const here = slots[slot] as Slot;
       const opcode = OPCODES[here.code];
-      if (opcode) step(state, slots, slot, here, opcode, bases, seconds);
+      if (opcode) step(state, slots, slot, here, opcode, { bases, calls });
     }
     ends.push(state);
   }
@@ -92,7 +93,7 @@ export function findOrigins(slots: readonly Slot[], flow: Flow, live: Uint16Arra
       }
     }
   }
-  return { bases, seconds };
+  return { bases, calls };
 }
 
 function freshState(isEntry: boolean, live: number): State {
@@ -109,8 +110,7 @@ function step(
   index: number,
   slot: Slot,
   opcode: Opcode,
-  bases: Map<number, Origin>,
-  seconds: Map<number, Origin>,
+  { bases, calls }: { bases: Map<number, Origin>; calls: Map<number, readonly Origin[]> },
 ): void {
   const read = (register: number): Origin => (state[register] ??= make());
   switch (opcode.kind) {
@@ -138,8 +138,7 @@ function step(
       else if ((slot.imm & 1) === 1) state[slot.src] = make();
       return;
     case 'call':
-      bases.set(index, read(1));
-      seconds.set(index, read(2));
+      calls.set(index, [read(1), read(2), read(3)]);
       state[0] = make();
       if (opcode.source === 'register' || slot.src === PSEUDO.CALL) {
         for (let register = 1; register <= 5; register++) state[register] = make();

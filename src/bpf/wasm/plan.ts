@@ -3,7 +3,7 @@
  * how each function will be written.
  */
 import type { BpfHost } from '../host.js';
-import { readSlots, type Slot } from '../instruction.js';
+import type { Slot } from '../instruction.js';
 import { OPCODES, PSEUDO } from '../opcodes.js';
 import type { XlatedProgram } from '../program.js';
 import { stackDistance } from './access.js';
@@ -11,6 +11,7 @@ import type { FunctionPlan, PointerClass } from './context.js';
 import { buildFlow, loopDepths, withResumes, type Flow } from './flow.js';
 import { addressTaken, analyseNeeds, EXTRA_OUT, type Needs } from './liveness.js';
 import { classOf, findOrigins, type Origin, type Origins } from './origins.js';
+import { SPANS } from './span.js';
 
 /** Above these a function is written in chunks. */
 const MAX_STRUCTURED_BLOCKS = 1500;
@@ -33,14 +34,11 @@ export interface PlanOptions {
 }
 
 export function planProgram(
-  program: XlatedProgram,
+  { program, slots: decoded }: { program: XlatedProgram; slots: readonly (readonly Slot[])[] },
   host: BpfHost,
   { isTarget }: PlanOptions,
 ): ProgramPlan {
-  const analysed = program.functions.map(({ insns }) => {
-    const slots = readSlots(insns);
-    return { slots, flow: buildFlow(slots) };
-  });
+  const analysed = decoded.map((slots) => ({ slots, flow: buildFlow(slots) }));
   const needs = analyseNeeds(analysed, isTarget ? EXTRA_OUT : 0);
   const called = calledFunctions(analysed.map(({ slots }) => slots));
   const named = addressTaken(analysed.map(({ slots }) => slots));
@@ -142,9 +140,11 @@ function findClasses(
       const slot = slots[insn] as Slot;
       const opcode = OPCODES[slot.code];
       if (opcode?.kind === 'call') {
-        const key = origins.seconds.get(insn);
         const body = slot.src === 0 ? host.helperAt(host.callBase + BigInt(slot.imm)) : undefined;
-        if (key && body?.intrinsic?.kind === 'map_lookup') add(key, 4, false, inLoop);
+        for (const { register, write } of body?.intrinsic ? SPANS[body.intrinsic.kind] : []) {
+          const origin = origins.calls.get(insn)?.[register - 1];
+          if (origin) add(origin, 0, write, inLoop);
+        }
         continue;
       }
       const origin = origins.bases.get(insn);

@@ -31,8 +31,10 @@ export const STATE = {
   site: 124,
   cpu: 128,
   depth: 132,
-  frames: 136,
-  size: 264,
+  /** Not 0: a map that code looks into itself has been freed. */
+  mapsFreed: 136,
+  frames: 144,
+  size: 272,
 } as const;
 
 export const REGISTER_COUNT = 12;
@@ -47,14 +49,16 @@ export const ENTRY_READ = 1;
 /** Writable, and no text whose listeners must be told. */
 export const ENTRY_WRITE = 2;
 
-/** What the slow path is told of an access: its size and these. */
+/** What the slow path is told of an access: its size above these bits. */
 export const ACCESS = {
-  sizeMask: 15,
-  write: 16,
+  write: 1,
   /** Other accesses of the class write: cache only regions that can be written. */
-  needsWrite: 32,
+  needsWrite: 2,
   /** A refused access gives -1. */
-  probe: 64,
+  probe: 4,
+  /** What the region table does not allow gives -1, text that can be stored to as well. */
+  quiet: 8,
+  sizeShift: 8,
 } as const;
 
 /** Why `stop` is called. */

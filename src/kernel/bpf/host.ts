@@ -6,11 +6,11 @@
  * net/core/filter.c. Each helper has real text, so it shows in traces and can itself be traced.
  */
 import { join64, low32, high32, alignUp } from '../../common/bytes.js';
-import { Random } from '../../common/random.js';
 import { helperTable } from '../../bpf/helpers/table.js';
 import type { Btf } from '../../bpf/btf/btf.js';
 import { CallbackTable } from '../../bpf/callbacks.js';
-import type { BpfHost, Callback, HelperBody } from '../../bpf/host.js';
+import type { BpfHost, Callback, HelperBody, HostCells } from '../../bpf/host.js';
+import { CELLS_SIZE, CellState } from '../../bpf/host-cells.js';
 import { Network } from '../../bpf/network.js';
 import { Timers } from '../../bpf/timers.js';
 import { KFUNCS } from '../../bpf/kfuncs/table.js';
@@ -45,9 +45,8 @@ export class KernelBpfHost implements BpfHost {
   readonly #callbacks = new CallbackTable();
   /** Programs of which functions are replaced, and how many of them. */
   readonly #extended = new Map<XlatedProgram, number>();
-  readonly #random: Random;
+  readonly #state: CellState;
   #mapCount = 0;
-  #now = 0n;
 
   constructor(kernel: Kernel, seed: number, profile: BpfProfile) {
     this.arrayOffsets = profile.offsets;
@@ -56,7 +55,10 @@ export class KernelBpfHost implements BpfHost {
     this.types = new KernelTypes(profile, kernel.text.prototypes);
     this.memory = kernel.memory;
     this.cpuCount = kernel.cpus.length;
-    this.#random = new Random(seed);
+    const { data, memory } = kernel;
+    const within = data.define('bpf_clock_and_random', CELLS_SIZE) - data.region.address;
+    const offset = data.region.offset + Number(within);
+    this.#state = new CellState(memory, offset, CLOCK_STEP, seed);
     this.callBase = kernel.symbol('__bpf_call_base');
     const helpers = helperTable({
       attachCookie: () => this.#attachCookie(),
@@ -168,17 +170,20 @@ export class KernelBpfHost implements BpfHost {
   }
 
   clock(): bigint {
-    this.#now += CLOCK_STEP;
-    return this.#now;
+    return this.#state.clock();
   }
 
   /** Lets time pass. */
   advanceClock(nanoseconds: bigint): void {
-    this.#now += nanoseconds;
+    this.#state.setClock(this.#state.now + nanoseconds);
   }
 
   random(): number {
-    return this.#random.u32();
+    return this.#state.random();
+  }
+
+  get cells(): HostCells {
+    return this.#state.cells;
   }
 
   printk(text: string): void {

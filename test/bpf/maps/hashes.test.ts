@@ -130,7 +130,13 @@ describe('LRU', () => {
 
   it('gives every node once and takes it back', () => {
     const held = new Set<number>();
-    const lru = new LruList({ nodes: 300, cpus: 2, common: true, evict: () => false });
+    const lru = new LruList({
+      nodes: 300,
+      cpus: 2,
+      common: true,
+      marks: new Uint8Array(300),
+      evict: () => false,
+    });
     for (let i = 0; i < 300; i++) held.add(lru.take(i % 2));
     expect(held.size).toBe(300);
     expect(held.has(-1)).toBe(false);
