@@ -23,6 +23,7 @@ export type StructSizes = Readonly<Record<string, number>>;
 export interface Prototype {
   readonly name: string;
   readonly parameters: readonly Parameter[];
+  readonly returnType: string;
   /** Bytes; 0 for void. */
   readonly returnSize: number;
 }
@@ -88,5 +89,10 @@ export function parsePrototype(text: string, structs: StructSizes = {}): Prototy
       struct: STRUCT.test(type),
     };
   });
-  return { name, parameters, returnSize: sizeOf(returnType.trim(), text, structs) };
+  return {
+    name,
+    parameters,
+    returnType: returnType.trim(),
+    returnSize: sizeOf(returnType.trim(), text, structs),
+  };
 }
