@@ -89,6 +89,8 @@ interface XdpException {
   readonly action: number;
 }
 
+const NO_EXCEPTIONS: readonly XdpException[] = [];
+
 export interface VirtioNet {
   readonly device: VirtioNetDevice;
   /** Address of `struct net_device`. */
@@ -319,6 +321,7 @@ class VirtioNetInstance implements VirtioNet {
   }
 
   exceptions(): readonly XdpException[] {
+    if (this.#exceptions.length === 0) return NO_EXCEPTIONS;
     const events = this.#exceptions;
     this.#exceptions = [];
     return events;
