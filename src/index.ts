@@ -55,7 +55,14 @@ export { TRAMP_FLAGS } from './jit/trampoline-model.js';
 
 export { bootKernel, type AsmSources, type Kernel, type KernelOptions } from './kernel/kernel.js';
 export { KernelOops } from './kernel/executor.js';
-export { call, step, type KernelContext, type KernelFunction } from './kernel/function.js';
+export {
+  atomic,
+  call,
+  step,
+  type AtomicFunction,
+  type KernelContext,
+  type KernelFunction,
+} from './kernel/function.js';
 export type { AttachKind } from './kernel/bpf/attach-check.js';
 export type { Attachment, ProgramTarget } from './kernel/bpf/bpf.js';
 export { loadObject, type KernelObject, type LoadObjectOptions } from './kernel/bpf/object.js';
@@ -117,9 +124,13 @@ export { runTour, type TourRow } from './lab/tour.js';
 export { tracedCall, tracedRun } from './lab/traced-call.js';
 export {
   installVirtioNet,
+  openTraffic,
   runTraffic,
   verdictName,
+  type StreamCounts,
+  type StreamOptions,
   type TrafficResult,
+  type TrafficStream,
 } from './lab/xdp-traffic.js';
 export { jitedRecords, listJited } from './lab/xlated-image.js';
 export { readImage, type ForeignImage } from './lab/verify/image.js';

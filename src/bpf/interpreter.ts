@@ -49,7 +49,7 @@ export class Interpreter {
       const budget = options.budget ?? DEFAULT_BUDGET;
       this.#start(high32(context), low32(context), high32(r2), low32(r2), budget);
     } catch (error) {
-      return this.#caught(error);
+      return this.caught(error);
     }
     if (this.#outcome === OUTCOME.RETURN && this.#machine.linked === this.#main) {
       return { kind: 'return', r0: join64(words[0], words[1]) };
@@ -59,7 +59,7 @@ export class Interpreter {
 
   /**
    * As `run`, without allocating: true when the program returned, and then `r0` is its result's lower
-   * half; `result` tells more. What helpers throw (ProgramExit, MemoryAccessError) is not caught.
+   * half; `result` tells more. What helpers throw is for `caught`.
    */
   execute(contextHi: number, contextLo: number, budget: number = DEFAULT_BUDGET): boolean {
     this.#start(contextHi, contextLo, 0, 0, budget);
@@ -123,8 +123,8 @@ export class Interpreter {
     }
   }
 
-  /** What a helper threw: the end of the program, or an access that memory refused. */
-  #caught(error: unknown): InterpreterResult {
+  /** What a helper threw, as a result: the end of the program, or an access that memory refused. */
+  caught(error: unknown): InterpreterResult {
     if (error instanceof ProgramExit) return { kind: 'return', r0: error.r0 };
     if (!(error instanceof MemoryAccessError)) throw error;
     const machine = this.#machine;

@@ -25,7 +25,7 @@ import { MemoryAccessError } from '../cpu/fault.js';
 import { ProgramExit, type BpfHost } from './host.js';
 import type { XlatedProgram } from './program.js';
 import { DEFAULT_BUDGET, type InterpreterOptions, type InterpreterResult } from './result.js';
-import { FIRST_SLICE, Runtime, StopSignal, type Entry } from './wasm/runtime.js';
+import { FIRST_SLICE, Runtime, StopSignal, type Entry, type StopReason } from './wasm/runtime.js';
 import { MAX_CALL_FRAMES } from './wasm/state.js';
 
 export interface WasmOptions {
@@ -56,7 +56,7 @@ export class WasmProgram {
     try {
       runtime.run(this.#entry, high32(context), low32(context), high32(r2), low32(r2), budget);
     } catch (error) {
-      return this.#caught(error);
+      return this.caught(error);
     }
     const { words } = runtime;
     return { kind: 'return', r0: join64(words[0] as number, words[1] as number) };
@@ -64,7 +64,7 @@ export class WasmProgram {
 
   /**
    * As `run`, without allocating: true when the program returned, and then `r0` is its result's lower
-   * half. Otherwise `run` again to learn why. Errors of helpers are thrown.
+   * half; otherwise `result` tells why. What helpers throw is for `caught`.
    */
   execute(contextHi: number, contextLo: number, budget: number = DEFAULT_BUDGET): boolean {
     try {
@@ -74,6 +74,13 @@ export class WasmProgram {
       if (error instanceof StopSignal) return false;
       throw error;
     }
+  }
+
+  /** Why the last `execute` came back with false. */
+  get result(): InterpreterResult {
+    const { reason } = this.#runtime;
+    if (!reason) throw new RangeError(`program ${this.program.name} was not stopped`);
+    return this.#stopped(reason);
   }
 
   /** Low 32 bits of R0, unsigned. */
@@ -86,7 +93,8 @@ export class WasmProgram {
     this.#runtime.close();
   }
 
-  #caught(error: unknown): InterpreterResult {
+  /** What a helper threw, as a result: the end of the program, or an access that memory refused. */
+  caught(error: unknown): InterpreterResult {
     const runtime = this.#runtime;
     if (error instanceof ProgramExit) return { kind: 'return', r0: error.r0 };
     if (error instanceof MemoryAccessError) {
@@ -94,6 +102,10 @@ export class WasmProgram {
     }
     const { reason } = runtime;
     if (!(error instanceof StopSignal) || !reason) throw error;
+    return this.#stopped(reason);
+  }
+
+  #stopped(reason: StopReason): InterpreterResult {
     const at = this.#place(reason.site);
     switch (reason.kind) {
       case 'fault':

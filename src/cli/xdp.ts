@@ -8,6 +8,7 @@ import {
   listMap,
   mapTypes,
   load,
+  openTraffic,
   parseObject,
   readCapture,
   runTraffic,
@@ -15,12 +16,15 @@ import {
   verdictName,
   writePcap,
   writePcapng,
+  type Kernel,
+  type StreamOptions,
   type TrafficResult,
 } from '../index.js';
 import { UsageError } from '../index.js';
 import { bootLab, readInput, writeOutput } from '../node/index.js';
 import {
   choiceOption,
+  integerOption,
   parseOptions,
   requiredArgument,
   table,
@@ -29,7 +33,7 @@ import {
 } from './command.js';
 import { cpuEngine, ENGINES, runEngine } from './engine.js';
 
-const USAGE = `xdp PROG.o --pcap IN [--out OUT] [--program NAME] [--rx small|mergeable] [--engine E]
+const USAGE = `xdp PROG.o --pcap IN [--out OUT] [--program NAME] [--rx small|mergeable] [--engine E] [--repeat N]
   PROG.o           an object with an XDP program
   --pcap IN        capture (pcap or pcapng) to receive, - for standard input
   --out OUT        write what was delivered or transmitted; .pcapng keeps each verdict as a comment
@@ -39,6 +43,8 @@ const USAGE = `xdp PROG.o --pcap IN [--out OUT] [--program NAME] [--rx small|mer
   --set M[K]=V     put an entry into map M first (numbers, IPv4 addresses or hex:BYTES); may be repeated
   --packets        one line per packet
   --dev-bound      bind the program to the device: it may ask for metadata of packets
+  --repeat N       send the capture N times, 64 packets per poll, and tell packets per second (not with
+                   --out or --packets)
   --no-check       do not verify the program
   --debug, -d      the verifier's whole log when it refuses the program
   --json, -j       as JSON`;
@@ -56,7 +62,7 @@ function capture(result: TrafficResult, asPcapng: boolean): Uint8Array {
   return asPcapng ? writePcapng(made) : writePcap(made);
 }
 
-function printResult(output: Output, result: TrafficResult): void {
+function printResult(output: Output, result: Pick<TrafficResult, 'verdicts' | 'counters'>): void {
   for (const line of table([
     ['verdict', 'packets'],
     ...[...result.verdicts].map(([name, count]) => [name, String(count)]),
@@ -84,6 +90,31 @@ function printPackets(output: Output, result: TrafficResult): void {
   output.line();
 }
 
+interface RepeatedResult extends Pick<TrafficResult, 'verdicts' | 'counters'> {
+  readonly packets: number;
+  /** Of processor time. */
+  readonly seconds: number;
+}
+
+/** Sends the frames `times` times in batches; nothing is kept of them but counts. */
+function repeatTraffic(
+  kernel: Kernel,
+  options: StreamOptions,
+  frames: readonly Uint8Array[],
+  times: number,
+): RepeatedResult {
+  const stream = openTraffic(kernel, options);
+  try {
+    const before = process.cpuUsage();
+    for (let i = 0; i < times; i++) stream.send(frames);
+    const { user, system } = process.cpuUsage(before);
+    const { packets, verdicts, counters } = stream.counts;
+    return { packets, verdicts, counters, seconds: (user + system) / 1e6 };
+  } finally {
+    stream.close();
+  }
+}
+
 async function xdpCommand(args: string[], output: Output): Promise<number> {
   const { values, positionals } = parseOptions(args, {
     pcap: { type: 'string' },
@@ -93,6 +124,7 @@ async function xdpCommand(args: string[], output: Output): Promise<number> {
     engine: { type: 'string' },
     packets: { type: 'boolean' },
     'dev-bound': { type: 'boolean' },
+    repeat: { type: 'string' },
     'no-check': { type: 'boolean' },
     debug: { type: 'boolean', short: 'd' },
     set: { type: 'string', multiple: true },
@@ -102,6 +134,10 @@ async function xdpCommand(args: string[], output: Output): Promise<number> {
   if (values.pcap === undefined) throw new UsageError('--pcap IN is missing');
   const rx = choiceOption('rx', values.rx, 'mergeable', ['small', 'mergeable']);
   const engine = choiceOption('engine', values.engine, 'interpreter', ENGINES);
+  const repeat = integerOption('repeat', values.repeat, 0, { min: 1, max: 1_000_000_000 });
+  if (repeat > 0 && (values.out !== undefined || values.packets)) {
+    throw new UsageError('--repeat keeps no packets: it goes without --out and --packets');
+  }
   const spec = parseObject(readInput(path), { name: path });
   const wanted = selectProgram(spec, values.program);
   if (wanted.kind !== 'xdp') {
@@ -117,24 +153,43 @@ async function xdpCommand(args: string[], output: Output): Promise<number> {
       deviceBound: values['dev-bound'] === true,
     });
     for (const setting of values.set ?? []) applySetting(object.maps, setting);
-    const result = runTraffic(kernel, {
+    const options = {
       driver,
       engine: runEngine(engine),
       program: object.program(wanted.name),
-      capture: input,
       rx,
-    });
-    if (values.out !== undefined) {
-      writeOutput(values.out, capture(result, values.out.endsWith('.pcapng')));
-      if (values.out === '-') return 0;
+    };
+    if (repeat > 0) {
+      const frames = input.packets.map(({ bytes }) => bytes);
+      const { packets, seconds, verdicts, counters } = repeatTraffic(
+        kernel,
+        options,
+        frames,
+        repeat,
+      );
+      const rate = Math.round(packets / seconds);
+      if (values.json) {
+        const measured = { packets, cpu_seconds: seconds, packets_per_second: rate };
+        const named = Object.fromEntries(verdicts);
+        output.line(JSON.stringify({ verdicts: named, counters, ...measured }));
+        return 0;
+      }
+      output.notice(`${packets} packets in ${seconds.toFixed(2)} s of processor time: ${rate}/s`);
+      printResult(output, { verdicts, counters });
+    } else {
+      const result = runTraffic(kernel, { ...options, capture: input });
+      if (values.out !== undefined) {
+        writeOutput(values.out, capture(result, values.out.endsWith('.pcapng')));
+        if (values.out === '-') return 0;
+      }
+      if (values.json) {
+        const verdicts = Object.fromEntries(result.verdicts);
+        output.line(JSON.stringify({ verdicts, counters: result.counters }));
+        return 0;
+      }
+      if (values.packets) printPackets(output, result);
+      printResult(output, result);
     }
-    if (values.json) {
-      const verdicts = Object.fromEntries(result.verdicts);
-      output.line(JSON.stringify({ verdicts, counters: result.counters }));
-      return 0;
-    }
-    if (values.packets) printPackets(output, result);
-    printResult(output, result);
     for (const map of object.maps.values()) {
       output.line();
       output.line(`map ${map.spec.name} (${map.spec.type.toLowerCase()}):`);

@@ -8,7 +8,8 @@
  * last byte, place a region so that it ends at a page end (`Memory.mapAtPageEnd`).
  *
  * Hot loops translate with `offsetRead`/`offsetWrite` on (hi, lo) Int32 pairs: a 256-entry cache in
- * front of the region table, byte-exact. A region does not cross a 4 GiB boundary.
+ * front of the region table, byte-exact. A region does not cross a 4 GiB boundary. Code that works on
+ * structures goes by offset in the store (`ram`).
  *
  * Usage:
  *   const memory = new Memory(16 << 20);
@@ -17,6 +18,7 @@
  */
 import { alignUp, high32, join64, low32, u64 } from '../common/bytes.js';
 import { MemoryAccessError, type AccessFault, type AccessKind } from './fault.js';
+import { Ram } from './ram.js';
 
 export type Permissions = 'r' | 'rw' | 'rx' | 'rwx';
 
@@ -71,6 +73,8 @@ export class Memory {
   readonly wasm: WebAssembly.Memory;
   readonly bytes: Uint8Array;
   readonly view: DataView;
+  /** The store by physical address: offset in it. */
+  readonly ram: Ram;
 
   readonly #regions: Region[] = [];
   /** Free runs of pages, sorted by offset: [offset, bytes]. */
@@ -97,6 +101,7 @@ export class Memory {
     this.wasm = new WebAssembly.Memory({ initial: pages, maximum: pages });
     this.bytes = new Uint8Array(this.wasm.buffer);
     this.view = new DataView(this.wasm.buffer);
+    this.ram = new Ram(this.wasm.buffer, (address) => this.regionAt(address));
     this.#free = [[0, pages * 65536]];
   }
 
@@ -150,6 +155,7 @@ export class Memory {
       pageBytes,
     };
     this.#regions.splice(index, 0, region);
+    this.ram.mapped(region);
     this.#forgetCached();
     for (const listener of this.#listeners) listener.mapped(region);
     return region;
@@ -167,6 +173,7 @@ export class Memory {
     if (index < 0) throw new RangeError(`region ${region.name} is not mapped`);
     this.#regions.splice(index, 1);
     this.#givePages(region.pageOffset, region.pageBytes);
+    this.ram.unmapped(region);
     this.#forgetCached();
     for (const listener of this.#listeners) listener.unmapped(region);
   }
@@ -324,6 +331,7 @@ export class Memory {
       if (!this.#regions.includes(region)) {
         this.#takePagesAt(region.pageOffset, region.pageBytes, region.name);
         this.#regions.splice(this.#indexAfter(region.pageAddress), 0, region);
+        this.ram.mapped(region);
         for (const listener of this.#listeners) listener.mapped(region);
       } else if (region.permissions.includes('x')) {
         this.#textStored(region, 0, region.size);

@@ -5,6 +5,8 @@
  * CPU with x30 at the body's BRK, and when it returns there the body goes on with x0. So traced
  * functions, trampolines and unwinders see an ordinary caller. A callee that has a TypeScript body and
  * nothing attached is entered directly, without its text, unless `everyInstruction` asks for the text.
+ * An atomic body that calls others stays on the JavaScript stack meanwhile (`invoke`): what it called may
+ * not sleep.
  *
  * Reference for the shape: cpu_switch_to and ret_from_fork of arm64. Left out: interrupts, preemption
  * by time, EL0.
@@ -16,7 +18,7 @@ import { MemoryAccessError, type AccessFault } from '../cpu/fault.js';
 import { captureOops, type Oops, type OopsStop } from '../cpu/oops.js';
 import type { BodyGenerator, Effect, KernelContext, KernelFunction } from './function.js';
 import type { SymbolTable } from './symbols.js';
-import type { BodyFrame, Task } from './task.js';
+import type { BodyFrame, Task, TextPlace } from './task.js';
 import { KERNEL_BODY_BRK, type KernelText } from './text.js';
 
 /** Most instructions one run of a task may take: beyond it the lab says soft lockup. */
@@ -73,20 +75,51 @@ export class Executor {
    * its text if nothing would be seen of the text.
    */
   start(task: Task, cpu: Cpu, system: Registers['system'], target: bigint, args: bigint[]): void {
-    const sp = this.#pushArguments(task.stackTop, args.slice(IN_REGISTERS));
-    cpu.loadRegisters({ x: ZEROS, sp, pc: target, nzcv: 0, system });
+    this.prepare(task, cpu, system);
+    cpu.sp = this.#pushArguments(task.stackTop, args.slice(IN_REGISTERS));
     task.state = 'running';
     const direct = this.#tryDirect(target, args);
     if (!direct) {
       this.#setCall(cpu, target, args.slice(0, IN_REGISTERS), this.#returnAddress);
       this.#loop(task, cpu);
     } else if (isGenerator(direct.result)) {
-      task.frames.push({ fn: direct.fn, generator: direct.result });
+      task.frames.push({ kind: 'generator', generator: direct.result });
       if (!this.#resumeBodies(task, cpu, 0n)) this.#loop(task, cpu);
     } else {
       task.result = direct.result ?? 0n;
       task.state = 'done';
     }
+  }
+
+  /** Gives the CPU the registers of a task that has not run yet. */
+  prepare(task: Task, cpu: Cpu, system: Registers['system']): void {
+    const pc = this.#returnAddress;
+    cpu.loadRegisters({ x: ZEROS, sp: task.stackTop, pc, nzcv: 0, system });
+  }
+
+  /** Calls a function for an atomic body of the task that runs, and waits for its return: x0. */
+  invoke(task: Task, cpu: Cpu, target: bigint, args: readonly bigint[]): bigint {
+    const address = this.#callerOf(task)?.address ?? this.#returnAddress;
+    const frame: BodyFrame = { kind: 'invoke', at: { address, sp: cpu.sp }, result: 0n };
+    task.frames.push(frame);
+    const direct = this.#tryDirect(target, args);
+    if (!direct) {
+      this.#setCall(cpu, target, args, address);
+      this.#loop(task, cpu);
+    } else if (isGenerator(direct.result)) {
+      task.frames.push({ kind: 'generator', generator: direct.result });
+      if (!this.#resumeBodies(task, cpu, 0n)) this.#loop(task, cpu);
+    } else {
+      frame.result = direct.result ?? 0n;
+    }
+    task.frames.pop();
+    return frame.result;
+  }
+
+  /** What an error that a body throws is to the kernel: an access that memory refuses is an oops. */
+  asOops(task: Task, cpu: Cpu, error: unknown): unknown {
+    if (!(error instanceof MemoryAccessError)) return error;
+    return this.#oops(task, cpu, { kind: 'fault', fault: error.fault });
   }
 
   /** Goes on with a task that slept. */
@@ -123,7 +156,7 @@ export class Executor {
     }
   }
 
-  /** True when the task is done or sleeps. */
+  /** True when the task is done or sleeps, or the innermost `invoke` has its result. */
   #handle(task: Task, cpu: Cpu, stop: Stop, left: number): boolean {
     switch (stop.kind) {
       case 'trap':
@@ -153,32 +186,39 @@ export class Executor {
   /** At a body's BRK: a callee came back to a waiting body, or a body begins. */
   #bodyTrap(task: Task, cpu: Cpu): boolean {
     const pc = cpu.pc;
+    const innermost = task.frames.at(-1);
+    if (innermost?.kind === 'invoke' && isAt(innermost.at, cpu)) {
+      innermost.result = cpu.getX(0);
+      return true;
+    }
     if (pc === this.#returnAddress) {
       if (task.frames.length > 0) return this.#resumeBodies(task, cpu, cpu.getX(0));
       task.result = cpu.getX(0);
       task.state = 'done';
       return true;
     }
-    const waiting = task.frames.findLast((frame) => frame.at !== undefined);
-    if (waiting?.at?.address === pc && waiting.at.sp === cpu.sp) {
-      return this.#resumeBodies(task, cpu, cpu.getX(0));
-    }
+    const waiting = this.#callerOf(task);
+    if (waiting && isAt(waiting, cpu)) return this.#resumeBodies(task, cpu, cpu.getX(0));
     const fn = this.#parts.text.bodies.get(pc);
     if (!fn) throw new InputError(`no body belongs to the BRK at ${hex64(pc)}`);
-    const args = Array.from({ length: fn.parameters }, (_, i) => cpu.getX(i));
+    const args: bigint[] = [];
+    for (let i = 0; i < fn.parameters; i++) args.push(cpu.getX(i));
+    if (fn.entry?.calls) task.frames.push({ kind: 'atomic', at: { address: pc, sp: cpu.sp } });
     const result = this.#begin(task, cpu, fn, args);
     if (isGenerator(result)) {
-      task.frames.push({ fn, generator: result, at: { address: pc, sp: cpu.sp } });
+      const at = { address: pc, sp: cpu.sp };
+      task.frames.push({ kind: 'generator', generator: result, at });
       return this.#resumeBodies(task, cpu, 0n);
     }
+    if (fn.entry?.calls) task.frames.pop();
     if (result !== undefined) cpu.setX(0, result);
     cpu.pc = pc + 4n;
     return false;
   }
 
   /**
-   * Goes on with the innermost body until text has to run (false) or the task sleeps or is done
-   * (true).
+   * Goes on with the innermost body until text has to run (false), or the task sleeps or is done or the
+   * innermost `invoke` has its result (true).
    */
   #resumeBodies(task: Task, cpu: Cpu, value: bigint): boolean {
     let input = value;
@@ -190,7 +230,12 @@ export class Executor {
         task.state = 'done';
         return true;
       }
-      const next = this.#continue(task, cpu, frame, input);
+      if (frame.kind === 'invoke') {
+        frame.result = input;
+        return true;
+      }
+      if (frame.kind === 'atomic') throw new InputError('an atomic body is not resumed');
+      const next = this.#continue(task, cpu, frame.generator, input);
       if (next.done) {
         task.frames.pop();
         if (frame.at) {
@@ -207,6 +252,9 @@ export class Executor {
           input = 0n;
           break;
         case 'sleep':
+          if (task.frames.some(({ kind }) => kind === 'invoke')) {
+            throw new KernelOops(`BUG: scheduling while atomic: ${task.name}/${task.pid}`);
+          }
           task.channel = effect.channel;
           task.state = 'sleeping';
           task.registers = cpu.saveRegisters();
@@ -218,12 +266,12 @@ export class Executor {
               : effect.target;
           const direct = this.#tryDirect(target, effect.args);
           if (direct === undefined) {
-            const caller = task.frames.findLast((each) => each.at !== undefined);
-            this.#setCall(cpu, target, effect.args, caller?.at?.address ?? this.#returnAddress);
+            const returnTo = this.#callerOf(task)?.address ?? this.#returnAddress;
+            this.#setCall(cpu, target, effect.args, returnTo);
             return false;
           }
           if (isGenerator(direct.result)) {
-            task.frames.push({ fn: direct.fn, generator: direct.result });
+            task.frames.push({ kind: 'generator', generator: direct.result });
             input = 0n;
           } else {
             input = direct.result ?? 0n;
@@ -234,15 +282,20 @@ export class Executor {
     }
   }
 
+  /** The innermost text on the task's stack: what a body calls returns to it. */
+  #callerOf(task: Task): TextPlace | undefined {
+    return task.frames.findLast((frame) => frame.at !== undefined)?.at;
+  }
+
   /** Begins a TypeScript body without its text, if nothing would be seen of the text. */
   #tryDirect(
     target: bigint,
     args: readonly bigint[],
-  ): { fn: KernelFunction; result: bigint | void | BodyGenerator<bigint | void> } | undefined {
+  ): { result: bigint | void | BodyGenerator<bigint | void> } | undefined {
     if (this.everyInstruction) return undefined;
     const fn = this.#parts.text.functions.get(target);
     if (!fn || !(fn.notrace || this.#parts.siteIsOff(target))) return undefined;
-    return { fn, result: fn.body(this.#parts.context, ...args.slice(0, fn.parameters)) };
+    return { result: fn.body(this.#parts.context, ...args.slice(0, fn.parameters)) };
   }
 
   /** Begins a body; an access that memory refuses is an oops of the function. */
@@ -255,26 +308,21 @@ export class Executor {
     try {
       return fn.body(this.#parts.context, ...args);
     } catch (error) {
-      throw this.#asOops(task, cpu, error);
+      throw this.asOops(task, cpu, error);
     }
   }
 
   #continue(
     task: Task,
     cpu: Cpu,
-    frame: BodyFrame,
+    generator: BodyGenerator<bigint | void>,
     input: bigint,
   ): IteratorResult<Effect, bigint | void> {
     try {
-      return frame.generator.next(input);
+      return generator.next(input);
     } catch (error) {
-      throw this.#asOops(task, cpu, error);
+      throw this.asOops(task, cpu, error);
     }
-  }
-
-  #asOops(task: Task, cpu: Cpu, error: unknown): unknown {
-    if (!(error instanceof MemoryAccessError)) return error;
-    return this.#oops(task, cpu, { kind: 'fault', fault: error.fault });
   }
 
   /** Arguments beyond x7, from sp on; the new sp. */
@@ -300,6 +348,10 @@ export class Executor {
     const detail = oops.detail === undefined ? '' : `, ${oops.detail}`;
     return new KernelOops(`${oops.title}${detail}, pc ${oops.pcSymbol}`, oops);
   }
+}
+
+function isAt(place: TextPlace, cpu: Cpu): boolean {
+  return place.address === cpu.pc && place.sp === cpu.sp;
 }
 
 function isGenerator(

@@ -9,14 +9,16 @@
  * areas, init_task. Left out: everything that is neither traced nor traces.
  */
 import type { Cpu, Registers, SystemRegister } from '../cpu/cpu.js';
+import { InputError } from '../common/errors.js';
 import type { CpuFactory } from '../cpu/engines.js';
 import { Memory, type Region } from '../cpu/memory.js';
+import type { Ram } from '../cpu/ram.js';
 import { Assembler } from './assembler.js';
 import { Bpf } from './bpf/bpf.js';
 import type { CodegenOptions } from './bpf/codegen.js';
 import { KernelData } from './data.js';
 import { Executor, type FaultFixup } from './executor.js';
-import type { KernelContext, KernelFunction } from './function.js';
+import type { KernelContext, KernelFunction, PhysicalAllocator } from './function.js';
 import { ftraceCallbacks } from './ftrace/callbacks.js';
 import { DirectCalls } from './ftrace/direct.js';
 import { Ftrace } from './ftrace/ftrace.js';
@@ -63,6 +65,14 @@ const THREAD_SIZE = 16384;
 const VMALLOC_BACKING = 48 << 20;
 const PER_CPU_SIZE = 4096;
 
+/** An atomic function of this kernel. */
+interface AtomicTarget {
+  readonly address: bigint;
+  readonly entry: NonNullable<KernelFunction['entry']>;
+  /** Physical address of the word that tracing patches: a NOP while nothing is attached. */
+  readonly siteWord: number;
+}
+
 export class Kernel implements KernelContext {
   readonly memory: Memory;
   readonly layout: Layout;
@@ -70,6 +80,7 @@ export class Kernel implements KernelContext {
   readonly text: KernelText;
   readonly data: KernelData;
   readonly linear: LinearMap;
+  readonly physical: PhysicalAllocator;
   readonly vmalloc: RangeAllocator;
   readonly cpus: readonly Cpu[];
   readonly executor: Executor;
@@ -83,7 +94,11 @@ export class Kernel implements KernelContext {
   readonly fixups: FaultFixup[] = [];
   readonly #perCpu: bigint[];
   readonly #tasks: Task[] = [];
+  readonly #atomics = new Map<string, AtomicTarget>();
+  readonly #ram: Ram;
   #running: Task | undefined;
+  /** The running task began in a body, and its registers are not on the CPU yet. */
+  #isBare = false;
   #runningCpu = 0;
   #nextPid = 1;
 
@@ -91,10 +106,12 @@ export class Kernel implements KernelContext {
   constructor(options: KernelOptions, assembler: Assembler) {
     const ram = options.ram ?? 16 << 20;
     this.memory = new Memory(ram + VMALLOC_BACKING);
+    this.#ram = this.memory.ram;
     this.layout = layoutOf(options);
     this.text = new KernelText(this.memory, this.layout, this.symbols, options.guarded);
     this.data = new KernelData(this.memory, this.layout, this.symbols);
     this.linear = new LinearMap(this.memory, this.layout.linear, ram);
+    this.physical = this.linear.physical;
     this.vmalloc = this.#vmallocSpace(options.vmallocUsed ?? 0);
 
     // a return address belongs to the call before it: the BRK stands behind a word of the symbol
@@ -163,6 +180,42 @@ export class Kernel implements KernelContext {
   }
 
   /**
+   * Calls an atomic function. While nothing is attached to it this is a call of its body: from a body
+   * that runs, or from outside on CPU 0 in a task that has nothing else to do.
+   */
+  invoke(name: string, a = 0, b = 0, c = 0, d = 0, e = 0, f = 0, g = 0, h = 0): number {
+    const target = this.#atomics.get(name) ?? this.#findAtomic(name);
+    if (this.#running) return this.#enter(target, a, b, c, d, e, f, g, h);
+
+    // the CPU gets the task's registers only when text has to run
+    const task = this.#idleTask();
+    this.#running = task;
+    this.#isBare = true;
+    this.#ram.set32(task.cpuWord, this.#runningCpu);
+    task.state = 'running';
+    try {
+      const result = this.#enter(target, a, b, c, d, e, f, g, h);
+      task.state = 'done';
+      return result;
+    } catch (error) {
+      const failure = this.executor.asOops(task, this.#cpuOf(task), error);
+      this.#kill(task);
+      throw failure;
+    } finally {
+      this.#running = undefined;
+      this.#isBare = false;
+      this.rcu.advance();
+    }
+  }
+
+  /** Calls text at an address for an atomic body that runs; the value is x0. */
+  invokeText(address: bigint, ...args: bigint[]): bigint {
+    const task = this.#running;
+    if (!task) throw new Error('no body runs that could call');
+    return this.executor.invoke(task, this.#cpuOf(task), address, args);
+  }
+
+  /**
    * Calls a kernel function on CPU 0 and runs it to its end; the value is x0. Arguments from the ninth on go to
    * the stack.
    */
@@ -195,7 +248,8 @@ export class Kernel implements KernelContext {
 
   createTask(name: string): Task {
     const address = this.linear.kmalloc(TASK_STRUCT.size);
-    const task = new Task(name, this.#nextPid++, address, this.#allocStack(name));
+    const cpuWord = this.#ram.virtToPhys(address) + TASK_STRUCT.cpu;
+    const task = new Task(name, this.#nextPid++, address, cpuWord, this.#allocStack(name));
     this.memory.write32(address + BigInt(TASK_STRUCT.pid), task.pid);
     this.#tasks.push(task);
     return task;
@@ -254,15 +308,56 @@ export class Kernel implements KernelContext {
     for (const cpu of this.cpus) cpu.close();
   }
 
+  #findAtomic(name: string): AtomicTarget {
+    const address = this.symbol(name);
+    const fn = this.text.functions.get(address);
+    if (!fn?.entry) throw new InputError(`${name} is no atomic function`);
+    const siteWord = this.#ram.virtToPhys(address) + 4;
+    const target: AtomicTarget = { address, entry: fn.entry, siteWord };
+    this.#atomics.set(name, target);
+    return target;
+  }
+
+  #enter(
+    { address, entry, siteWord }: AtomicTarget,
+    a: number,
+    b: number,
+    c: number,
+    d: number,
+    e: number,
+    f: number,
+    g: number,
+    h: number,
+  ): number {
+    if (this.#ram.u32(siteWord) === NOP && !this.executor.everyInstruction) {
+      return entry.body(this, a, b, c, d, e, f, g, h) ?? 0;
+    }
+    const registers = entry.registers(this.#ram, [a, b, c, d, e, f, g, h]);
+    return entry.fromRegister(this.#ram, this.invokeText(address, ...registers));
+  }
+
+  /** The CPU of the running task, with its registers. */
+  #cpuOf(task: Task): Cpu {
+    const cpu = this.cpus[this.#runningCpu];
+    if (!cpu) throw new RangeError(`there is no CPU ${this.#runningCpu}`);
+    if (this.#isBare) {
+      this.executor.prepare(task, cpu, this.#systemRegisters(task, this.#runningCpu));
+      this.#isBare = false;
+    }
+    return cpu;
+  }
+
   #onCpu(task: Task, cpuNumber: number, run: (cpu: Cpu) => void): void {
     const cpu = this.cpus[cpuNumber];
     if (!cpu) throw new RangeError(`there is no CPU ${cpuNumber}`);
     if (this.#running) {
-      throw new Error(`${this.#running.name} runs already: a body has to yield* call(...)`);
+      throw new Error(
+        `${this.#running.name} runs already: a body has to yield* call(...) or to invoke`,
+      );
     }
     this.#running = task;
     this.#runningCpu = cpuNumber;
-    this.memory.write32(task.address + BigInt(TASK_STRUCT.cpu), cpuNumber);
+    this.#ram.set32(task.cpuWord, cpuNumber);
     try {
       run(cpu);
     } catch (error) {

@@ -6,59 +6,84 @@
  * (POISON_FREE), so that a use after free shows.
  */
 import { KernelError } from '../common/errors.js';
+import { hex64 } from '../common/bytes.js';
 import { PAGE_SIZE, type Memory, type Region } from '../cpu/memory.js';
+import type { PhysicalAllocator } from './function.js';
 
 const POISON_FREE = 0x6b;
 const SMALLEST_CLASS = 16;
+const CLASS_SHIFT = 4;
 
 export class LinearMap {
   readonly region: Region;
+  /** The same by physical address. */
+  readonly physical: PhysicalAllocator;
   readonly #memory: Memory;
   /** Bytes handed out from the start of the region so far. */
   #used = 0;
-  /** Free blocks by size. */
-  readonly #free = new Map<number, bigint[]>();
-  /** Live blocks: address to size. */
-  readonly #live = new Map<bigint, number>();
+  #liveBytes = 0;
+  /** Physical addresses of free blocks by size. */
+  readonly #free = new Map<number, number[]>();
+  /** Size of the live block that starts at each multiple of 16; 0: none does. */
+  readonly #live: Int32Array;
 
   constructor(memory: Memory, address: bigint, size: number) {
     this.#memory = memory;
     this.region = memory.map({ name: 'linear map', address, size, permissions: 'rw' });
+    this.#live = new Int32Array(size >>> CLASS_SHIFT);
+    this.physical = {
+      alloc: (bytes) => this.#alloc(bytes),
+      free: (at) => this.#release(at),
+      allocPages: (count) => this.#take(count * PAGE_SIZE),
+      freePages: (at) => this.#release(at),
+    };
   }
 
   kmalloc(size: number): bigint {
+    return this.#addressOf(this.#alloc(size));
+  }
+
+  allocPages(count: number): bigint {
+    return this.#addressOf(this.#take(count * PAGE_SIZE));
+  }
+
+  /** Frees what `kmalloc` or `allocPages` gave. */
+  free(address: bigint): void {
+    this.#release(this.region.offset + Number(address - this.region.address));
+  }
+
+  /** Bytes in live blocks: a leak shows as a difference. */
+  get liveBytes(): number {
+    return this.#liveBytes;
+  }
+
+  #addressOf(at: number): bigint {
+    return this.region.address + BigInt(at - this.region.offset);
+  }
+
+  #alloc(size: number): number {
     if (size > PAGE_SIZE) return this.#take(Math.ceil(size / PAGE_SIZE) * PAGE_SIZE);
     let block = SMALLEST_CLASS;
     while (block < size) block *= 2;
     return this.#take(block);
   }
 
-  allocPages(count: number): bigint {
-    return this.#take(count * PAGE_SIZE);
-  }
-
-  /** Frees what `kmalloc` or `allocPages` gave. */
-  free(address: bigint): void {
-    const size = this.#live.get(address);
-    if (size === undefined) throw new RangeError(`0x${address.toString(16)} is not allocated`);
-    this.#live.delete(address);
-    const offset = this.#offsetOf(address);
-    this.#memory.bytes.fill(POISON_FREE, offset, offset + size);
+  #release(at: number): void {
+    const within = at - this.region.offset;
+    const slot = within >> CLASS_SHIFT;
+    const size = (within & (SMALLEST_CLASS - 1)) === 0 ? (this.#live[slot] ?? 0) : 0;
+    if (size === 0) throw new RangeError(`${hex64(this.#addressOf(at))} is not allocated`);
+    this.#live[slot] = 0;
+    this.#liveBytes -= size;
+    this.#memory.bytes.fill(POISON_FREE, at, at + size);
     const list = this.#free.get(size);
-    if (list) list.push(address);
-    else this.#free.set(size, [address]);
+    if (list) list.push(at);
+    else this.#free.set(size, [at]);
   }
 
-  /** Bytes in live blocks: a leak shows as a difference. */
-  get liveBytes(): number {
-    let total = 0;
-    for (const size of this.#live.values()) total += size;
-    return total;
-  }
-
-  #take(size: number): bigint {
-    let address = this.#free.get(size)?.pop();
-    if (address === undefined) {
+  #take(size: number): number {
+    let at = this.#free.get(size)?.pop();
+    if (at === undefined) {
       // blocks of a page or more are page aligned, smaller ones aligned to their own size
       const alignment = Math.min(size, PAGE_SIZE);
       const start = Math.ceil(this.#used / alignment) * alignment;
@@ -66,15 +91,11 @@ export class LinearMap {
         throw new KernelError('ENOMEM', `no ${size} bytes left in the linear map`);
       }
       this.#used = start + size;
-      address = this.region.address + BigInt(start);
+      at = this.region.offset + start;
     }
-    this.#live.set(address, size);
-    const offset = this.#offsetOf(address);
-    this.#memory.bytes.fill(0, offset, offset + size);
-    return address;
-  }
-
-  #offsetOf(address: bigint): number {
-    return this.region.offset + Number(address - this.region.address);
+    this.#live[(at - this.region.offset) >> CLASS_SHIFT] = size;
+    this.#liveBytes += size;
+    this.#memory.bytes.fill(0, at, at + size);
+    return at;
   }
 }

@@ -7,18 +7,26 @@
  */
 import type { Registers } from '../cpu/cpu.js';
 import type { Region } from '../cpu/memory.js';
-import type { BodyGenerator, KernelFunction } from './function.js';
+import type { BodyGenerator } from './function.js';
 
-/** A TypeScript body that has begun and not ended. */
-export interface BodyFrame {
-  readonly fn: KernelFunction;
-  readonly generator: BodyGenerator<bigint | void>;
-  /**
-   * Where its text stands: address of the BRK and sp there. Absent for a body that a TypeScript
-   * caller entered without going through the text.
-   */
-  readonly at?: { readonly address: bigint; readonly sp: bigint };
+/** Where text stands that waits for a callee: address of the BRK and sp there. */
+export interface TextPlace {
+  readonly address: bigint;
+  readonly sp: bigint;
 }
+
+/** What is on a task's stack besides text: TypeScript bodies that have begun and not ended. */
+export type BodyFrame =
+  /** `at` is absent for a body that a TypeScript caller entered without going through the text. */
+  | {
+      readonly kind: 'generator';
+      readonly generator: BodyGenerator<bigint | void>;
+      readonly at?: TextPlace;
+    }
+  /** An atomic body that was entered through its text. */
+  | { readonly kind: 'atomic'; readonly at: TextPlace }
+  /** An atomic body waits here for the callee that returns to `at`. */
+  | { readonly kind: 'invoke'; readonly at: TextPlace; result: bigint };
 
 export type TaskState = 'ready' | 'running' | 'sleeping' | 'done';
 
@@ -27,6 +35,8 @@ export class Task {
   readonly pid: number;
   /** Address of its task_struct. */
   readonly address: bigint;
+  /** Physical address of task_struct.cpu. */
+  readonly cpuWord: number;
   readonly stack: Region;
   state: TaskState = 'ready';
   /** Registers while it does not run. */
@@ -38,10 +48,11 @@ export class Task {
   /** x0 of the function it was started with, once done. */
   result = 0n;
 
-  constructor(name: string, pid: number, address: bigint, stack: Region) {
+  constructor(name: string, pid: number, address: bigint, cpuWord: number, stack: Region) {
     this.name = name;
     this.pid = pid;
     this.address = address;
+    this.cpuWord = cpuWord;
     this.stack = stack;
   }
 

@@ -96,7 +96,7 @@ export class KernelText {
     if (fn.parameters < 0 || fn.parameters > 8) {
       throw new InputError(`${fn.name}: ${fn.parameters} parameters do not fit x0..x7`);
     }
-    const calls = fn.body.constructor.name === 'GeneratorFunction';
+    const calls = fn.entry?.calls ?? fn.body.constructor.name === 'GeneratorFunction';
     const prologue = calls ? [PUSH_FRAME, SET_FRAME] : [];
     const epilogue = calls ? [POP_FRAME, RET] : [RET];
     const site = fn.notrace ? [] : [NOP, NOP];

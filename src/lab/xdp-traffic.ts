@@ -4,28 +4,53 @@
  *
  * Every engine takes the same path through the driver; only who runs the program differs: the
  * interpreter or the wasm tier on kernel memory, or the JIT image on the kernel's CPU engine.
+ * `runTraffic` sends one packet at a time and keeps what became of it; a `TrafficStream` sends as many as
+ * NAPI takes at once and keeps counts only, for millions of them.
+ *
+ * Usage:
+ *   const driver = installVirtioNet(kernel);
+ *   runTraffic(kernel, { driver, engine: 'wasm', program, capture }).verdicts;
+ *   const stream = openTraffic(kernel, { driver, engine: 'wasm', program });
+ *   stream.send(frames);
+ *   stream.close();
  */
-import { createInterpreter } from '../bpf/interpreter.js';
-import { createWasmProgram } from '../bpf/wasm.js';
+import { createInterpreter, type Interpreter, type InterpreterResult } from '../bpf/interpreter.js';
+import { createWasmProgram, type WasmProgram } from '../bpf/wasm.js';
 import type { LoadedProgram } from '../bpf/object/load.js';
 import { XDP_ACTIONS } from '../bpf/xdp-buff.js';
 import { KernelError } from '../common/errors.js';
 import { describeFault } from '../cpu/fault.js';
-import { call, step, type BodyGenerator } from '../kernel/function.js';
+import type { KernelContext } from '../kernel/function.js';
 import type { Kernel } from '../kernel/kernel.js';
 import type { Capture, CapturedPacket } from '../net/capture.js';
 import type { XdpRunner } from '../virtio/net-driver-common.js';
+import type { FrameVisitor } from '../virtio/net-sink.js';
 import { declareVirtioNetTypes } from '../virtio/net-types.js';
 import { defineVirtioNet, type VirtioNet, type VirtioNetDriver } from '../virtio/virtio-net.js';
 import type { RunEngine } from './run-program.js';
 
-export interface TrafficOptions {
+/** NAPI_POLL_WEIGHT: packets that one poll of the driver takes at most. */
+export const NAPI_POLL_WEIGHT = 64;
+
+export interface StreamOptions {
   readonly driver: VirtioNetDriver;
   readonly engine: RunEngine;
   readonly program: LoadedProgram;
-  readonly capture: Capture;
   /** Receive buffers. Default mergeable. */
   readonly rx?: 'small' | 'mergeable';
+  /** Packets that arrive before the driver polls. Default 64. */
+  readonly batch?: number;
+  /** Sees each frame that reaches the stack. */
+  readonly onDelivered?: FrameVisitor;
+  /** Sees each frame that leaves the device, virtio_net_hdr in front. */
+  readonly onTransmitted?: FrameVisitor;
+}
+
+export interface TrafficOptions extends Pick<
+  StreamOptions,
+  'driver' | 'engine' | 'program' | 'rx'
+> {
+  readonly capture: Capture;
 }
 
 /** What became of one packet. */
@@ -61,7 +86,8 @@ export function installVirtioNet(kernel: Kernel): VirtioNetDriver {
 export function runTraffic(kernel: Kernel, options: TrafficOptions): TrafficResult {
   const net = options.driver.probe({ rx: options.rx ?? 'mergeable' });
   const verdicts: (number | undefined)[] = [];
-  const engine = programRunner(kernel, options, (verdict) => verdicts.push(verdict));
+  const note = (verdict: number): void => void verdicts.push(verdict);
+  const engine = programRunner(kernel, options, note);
   try {
     net.attachXdp(engine.runner);
     const outcomes = options.capture.packets.map((packet) => {
@@ -73,6 +99,114 @@ export function runTraffic(kernel: Kernel, options: TrafficOptions): TrafficResu
     net.close();
     engine.close();
   }
+}
+
+/** What became of the packets of a stream so far. */
+export interface StreamCounts {
+  /** Sent to the device. */
+  readonly packets: number;
+  /** The device had no buffer that they fit. */
+  readonly refused: number;
+  readonly delivered: number;
+  readonly transmitted: number;
+  /** By verdict name, in the order of the names; `not run` last. */
+  readonly verdicts: ReadonlyMap<string, number>;
+  readonly counters: Readonly<Record<string, number>>;
+}
+
+/** A device with a program attached. Sending allocates nothing once it is warm. */
+export class TrafficStream {
+  readonly #net: VirtioNet;
+  readonly #engine: Engine;
+  readonly #batch: number;
+  readonly #onDelivered: FrameVisitor | undefined;
+  /** By verdict, those that are actions. */
+  readonly #verdicts = XDP_ACTIONS.map(() => 0);
+  readonly #others = new Map<number, number>();
+  #packets = 0;
+  #refused = 0;
+  #delivered = 0;
+  #transmitted = 0;
+
+  /** Use `openTraffic`. */
+  constructor(kernel: Kernel, options: StreamOptions) {
+    this.#batch = options.batch ?? NAPI_POLL_WEIGHT;
+    this.#onDelivered = options.onDelivered;
+    const { onTransmitted } = options;
+    this.#net = options.driver.probe({
+      rx: options.rx ?? 'mergeable',
+      onTransmit: (bytes, start, end, queue) => {
+        this.#transmitted++;
+        onTransmitted?.(bytes, start, end, queue);
+      },
+    });
+    this.#engine = programRunner(kernel, options, (verdict) => this.#note(verdict));
+    this.#net.attachXdp(this.#engine.runner);
+  }
+
+  /** Sends frames, in batches, and lets the driver take them all. */
+  send(frames: readonly Uint8Array[]): void {
+    let waiting = 0;
+    for (let i = 0; i < frames.length; i++) {
+      const frame = frames[i] as Uint8Array;
+      let result = this.#net.receive(frame);
+      if (result === 'no-buffers' && waiting > 0) {
+        this.#poll();
+        waiting = 0;
+        result = this.#net.receive(frame);
+      }
+      this.#packets++;
+      if (result === 'delivered') waiting++;
+      else this.#refused++;
+      if (waiting < this.#batch) continue;
+      this.#poll();
+      waiting = 0;
+    }
+    if (waiting > 0) this.#poll();
+  }
+
+  get counts(): StreamCounts {
+    const verdicts = new Map<string, number>();
+    for (const [verdict, count] of this.#verdicts.entries()) {
+      if (count > 0) verdicts.set(verdictName(verdict), count);
+    }
+    let run = this.#verdicts.reduce((sum, count) => sum + count, 0);
+    for (const [verdict, count] of this.#others) {
+      verdicts.set(verdictName(verdict), count);
+      run += count;
+    }
+    if (run < this.#packets) verdicts.set(verdictName(undefined), this.#packets - run);
+    return {
+      packets: this.#packets,
+      refused: this.#refused,
+      delivered: this.#delivered,
+      transmitted: this.#transmitted,
+      verdicts,
+      counters: this.#net.counters(),
+    };
+  }
+
+  close(): void {
+    this.#net.close();
+    this.#engine.close();
+  }
+
+  #poll(): void {
+    this.#net.poll();
+    this.#delivered += this.#net.drain(this.#onDelivered);
+    this.#net.exceptions();
+  }
+
+  #note(verdict: number): void {
+    const count = this.#verdicts[verdict];
+    if (count === undefined) this.#others.set(verdict, (this.#others.get(verdict) ?? 0) + 1);
+    else this.#verdicts[verdict] = count + 1;
+  }
+}
+
+/** Throws KernelError when the driver refuses the program. */
+export function openTraffic(kernel: Kernel, options: StreamOptions): TrafficStream {
+  return new TrafficStream(kernel, options);
 }
 
 function sendPacket(
@@ -109,40 +243,54 @@ interface Engine {
   close(): void;
 }
 
+/** @param note told each verdict. */
 function programRunner(
   kernel: Kernel,
-  { engine, program }: TrafficOptions,
+  { engine, program }: Pick<StreamOptions, 'engine' | 'program'>,
   note: (verdict: number) => void,
 ): Engine {
   const hasFrags = program.spec.frags;
+  const { ram } = kernel.memory;
   if (engine === 'jit') {
     const loaded = kernel.bpf.load(program.xlated);
-    const run = function* (xdp: bigint): BodyGenerator {
-      const r0 = yield* call(loaded.entry, xdp);
-      note(Number(BigInt.asUintN(32, r0)));
-      return r0;
+    const run = (_kernel: KernelContext, xdp: number): number => {
+      const r0 = kernel.invokeText(loaded.entry, ram.physToVirt(xdp));
+      const verdict = Number(BigInt.asUintN(32, r0));
+      note(verdict);
+      return verdict;
     };
     return { runner: { hasFrags, run }, close: () => loaded.free() };
   }
   const create = engine === 'wasm' ? createWasmProgram : createInterpreter;
   const direct = create(program.xlated, kernel.bpf.host);
-  const run = function* (xdp: bigint): BodyGenerator {
-    yield* step();
-    const result = direct.run(xdp);
-    switch (result.kind) {
-      case 'return':
-        note(Number(BigInt.asUintN(32, result.r0)));
-        return result.r0;
-      case 'fault':
-        throw new KernelError(
-          'EFAULT',
-          `${describeFault(result.fault)} (insn ${result.insn} of ${result.function})`,
-        );
-      case 'budget':
-        throw new KernelError('EINTR', `${result.function} does not end (insn ${result.insn})`);
-      case 'error':
-        throw new KernelError('EFAULT', `${result.reason} (insn ${result.insn})`);
-    }
+  const run = (_kernel: KernelContext, xdp: number): number => {
+    const verdict = execute(direct, ram.addressHi(xdp), ram.addressLo(xdp));
+    note(verdict);
+    return verdict;
   };
   return { runner: { hasFrags, run }, close: () => direct.close() };
+}
+
+/** Low half of R0. Throws KernelError for a program that does not return. */
+function execute(program: Interpreter | WasmProgram, hi: number, lo: number): number {
+  let result: InterpreterResult;
+  try {
+    if (program.execute(hi, lo)) return program.r0;
+    ({ result } = program);
+  } catch (error) {
+    result = program.caught(error);
+  }
+  switch (result.kind) {
+    case 'return':
+      return Number(BigInt.asUintN(32, result.r0));
+    case 'fault':
+      throw new KernelError(
+        'EFAULT',
+        `${describeFault(result.fault)} (insn ${result.insn} of ${result.function})`,
+      );
+    case 'budget':
+      throw new KernelError('EINTR', `${result.function} does not end (insn ${result.insn})`);
+    case 'error':
+      throw new KernelError('EFAULT', `${result.reason} (insn ${result.insn})`);
+  }
 }

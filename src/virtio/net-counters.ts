@@ -5,9 +5,9 @@
  * net_device's statistics as `ip -s link` shows them (virtnet_stats), here with the prefix `dev_`.
  *
  * Usage:
- *   counterTable(driverCounters(memory, vi));   // rows of [name, value], zeros left out
+ *   counterTable(driverCounters(ram, vi));   // rows of [name, value], zeros left out
  */
-import type { Memory } from '../cpu/memory.js';
+import type { Ram } from '../cpu/ram.js';
 import { DEV, RQ, SQ, VI, receiveQueue, sendQueue } from './net-driver-common.js';
 import {
   RQ_STATS_NAMES,
@@ -17,16 +17,16 @@ import {
 } from './net-structs.js';
 
 /** All counters; totals over the queues have no queue number. */
-export function driverCounters(memory: Memory, vi: bigint): Readonly<Record<string, number>> {
+export function driverCounters(ram: Ram, vi: number): Readonly<Record<string, number>> {
   const counters: Record<string, number> = {};
-  const note = (prefix: 'rx' | 'tx', queue: number, name: string, at: bigint): void => {
-    const value = Number(memory.read64(at));
+  const note = (prefix: 'rx' | 'tx', queue: number, name: string, at: number): void => {
+    const value = ram.u53(at);
     counters[`${prefix}_${name}`] = (counters[`${prefix}_${name}`] ?? 0) + value;
     counters[`${prefix}${queue}_${name}`] = value;
   };
-  for (let i = 0; i < memory.read16(vi + VI.max_queue_pairs); i++) {
-    const rq = receiveQueue(memory, vi, i);
-    const sq = sendQueue(memory, vi, i);
+  for (let i = 0; i < ram.u16(vi + VI.max_queue_pairs); i++) {
+    const rq = receiveQueue(ram, vi, i);
+    const sq = sendQueue(ram, vi, i);
     for (const name of RQ_STATS_NAMES) {
       note('rx', i, name, rq + RQ.stats + VIRTNET_RQ_STATS.offset[name]);
     }
@@ -34,14 +34,14 @@ export function driverCounters(memory: Memory, vi: bigint): Readonly<Record<stri
       note('tx', i, name, sq + SQ.stats + VIRTNET_SQ_STATS.offset[name]);
     }
   }
-  const dev = memory.read64(vi + VI.dev);
+  const dev = ram.pointer(vi + VI.dev);
   counters['dev_rx_packets'] = counters['rx_packets'] ?? 0;
   counters['dev_rx_bytes'] = counters['rx_bytes'] ?? 0;
   counters['dev_tx_packets'] = counters['tx_packets'] ?? 0;
   counters['dev_tx_bytes'] = counters['tx_bytes'] ?? 0;
   counters['dev_rx_dropped'] = counters['rx_drops'] ?? 0;
-  counters['dev_rx_length_errors'] = Number(memory.read64(dev + DEV.rx_length_errors));
-  counters['dev_rx_frame_errors'] = Number(memory.read64(dev + DEV.rx_frame_errors));
+  counters['dev_rx_length_errors'] = ram.u53(dev + DEV.rx_length_errors);
+  counters['dev_rx_frame_errors'] = ram.u53(dev + DEV.rx_frame_errors);
   return counters;
 }
 

@@ -15,7 +15,7 @@
 import { viewOf } from '../common/bytes.js';
 import type { Memory } from '../cpu/memory.js';
 import { NET_HEADER_OFFSET, encodeNetHeader, type NetHeader } from './net-header.js';
-import { SplitDeviceQueue, type DescriptorChain, type Segment } from './split-ring-device.js';
+import { PieceList, QUEUE_BROKEN, QUEUE_EMPTY, SplitDeviceQueue } from './split-ring-device.js';
 import type { SplitRingLayout } from './split-ring.js';
 
 /** In the device status: a driver error stopped the device. */
@@ -37,16 +37,11 @@ export interface NetDeviceOptions {
   readonly indirect?: boolean;
   /** Called with the queue's index (rx of pair i: 2i, tx: 2i+1) when the driver wants to know. */
   readonly onInterrupt: (queue: number) => void;
-  readonly onTransmit: (frame: TransmittedFrame) => void;
-}
-
-/** A frame that left the guest. */
-export interface TransmittedFrame {
-  /** Queue pair. */
-  readonly queue: number;
-  /** The virtio_net_hdr the driver put in front. */
-  readonly header: Uint8Array;
-  readonly frame: Uint8Array;
+  /**
+   * A frame leaves the guest from a queue pair: virtio_net_hdr and frame are bytes [start, end) of `bytes`,
+   * during the call only.
+   */
+  readonly onTransmit: (bytes: Uint8Array, start: number, end: number, queue: number) => void;
 }
 
 export interface DeliverOptions {
@@ -79,6 +74,9 @@ export interface DeviceCounters {
   notifications: number;
 }
 
+const DEFAULTS: DeliverOptions = {};
+const NO_LIMITS: readonly number[] = [];
+
 export class VirtioNetDevice {
   readonly counters: DeviceCounters = {
     rxFrames: 0,
@@ -93,6 +91,14 @@ export class VirtioNetDevice {
   readonly #options: NetDeviceOptions;
   readonly #rx: readonly SplitDeviceQueue[];
   readonly #tx: readonly SplitDeviceQueue[];
+  /** The virtio_net_hdr of the frame that is delivered. */
+  readonly #header: Uint8Array;
+  readonly #headerView: DataView;
+  // of the chains taken for one frame
+  readonly #readable = new PieceList();
+  readonly #writable = new PieceList();
+  /** Head of each chain, and the bytes that go into it. */
+  readonly #chains = new PieceList();
   #status = VIRTIO_CONFIG_S_DRIVER_OK;
   #error: string | undefined;
   #activePairs: number;
@@ -104,6 +110,8 @@ export class VirtioNetDevice {
     };
     this.#memory = memory;
     this.#options = options;
+    this.#header = new Uint8Array(options.headerSize);
+    this.#headerView = viewOf(this.#header);
     this.#activePairs = options.activePairs ?? options.pairs.length;
     this.#rx = options.pairs.map(({ rx }) => new SplitDeviceQueue(memory, rx, ringOptions));
     this.#tx = options.pairs.map(({ tx }) => new SplitDeviceQueue(memory, tx, ringOptions));
@@ -131,46 +139,42 @@ export class VirtioNetDevice {
   }
 
   /** Puts a frame, with a header in front, into the next receive buffers of a queue. */
-  deliver(frame: Uint8Array, options: DeliverOptions = {}): DeliverResult {
+  deliver(frame: Uint8Array, options: DeliverOptions = DEFAULTS): DeliverResult {
     const { headerSize } = this.#options;
-    const bytes = new Uint8Array(headerSize + frame.length);
-    bytes.set(encodeNetHeader(options.header ?? {}, headerSize));
-    bytes.set(frame, headerSize);
-    return this.deliverRaw(bytes, options);
+    if (options.header) this.#header.set(encodeNetHeader(options.header, headerSize));
+    else this.#header.fill(0);
+    return this.#receive(headerSize, frame, options);
   }
 
   /** As `deliver`, with the header's bytes in front; they may be too few to be one. */
-  deliverRaw(bytes: Uint8Array, options: Omit<DeliverOptions, 'header'> = {}): DeliverResult {
+  deliverRaw(bytes: Uint8Array, options: Omit<DeliverOptions, 'header'> = DEFAULTS): DeliverResult {
+    const headerBytes = Math.min(bytes.length, this.#options.headerSize);
+    this.#header.set(bytes.subarray(0, headerBytes));
+    return this.#receive(headerBytes, bytes.subarray(headerBytes), options);
+  }
+
+  /** The frame and in front of it the first bytes of `#header`. */
+  #receive(
+    headerBytes: number,
+    frame: Uint8Array,
+    options: Omit<DeliverOptions, 'header'>,
+  ): DeliverResult {
     const queue = options.queue ?? 0;
     const rx = this.#rx[queue];
     if (!rx || queue >= this.#activePairs) {
       throw new RangeError(`receive queue ${queue} of ${this.#activePairs}`);
     }
-    const limits = options.bytesPerBuffer ?? [];
-    const chains: DescriptorChain[] = [];
-    const shares: number[] = [];
-    let left = bytes.length;
-    while (left > 0) {
-      const chain = this.#pop(rx);
-      if (chain === 'needs-reset') return chain;
-      const refused = chain === 'empty' || (chains.length > 0 && !this.#options.mergeable);
-      if (refused) {
-        rx.unpop(chains.length + (chain === 'empty' ? 0 : 1));
-        this.counters.rxDropped++;
-        return chain === 'empty' ? 'no-buffers' : 'too-big';
-      }
-      const limit = limits[chains.length] ?? limits.at(-1) ?? Infinity;
-      const share = Math.min(left, limit, totalLength(chain.writable));
-      if (share === 0) return this.#fail('receive buffer without writable bytes');
-      chains.push(chain);
-      shares.push(share);
-      left -= share;
+    const refusal = this.#takeBuffers(rx, headerBytes + frame.length, options.bytesPerBuffer);
+    if (refusal !== undefined) return refusal;
+    const chains = this.#chains;
+    if (headerBytes >= 12) {
+      this.#headerView.setUint16(NET_HEADER_OFFSET.num_buffers, chains.count, true);
     }
-    this.#writeFrame(bytes, chains, shares);
-    for (const [i, chain] of chains.entries()) rx.push(chain.head, shares[i] ?? 0);
+    this.#writeFrame(headerBytes, frame);
+    for (let i = 0; i < chains.count; i++) rx.push(chains.address(i), chains.length(i));
     rx.flush();
     this.counters.rxFrames++;
-    this.counters.rxBuffers += chains.length;
+    this.counters.rxBuffers += chains.count;
     this.#interrupt(rx, 2 * queue);
     return 'delivered';
   }
@@ -190,22 +194,19 @@ export class VirtioNetDevice {
   /** Takes up to `budget` frames from the transmit queues. Returns how many. */
   runTransmit(budget = Infinity): number {
     let taken = 0;
-    for (const [pair, tx] of this.#tx.entries()) {
+    for (let pair = 0; pair < this.#tx.length; pair++) {
+      const tx = this.#tx[pair] as SplitDeviceQueue;
       let completed = false;
       while (taken < budget) {
-        const chain = this.#pop(tx);
-        if (typeof chain === 'string') break;
-        const bytes = this.#gather(chain.readable);
-        if (bytes.length < this.#options.headerSize) {
-          this.#fail(`transmit of ${bytes.length} bytes, shorter than its header`);
+        const head = this.#take(tx);
+        if (head < 0) break;
+        const bytes = this.#readable.bytes();
+        if (bytes < this.#options.headerSize) {
+          this.#fail(`transmit of ${bytes} bytes, shorter than its header`);
           break;
         }
-        this.#options.onTransmit({
-          queue: pair,
-          header: bytes.slice(0, this.#options.headerSize),
-          frame: bytes.slice(this.#options.headerSize),
-        });
-        tx.push(chain.head, 0);
+        this.#transmit(bytes, pair);
+        tx.push(head, 0);
         tx.flush();
         completed = true;
         taken++;
@@ -216,16 +217,58 @@ export class VirtioNetDevice {
     return taken;
   }
 
-  #pop(queue: SplitDeviceQueue): DescriptorChain | 'empty' | 'needs-reset' {
-    if (this.#error !== undefined) return 'needs-reset';
-    const popped = queue.pop();
-    switch (popped.kind) {
-      case 'chain':
-        return popped.chain;
-      case 'empty':
-        return 'empty';
-      case 'broken':
-        return this.#fail(popped.why);
+  /** Takes a chain into cleared lists: its head, QUEUE_EMPTY or QUEUE_BROKEN. */
+  #take(queue: SplitDeviceQueue): number {
+    this.#readable.count = 0;
+    this.#writable.count = 0;
+    return this.#takeMore(queue);
+  }
+
+  #takeMore(queue: SplitDeviceQueue): number {
+    if (this.#error !== undefined) return QUEUE_BROKEN;
+    const head = queue.take(this.#readable, this.#writable);
+    if (head === QUEUE_BROKEN) this.#fail(queue.broken ?? '');
+    return head;
+  }
+
+  /** Takes chains for `bytes` bytes into the lists; why not, if it cannot. */
+  #takeBuffers(
+    rx: SplitDeviceQueue,
+    bytes: number,
+    limits: readonly number[] = NO_LIMITS,
+  ): Exclude<DeliverResult, 'delivered'> | undefined {
+    const chains = this.#chains;
+    const writable = this.#writable;
+    chains.count = 0;
+    writable.count = 0;
+    let left = bytes;
+    while (left > 0) {
+      const first = writable.count;
+      this.#readable.count = 0;
+      const head = this.#takeMore(rx);
+      if (head === QUEUE_BROKEN) return 'needs-reset';
+      if (head === QUEUE_EMPTY || (chains.count > 0 && !this.#options.mergeable)) {
+        rx.unpop(chains.count + (head === QUEUE_EMPTY ? 0 : 1));
+        this.counters.rxDropped++;
+        return head === QUEUE_EMPTY ? 'no-buffers' : 'too-big';
+      }
+      const limit = limits[chains.count] ?? limits.at(-1) ?? Infinity;
+      const share = Math.min(left, limit, writable.bytes(first));
+      if (share === 0) return this.#fail('receive buffer without writable bytes');
+      this.#trim(first, share);
+      chains.add(head, share);
+      left -= share;
+    }
+    return undefined;
+  }
+
+  /** Shortens the pieces from `first` on to `bytes` in all. */
+  #trim(first: number, bytes: number): void {
+    const writable = this.#writable;
+    let left = bytes;
+    for (let i = first; i < writable.count; i++) {
+      if (left < writable.length(i)) writable.shorten(i, left);
+      left -= writable.length(i);
     }
   }
 
@@ -241,38 +284,37 @@ export class VirtioNetDevice {
     this.#options.onInterrupt(index);
   }
 
-  #writeFrame(
-    bytes: Uint8Array,
-    chains: readonly DescriptorChain[],
-    shares: readonly number[],
-  ): void {
-    const withCount = bytes.slice();
-    if (this.#options.headerSize >= 12 && withCount.length >= 12) {
-      viewOf(withCount).setUint16(NET_HEADER_OFFSET.num_buffers, chains.length, true);
-    }
+  #writeFrame(headerBytes: number, frame: Uint8Array): void {
+    const { ram } = this.#memory;
+    const writable = this.#writable;
     let at = 0;
-    for (const [i, chain] of chains.entries()) {
-      let share = shares[i] ?? 0;
-      for (const segment of chain.writable) {
-        const part = Math.min(share, segment.length);
-        this.#memory.writeBytes(segment.address, withCount.subarray(at, at + part));
-        at += part;
-        share -= part;
-      }
+    for (let i = 0; i < writable.count; i++) {
+      let target = writable.address(i);
+      const end = target + writable.length(i);
+      while (at < headerBytes && target < end) ram.set8(target++, this.#header[at++] as number);
+      const size = end - target;
+      const from = at - headerBytes;
+      if (size === 0) continue;
+      ram.bytes.set(size === frame.length ? frame : frame.subarray(from, from + size), target);
+      at += size;
     }
   }
 
-  #gather(segments: readonly Segment[]): Uint8Array {
-    const bytes = new Uint8Array(totalLength(segments));
-    let at = 0;
-    for (const { address, length } of segments) {
-      bytes.set(this.#memory.readBytes(address, length), at);
-      at += length;
+  /** Shows the frame in `#readable` where it lies, or a copy if it lies in pieces. */
+  #transmit(size: number, queue: number): void {
+    const { ram } = this.#memory;
+    const readable = this.#readable;
+    if (readable.count === 1) {
+      const start = readable.address(0);
+      this.#options.onTransmit(ram.bytes, start, start + size, queue);
+      return;
     }
-    return bytes;
+    const bytes = new Uint8Array(size);
+    let at = 0;
+    for (let i = 0; i < readable.count; i++) {
+      bytes.set(ram.slice(readable.address(i), readable.length(i)), at);
+      at += readable.length(i);
+    }
+    this.#options.onTransmit(bytes, 0, size, queue);
   }
-}
-
-function totalLength(segments: readonly Segment[]): number {
-  return segments.reduce((sum, { length }) => sum + length, 0);
 }

@@ -6,7 +6,7 @@
  * number of queue pairs is told to the device directly, and there are no guest offloads to clear.
  */
 import { ERRNO } from '../common/errno.js';
-import type { BodyGenerator, KernelContext, KernelFunction } from '../kernel/function.js';
+import { atomic, type KernelContext, type KernelFunction } from '../kernel/function.js';
 import { xdpMaximumMtu } from './net-geometry.js';
 import {
   DEV,
@@ -47,23 +47,23 @@ const GUEST_OFFLOADS =
   F.GUEST_USO6;
 
 export function attachFunctions(host: VirtioNetHost): readonly KernelFunction[] {
-  function* virtnetXdpSet(kernel: KernelContext, dev = 0n, prog = 0n, extack = 0n): BodyGenerator {
-    const { memory } = kernel;
-    const vi = memory.read64(dev + DEV.priv);
+  function virtnetXdpSet(kernel: KernelContext, dev: number, prog: number, extack: number): number {
+    const { ram } = kernel.memory;
+    const vi = ram.pointer(dev + DEV.priv);
     const refusal = refuse(kernel, dev, vi, prog);
     if (refusal) {
-      if (extack !== 0n) writeExtack(kernel, extack, refusal.why);
-      return BigInt(-ERRNO[refusal.errno]);
+      if (extack !== 0) writeExtack(kernel, extack, refusal.why);
+      return -ERRNO[refusal.errno];
     }
-    const attached = memory.read64(receiveQueue(memory, vi, 0) + RQ.xdp_prog);
-    if (prog === 0n && attached === 0n) return 0n;
+    const attached = ram.pointer(receiveQueue(ram, vi, 0) + RQ.xdp_prog);
+    if (prog === 0 && attached === 0) return 0;
 
-    const pairs = memory.read16(vi + VI.curr_queue_pairs) - memory.read16(vi + VI.xdp_queue_pairs);
-    const most = memory.read16(vi + VI.max_queue_pairs);
-    let xdpPairs = prog === 0n ? 0 : memory.read32(vi + VI.nr_cpu_ids);
+    const pairs = ram.u16(vi + VI.curr_queue_pairs) - ram.u16(vi + VI.xdp_queue_pairs);
+    const most = ram.u16(vi + VI.max_queue_pairs);
+    let xdpPairs = prog === 0 ? 0 : ram.u32(vi + VI.nr_cpu_ids);
     if (pairs + xdpPairs > most) {
-      if (memory.read8(vi + VI.warned_queues) === 0) {
-        memory.write8(vi + VI.warned_queues, 1);
+      if (ram.u8(vi + VI.warned_queues) === 0) {
+        ram.set8(vi + VI.warned_queues, 1);
         kernel.printk(
           `virtio_net: XDP requests ${pairs + xdpPairs} queue pairs but there are ${most}: ` +
             'XDP_TX and XDP_REDIRECT share locked transmit queues',
@@ -73,28 +73,26 @@ export function attachFunctions(host: VirtioNetHost): readonly KernelFunction[] 
     }
 
     const setProgram = (): void => {
-      for (let i = 0; i < most; i++)
-        memory.write64(receiveQueue(memory, vi, i) + RQ.xdp_prog, prog);
+      for (let i = 0; i < most; i++) ram.setPointer(receiveQueue(ram, vi, i) + RQ.xdp_prog, prog);
     };
-    if (prog === 0n) setProgram();
+    if (prog === 0) setProgram();
     host.setQueuePairs(vi, pairs + xdpPairs);
-    memory.write16(vi + VI.curr_queue_pairs, pairs + xdpPairs);
-    memory.write16(vi + VI.xdp_queue_pairs, xdpPairs);
-    memory.write8(vi + VI.xdp_enabled, prog === 0n ? 0 : 1);
-    if (prog !== 0n) setProgram();
-    for (let i = 0; i < most; i++) yield* napiSchedule(kernel, receiveQueue(memory, vi, i));
-    return 0n;
+    ram.set16(vi + VI.curr_queue_pairs, pairs + xdpPairs);
+    ram.set16(vi + VI.xdp_queue_pairs, xdpPairs);
+    ram.set8(vi + VI.xdp_enabled, prog === 0 ? 0 : 1);
+    if (prog !== 0) setProgram();
+    for (let i = 0; i < most; i++) napiSchedule(kernel, receiveQueue(ram, vi, i));
+    return 0;
   }
 
   return [
-    {
-      name: 'virtnet_xdp_set',
+    atomic({
       prototype:
         'int virtnet_xdp_set(struct net_device *dev, struct bpf_prog *prog, ' +
         'struct netlink_ext_ack *extack)',
-      parameters: 3,
+      calls: true,
       body: virtnetXdpSet,
-    },
+    }),
   ];
 }
 
@@ -103,29 +101,29 @@ interface Refusal {
   readonly why: string;
 }
 
-function refuse(kernel: KernelContext, dev: bigint, vi: bigint, prog: bigint): Refusal | undefined {
-  const { memory } = kernel;
-  const features = memory.read64(vi + VI.features);
+function refuse(kernel: KernelContext, dev: number, vi: number, prog: number): Refusal | undefined {
+  const { ram } = kernel.memory;
+  const features = ram.u64(vi + VI.features);
   if ((features & F.CTRL_GUEST_OFFLOADS) === 0n && (features & GUEST_OFFLOADS) !== 0n) {
     return {
       errno: 'EOPNOTSUPP',
       why: "Can't set XDP while host is implementing GRO_HW/CSUM, disable GRO_HW/CSUM first",
     };
   }
-  const mergeable = memory.read8(vi + VI.mergeable_rx_bufs) !== 0;
-  if (mergeable && memory.read8(vi + VI.any_header_sg) === 0) {
+  const mergeable = ram.u8(vi + VI.mergeable_rx_bufs) !== 0;
+  if (mergeable && ram.u8(vi + VI.any_header_sg) === 0) {
     return {
       errno: 'EINVAL',
       why: 'XDP expects header/data in single page, any_header_sg required',
     };
   }
-  if (prog === 0n || memory.read32(prog + BPF_PROG.offset.xdp_has_frags) !== 0) return undefined;
-  if (memory.read32(dev + DEV.mtu) <= xdpMaximumMtu()) return undefined;
+  if (prog === 0 || ram.u32(prog + BPF_PROG.offset.xdp_has_frags) !== 0) return undefined;
+  if (ram.u32(dev + DEV.mtu) <= xdpMaximumMtu()) return undefined;
   return { errno: 'EINVAL', why: 'MTU too large to enable XDP without frags' };
 }
 
-function writeExtack(kernel: KernelContext, extack: bigint, why: string): void {
-  const bytes = new Uint8Array(NETLINK_EXT_ACK.size);
-  bytes.set(new TextEncoder().encode(why).subarray(0, NETLINK_EXT_ACK.size - 1));
-  kernel.memory.writeBytes(extack, bytes);
+function writeExtack(kernel: KernelContext, extack: number, why: string): void {
+  const { ram } = kernel.memory;
+  ram.zero(extack, NETLINK_EXT_ACK.size);
+  ram.bytes.set(new TextEncoder().encode(why).subarray(0, NETLINK_EXT_ACK.size - 1), extack);
 }

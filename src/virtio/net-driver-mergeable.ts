@@ -4,12 +4,7 @@
  * Reference: drivers/net/virtio_net.c of 6.12 (receive_mergeable, page_to_skb, xdp_linearize_page).
  * With a program see `net-driver-mergeable-xdp.ts`. Leaves out big mode's use of page_to_skb.
  */
-import {
-  call,
-  type BodyGenerator,
-  type KernelContext,
-  type KernelFunction,
-} from '../kernel/function.js';
+import { atomic, type KernelContext, type KernelFunction } from '../kernel/function.js';
 import { SKB_SHARED_INFO_SIZE, XDP_PACKET_HEADROOM } from '../bpf/xdp-buff.js';
 import {
   ETH_HLEN,
@@ -23,16 +18,8 @@ import {
 } from './net-geometry.js';
 import { NET_HEADER_OFFSET } from './net-header.js';
 import { receiveMergeableXdp } from './net-driver-mergeable-xdp.js';
-import {
-  DEV,
-  RQ,
-  RQ_STATS,
-  VI,
-  count,
-  mergeableBufFree,
-  pagesOf,
-  rqGetBuf,
-} from './net-driver-common.js';
+import { DEV, RQ, RQ_STATS, VI, mergeableBufFree, pagesOf, rqGetBuf } from './net-driver-common.js';
+import { allocPage, headPage, pageAddress, putPage } from './page-frag.js';
 import {
   SK_BUFF,
   allocSkb,
@@ -44,126 +31,116 @@ import {
   skbReserve,
   skbTailroom,
 } from './skb.js';
-import { toUint } from './struct.js';
 
-function* receiveMergeable(
+function receiveMergeable(
   kernel: KernelContext,
-  dev = 0n,
-  vi = 0n,
-  rq = 0n,
-  buf = 0n,
-  ctx = 0n,
-  len = 0n,
-  xdpXmit = 0n,
-  stats = 0n,
-): BodyGenerator {
-  const { memory } = kernel;
-  const pages = pagesOf(kernel, vi);
-  const length = toUint(len);
+  dev: number,
+  vi: number,
+  rq: number,
+  buf: number,
+  ctx: number,
+  len: number,
+  xdpXmit: number,
+  stats: number,
+): number {
+  const { ram } = kernel.memory;
+  const pages = pagesOf(ram, vi);
   const truesize = contextTruesize(ctx);
   const headroom = contextHeadroom(ctx);
-  const page = pages.headPage(buf);
-  let buffers = memory.read16(buf + BigInt(NET_HEADER_OFFSET.num_buffers));
-  count(memory, stats + RQ_STATS.bytes, length - memory.read8(vi + VI.hdr_len));
-  let head = 0n;
-  const drop = function* (failed: bigint | undefined): BodyGenerator {
-    if (failed !== undefined) {
-      pages.put(failed);
-      yield* mergeableBufFree(kernel, vi, rq, buffers, stats);
-    }
-    count(memory, stats + RQ_STATS.drops);
-    if (head !== 0n) freeSkb(kernel, pages, head);
-    return 0n;
-  };
+  const page = headPage(ram, pages, buf);
+  let buffers = ram.u16(buf + NET_HEADER_OFFSET.num_buffers);
+  ram.add64(stats + RQ_STATS.bytes, len - ram.u8(vi + VI.hdr_len));
 
-  if (length > truesize - mergeableRoom(headroom)) {
-    count(memory, dev + DEV.rx_length_errors);
-    return yield* drop(page);
+  if (len > truesize - mergeableRoom(headroom)) {
+    ram.add64(dev + DEV.rx_length_errors, 1);
+    return drop(kernel, vi, rq, page, buffers, 0, stats);
   }
-  if (memory.read8(vi + VI.xdp_enabled) !== 0) {
-    const prog = memory.read64(rq + RQ.xdp_prog);
-    if (prog !== 0n) {
-      const frame = { dev, vi, rq, prog, buf, ctx, length, xdpXmit, stats };
-      return yield* receiveMergeableXdp(kernel, frame);
+  if (ram.u8(vi + VI.xdp_enabled) !== 0) {
+    const prog = ram.pointer(rq + RQ.xdp_prog);
+    if (prog !== 0) {
+      return receiveMergeableXdp(kernel, dev, vi, rq, prog, buf, ctx, len, xdpXmit, stats);
     }
   }
 
-  const offset = buf - pages.address(page);
-  const sizes = [BigInt(length), BigInt(truesize), BigInt(headroom)] as const;
-  head = yield* call('page_to_skb', vi, rq, page, offset, ...sizes);
+  const offset = buf - pageAddress(ram, page);
+  const head = kernel.invoke('page_to_skb', vi, rq, page, offset, len, truesize, headroom);
   let current = head;
   // a device that says 0 buffers has the ring taken until it is empty, as in Linux
   while (--buffers !== 0) {
-    const more = yield* rqGetBuf(kernel, rq);
-    if (more === 0n) {
-      count(memory, dev + DEV.rx_length_errors);
-      return yield* drop(undefined);
+    const more = rqGetBuf(kernel, rq);
+    if (more === 0) {
+      ram.add64(dev + DEV.rx_length_errors, 1);
+      return drop(kernel, vi, rq, 0, 0, head, stats);
     }
-    const moreLength = memory.read32(rq + RQ.scratch_len);
-    const moreCtx = memory.read64(rq + RQ.scratch_ctx);
+    const moreLen = ram.u32(rq + RQ.scratch_len);
+    const moreCtx = ram.u32(rq + RQ.scratch_ctx);
     const moreTruesize = contextTruesize(moreCtx);
-    const morePage = pages.headPage(more);
-    count(memory, stats + RQ_STATS.bytes, moreLength);
-    if (moreLength > moreTruesize - mergeableRoom(contextHeadroom(moreCtx))) {
-      count(memory, dev + DEV.rx_length_errors);
-      return yield* drop(morePage);
+    const morePage = headPage(ram, pages, more);
+    ram.add64(stats + RQ_STATS.bytes, moreLen);
+    if (moreLen > moreTruesize - mergeableRoom(contextHeadroom(moreCtx))) {
+      ram.add64(dev + DEV.rx_length_errors, 1);
+      return drop(kernel, vi, rq, morePage, buffers, head, stats);
     }
-    const frag = {
-      page: morePage,
-      offset: Number(more - pages.address(morePage)),
-      len: moreLength,
-    };
-    current = skbAppendFrag(kernel, pages, head, current, frag, moreTruesize);
+    const at = more - pageAddress(ram, morePage);
+    current = skbAppendFrag(kernel, pages, head, current, morePage, at, moreLen, moreTruesize);
   }
   const average = rq + RQ.mrg_avg_pkt_len;
-  const total = memory.read32(head + SK_BUFF.offset.len);
-  memory.write32(average, ewmaAdd(memory.read32(average), total));
+  ram.set32(average, ewmaAdd(ram.u32(average), ram.u32(head + SK_BUFF.offset.len)));
   return head;
+}
+
+/** Gives up a frame: the page of its last buffer (0: none), those not taken yet, the skb so far. */
+function drop(
+  kernel: KernelContext,
+  vi: number,
+  rq: number,
+  page: number,
+  buffers: number,
+  head: number,
+  stats: number,
+): number {
+  const { ram } = kernel.memory;
+  const pages = pagesOf(ram, vi);
+  if (page !== 0) {
+    putPage(kernel, pages, page);
+    mergeableBufFree(kernel, vi, rq, buffers, stats);
+  }
+  ram.add64(stats + RQ_STATS.drops, 1);
+  if (head !== 0) freeSkb(kernel, pages, head);
+  return 0;
 }
 
 /** `page_to_skb`: short frames are copied, others keep their buffer as head or as fragment. */
 function pageToSkb(
   kernel: KernelContext,
-  vi = 0n,
-  _rq = 0n,
-  page = 0n,
-  offset = 0n,
-  len = 0n,
-  truesizeArg = 0n,
-  headroomArg = 0n,
-): bigint {
-  const { memory } = kernel;
-  const pages = pagesOf(kernel, vi);
-  const headerSize = memory.read8(vi + VI.hdr_len);
-  const truesize = toUint(truesizeArg);
-  const headroom = toUint(headroomArg);
-  const length = toUint(len) - headerSize;
-  const header = pages.address(page) + offset;
-  const data = header + BigInt(headerSize);
+  vi: number,
+  _rq: number,
+  page: number,
+  offset: number,
+  len: number,
+  truesize: number,
+  headroom: number,
+): number {
+  const { ram } = kernel.memory;
+  const headerSize = ram.u8(vi + VI.hdr_len);
+  const length = len - headerSize;
+  const header = pageAddress(ram, page) + offset;
+  const data = header + headerSize;
   const tailroom = truesize - headroom - headerSize - length;
-  const headerBytes = memory.readBytes(header, headerSize);
 
-  let skb: bigint;
   if (length > GOOD_COPY_LEN && tailroom >= skbDataAlign(SKB_SHARED_INFO_SIZE)) {
-    skb = buildSkb(kernel, header - BigInt(headroom), truesize);
-    skbReserve(memory, skb, headroom + headerSize);
+    const skb = buildSkb(kernel, header - headroom, truesize);
+    skbReserve(ram, skb, headroom + headerSize);
     skbPut(kernel, skb, length);
-  } else {
-    skb = allocSkb(kernel);
-    const copied = length <= skbTailroom(memory, skb) ? length : ETH_HLEN;
-    memory.writeBytes(skbPut(kernel, skb, copied), memory.readBytes(data, copied));
-    if (copied === length) {
-      pages.put(page);
-    } else {
-      const frag = {
-        page,
-        offset: Number(offset) + headerSize + copied,
-        len: length - copied,
-      };
-      skbAddFrag(memory, skb, frag, truesize);
-    }
+    ram.copy(skb + SK_BUFF.offset.cb, header, headerSize);
+    return skb;
   }
-  memory.writeBytes(skb + SK_BUFF.offset.cb, headerBytes);
+  const skb = allocSkb(kernel);
+  const copied = length <= skbTailroom(ram, skb) ? length : ETH_HLEN;
+  ram.copy(skbPut(kernel, skb, copied), data, copied);
+  ram.copy(skb + SK_BUFF.offset.cb, header, headerSize);
+  if (copied === length) putPage(kernel, pagesOf(ram, vi), page);
+  else skbAddFrag(ram, skb, page, offset + headerSize + copied, length - copied, truesize);
   return skb;
 }
 
@@ -171,76 +148,73 @@ function pageToSkb(
  * `xdp_linearize_page`: copies a frame into one fresh page at `page_off`. Takes the frame's further
  * buffers off the ring. 0 when header and frame do not fit with 320 bytes behind them.
  */
-function* xdpLinearizePage(
+function xdpLinearizePage(
   kernel: KernelContext,
-  rq = 0n,
-  numBuf = 0n,
-  p = 0n,
-  offset = 0n,
-  pageOff = 0n,
-  len = 0n,
-): BodyGenerator {
-  const { memory } = kernel;
-  const pages = pagesOf(kernel, memory.read64(rq + RQ.vi));
+  rq: number,
+  numBuf: number,
+  p: number,
+  offset: number,
+  pageOff: number,
+  len: number,
+): number {
+  const { ram } = kernel.memory;
+  const pages = pagesOf(ram, ram.pointer(rq + RQ.vi));
   const limit = PAGE_SIZE - skbDataAlign(SKB_SHARED_INFO_SIZE);
-  const first = memory.read32(len);
-  let at = toUint(pageOff);
-  if (at + first > limit) return 0n;
-  const page = pages.alloc(1);
-  const target = pages.address(page);
-  memory.writeBytes(target + BigInt(at), memory.readBytes(pages.address(p) + offset, first));
+  const first = ram.u32(len);
+  let at = pageOff;
+  if (at + first > limit) return 0;
+  const page = allocPage(kernel, pages, 1);
+  const target = pageAddress(ram, page);
+  ram.copy(target + at, pageAddress(ram, p) + offset, first);
   at += first;
   for (;;) {
-    const left = (memory.read32(numBuf) - 1) | 0;
-    memory.write32(numBuf, left);
+    const left = ram.s32(numBuf) - 1;
+    ram.set32(numBuf, left);
     if (left === 0) break;
-    const buf = yield* rqGetBuf(kernel, rq);
-    if (buf === 0n) {
-      pages.put(page);
-      return 0n;
+    const buf = rqGetBuf(kernel, rq);
+    if (buf === 0) {
+      putPage(kernel, pages, page);
+      return 0;
     }
-    const more = memory.read32(rq + RQ.scratch_len);
-    const from = pages.headPage(buf);
-    const ctx = memory.read64(rq + RQ.scratch_ctx);
+    const more = ram.u32(rq + RQ.scratch_len);
+    const from = headPage(ram, pages, buf);
+    const ctx = ram.u32(rq + RQ.scratch_ctx);
     const lies = more > contextTruesize(ctx) - mergeableRoom(contextHeadroom(ctx));
     if (lies || at + more > limit) {
-      pages.put(from);
-      pages.put(page);
-      return 0n;
+      putPage(kernel, pages, from);
+      putPage(kernel, pages, page);
+      return 0;
     }
-    memory.writeBytes(target + BigInt(at), memory.readBytes(buf, more));
+    ram.copy(target + at, buf, more);
     at += more;
-    pages.put(from);
+    putPage(kernel, pages, from);
   }
-  memory.write32(len, at - XDP_PACKET_HEADROOM);
+  ram.set32(len, at - XDP_PACKET_HEADROOM);
   return page;
 }
 
 export const mergeableFunctions: readonly KernelFunction[] = [
-  {
-    name: 'receive_mergeable',
+  atomic({
     prototype:
       'struct sk_buff *receive_mergeable(struct net_device *dev, struct virtnet_info *vi, ' +
       'struct receive_queue *rq, void *buf, void *ctx, unsigned int len, unsigned int *xdp_xmit, ' +
       'struct virtnet_rq_stats *stats)',
-    parameters: 8,
+    numbers: ['ctx'],
+    calls: true,
     body: receiveMergeable,
-  },
-  {
-    name: 'page_to_skb',
+  }),
+  atomic({
     prototype:
       'struct sk_buff *page_to_skb(struct virtnet_info *vi, struct receive_queue *rq, ' +
       'struct page *page, unsigned int offset, unsigned int len, unsigned int truesize, ' +
       'unsigned int headroom)',
-    parameters: 7,
     body: pageToSkb,
-  },
-  {
-    name: 'xdp_linearize_page',
+  }),
+  atomic({
     prototype:
       'struct page *xdp_linearize_page(struct receive_queue *rq, int *num_buf, struct page *p, ' +
       'int offset, int page_off, unsigned int *len)',
-    parameters: 6,
+    calls: true,
     body: xdpLinearizePage,
-  },
+  }),
 ];

@@ -6,12 +6,7 @@
  * have none. Leaves out big mode, AF_XDP pools and delayed refill (allocation does not fail softly).
  */
 import { ERRNO } from '../common/errno.js';
-import {
-  call,
-  type BodyGenerator,
-  type KernelContext,
-  type KernelFunction,
-} from '../kernel/function.js';
+import { atomic, type KernelContext, type KernelFunction } from '../kernel/function.js';
 import {
   GOOD_PACKET_LEN,
   PAGE_FRAG_SIZE,
@@ -22,98 +17,93 @@ import {
   mergeableRoom,
   smallBufferSize,
 } from './net-geometry.js';
-import { RQ, RQ_STATS, VI, count, kick, pagesOf } from './net-driver-common.js';
+import { RQ, RQ_STATS, VI, kick, pagesOf } from './net-driver-common.js';
+import { fragRefill, headPage, putPage, rqAlloc } from './page-frag.js';
 import { SCATTERLIST, virtqueueNumFree } from './split-ring-driver.js';
-import { toInt } from './struct.js';
 
-function* addRecvbufSmall(kernel: KernelContext, vi = 0n, rq = 0n, gfp = 0n): BodyGenerator {
-  const { memory } = kernel;
-  const pages = pagesOf(kernel, vi);
-  const headerSize = memory.read8(vi + VI.hdr_len);
-  const headroom = headroomFor(memory.read8(vi + VI.xdp_enabled) !== 0);
+function addRecvbufSmall(kernel: KernelContext, vi: number, rq: number, gfp: number): number {
+  const { ram } = kernel.memory;
+  const headerSize = ram.u8(vi + VI.hdr_len);
+  const headroom = headroomFor(ram.u8(vi + VI.xdp_enabled) !== 0);
   const size = smallBufferSize(headerSize, headroom);
-  pages.fragRefill(rq, size);
-  const buf = pages.rqAlloc(rq, size) + BigInt(VIRTNET_RX_PAD + headroom);
-  return yield* post(kernel, vi, rq, buf, headerSize + GOOD_PACKET_LEN, BigInt(headroom), gfp);
+  fragRefill(kernel, pagesOf(ram, vi), rq, size);
+  const buf = rqAlloc(ram, rq, size) + VIRTNET_RX_PAD + headroom;
+  return post(kernel, vi, rq, buf, headerSize + GOOD_PACKET_LEN, headroom, gfp);
 }
 
-function* addRecvbufMergeable(kernel: KernelContext, vi = 0n, rq = 0n, gfp = 0n): BodyGenerator {
-  const { memory } = kernel;
-  const pages = pagesOf(kernel, vi);
-  const headroom = headroomFor(memory.read8(vi + VI.xdp_enabled) !== 0);
+function addRecvbufMergeable(kernel: KernelContext, vi: number, rq: number, gfp: number): number {
+  const { ram } = kernel.memory;
+  const headroom = headroomFor(ram.u8(vi + VI.xdp_enabled) !== 0);
   const room = mergeableRoom(headroom);
   let length = mergeableLength(
-    memory.read8(vi + VI.hdr_len),
-    memory.read32(rq + RQ.mrg_avg_pkt_len),
-    memory.read32(rq + RQ.min_buf_len),
+    ram.u8(vi + VI.hdr_len),
+    ram.u32(rq + RQ.mrg_avg_pkt_len),
+    ram.u32(rq + RQ.min_buf_len),
     room,
   );
-  pages.fragRefill(rq, length + room);
-  const buf = pages.rqAlloc(rq, length + room) + BigInt(headroom);
-  const used = memory.read32(rq + RQ.frag_offset);
+  fragRefill(kernel, pagesOf(ram, vi), rq, length + room);
+  const buf = rqAlloc(ram, rq, length + room) + headroom;
+  const used = ram.u32(rq + RQ.frag_offset);
   const hole = PAGE_FRAG_SIZE - used;
   if (hole < length + room) {
     // the rest of the chunk is too small for another buffer: it goes to this one
     if (headroom === 0) length += hole;
-    memory.write32(rq + RQ.frag_offset, used + hole);
+    ram.set32(rq + RQ.frag_offset, used + hole);
   }
-  return yield* post(kernel, vi, rq, buf, length, mergeableContext(length + room, headroom), gfp);
+  return post(kernel, vi, rq, buf, length, mergeableContext(length + room, headroom), gfp);
 }
 
-function* post(
+function post(
   kernel: KernelContext,
-  vi: bigint,
-  rq: bigint,
-  buf: bigint,
+  vi: number,
+  rq: number,
+  buf: number,
   length: number,
-  ctx: bigint,
-  gfp: bigint,
-): BodyGenerator {
-  const { memory } = kernel;
+  ctx: number,
+  gfp: number,
+): number {
+  const { ram } = kernel.memory;
   const sg = rq + RQ.sg;
-  memory.write64(sg + SCATTERLIST.offset.address, buf);
-  memory.write32(sg + SCATTERLIST.offset.length, length);
-  const vq = memory.read64(rq + RQ.vq);
-  const result = yield* call('virtqueue_add_inbuf_ctx', vq, sg, 1n, buf, ctx, gfp);
-  if (toInt(result) < 0) {
-    const pages = pagesOf(kernel, vi);
-    pages.put(pages.headPage(buf));
+  ram.setPointer(sg + SCATTERLIST.offset.address, buf);
+  ram.set32(sg + SCATTERLIST.offset.length, length);
+  const vq = ram.pointer(rq + RQ.vq);
+  const result = kernel.invoke('virtqueue_add_inbuf_ctx', vq, sg, 1, buf, ctx, gfp);
+  if (result < 0) {
+    const pages = pagesOf(ram, vi);
+    putPage(kernel, pages, headPage(ram, pages, buf));
   }
   return result;
 }
 
-function* tryFillRecv(kernel: KernelContext, vi = 0n, rq = 0n, gfp = 0n): BodyGenerator {
-  const { memory } = kernel;
-  const vq = memory.read64(rq + RQ.vq);
-  const mergeable = memory.read8(vi + VI.mergeable_rx_bufs) !== 0;
+function tryFillRecv(kernel: KernelContext, vi: number, rq: number, gfp: number): number {
+  const { ram } = kernel.memory;
+  const vq = ram.pointer(rq + RQ.vq);
+  const mergeable = ram.u8(vi + VI.mergeable_rx_bufs) !== 0;
   const add = mergeable ? 'add_recvbuf_mergeable' : 'add_recvbuf_small';
   let result: number;
   do {
-    result = toInt(yield* call(add, vi, rq, gfp));
-  } while (result === 0 && virtqueueNumFree(memory, vq) > 0);
-  if (yield* kick(vq)) count(memory, rq + RQ.stats + RQ_STATS.kicks);
-  return result === -ERRNO.ENOMEM ? 0n : 1n;
+    result = kernel.invoke(add, vi, rq, gfp);
+  } while (result === 0 && virtqueueNumFree(kernel.memory, vq) > 0);
+  if (kick(kernel, vq)) ram.add64(rq + RQ.stats + RQ_STATS.kicks, 1);
+  return result === -ERRNO.ENOMEM ? 0 : 1;
 }
 
 export const refillFunctions: readonly KernelFunction[] = [
-  {
-    name: 'try_fill_recv',
+  atomic({
     prototype: 'bool try_fill_recv(struct virtnet_info *vi, struct receive_queue *rq, gfp_t gfp)',
-    parameters: 3,
+    calls: true,
     body: tryFillRecv,
-  },
-  {
-    name: 'add_recvbuf_small',
+  }),
+  atomic({
     prototype:
       'int add_recvbuf_small(struct virtnet_info *vi, struct receive_queue *rq, gfp_t gfp)',
-    parameters: 3,
+    calls: true,
     body: addRecvbufSmall,
-  },
-  {
-    name: 'add_recvbuf_mergeable',
+  }),
+  atomic({
     prototype:
       'int add_recvbuf_mergeable(struct virtnet_info *vi, struct receive_queue *rq, gfp_t gfp)',
-    parameters: 3,
+    calls: true,
     body: addRecvbufMergeable,
-  },
+  }),
 ];

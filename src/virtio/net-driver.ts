@@ -33,7 +33,7 @@ import {
   VIRTIO_XDP_FLAG,
   VIRTNET_INFO,
 } from './net-structs.js';
-import { PageTable } from './page-frag.js';
+import { createPageTable, headPage, putPage } from './page-frag.js';
 import {
   createVirtqueue,
   destroyVirtqueue,
@@ -73,47 +73,48 @@ export interface ProbeOptions {
 const NAPI_POLL_WEIGHT = 64;
 
 /** Makes the driver's structures and queues. The rings are empty: `try_fill_recv` fills them. */
-export function probe(kernel: KernelContext, options: ProbeOptions): bigint {
-  const { memory } = kernel;
+export function probe(kernel: KernelContext, options: ProbeOptions): number {
+  const { memory, physical } = kernel;
+  const { ram } = memory;
   const mergeable = (options.features & VIRTIO_NET_FEATURES.MRG_RXBUF) !== 0n;
   const version1 = (options.features & VIRTIO_NET_FEATURES.VERSION_1) !== 0n;
   const eventIdx = (options.features & VIRTIO_NET_FEATURES.EVENT_IDX) !== 0n;
   const headerSize =
     mergeable || version1 ? NET_HEADER_SIZE.virtio_net_hdr_v1 : NET_HEADER_SIZE.virtio_net_hdr;
 
-  const dev = kernel.kmalloc(NET_DEVICE.size);
-  const vi = kernel.kmalloc(VIRTNET_INFO.size);
-  memory.writeBytes(dev + DEV.name, new TextEncoder().encode(options.name).subarray(0, 15));
-  memory.write64(dev + DEV.priv, vi);
-  memory.writeBytes(dev + DEV.dev_addr, options.mac.subarray(0, 6));
-  memory.write32(dev + DEV.mtu, options.mtu);
-  memory.write32(dev + DEV.ifindex, options.ifindex);
+  const dev = physical.alloc(NET_DEVICE.size);
+  const vi = physical.alloc(VIRTNET_INFO.size);
+  ram.bytes.set(new TextEncoder().encode(options.name).subarray(0, 15), dev + DEV.name);
+  ram.setPointer(dev + DEV.priv, vi);
+  ram.bytes.set(options.mac.subarray(0, 6), dev + DEV.dev_addr);
+  ram.set32(dev + DEV.mtu, options.mtu);
+  ram.set32(dev + DEV.ifindex, options.ifindex);
 
-  memory.write64(vi + VI.dev, dev);
-  memory.write64(vi + VI.rq, kernel.kmalloc(RECEIVE_QUEUE.size * options.maxQueuePairs));
-  memory.write64(vi + VI.sq, kernel.kmalloc(SEND_QUEUE.size * options.maxQueuePairs));
-  memory.write16(vi + VI.max_queue_pairs, options.maxQueuePairs);
-  memory.write16(vi + VI.curr_queue_pairs, options.queuePairs);
-  memory.write8(vi + VI.hdr_len, headerSize);
-  memory.write8(vi + VI.mergeable_rx_bufs, mergeable ? 1 : 0);
-  memory.write8(vi + VI.any_header_sg, version1 ? 1 : 0);
-  memory.write32(vi + VI.nr_cpu_ids, options.cpus);
-  memory.write64(vi + VI.features, options.features);
-  memory.write64(vi + VI.pages, PageTable.create(kernel).root);
+  ram.setPointer(vi + VI.dev, dev);
+  ram.setPointer(vi + VI.rq, physical.alloc(RECEIVE_QUEUE.size * options.maxQueuePairs));
+  ram.setPointer(vi + VI.sq, physical.alloc(SEND_QUEUE.size * options.maxQueuePairs));
+  ram.set16(vi + VI.max_queue_pairs, options.maxQueuePairs);
+  ram.set16(vi + VI.curr_queue_pairs, options.queuePairs);
+  ram.set8(vi + VI.hdr_len, headerSize);
+  ram.set8(vi + VI.mergeable_rx_bufs, mergeable ? 1 : 0);
+  ram.set8(vi + VI.any_header_sg, version1 ? 1 : 0);
+  ram.set32(vi + VI.nr_cpu_ids, options.cpus);
+  ram.set64(vi + VI.features, options.features);
+  ram.setPointer(vi + VI.pages, createPageTable(kernel));
 
   const minimum = mergeableMinimum(headerSize, MAX_MTU, options.queueSize);
   const queue = { num: options.queueSize, vdev: vi, eventIdx };
   for (let i = 0; i < options.maxQueuePairs; i++) {
-    const rq = receiveQueue(memory, vi, i);
-    memory.write64(rq + RQ.vq, createVirtqueue(kernel, { ...queue, index: 2 * i }));
-    memory.write32(rq + RQ.napi + NAPI_STRUCT.offset.weight, NAPI_POLL_WEIGHT);
-    memory.write32(rq + RQ.min_buf_len, minimum);
-    memory.write64(rq + RQ.vi, vi);
-    memory.write64(rq + RQ.xdp_rxq + BigInt(XDP_RXQ_INFO.dev), dev);
-    memory.write32(rq + RQ.xdp_rxq + BigInt(XDP_RXQ_INFO.queueIndex), i);
-    const sq = sendQueue(memory, vi, i);
+    const rq = receiveQueue(ram, vi, i);
+    ram.setPointer(rq + RQ.vq, createVirtqueue(kernel, { ...queue, index: 2 * i }));
+    ram.set32(rq + RQ.napi + NAPI_STRUCT.offset.weight, NAPI_POLL_WEIGHT);
+    ram.set32(rq + RQ.min_buf_len, minimum);
+    ram.setPointer(rq + RQ.vi, vi);
+    ram.setPointer(rq + RQ.xdp_rxq + XDP_RXQ_INFO.dev, dev);
+    ram.set32(rq + RQ.xdp_rxq + XDP_RXQ_INFO.queueIndex, i);
+    const sq = sendQueue(ram, vi, i);
     const vq = createVirtqueue(kernel, { ...queue, index: 2 * i + 1 });
-    memory.write64(sq + SQ.vq, vq);
+    ram.setPointer(sq + SQ.vq, vq);
     // sent frames are reclaimed at the next transmit or poll, not by interrupt
     virtqueueDisableCb(memory, vq);
   }
@@ -121,39 +122,43 @@ export function probe(kernel: KernelContext, options: ProbeOptions): bigint {
 }
 
 /** Gives everything back: posted buffers, unsent frames, page chunks, structures. */
-export function remove(kernel: KernelContext, vi: bigint): void {
-  const { memory } = kernel;
-  const pages = pagesOf(kernel, vi);
-  for (let i = 0; i < memory.read16(vi + VI.max_queue_pairs); i++) {
-    const rq = receiveQueue(memory, vi, i);
-    const rxVq = memory.read64(rq + RQ.vq);
-    for (const buf of virtqueueDetachUnused(memory, rxVq)) pages.put(pages.headPage(buf));
-    const chunk = memory.read64(rq + RQ.frag_page);
-    if (chunk !== 0n) pages.put(chunk);
+export function remove(kernel: KernelContext, vi: number): void {
+  const { memory, physical } = kernel;
+  const { ram } = memory;
+  const pages = pagesOf(ram, vi);
+  for (let i = 0; i < ram.u16(vi + VI.max_queue_pairs); i++) {
+    const rq = receiveQueue(ram, vi, i);
+    const rxVq = ram.pointer(rq + RQ.vq);
+    for (const buf of virtqueueDetachUnused(memory, rxVq)) {
+      putPage(kernel, pages, headPage(ram, pages, buf));
+    }
+    const chunk = ram.pointer(rq + RQ.frag_page);
+    if (chunk !== 0) putPage(kernel, pages, chunk);
     destroyVirtqueue(kernel, rxVq);
-    const txVq = memory.read64(sendQueue(memory, vi, i) + SQ.vq);
+    const txVq = ram.pointer(sendQueue(ram, vi, i) + SQ.vq);
     for (const cookie of virtqueueDetachUnused(memory, txVq)) {
-      returnFrame(memory, pages, cookie & ~VIRTIO_XDP_FLAG);
+      returnFrame(kernel, pages, cookie & ~VIRTIO_XDP_FLAG);
     }
     destroyVirtqueue(kernel, txVq);
   }
-  kernel.kfree(memory.read64(vi + VI.rq));
-  kernel.kfree(memory.read64(vi + VI.sq));
-  kernel.kfree(pages.root);
-  kernel.kfree(memory.read64(vi + VI.dev));
-  kernel.kfree(vi);
+  physical.free(ram.pointer(vi + VI.rq));
+  physical.free(ram.pointer(vi + VI.sq));
+  physical.free(pages);
+  physical.free(ram.pointer(vi + VI.dev));
+  physical.free(vi);
 }
 
 /** Buffers posted in the receive rings and frames held in the transmit rings. */
 export function outstanding(
   memory: Memory,
-  vi: bigint,
+  vi: number,
 ): { readonly rx: number; readonly tx: number } {
+  const { ram } = memory;
   let rx = 0;
   let tx = 0;
-  for (let i = 0; i < memory.read16(vi + VI.max_queue_pairs); i++) {
-    rx += virtqueueOutstanding(memory, memory.read64(receiveQueue(memory, vi, i) + RQ.vq)).length;
-    tx += virtqueueOutstanding(memory, memory.read64(sendQueue(memory, vi, i) + SQ.vq)).length;
+  for (let i = 0; i < ram.u16(vi + VI.max_queue_pairs); i++) {
+    rx += virtqueueOutstanding(memory, ram.pointer(receiveQueue(ram, vi, i) + RQ.vq)).length;
+    tx += virtqueueOutstanding(memory, ram.pointer(sendQueue(ram, vi, i) + SQ.vq)).length;
   }
   return { rx, tx };
 }

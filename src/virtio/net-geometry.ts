@@ -29,7 +29,7 @@ export const MAX_SKB_FRAGS = 17;
 export const MAX_MTU = 65535;
 /** Bytes of a chunk that receive buffers are cut from: an order-3 allocation. */
 export const PAGE_FRAG_SIZE = 32768;
-const MRG_CTX_HEADER_SHIFT = 22n;
+const MRG_CTX_HEADER_SHIFT = 22;
 const EWMA_WEIGHT_SHIFT = 6;
 
 /** `SKB_DATA_ALIGN`. */
@@ -77,16 +77,16 @@ export function mergeableMinimum(headerSize: number, maxMtu: number, queueSize: 
 }
 
 /** The context word of a mergeable buffer: headroom above bit 22, truesize below. */
-export function mergeableContext(truesize: number, headroom: number): bigint {
-  return (BigInt(headroom) << MRG_CTX_HEADER_SHIFT) | BigInt(truesize);
+export function mergeableContext(truesize: number, headroom: number): number {
+  return (headroom << MRG_CTX_HEADER_SHIFT) | truesize;
 }
 
-export function contextHeadroom(ctx: bigint): number {
-  return Number(ctx >> MRG_CTX_HEADER_SHIFT);
+export function contextHeadroom(ctx: number): number {
+  return ctx >>> MRG_CTX_HEADER_SHIFT;
 }
 
-export function contextTruesize(ctx: bigint): number {
-  return Number(ctx & ((1n << MRG_CTX_HEADER_SHIFT) - 1n));
+export function contextTruesize(ctx: number): number {
+  return ctx & ((1 << MRG_CTX_HEADER_SHIFT) - 1);
 }
 
 /** The moving average of frame lengths after another frame; 0 means none yet. */

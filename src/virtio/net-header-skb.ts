@@ -5,11 +5,9 @@
  * an skb whose network header is not set yet, as in the receive path: there the kernel does not probe
  * headers of segmented packets without NEEDS_CSUM. A zero header changes nothing but the mac header.
  */
-import { viewOf } from '../common/bytes.js';
 import type { KernelContext } from '../kernel/function.js';
 import {
   NET_HEADER_OFFSET,
-  NET_HEADER_SIZE,
   VIRTIO_NET_HDR_F_NEEDS_CSUM,
   VIRTIO_NET_HDR_GSO_ECN,
   VIRTIO_NET_HDR_GSO_NONE,
@@ -18,7 +16,6 @@ import {
   VIRTIO_NET_HDR_GSO_UDP,
   VIRTIO_NET_HDR_GSO_UDP_L4,
 } from './net-header.js';
-import type { PageTable } from './page-frag.js';
 import {
   CHECKSUM_PARTIAL,
   SKB_SHARED_INFO,
@@ -77,25 +74,25 @@ const GSO_KINDS: ReadonlyMap<number, GsoKind> = new Map<number, GsoKind>([
 const SKB = SK_BUFF.offset;
 
 /** Applies the header in the skb's control block. False: the header is not possible (-EINVAL). */
-export function netHeaderToSkb(kernel: KernelContext, pages: PageTable, skb: bigint): boolean {
-  const { memory } = kernel;
-  const header = viewOf(memory.readBytes(skb + SKB.cb, NET_HEADER_SIZE.virtio_net_hdr));
-  const gsoType = header.getUint8(NET_HEADER_OFFSET.gso_type);
-  const gsoSize = header.getUint16(NET_HEADER_OFFSET.gso_size, true);
+export function netHeaderToSkb(kernel: KernelContext, pages: number, skb: number): boolean {
+  const { ram } = kernel.memory;
+  const header = skb + SKB.cb;
+  const gsoType = ram.u8(header + NET_HEADER_OFFSET.gso_type);
+  const gsoSize = ram.u16(header + NET_HEADER_OFFSET.gso_size);
   let kind: GsoKind | undefined;
   if (gsoType !== VIRTIO_NET_HDR_GSO_NONE) {
     kind = GSO_KINDS.get(gsoType & ~VIRTIO_NET_HDR_GSO_ECN);
     if (!kind || gsoSize === 0) return false;
   }
-  memory.write16(skb + SKB.mac_header, skbHeadroom(memory, skb));
+  ram.set16(skb + SKB.mac_header, skbHeadroom(ram, skb));
 
   const transport = kind?.transport ?? 0;
   let network = kind?.network ?? 20;
   let headers = 0;
-  const partial = (header.getUint8(NET_HEADER_OFFSET.flags) & VIRTIO_NET_HDR_F_NEEDS_CSUM) !== 0;
-  const offset = header.getUint16(NET_HEADER_OFFSET.csum_offset, true);
+  const partial = (ram.u8(header + NET_HEADER_OFFSET.flags) & VIRTIO_NET_HDR_F_NEEDS_CSUM) !== 0;
+  const offset = ram.u16(header + NET_HEADER_OFFSET.csum_offset);
   if (partial) {
-    const start = header.getUint16(NET_HEADER_OFFSET.csum_start, true);
+    const start = ram.u16(header + NET_HEADER_OFFSET.csum_start);
     if (!skbMayPull(kernel, pages, skb, start + Math.max(transport, offset + 2))) return false;
     if (!partialCsumSet(kernel, skb, start, offset) || start < network) return false;
     network = Math.max(network, start);
@@ -111,11 +108,11 @@ export function netHeaderToSkb(kernel: KernelContext, pages: PageTable, skb: big
   if (partial && kind.csumOffset !== undefined && offset !== kind.csumOffset) return false;
   if (gsoSize === GSO_BY_FRAGS) return false;
   const before = kind.sizeWithTransport ? headers - transport : headers;
-  if (memory.read32(skb + SKB.len) - before > gsoSize) {
-    const shinfo = skbShinfo(memory, skb);
+  if (ram.u32(skb + SKB.len) - before > gsoSize) {
+    const shinfo = skbShinfo(ram, skb);
     const ecn = (gsoType & VIRTIO_NET_HDR_GSO_ECN) !== 0 ? SKB_GSO_TCP_ECN : 0;
-    memory.write16(shinfo + SKB_SHARED_INFO.offset.gso_size, gsoSize);
-    memory.write32(shinfo + SKB_SHARED_INFO.offset.gso_type, kind.skbType | ecn | SKB_GSO_DODGY);
+    ram.set16(shinfo + SKB_SHARED_INFO.offset.gso_size, gsoSize);
+    ram.set32(shinfo + SKB_SHARED_INFO.offset.gso_type, kind.skbType | ecn | SKB_GSO_DODGY);
   }
   return true;
 }
@@ -123,16 +120,16 @@ export function netHeaderToSkb(kernel: KernelContext, pages: PageTable, skb: big
 /** `skb_partial_csum_set`. */
 function partialCsumSet(
   kernel: KernelContext,
-  skb: bigint,
+  skb: number,
   start: number,
   offset: number,
 ): boolean {
-  const { memory } = kernel;
-  const csumStart = skbHeadroom(memory, skb) + start;
-  if (csumStart >= 0xffff || start + offset + 2 > skbHeadlen(memory, skb)) return false;
-  memory.write8(skb + SKB.ip_summed, CHECKSUM_PARTIAL);
-  memory.write16(skb + SKB.csum_start, csumStart);
-  memory.write16(skb + SKB.csum_offset, offset);
-  memory.write16(skb + SKB.transport_header, csumStart);
+  const { ram } = kernel.memory;
+  const csumStart = skbHeadroom(ram, skb) + start;
+  if (csumStart >= 0xffff || start + offset + 2 > skbHeadlen(ram, skb)) return false;
+  ram.set8(skb + SKB.ip_summed, CHECKSUM_PARTIAL);
+  ram.set16(skb + SKB.csum_start, csumStart);
+  ram.set16(skb + SKB.csum_offset, offset);
+  ram.set16(skb + SKB.transport_header, csumStart);
   return true;
 }

@@ -5,6 +5,7 @@
  * them out. Beside the bytes it shows what the stack would see of each: checksum state, headroom,
  * truesize.
  */
+import type { Ram } from '../cpu/ram.js';
 import type { KernelContext } from '../kernel/function.js';
 import { ETH_HLEN } from './net-geometry.js';
 import { VI, pagesOf } from './net-driver-common.js';
@@ -34,48 +35,87 @@ export interface DeliveredFrame {
   readonly gsoSize: number;
 }
 
+/** Sees a frame: bytes [start, end) of `bytes`, from queue pair `queue`. */
+export type FrameVisitor = (bytes: Uint8Array, start: number, end: number, queue: number) => void;
+
 const SKB = SK_BUFF.offset;
 const SHINFO = SKB_SHARED_INFO.offset;
 
+/**
+ * Takes all frames that reached the stack since the last call and shows each to `visit`, as bytes
+ * [start, end) of `bytes`, which are the frame's only during the call. Returns how many.
+ */
+export function drainDelivered(kernel: KernelContext, vi: number, visit?: FrameVisitor): number {
+  const { ram } = kernel.memory;
+  const pages = pagesOf(ram, vi);
+  let count = 0;
+  for (let skb = takeList(ram, vi); skb !== 0;) {
+    const next = ram.pointer(skb + SKB.next);
+    if (visit) show(ram, skb, visit);
+    freeSkb(kernel, pages, skb);
+    skb = next;
+    count++;
+  }
+  return count;
+}
+
 /** Takes all frames that reached the stack since the last call. */
-export function takeDelivered(kernel: KernelContext, vi: bigint): readonly DeliveredFrame[] {
-  const { memory } = kernel;
+export function takeDelivered(kernel: KernelContext, vi: number): readonly DeliveredFrame[] {
+  const { ram } = kernel.memory;
   const frames: DeliveredFrame[] = [];
-  let skb = memory.read64(vi + VI.sink_head);
-  memory.write64(vi + VI.sink_head, 0n);
-  memory.write64(vi + VI.sink_tail, 0n);
-  while (skb !== 0n) {
-    const next = memory.read64(skb + SKB.next);
-    frames.push(readFrame(kernel, vi, skb));
-    freeSkb(kernel, pagesOf(kernel, vi), skb);
+  for (let skb = takeList(ram, vi); skb !== 0;) {
+    const next = ram.pointer(skb + SKB.next);
+    frames.push(readFrame(ram, skb));
+    freeSkb(kernel, pagesOf(ram, vi), skb);
     skb = next;
   }
   return frames;
 }
 
-function readFrame(kernel: KernelContext, vi: bigint, skb: bigint): DeliveredFrame {
-  const { memory } = kernel;
-  const payload = skbBytes(memory, pagesOf(kernel, vi), skb);
+function takeList(ram: Ram, vi: number): number {
+  const first = ram.pointer(vi + VI.sink_head);
+  ram.setPointer(vi + VI.sink_head, 0);
+  ram.setPointer(vi + VI.sink_tail, 0);
+  return first;
+}
+
+function show(ram: Ram, skb: number, visit: FrameVisitor): void {
+  const queue = ram.u16(skb + SKB.queue_mapping) - 1;
+  if (ram.u32(skb + SKB.data_len) > 0) {
+    const frame = frameBytes(ram, skb);
+    visit(frame, 0, frame.length, queue);
+    return;
+  }
+  const data = ram.pointer(skb + SKB.data);
+  visit(ram.bytes, data - ETH_HLEN, data + ram.u32(skb + SKB.len), queue);
+}
+
+function frameBytes(ram: Ram, skb: number): Uint8Array {
+  const payload = skbBytes(ram, skb);
   const frame = new Uint8Array(ETH_HLEN + payload.length);
-  const start = memory.read64(skb + SKB.data) - BigInt(ETH_HLEN);
-  frame.set(memory.readBytes(start, ETH_HLEN));
+  frame.set(ram.slice(ram.pointer(skb + SKB.data) - ETH_HLEN, ETH_HLEN));
   frame.set(payload, ETH_HLEN);
-  const shinfo = skbShinfo(memory, skb);
-  const metaLength = memory.read8(shinfo + SHINFO.meta_len);
+  return frame;
+}
+
+function readFrame(ram: Ram, skb: number): DeliveredFrame {
+  const start = ram.pointer(skb + SKB.data) - ETH_HLEN;
+  const shinfo = skbShinfo(ram, skb);
+  const metaLength = ram.u8(shinfo + SHINFO.meta_len);
   return {
-    frame,
-    metadata: memory.readBytes(start - BigInt(metaLength), metaLength),
-    queue: memory.read16(skb + SKB.queue_mapping) - 1,
-    protocol: memory.read16(skb + SKB.protocol),
-    pktType: memory.read8(skb + SKB.pkt_type),
-    ipSummed: memory.read8(skb + SKB.ip_summed),
-    csumStart: memory.read16(skb + SKB.csum_start),
-    csumOffset: memory.read16(skb + SKB.csum_offset),
-    headroom: skbHeadroom(memory, skb),
-    len: memory.read32(skb + SKB.len),
-    dataLen: memory.read32(skb + SKB.data_len),
-    truesize: memory.read32(skb + SKB.truesize),
-    nrFrags: memory.read8(shinfo + SHINFO.nr_frags),
-    gsoSize: memory.read16(shinfo + SHINFO.gso_size),
+    frame: frameBytes(ram, skb),
+    metadata: ram.slice(start - metaLength, metaLength),
+    queue: ram.u16(skb + SKB.queue_mapping) - 1,
+    protocol: ram.u16(skb + SKB.protocol),
+    pktType: ram.u8(skb + SKB.pkt_type),
+    ipSummed: ram.u8(skb + SKB.ip_summed),
+    csumStart: ram.u16(skb + SKB.csum_start),
+    csumOffset: ram.u16(skb + SKB.csum_offset),
+    headroom: skbHeadroom(ram, skb),
+    len: ram.u32(skb + SKB.len),
+    dataLen: ram.u32(skb + SKB.data_len),
+    truesize: ram.u32(skb + SKB.truesize),
+    nrFrags: ram.u8(shinfo + SHINFO.nr_frags),
+    gsoSize: ram.u16(shinfo + SHINFO.gso_size),
   };
 }

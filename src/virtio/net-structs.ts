@@ -104,6 +104,8 @@ export const RECEIVE_QUEUE = struct({
   scratch_xdp_xmit: 'u32',
   scratch_ctx: 'u64',
   scratch_frame: 'u64',
+  scratch_page: 'u64',
+  scratch_frame_sz: 'u32',
   scratch_stats: VIRTNET_RQ_STATS.size,
   scratch_xdp: XDP_BUFF.size,
 });
@@ -125,4 +127,4 @@ export const BPF_PROG = struct({ id: 'u32', xdp_has_frags: 'u32' });
 export const VIRTIO_XDP_TX = 1;
 export const VIRTIO_XDP_REDIR = 2;
 /** Tags a queue cookie that is an xdp_frame. */
-export const VIRTIO_XDP_FLAG = 1n;
+export const VIRTIO_XDP_FLAG = 1;

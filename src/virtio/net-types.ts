@@ -79,7 +79,7 @@ function declare(builder: BtfBuilder, name: string, layout: StructLayout<string>
     if (field.startsWith('scratch_') || field === 'reserved') return [];
     const bytes = typeof type === 'number' ? type : INTEGER_BYTES[type];
     const text = TYPES.get(name)?.[field] ?? UNSIGNED.get(typeof type === 'number' ? 0 : bytes);
-    return [[field, [text ?? `u8[${bytes}]`, Number(layout.offset[field])]]];
+    return [[field, [text ?? `u8[${bytes}]`, layout.offset[field] ?? 0]]];
   });
   builder.struct(name, layout.size, Object.fromEntries(fields));
 }

@@ -6,16 +6,16 @@
  * counts 256 bytes for the sk_buff, as the kernel does. Leaves out cloning and destructors.
  *
  * Usage:
- *   const skb = buildSkb(kernel, pages, head, 4096);
- *   skbReserve(memory, skb, 268);
+ *   const skb = buildSkb(kernel, head, 4096);
+ *   skbReserve(ram, skb, 268);
  *   skbPut(kernel, skb, 54);
  */
 import { KernelError } from '../common/errors.js';
-import type { Memory } from '../cpu/memory.js';
+import type { Ram } from '../cpu/ram.js';
 import type { KernelContext } from '../kernel/function.js';
 import { SKB_SHARED_INFO_SIZE } from '../bpf/xdp-buff.js';
 import { MAX_SKB_FRAGS, skbDataAlign } from './net-geometry.js';
-import type { PageTable } from './page-frag.js';
+import { headPage, pageAddress, putPage } from './page-frag.js';
 import { struct } from './struct.js';
 
 export const CHECKSUM_UNNECESSARY = 1;
@@ -78,64 +78,65 @@ const SKB_FRAG = struct({ page: 'u64', len: 'u32', offset: 'u32' });
 
 const SKB = SK_BUFF.offset;
 const SHINFO = SKB_SHARED_INFO.offset;
+const FRAG = SKB_FRAG.offset;
 
 /** `build_skb`: an skb around `size` bytes of page memory whose last 320 hold skb_shared_info. */
-export function buildSkb(kernel: KernelContext, head: bigint, size: number): bigint {
-  const { memory } = kernel;
-  const skb = kernel.kmalloc(SK_BUFF.size);
+export function buildSkb({ memory, physical }: KernelContext, head: number, size: number): number {
+  const { ram } = memory;
+  const skb = physical.alloc(SK_BUFF.size);
   const end = size - SKB_SHARED_INFO_SIZE;
-  memory.write64(skb + SKB.head, head);
-  memory.write64(skb + SKB.data, head);
-  memory.write32(skb + SKB.end, end);
-  memory.write32(skb + SKB.truesize, size + SK_BUFF_TRUESIZE);
-  memory.write8(skb + SKB.head_frag, 1);
+  ram.setPointer(skb + SKB.head, head);
+  ram.setPointer(skb + SKB.data, head);
+  ram.set32(skb + SKB.end, end);
+  ram.set32(skb + SKB.truesize, size + SK_BUFF_TRUESIZE);
+  ram.set8(skb + SKB.head_frag, 1);
   // frags stay: fragments of an xdp_buff lie in the same place
-  const shinfo = head + BigInt(end);
-  memory.writeBytes(shinfo, new Uint8Array(Number(SHINFO.xdp_frags_size)));
-  memory.write32(shinfo + SHINFO.dataref, 1);
+  const shinfo = head + end;
+  ram.zero(shinfo, SHINFO.xdp_frags_size);
+  ram.set32(shinfo + SHINFO.dataref, 1);
   return skb;
 }
 
 /** `napi_alloc_skb` for a short frame: a head of 1024 bytes, 64 of them headroom. */
-export function allocSkb(kernel: KernelContext): bigint {
-  const head = kernel.kmalloc(SMALL_HEAD_SIZE);
-  const skb = buildSkb(kernel, head, SMALL_HEAD_SIZE);
-  kernel.memory.write8(skb + SKB.head_frag, 0);
-  skbReserve(kernel.memory, skb, NET_SKB_PAD);
+export function allocSkb(kernel: KernelContext): number {
+  const { ram } = kernel.memory;
+  const skb = buildSkb(kernel, kernel.physical.alloc(SMALL_HEAD_SIZE), SMALL_HEAD_SIZE);
+  ram.set8(skb + SKB.head_frag, 0);
+  skbReserve(ram, skb, NET_SKB_PAD);
   return skb;
 }
 
-export function skbShinfo(memory: Memory, skb: bigint): bigint {
-  return memory.read64(skb + SKB.head) + BigInt(memory.read32(skb + SKB.end));
+export function skbShinfo(ram: Ram, skb: number): number {
+  return ram.pointer(skb + SKB.head) + ram.u32(skb + SKB.end);
 }
 
-export function skbHeadroom(memory: Memory, skb: bigint): number {
-  return Number(memory.read64(skb + SKB.data) - memory.read64(skb + SKB.head));
+export function skbHeadroom(ram: Ram, skb: number): number {
+  return ram.pointer(skb + SKB.data) - ram.pointer(skb + SKB.head);
 }
 
-export function skbTailroom(memory: Memory, skb: bigint): number {
-  return memory.read32(skb + SKB.end) - memory.read32(skb + SKB.tail);
+export function skbTailroom(ram: Ram, skb: number): number {
+  return ram.u32(skb + SKB.end) - ram.u32(skb + SKB.tail);
 }
 
 /** Bytes in the linear part. */
-export function skbHeadlen(memory: Memory, skb: bigint): number {
-  return memory.read32(skb + SKB.len) - memory.read32(skb + SKB.data_len);
+export function skbHeadlen(ram: Ram, skb: number): number {
+  return ram.u32(skb + SKB.len) - ram.u32(skb + SKB.data_len);
 }
 
-export function skbReserve(memory: Memory, skb: bigint, bytes: number): void {
-  memory.write64(skb + SKB.data, memory.read64(skb + SKB.data) + BigInt(bytes));
-  memory.write32(skb + SKB.tail, memory.read32(skb + SKB.tail) + bytes);
+export function skbReserve(ram: Ram, skb: number, bytes: number): void {
+  ram.setPointer(skb + SKB.data, ram.pointer(skb + SKB.data) + bytes);
+  ram.set32(skb + SKB.tail, ram.u32(skb + SKB.tail) + bytes);
 }
 
 /**
  * `skb_put`: lengthens the linear part; returns where the new bytes go. Past the end of the head it
  * is the kernel's BUG skb_over_panic.
  */
-export function skbPut(kernel: KernelContext, skb: bigint, bytes: number): bigint {
-  const { memory } = kernel;
-  const tail = memory.read32(skb + SKB.tail);
-  const end = memory.read32(skb + SKB.end);
-  const len = memory.read32(skb + SKB.len) + bytes;
+export function skbPut(kernel: KernelContext, skb: number, bytes: number): number {
+  const { ram } = kernel.memory;
+  const tail = ram.u32(skb + SKB.tail);
+  const end = ram.u32(skb + SKB.end);
+  const len = ram.u32(skb + SKB.len) + bytes;
   if (tail + bytes > end) {
     const line =
       `skb_over_panic: len:${len} put:${bytes} tail:0x${(tail + bytes).toString(16)} ` +
@@ -143,46 +144,61 @@ export function skbPut(kernel: KernelContext, skb: bigint, bytes: number): bigin
     kernel.printk(`skbuff: ${line}`);
     throw new KernelError('EFAULT', `kernel BUG at net/core/skbuff.c: ${line}`);
   }
-  memory.write32(skb + SKB.tail, tail + bytes);
-  memory.write32(skb + SKB.len, len);
-  return memory.read64(skb + SKB.head) + BigInt(tail);
+  ram.set32(skb + SKB.tail, tail + bytes);
+  ram.set32(skb + SKB.len, len);
+  return ram.pointer(skb + SKB.head) + tail;
 }
 
 /** `__skb_pull`: takes bytes off the front. */
-export function skbPull(memory: Memory, skb: bigint, bytes: number): void {
-  memory.write32(skb + SKB.len, memory.read32(skb + SKB.len) - bytes);
-  memory.write64(skb + SKB.data, memory.read64(skb + SKB.data) + BigInt(bytes));
+export function skbPull(ram: Ram, skb: number, bytes: number): void {
+  ram.set32(skb + SKB.len, ram.u32(skb + SKB.len) - bytes);
+  ram.setPointer(skb + SKB.data, ram.pointer(skb + SKB.data) + bytes);
 }
 
-/** Writes fragment `index` of a shared info. */
+/** Writes fragment `index` of a shared info: `len` bytes from `offset` in a chunk. */
 export function fillFrag(
-  memory: Memory,
-  shinfo: bigint,
+  ram: Ram,
+  shinfo: number,
   index: number,
-  frag: { readonly page: bigint; readonly offset: number; readonly len: number },
+  page: number,
+  offset: number,
+  len: number,
 ): void {
-  const at = fragAddress(shinfo, index);
-  memory.write64(at + SKB_FRAG.offset.page, frag.page);
-  memory.write32(at + SKB_FRAG.offset.len, frag.len);
-  memory.write32(at + SKB_FRAG.offset.offset, frag.offset);
+  const at = fragOf(shinfo, index);
+  ram.setPointer(at + FRAG.page, page);
+  ram.set32(at + FRAG.len, len);
+  ram.set32(at + FRAG.offset, offset);
 }
 
-function fragAddress(shinfo: bigint, index: number): bigint {
-  return shinfo + SHINFO.frags + BigInt(index * SKB_FRAG.size);
+/** Where a fragment's entry in a shared info lies. */
+function fragOf(shinfo: number, index: number): number {
+  return shinfo + SHINFO.frags + index * SKB_FRAG.size;
+}
+
+export function fragLength(ram: Ram, shinfo: number, index: number): number {
+  return ram.u32(fragOf(shinfo, index) + FRAG.len);
+}
+
+/** Where a fragment's bytes begin. */
+export function fragAddress(ram: Ram, shinfo: number, index: number): number {
+  const frag = fragOf(shinfo, index);
+  return pageAddress(ram, ram.pointer(frag + FRAG.page)) + ram.u32(frag + FRAG.offset);
 }
 
 /** `skb_add_rx_frag` at the end. The caller has checked that there are fewer than MAX_SKB_FRAGS. */
 export function skbAddFrag(
-  memory: Memory,
-  skb: bigint,
-  frag: { readonly page: bigint; readonly offset: number; readonly len: number },
+  ram: Ram,
+  skb: number,
+  page: number,
+  offset: number,
+  len: number,
   truesize: number,
 ): void {
-  const shinfo = skbShinfo(memory, skb);
-  const count = memory.read8(shinfo + SHINFO.nr_frags);
-  fillFrag(memory, shinfo, count, frag);
-  memory.write8(shinfo + SHINFO.nr_frags, count + 1);
-  addLength(memory, skb, frag.len, truesize);
+  const shinfo = skbShinfo(ram, skb);
+  const count = ram.u8(shinfo + SHINFO.nr_frags);
+  fillFrag(ram, shinfo, count, page, offset, len);
+  ram.set8(shinfo + SHINFO.nr_frags, count + 1);
+  addLength(ram, skb, len, truesize);
 }
 
 /**
@@ -192,42 +208,47 @@ export function skbAddFrag(
  */
 export function skbAppendFrag(
   kernel: KernelContext,
-  pages: PageTable,
-  head: bigint,
-  current: bigint,
-  frag: { readonly page: bigint; readonly offset: number; readonly len: number },
+  pages: number,
+  head: number,
+  current: number,
+  page: number,
+  offset: number,
+  len: number,
   truesize: number,
-): bigint {
-  const { memory } = kernel;
+): number {
+  const { ram } = kernel.memory;
   let skb = current;
-  const shinfo = skbShinfo(memory, skb);
-  const count = memory.read8(shinfo + SHINFO.nr_frags);
+  const shinfo = skbShinfo(ram, skb);
+  const count = ram.u8(shinfo + SHINFO.nr_frags);
   if (count === MAX_SKB_FRAGS) {
     skb = allocSkb(kernel);
-    const link = current === head ? shinfo + SHINFO.frag_list : current + SKB.next;
-    memory.write64(link, skb);
-    const own = memory.read32(skb + SKB.truesize);
-    memory.write32(head + SKB.truesize, memory.read32(head + SKB.truesize) + own);
+    ram.setPointer(current === head ? shinfo + SHINFO.frag_list : current + SKB.next, skb);
+    const own = ram.u32(skb + SKB.truesize);
+    ram.set32(head + SKB.truesize, ram.u32(head + SKB.truesize) + own);
   } else if (count > 0) {
-    const last = readFrag(memory, shinfo, count - 1);
-    if (last.page === frag.page && last.offset + last.len === frag.offset) {
-      pages.put(frag.page);
-      fillFrag(memory, shinfo, count - 1, { ...last, len: last.len + frag.len });
-      addLength(memory, skb, frag.len, truesize);
-      if (skb !== head) addLength(memory, head, frag.len, truesize);
+    const last = fragOf(shinfo, count - 1);
+    const lastLen = ram.u32(last + FRAG.len);
+    if (
+      ram.pointer(last + FRAG.page) === page &&
+      ram.u32(last + FRAG.offset) + lastLen === offset
+    ) {
+      putPage(kernel, pages, page);
+      ram.set32(last + FRAG.len, lastLen + len);
+      addLength(ram, skb, len, truesize);
+      if (skb !== head) addLength(ram, head, len, truesize);
       return skb;
     }
   }
-  skbAddFrag(memory, skb, frag, truesize);
-  if (skb !== head) addLength(memory, head, frag.len, truesize);
+  skbAddFrag(ram, skb, page, offset, len, truesize);
+  if (skb !== head) addLength(ram, head, len, truesize);
   return skb;
 }
 
 /** Accounts `bytes` that lie in fragments. */
-export function addLength(memory: Memory, skb: bigint, bytes: number, truesize: number): void {
-  memory.write32(skb + SKB.len, memory.read32(skb + SKB.len) + bytes);
-  memory.write32(skb + SKB.data_len, memory.read32(skb + SKB.data_len) + bytes);
-  memory.write32(skb + SKB.truesize, memory.read32(skb + SKB.truesize) + truesize);
+export function addLength(ram: Ram, skb: number, bytes: number, truesize: number): void {
+  ram.set32(skb + SKB.len, ram.u32(skb + SKB.len) + bytes);
+  ram.set32(skb + SKB.data_len, ram.u32(skb + SKB.data_len) + bytes);
+  ram.set32(skb + SKB.truesize, ram.u32(skb + SKB.truesize) + truesize);
 }
 
 /**
@@ -236,131 +257,107 @@ export function addLength(memory: Memory, skb: bigint, bytes: number, truesize: 
  */
 export function skbMayPull(
   kernel: KernelContext,
-  pages: PageTable,
-  skb: bigint,
+  pages: number,
+  skb: number,
   bytes: number,
 ): boolean {
-  const { memory } = kernel;
-  let missing = bytes - skbHeadlen(memory, skb);
+  const { ram } = kernel.memory;
+  let missing = bytes - skbHeadlen(ram, skb);
   if (missing <= 0) return true;
-  if (missing > fragBytes(memory, skbShinfo(memory, skb))) return false;
-  if (skbTailroom(memory, skb) < missing) growHead(kernel, pages, skb, missing);
-  const shinfo = skbShinfo(memory, skb);
-  let tail = memory.read64(skb + SKB.head) + BigInt(memory.read32(skb + SKB.tail));
-  memory.write32(skb + SKB.tail, memory.read32(skb + SKB.tail) + missing);
-  memory.write32(skb + SKB.data_len, memory.read32(skb + SKB.data_len) - missing);
+  if (missing > fragBytes(ram, skbShinfo(ram, skb))) return false;
+  if (skbTailroom(ram, skb) < missing) growHead(kernel, pages, skb, missing);
+  const shinfo = skbShinfo(ram, skb);
+  let tail = ram.pointer(skb + SKB.head) + ram.u32(skb + SKB.tail);
+  ram.set32(skb + SKB.tail, ram.u32(skb + SKB.tail) + missing);
+  ram.set32(skb + SKB.data_len, ram.u32(skb + SKB.data_len) - missing);
   let kept = 0;
-  const count = memory.read8(shinfo + SHINFO.nr_frags);
+  const count = ram.u8(shinfo + SHINFO.nr_frags);
   for (let i = 0; i < count; i++) {
-    const frag = readFrag(memory, shinfo, i);
-    const taken = Math.min(missing, frag.len);
-    memory.writeBytes(
-      tail,
-      memory.readBytes(pages.address(frag.page) + BigInt(frag.offset), taken),
-    );
-    tail += BigInt(taken);
+    const frag = fragOf(shinfo, i);
+    const page = ram.pointer(frag + FRAG.page);
+    const offset = ram.u32(frag + FRAG.offset);
+    const len = ram.u32(frag + FRAG.len);
+    const taken = Math.min(missing, len);
+    ram.copy(tail, pageAddress(ram, page) + offset, taken);
+    tail += taken;
     missing -= taken;
-    if (taken === frag.len) {
-      pages.put(frag.page);
-      continue;
-    }
-    fillFrag(memory, shinfo, kept++, {
-      page: frag.page,
-      offset: frag.offset + taken,
-      len: frag.len - taken,
-    });
+    if (taken === len) putPage(kernel, pages, page);
+    else fillFrag(ram, shinfo, kept++, page, offset + taken, len - taken);
   }
-  memory.write8(shinfo + SHINFO.nr_frags, kept);
+  ram.set8(shinfo + SHINFO.nr_frags, kept);
   return true;
 }
 
-/** All bytes of the skb: linear part, fragments, skbs of its frag list. */
-export function skbBytes(memory: Memory, pages: PageTable, skb: bigint): Uint8Array {
-  const bytes = new Uint8Array(memory.read32(skb + SKB.len));
-  const shinfo = skbShinfo(memory, skb);
-  let listed = 0;
-  for (let part = memory.read64(shinfo + SHINFO.frag_list); part !== 0n;) {
-    listed += memory.read32(part + SKB.len);
-    part = memory.read64(part + SKB.next);
+/** A copy of all bytes of the skb: linear part, fragments, skbs of its frag list. */
+export function skbBytes(ram: Ram, skb: number): Uint8Array {
+  const bytes = new Uint8Array(ram.u32(skb + SKB.len));
+  const shinfo = skbShinfo(ram, skb);
+  let at = 0;
+  const append = (part: Uint8Array): void => {
+    bytes.set(part, at);
+    at += part.length;
+  };
+  append(ram.slice(ram.pointer(skb + SKB.data), skbHeadlen(ram, skb)));
+  for (let i = 0; i < ram.u8(shinfo + SHINFO.nr_frags); i++) {
+    append(ram.slice(fragAddress(ram, shinfo, i), fragLength(ram, shinfo, i)));
   }
-  const inFrags = memory.read32(skb + SKB.data_len) - listed;
-  let at = bytes.length - inFrags - listed;
-  bytes.set(memory.readBytes(memory.read64(skb + SKB.data), at));
-  for (let i = 0; i < memory.read8(shinfo + SHINFO.nr_frags); i++) {
-    const frag = readFrag(memory, shinfo, i);
-    const address = pages.address(frag.page) + BigInt(frag.offset);
-    bytes.set(memory.readBytes(address, frag.len), at);
-    at += frag.len;
-  }
-  for (let part = memory.read64(shinfo + SHINFO.frag_list); part !== 0n;) {
-    const partBytes = skbBytes(memory, pages, part);
-    bytes.set(partBytes, at);
-    at += partBytes.length;
-    part = memory.read64(part + SKB.next);
+  for (let part = ram.pointer(shinfo + SHINFO.frag_list); part !== 0;) {
+    append(skbBytes(ram, part));
+    part = ram.pointer(part + SKB.next);
   }
   return bytes;
 }
 
 /** `kfree_skb`: gives fragments, head and sk_buff back. */
-export function freeSkb(kernel: KernelContext, pages: PageTable, skb: bigint): void {
-  const { memory } = kernel;
-  const shinfo = skbShinfo(memory, skb);
-  putFrags(memory, pages, shinfo);
-  for (let part = memory.read64(shinfo + SHINFO.frag_list); part !== 0n;) {
-    const next = memory.read64(part + SKB.next);
+export function freeSkb(kernel: KernelContext, pages: number, skb: number): void {
+  const { ram } = kernel.memory;
+  const shinfo = skbShinfo(ram, skb);
+  putFrags(kernel, pages, shinfo);
+  for (let part = ram.pointer(shinfo + SHINFO.frag_list); part !== 0;) {
+    const next = ram.pointer(part + SKB.next);
     freeSkb(kernel, pages, part);
     part = next;
   }
   freeHead(kernel, pages, skb);
-  kernel.kfree(skb);
+  kernel.physical.free(skb);
 }
 
 /** Gives back all fragments of a shared info. */
-export function putFrags(memory: Memory, pages: PageTable, shinfo: bigint): void {
-  const count = memory.read8(shinfo + SHINFO.nr_frags);
-  for (let i = 0; i < count; i++) pages.put(readFrag(memory, shinfo, i).page);
+export function putFrags(kernel: KernelContext, pages: number, shinfo: number): void {
+  const { ram } = kernel.memory;
+  const count = ram.u8(shinfo + SHINFO.nr_frags);
+  for (let i = 0; i < count; i++) {
+    putPage(kernel, pages, ram.pointer(fragOf(shinfo, i) + FRAG.page));
+  }
 }
 
-export function readFrag(
-  memory: Memory,
-  shinfo: bigint,
-  index: number,
-): { readonly page: bigint; readonly offset: number; readonly len: number } {
-  const at = fragAddress(shinfo, index);
-  return {
-    page: memory.read64(at + SKB_FRAG.offset.page),
-    len: memory.read32(at + SKB_FRAG.offset.len),
-    offset: memory.read32(at + SKB_FRAG.offset.offset),
-  };
-}
-
-function fragBytes(memory: Memory, shinfo: bigint): number {
+function fragBytes(ram: Ram, shinfo: number): number {
   let total = 0;
-  const count = memory.read8(shinfo + SHINFO.nr_frags);
-  for (let i = 0; i < count; i++) total += readFrag(memory, shinfo, i).len;
+  const count = ram.u8(shinfo + SHINFO.nr_frags);
+  for (let i = 0; i < count; i++) total += fragLength(ram, shinfo, i);
   return total;
 }
 
 /** `pskb_expand_head`: a larger head with the same contents and `more` bytes of tailroom. */
-function growHead(kernel: KernelContext, pages: PageTable, skb: bigint, more: number): void {
-  const { memory } = kernel;
-  const oldHead = memory.read64(skb + SKB.head);
-  const tail = memory.read32(skb + SKB.tail);
+function growHead(kernel: KernelContext, pages: number, skb: number, more: number): void {
+  const { ram } = kernel.memory;
+  const oldHead = ram.pointer(skb + SKB.head);
+  const tail = ram.u32(skb + SKB.tail);
   const end = skbDataAlign(tail + more);
-  const head = kernel.kmalloc(end + SKB_SHARED_INFO_SIZE);
-  memory.writeBytes(head, memory.readBytes(oldHead, tail));
-  const shinfo = memory.readBytes(skbShinfo(memory, skb), SKB_SHARED_INFO_SIZE);
-  memory.writeBytes(head + BigInt(end), shinfo);
-  const data = head + (memory.read64(skb + SKB.data) - oldHead);
+  const head = kernel.physical.alloc(end + SKB_SHARED_INFO_SIZE);
+  ram.copy(head, oldHead, tail);
+  ram.copy(head + end, skbShinfo(ram, skb), SKB_SHARED_INFO_SIZE);
+  const data = head + (ram.pointer(skb + SKB.data) - oldHead);
   freeHead(kernel, pages, skb);
-  memory.write64(skb + SKB.head, head);
-  memory.write64(skb + SKB.data, data);
-  memory.write32(skb + SKB.end, end);
-  memory.write8(skb + SKB.head_frag, 0);
+  ram.setPointer(skb + SKB.head, head);
+  ram.setPointer(skb + SKB.data, data);
+  ram.set32(skb + SKB.end, end);
+  ram.set8(skb + SKB.head_frag, 0);
 }
 
-function freeHead(kernel: KernelContext, pages: PageTable, skb: bigint): void {
-  const head = kernel.memory.read64(skb + SKB.head);
-  if (kernel.memory.read8(skb + SKB.head_frag) !== 0) pages.put(pages.headPage(head));
-  else kernel.kfree(head);
+function freeHead(kernel: KernelContext, pages: number, skb: number): void {
+  const { ram } = kernel.memory;
+  const head = ram.pointer(skb + SKB.head);
+  if (ram.u8(skb + SKB.head_frag) !== 0) putPage(kernel, pages, headPage(ram, pages, head));
+  else kernel.physical.free(head);
 }

@@ -13,11 +13,13 @@
  */
 import { ERRNO } from '../common/errno.js';
 import type { Memory } from '../cpu/memory.js';
+import type { Ram } from '../cpu/ram.js';
 import type { KernelContext } from '../kernel/function.js';
 import {
   VRING_AVAIL_F_NO_INTERRUPT,
   VRING_DESC_F_NEXT,
   VRING_DESC_F_WRITE,
+  VRING_DESC_SIZE,
   VRING_USED_F_NO_NOTIFY,
   needEvent,
   splitRingLayout,
@@ -60,127 +62,134 @@ const VRING_DESC_EXTRA = struct({ flags: 'u16', next: 'u16' });
 export const SCATTERLIST = struct({ address: 'u64', length: 'u32' });
 
 const VQ = VRING_VIRTQUEUE.offset;
+const STATE = VRING_DESC_STATE.offset;
+const EXTRA = VRING_DESC_EXTRA.offset;
+const SG = SCATTERLIST.offset;
 
 export interface VirtqueueOptions {
   readonly num: number;
   readonly index: number;
-  readonly vdev: bigint;
+  /** What the queue belongs to: a physical address, or 0. */
+  readonly vdev: number;
   readonly eventIdx: boolean;
 }
 
 /** Allocates rings and state; all descriptors are free, callbacks enabled. */
-export function createVirtqueue(kernel: KernelContext, options: VirtqueueOptions): bigint {
-  const { memory } = kernel;
+export function createVirtqueue(kernel: KernelContext, options: VirtqueueOptions): number {
+  const { ram } = kernel.memory;
+  const { physical } = kernel;
   const { num } = options;
-  const rings = kernel.allocPages(Math.ceil(splitRingSize(num) / 4096));
-  const layout = splitRingLayout(num, rings);
-  const vq = kernel.kmalloc(VRING_VIRTQUEUE.size);
-  memory.write64(vq + VQ.vdev, options.vdev);
-  memory.write32(vq + VQ.index, options.index);
-  memory.write32(vq + VQ.num, num);
-  memory.write64(vq + VQ.desc, layout.desc);
-  memory.write64(vq + VQ.avail, layout.avail);
-  memory.write64(vq + VQ.used, layout.used);
-  memory.write64(vq + VQ.desc_state, kernel.kmalloc(VRING_DESC_STATE.size * num));
-  const extra = kernel.kmalloc(VRING_DESC_EXTRA.size * num);
-  memory.write64(vq + VQ.desc_extra, extra);
-  memory.write32(vq + VQ.num_free, num);
-  memory.write8(vq + VQ.event, options.eventIdx ? 1 : 0);
+  const rings = physical.allocPages(Math.ceil(splitRingSize(num) / 4096));
+  const layout = splitRingLayout(num, ram.physToVirt(rings));
+  const vq = physical.alloc(VRING_VIRTQUEUE.size);
+  ram.setPointer(vq + VQ.vdev, options.vdev);
+  ram.set32(vq + VQ.index, options.index);
+  ram.set32(vq + VQ.num, num);
+  ram.set64(vq + VQ.desc, layout.desc);
+  ram.set64(vq + VQ.avail, layout.avail);
+  ram.set64(vq + VQ.used, layout.used);
+  ram.setPointer(vq + VQ.desc_state, physical.alloc(VRING_DESC_STATE.size * num));
+  const extra = physical.alloc(VRING_DESC_EXTRA.size * num);
+  ram.setPointer(vq + VQ.desc_extra, extra);
+  ram.set32(vq + VQ.num_free, num);
+  ram.set8(vq + VQ.event, options.eventIdx ? 1 : 0);
   for (let i = 0; i < num; i++) {
-    memory.write16(extraOf(extra, i) + VRING_DESC_EXTRA.offset.next, (i + 1) & (num - 1));
+    ram.set16(extraOf(extra, i) + EXTRA.next, (i + 1) & (num - 1));
   }
   return vq;
 }
 
 /** Where a queue's rings lie, as the driver tells it to the device. */
-export function virtqueueLayout(memory: Memory, vq: bigint): SplitRingLayout {
+export function virtqueueLayout({ ram }: Memory, vq: number): SplitRingLayout {
   return {
-    num: memory.read32(vq + VQ.num),
-    desc: memory.read64(vq + VQ.desc),
-    avail: memory.read64(vq + VQ.avail),
-    used: memory.read64(vq + VQ.used),
+    num: ram.u32(vq + VQ.num),
+    desc: ram.u64(vq + VQ.desc),
+    avail: ram.u64(vq + VQ.avail),
+    used: ram.u64(vq + VQ.used),
   };
 }
 
-export function virtqueueNumFree(memory: Memory, vq: bigint): number {
-  return memory.read32(vq + VQ.num_free);
+export function virtqueueNumFree({ ram }: Memory, vq: number): number {
+  return ram.u32(vq + VQ.num_free);
 }
 
-export function virtqueueIsBroken(memory: Memory, vq: bigint): boolean {
-  return memory.read8(vq + VQ.broken) !== 0;
+export function virtqueueIsBroken({ ram }: Memory, vq: number): boolean {
+  return ram.u8(vq + VQ.broken) !== 0;
 }
 
 /**
  * Makes one buffer available: `out` device-readable pieces, then `input` device-writable ones, from
- * an array of SCATTERLIST at `sg`. `data` must not be 0. Returns 0, -ENOSPC or -EIO.
+ * an array of SCATTERLIST at `sg`. `data` is a pointer, not NULL, that may be tagged in its low bits; `ctx`
+ * a u32. Returns 0, -ENOSPC or -EIO.
  */
 export function virtqueueAdd(
-  memory: Memory,
-  vq: bigint,
-  sg: bigint,
+  { ram }: Memory,
+  vq: number,
+  sg: number,
   out: number,
   input: number,
-  data: bigint,
-  ctx: bigint,
+  data: number,
+  ctx: number,
 ): number {
   const total = out + input;
-  if (virtqueueIsBroken(memory, vq)) return -ERRNO.EIO;
-  const free = memory.read32(vq + VQ.num_free);
+  if (ram.u8(vq + VQ.broken) !== 0) return -ERRNO.EIO;
+  const free = ram.u32(vq + VQ.num_free);
   if (free < total) return -ERRNO.ENOSPC;
 
-  const table = memory.read64(vq + VQ.desc);
-  const extra = memory.read64(vq + VQ.desc_extra);
-  const head = memory.read32(vq + VQ.free_head);
+  const table = ram.pointer(vq + VQ.desc);
+  const extra = ram.pointer(vq + VQ.desc_extra);
+  const head = ram.u32(vq + VQ.free_head);
   let i = head;
   for (let n = 0; n < total; n++) {
-    const piece = sg + BigInt(n * SCATTERLIST.size);
-    const desc = table + BigInt(16 * i);
+    const piece = sg + n * SCATTERLIST.size;
+    const desc = table + VRING_DESC_SIZE * i;
     const own = extraOf(extra, i);
-    const next = memory.read16(own + VRING_DESC_EXTRA.offset.next);
+    const next = ram.u16(own + EXTRA.next);
     const flags = (n + 1 < total ? VRING_DESC_F_NEXT : 0) | (n >= out ? VRING_DESC_F_WRITE : 0);
-    memory.write64(desc, memory.read64(piece + SCATTERLIST.offset.address));
-    memory.write32(desc + 8n, memory.read32(piece + SCATTERLIST.offset.length));
-    memory.write16(desc + 12n, flags);
-    memory.write16(desc + 14n, next);
-    memory.write16(own + VRING_DESC_EXTRA.offset.flags, flags);
+    ram.set32(desc, ram.s32(piece + SG.address));
+    ram.set32(desc + 4, ram.s32(piece + SG.address + 4));
+    ram.set32(desc + 8, ram.s32(piece + SG.length));
+    ram.set16(desc + 12, flags);
+    ram.set16(desc + 14, next);
+    ram.set16(own + EXTRA.flags, flags);
     i = next;
   }
-  memory.write32(vq + VQ.num_free, free - total);
-  memory.write32(vq + VQ.free_head, i);
-  const state = stateOf(memory, vq, head);
-  memory.write64(state + VRING_DESC_STATE.offset.data, data);
-  memory.write64(state + VRING_DESC_STATE.offset.ctx, ctx);
+  ram.set32(vq + VQ.num_free, free - total);
+  ram.set32(vq + VQ.free_head, i);
+  const state = stateOf(ram, vq, head);
+  ram.setPointer(state + STATE.data, data);
+  ram.setWord(state + STATE.ctx, ctx);
 
-  const avail = memory.read64(vq + VQ.avail);
-  const idx = memory.read16(vq + VQ.avail_idx_shadow);
-  const slot = idx & (memory.read32(vq + VQ.num) - 1);
-  memory.write16(avail + BigInt(4 + 2 * slot), head);
+  const avail = ram.pointer(vq + VQ.avail);
+  const idx = ram.u16(vq + VQ.avail_idx_shadow);
+  const slot = idx & (ram.u32(vq + VQ.num) - 1);
+  ram.set16(avail + 4 + 2 * slot, head);
   // a write barrier stands here: the ring entry is visible before the index that covers it
   const newIdx = (idx + 1) & 0xffff;
-  memory.write16(vq + VQ.avail_idx_shadow, newIdx);
-  memory.write16(avail + 2n, newIdx);
-  memory.write16(vq + VQ.num_added, (memory.read16(vq + VQ.num_added) + 1) & 0xffff);
+  ram.set16(vq + VQ.avail_idx_shadow, newIdx);
+  ram.set16(avail + 2, newIdx);
+  ram.set16(vq + VQ.num_added, (ram.u16(vq + VQ.num_added) + 1) & 0xffff);
   return 0;
 }
 
 /** Whether the device must be notified of what was added since the last call. */
-export function virtqueueKickPrepare(memory: Memory, vq: bigint): boolean {
-  const newIdx = memory.read16(vq + VQ.avail_idx_shadow);
-  const oldIdx = (newIdx - memory.read16(vq + VQ.num_added)) & 0xffff;
-  memory.write16(vq + VQ.num_added, 0);
-  const used = memory.read64(vq + VQ.used);
-  if (memory.read8(vq + VQ.event) !== 0) {
-    const availEvent = memory.read16(used + BigInt(4 + 8 * memory.read32(vq + VQ.num)));
+export function virtqueueKickPrepare({ ram }: Memory, vq: number): boolean {
+  const newIdx = ram.u16(vq + VQ.avail_idx_shadow);
+  const oldIdx = (newIdx - ram.u16(vq + VQ.num_added)) & 0xffff;
+  ram.set16(vq + VQ.num_added, 0);
+  const used = ram.pointer(vq + VQ.used);
+  if (ram.u8(vq + VQ.event) !== 0) {
+    const availEvent = ram.u16(used + 4 + 8 * ram.u32(vq + VQ.num));
     return needEvent(availEvent, newIdx, oldIdx);
   }
-  return (memory.read16(used) & VRING_USED_F_NO_NOTIFY) === 0;
+  return (ram.u16(used) & VRING_USED_F_NO_NOTIFY) === 0;
 }
 
-/** What `virtqueueGetBuf` took: the cookie (0n: nothing), the written length, the context. */
+/** What `virtqueueGetBuf` took: the cookie (0: nothing), the written length, the context. */
 export interface UsedBuffer {
-  data: bigint;
+  data: number;
   length: number;
-  ctx: bigint;
+  ctx: number;
 }
 
 /**
@@ -189,115 +198,112 @@ export interface UsedBuffer {
  */
 export function virtqueueGetBuf(
   memory: Memory,
-  vq: bigint,
+  vq: number,
   result: UsedBuffer,
 ): string | undefined {
-  result.data = 0n;
-  if (virtqueueIsBroken(memory, vq) || !virtqueuePoll(memory, vq)) return undefined;
-  const num = memory.read32(vq + VQ.num);
-  const used = memory.read64(vq + VQ.used);
-  const lastUsed = memory.read16(vq + VQ.last_used_idx);
-  const entry = used + BigInt(4 + 8 * (lastUsed & (num - 1)));
-  const id = memory.read32(entry);
-  if (id >= num) return breakQueue(memory, vq, `id ${id} out of range`);
-  const state = stateOf(memory, vq, id);
-  const data = memory.read64(state + VRING_DESC_STATE.offset.data);
-  if (data === 0n) return breakQueue(memory, vq, `id ${id} is not a head!`);
+  const { ram } = memory;
+  result.data = 0;
+  if (ram.u8(vq + VQ.broken) !== 0 || !virtqueuePoll(memory, vq)) return undefined;
+  const num = ram.u32(vq + VQ.num);
+  const lastUsed = ram.u16(vq + VQ.last_used_idx);
+  const entry = ram.pointer(vq + VQ.used) + 4 + 8 * (lastUsed & (num - 1));
+  const id = ram.u32(entry);
+  if (id >= num) return breakQueue(ram, vq, `id ${id} out of range`);
+  const state = stateOf(ram, vq, id);
+  const data = ram.pointer(state + STATE.data);
+  if (data === 0) return breakQueue(ram, vq, `id ${id} is not a head!`);
 
   result.data = data;
-  result.length = memory.read32(entry + 4n);
-  result.ctx = memory.read64(state + VRING_DESC_STATE.offset.ctx);
-  memory.write64(state + VRING_DESC_STATE.offset.data, 0n);
-  freeChain(memory, vq, id);
+  result.length = ram.u32(entry + 4);
+  result.ctx = ram.u32(state + STATE.ctx);
+  ram.setPointer(state + STATE.data, 0);
+  freeChain(ram, vq, id);
   const newLast = (lastUsed + 1) & 0xffff;
-  memory.write16(vq + VQ.last_used_idx, newLast);
-  if ((memory.read16(vq + VQ.avail_flags_shadow) & VRING_AVAIL_F_NO_INTERRUPT) === 0) {
-    writeUsedEvent(memory, vq, newLast);
+  ram.set16(vq + VQ.last_used_idx, newLast);
+  if ((ram.u16(vq + VQ.avail_flags_shadow) & VRING_AVAIL_F_NO_INTERRUPT) === 0) {
+    writeUsedEvent(ram, vq, newLast);
   }
   return undefined;
 }
 
 /** Whether the device completed something that was not taken yet. */
-export function virtqueuePoll(memory: Memory, vq: bigint): boolean {
-  const used = memory.read64(vq + VQ.used);
-  return memory.read16(used + 2n) !== memory.read16(vq + VQ.last_used_idx);
+export function virtqueuePoll({ ram }: Memory, vq: number): boolean {
+  return ram.u16(ram.pointer(vq + VQ.used) + 2) !== ram.u16(vq + VQ.last_used_idx);
 }
 
 /** Asks for no interrupts: a hint, the device may still send one. */
-export function virtqueueDisableCb(memory: Memory, vq: bigint): void {
-  const flags = memory.read16(vq + VQ.avail_flags_shadow);
+export function virtqueueDisableCb({ ram }: Memory, vq: number): void {
+  const flags = ram.u16(vq + VQ.avail_flags_shadow);
   if ((flags & VRING_AVAIL_F_NO_INTERRUPT) !== 0) return;
-  memory.write16(vq + VQ.avail_flags_shadow, flags | VRING_AVAIL_F_NO_INTERRUPT);
-  if (memory.read8(vq + VQ.event) !== 0) writeUsedEvent(memory, vq, 0);
-  else memory.write16(memory.read64(vq + VQ.avail), flags | VRING_AVAIL_F_NO_INTERRUPT);
+  ram.set16(vq + VQ.avail_flags_shadow, flags | VRING_AVAIL_F_NO_INTERRUPT);
+  if (ram.u8(vq + VQ.event) !== 0) writeUsedEvent(ram, vq, 0);
+  else ram.set16(ram.pointer(vq + VQ.avail), flags | VRING_AVAIL_F_NO_INTERRUPT);
 }
 
 /** Asks for an interrupt at the next completion; the caller re-checks with `virtqueuePoll`. */
-export function virtqueueEnableCb(memory: Memory, vq: bigint): void {
-  const flags = memory.read16(vq + VQ.avail_flags_shadow) & ~VRING_AVAIL_F_NO_INTERRUPT;
-  memory.write16(vq + VQ.avail_flags_shadow, flags);
-  if (memory.read8(vq + VQ.event) === 0) memory.write16(memory.read64(vq + VQ.avail), flags);
-  writeUsedEvent(memory, vq, memory.read16(vq + VQ.last_used_idx));
+export function virtqueueEnableCb({ ram }: Memory, vq: number): void {
+  const flags = ram.u16(vq + VQ.avail_flags_shadow) & ~VRING_AVAIL_F_NO_INTERRUPT;
+  ram.set16(vq + VQ.avail_flags_shadow, flags);
+  if (ram.u8(vq + VQ.event) === 0) ram.set16(ram.pointer(vq + VQ.avail), flags);
+  writeUsedEvent(ram, vq, ram.u16(vq + VQ.last_used_idx));
 }
 
 /** Cookies of all chains that the device has not completed, or whose completion was not taken. */
-export function virtqueueOutstanding(memory: Memory, vq: bigint): readonly bigint[] {
-  const cookies: bigint[] = [];
-  for (let i = 0; i < memory.read32(vq + VQ.num); i++) {
-    const data = memory.read64(stateOf(memory, vq, i) + VRING_DESC_STATE.offset.data);
-    if (data !== 0n) cookies.push(data);
+export function virtqueueOutstanding({ ram }: Memory, vq: number): readonly number[] {
+  const cookies: number[] = [];
+  for (let i = 0; i < ram.u32(vq + VQ.num); i++) {
+    const data = ram.pointer(stateOf(ram, vq, i) + STATE.data);
+    if (data !== 0) cookies.push(data);
   }
   return cookies;
 }
 
 /** `virtqueue_detach_unused_buf` for all: the queue is given up, its cookies go back to the caller. */
-export function virtqueueDetachUnused(memory: Memory, vq: bigint): readonly bigint[] {
+export function virtqueueDetachUnused(memory: Memory, vq: number): readonly number[] {
+  const { ram } = memory;
   const cookies = virtqueueOutstanding(memory, vq);
-  for (let i = 0; i < memory.read32(vq + VQ.num); i++) {
-    memory.write64(stateOf(memory, vq, i) + VRING_DESC_STATE.offset.data, 0n);
+  for (let i = 0; i < ram.u32(vq + VQ.num); i++) {
+    ram.setPointer(stateOf(ram, vq, i) + STATE.data, 0);
   }
-  memory.write8(vq + VQ.broken, 1);
+  ram.set8(vq + VQ.broken, 1);
   return cookies;
 }
 
 /** Frees rings and state; no chain may be outstanding. */
-export function destroyVirtqueue(kernel: KernelContext, vq: bigint): void {
-  const { memory } = kernel;
-  kernel.freePages(memory.read64(vq + VQ.desc));
-  kernel.kfree(memory.read64(vq + VQ.desc_state));
-  kernel.kfree(memory.read64(vq + VQ.desc_extra));
-  kernel.kfree(vq);
+export function destroyVirtqueue({ memory, physical }: KernelContext, vq: number): void {
+  const { ram } = memory;
+  physical.freePages(ram.pointer(vq + VQ.desc));
+  physical.free(ram.pointer(vq + VQ.desc_state));
+  physical.free(ram.pointer(vq + VQ.desc_extra));
+  physical.free(vq);
 }
 
-function writeUsedEvent(memory: Memory, vq: bigint, value: number): void {
-  const num = memory.read32(vq + VQ.num);
-  memory.write16(memory.read64(vq + VQ.avail) + BigInt(4 + 2 * num), value);
+function writeUsedEvent(ram: Ram, vq: number, value: number): void {
+  ram.set16(ram.pointer(vq + VQ.avail) + 4 + 2 * ram.u32(vq + VQ.num), value);
 }
 
-function freeChain(memory: Memory, vq: bigint, head: number): void {
-  const extra = memory.read64(vq + VQ.desc_extra);
+function freeChain(ram: Ram, vq: number, head: number): void {
+  const extra = ram.pointer(vq + VQ.desc_extra);
   let count = 1;
-  let i = head;
-  let own = extraOf(extra, i);
-  while ((memory.read16(own + VRING_DESC_EXTRA.offset.flags) & VRING_DESC_F_NEXT) !== 0) {
-    i = memory.read16(own + VRING_DESC_EXTRA.offset.next);
-    own = extraOf(extra, i);
+  let own = extraOf(extra, head);
+  while ((ram.u16(own + EXTRA.flags) & VRING_DESC_F_NEXT) !== 0) {
+    own = extraOf(extra, ram.u16(own + EXTRA.next));
     count++;
   }
-  memory.write16(own + VRING_DESC_EXTRA.offset.next, memory.read32(vq + VQ.free_head));
-  memory.write32(vq + VQ.free_head, head);
-  memory.write32(vq + VQ.num_free, memory.read32(vq + VQ.num_free) + count);
+  ram.set16(own + EXTRA.next, ram.u32(vq + VQ.free_head));
+  ram.set32(vq + VQ.free_head, head);
+  ram.set32(vq + VQ.num_free, ram.u32(vq + VQ.num_free) + count);
 }
 
-function breakQueue(memory: Memory, vq: bigint, why: string): string {
-  memory.write8(vq + VQ.broken, 1);
+function breakQueue(ram: Ram, vq: number, why: string): string {
+  ram.set8(vq + VQ.broken, 1);
   return why;
 }
 
-function extraOf(extra: bigint, index: number): bigint {
-  return extra + BigInt(index * VRING_DESC_EXTRA.size);
+function extraOf(extra: number, index: number): number {
+  return extra + index * VRING_DESC_EXTRA.size;
 }
 
-function stateOf(memory: Memory, vq: bigint, index: number): bigint {
-  return memory.read64(vq + VQ.desc_state) + BigInt(index * VRING_DESC_STATE.size);
+function stateOf(ram: Ram, vq: number, index: number): number {
+  return ram.pointer(vq + VQ.desc_state) + index * VRING_DESC_STATE.size;
 }

@@ -7,7 +7,7 @@
  *
  * Usage:
  *   const POINT = struct({ x: 'u32', y: 'u32' });
- *   memory.write32(address + POINT.offset.y, 7);
+ *   ram.set32(point + POINT.offset.y, 7);
  */
 import { alignUp } from '../common/bytes.js';
 
@@ -16,8 +16,7 @@ export type FieldType = 'u8' | 'u16' | 'u32' | 'u64' | number;
 
 export interface StructLayout<Name extends string> {
   readonly size: number;
-  /** Offsets as bigint, so that they add to addresses. */
-  readonly offset: { readonly [K in Name]: bigint };
+  readonly offset: { readonly [K in Name]: number };
   /** As they were given. */
   readonly types: { readonly [K in Name]: FieldType };
 }
@@ -27,24 +26,14 @@ export const INTEGER_BYTES = { u8: 1, u16: 2, u32: 4, u64: 8 } as const;
 export function struct<Name extends string>(fields: {
   readonly [K in Name]: FieldType;
 }): StructLayout<Name> {
-  const offset: Partial<Record<Name, bigint>> = {};
+  const offset: Partial<Record<Name, number>> = {};
   let at = 0;
   for (const name of Object.keys(fields) as Name[]) {
     const type: FieldType = fields[name];
     const bytes = typeof type === 'number' ? type : INTEGER_BYTES[type];
     at = alignUp(at, typeof type === 'number' ? 8 : bytes);
-    offset[name] = BigInt(at);
+    offset[name] = at;
     at += bytes;
   }
-  return { size: alignUp(at, 8), offset: offset as Record<Name, bigint>, types: fields };
-}
-
-/** A register or result read as a C `int`. */
-export function toInt(value: bigint): number {
-  return Number(BigInt.asIntN(32, value));
-}
-
-/** A register read as a C `unsigned int`. */
-export function toUint(value: bigint): number {
-  return Number(BigInt.asUintN(32, value));
+  return { size: alignUp(at, 8), offset: offset as Record<Name, number>, types: fields };
 }

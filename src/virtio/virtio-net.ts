@@ -13,17 +13,19 @@
  *   net.poll();
  *   net.delivered(); net.transmitted(); net.counters();
  */
+import { hex64 } from '../common/bytes.js';
 import { InputError, KernelError } from '../common/errors.js';
+import type { Ram } from '../cpu/ram.js';
 import type { KernelContext, KernelFunction } from '../kernel/function.js';
 import { checkQueueSize, type SplitRingLayout } from './split-ring.js';
 import { virtqueueIsBroken, virtqueueLayout, VRING_VIRTQUEUE } from './split-ring-driver.js';
-import { takeDelivered, type DeliveredFrame } from './net-sink.js';
 import {
-  VirtioNetDevice,
-  type DeliverOptions,
-  type DeliverResult,
-  type TransmittedFrame,
-} from './net-device.js';
+  drainDelivered,
+  takeDelivered,
+  type DeliveredFrame,
+  type FrameVisitor,
+} from './net-sink.js';
+import { VirtioNetDevice, type DeliverOptions, type DeliverResult } from './net-device.js';
 import {
   DEV,
   RQ,
@@ -38,13 +40,12 @@ import {
 import { VIRTIO_NET_FEATURES, type VirtioNetFeature } from './net-driver-attach.js';
 import { outstanding, probe, remove, virtioNetFunctions } from './net-driver.js';
 import { driverCounters } from './net-counters.js';
+import { livePages } from './page-frag.js';
 import { BPF_PROG, NAPIF_STATE_SCHED, NAPI_STRUCT, NETLINK_EXT_ACK } from './net-structs.js';
-import { toInt } from './struct.js';
 
-/** How TypeScript code defines kernel functions and calls them. The kernel implements it. */
-export interface FunctionCaller {
+/** How TypeScript code defines kernel functions. The kernel implements it. */
+export interface FunctionDefiner {
   define(fn: KernelFunction): void;
-  call(name: string, ...args: bigint[]): bigint;
 }
 
 export interface VirtioNetOptions {
@@ -70,12 +71,25 @@ export interface VirtioNetOptions {
   readonly ifindex?: number;
   /** When the device takes frames to transmit. Default 'after-poll'. */
   readonly transmit?: 'after-poll' | 'manual';
+  /** Sees transmitted frames in place of `transmitted()`, which then has none. */
+  readonly onTransmit?: FrameVisitor;
+}
+
+/** A frame that left the guest. */
+export interface TransmittedFrame {
+  /** Queue pair. */
+  readonly queue: number;
+  /** The virtio_net_hdr the driver put in front. */
+  readonly header: Uint8Array;
+  readonly frame: Uint8Array;
 }
 
 /** One xdp:xdp_exception. */
 interface XdpException {
   readonly action: number;
 }
+
+const NO_EXCEPTIONS: readonly XdpException[] = [];
 
 export interface VirtioNet {
   readonly device: VirtioNetDevice;
@@ -92,6 +106,8 @@ export interface VirtioNet {
   poll(): number;
   /** Frames that reached the stack since the last call. */
   delivered(): readonly DeliveredFrame[];
+  /** The same without objects: shows each frame to `visit`; returns how many there were. */
+  drain(visit?: FrameVisitor): number;
   /** Frames that left the device since the last call. */
   transmitted(): readonly TransmittedFrame[];
   /** xdp:xdp_exception events since the last call. */
@@ -114,41 +130,44 @@ export interface VirtioNetDriver {
 
 /** Device and driver in a kernel that has no virtio-net driver yet. */
 export function createVirtioNet(
-  kernel: KernelContext & FunctionCaller,
+  kernel: KernelContext & FunctionDefiner,
   options: VirtioNetOptions = {},
 ): VirtioNet {
   return defineVirtioNet(kernel).probe(options);
 }
 
 /** Defines the driver's kernel functions; devices are then made with `probe`. */
-export function defineVirtioNet(kernel: KernelContext & FunctionCaller): VirtioNetDriver {
-  const runners = new Map<bigint, XdpRunner>();
-  const nets = new Map<bigint, VirtioNetInstance>();
-  const netOf = (vi: bigint): VirtioNetInstance => {
+export function defineVirtioNet(kernel: KernelContext & FunctionDefiner): VirtioNetDriver {
+  const { ram } = kernel.memory;
+  // by physical address of bpf_prog and virtnet_info
+  const runners = new Map<number, XdpRunner>();
+  const nets = new Map<number, VirtioNetInstance>();
+  const netOf = (vi: number): VirtioNetInstance => {
     const net = nets.get(vi);
-    if (!net) throw new InputError(`no virtio-net device at 0x${vi.toString(16)}`);
+    if (!net) throw new InputError(`no virtio-net device at ${hex64(ram.physToVirt(vi))}`);
     return net;
   };
   const host: VirtioNetHost = {
     runner: (prog) => {
       const runner = runners.get(prog);
-      if (!runner) throw new InputError(`no engine for the program at 0x${prog.toString(16)}`);
+      if (!runner)
+        throw new InputError(`no engine for the program at ${hex64(ram.physToVirt(prog))}`);
       return runner;
     },
     notify: (vq) => {
-      const net = netOf(kernel.memory.read64(vq + VRING_VIRTQUEUE.offset.vdev));
-      net.device.notify(kernel.memory.read32(vq + VRING_VIRTQUEUE.offset.index));
+      const net = netOf(ram.pointer(vq + VRING_VIRTQUEUE.offset.vdev));
+      net.device.notify(ram.u32(vq + VRING_VIRTQUEUE.offset.index));
     },
     setQueuePairs: (vi, pairs) => netOf(vi).device.setQueuePairs(pairs),
     xdpException: (dev, _prog, action) => {
-      netOf(kernel.memory.read64(dev + DEV.priv)).noteException(action);
+      netOf(ram.pointer(dev + DEV.priv)).noteException(action);
     },
   };
   for (const fn of virtioNetFunctions(host)) kernel.define(fn);
   return {
     probe: (options = {}) => {
-      const net = new VirtioNetInstance(kernel, options, runners, () => nets.delete(net.vi));
-      nets.set(net.vi, net);
+      const net = new VirtioNetInstance(kernel, options, runners, (vi) => nets.delete(vi));
+      nets.set(ram.virtToPhys(net.vi), net);
       net.open();
       return net;
     },
@@ -159,21 +178,26 @@ class VirtioNetInstance implements VirtioNet {
   readonly device: VirtioNetDevice;
   readonly dev: bigint;
   readonly vi: bigint;
-  readonly #kernel: KernelContext & FunctionCaller;
+  /** Physical addresses of the same. */
+  readonly #dev: number;
+  readonly #vi: number;
+  readonly #ram: Ram;
+  readonly #kernel: KernelContext & FunctionDefiner;
   readonly #options: VirtioNetOptions;
-  readonly #runners: Map<bigint, XdpRunner>;
-  readonly #onClose: () => void;
+  readonly #runners: Map<number, XdpRunner>;
+  readonly #onClose: (vi: number) => void;
   #transmitted: TransmittedFrame[] = [];
   #exceptions: XdpException[] = [];
-  #prog = 0n;
+  #prog = 0;
 
   constructor(
-    kernel: KernelContext & FunctionCaller,
+    kernel: KernelContext & FunctionDefiner,
     options: VirtioNetOptions,
-    runners: Map<bigint, XdpRunner>,
-    onClose: () => void,
+    runners: Map<number, XdpRunner>,
+    onClose: (vi: number) => void,
   ) {
     const { memory } = kernel;
+    const { ram } = memory;
     const queueSize = options.queueSize ?? 256;
     const queuePairs = options.queuePairs ?? 1;
     const maxQueuePairs = options.maxQueuePairs ?? queuePairs;
@@ -189,11 +213,12 @@ class VirtioNetInstance implements VirtioNet {
     if (eventIdx) names.push('EVENT_IDX');
     const features = names.reduce((mask, name) => mask | VIRTIO_NET_FEATURES[name], 0n);
 
+    this.#ram = ram;
     this.#kernel = kernel;
     this.#options = options;
     this.#runners = runners;
     this.#onClose = onClose;
-    this.vi = probe(kernel, {
+    const vi = probe(kernel, {
       name: 'eth0',
       ifindex: options.ifindex ?? 2,
       mac: options.mac ?? Uint8Array.of(0x52, 0x54, 0, 0, 0, 2),
@@ -204,25 +229,30 @@ class VirtioNetInstance implements VirtioNet {
       cpus,
       features,
     });
-    this.dev = memory.read64(this.vi + VI.dev);
+    this.#vi = vi;
+    this.#dev = ram.pointer(vi + VI.dev);
+    this.vi = ram.physToVirt(vi);
+    this.dev = ram.physToVirt(this.#dev);
     this.device = new VirtioNetDevice(memory, {
       pairs: Array.from({ length: maxQueuePairs }, (_, i) => ({
-        rx: virtqueueLayout(memory, memory.read64(receiveQueue(memory, this.vi, i) + RQ.vq)),
-        tx: virtqueueLayout(memory, memory.read64(sendQueue(memory, this.vi, i) + SQ.vq)),
+        rx: virtqueueLayout(memory, ram.pointer(receiveQueue(ram, vi, i) + RQ.vq)),
+        tx: virtqueueLayout(memory, ram.pointer(sendQueue(ram, vi, i) + SQ.vq)),
       })),
       activePairs: queuePairs,
-      headerSize: memory.read8(this.vi + VI.hdr_len),
+      headerSize: ram.u8(vi + VI.hdr_len),
       mergeable,
       eventIdx,
       indirect: names.includes('INDIRECT_DESC'),
       onInterrupt: (queue) => this.#interrupt(queue),
-      onTransmit: (frame) => this.#transmitted.push(frame),
+      onTransmit: options.onTransmit ?? this.#keepTransmitted,
     });
   }
 
   /** `virtnet_open`: fills the rings in use. */
   open(): void {
-    for (const rq of this.#receiveQueues()) this.#kernel.call('try_fill_recv', this.vi, rq, 0n);
+    for (let i = 0; i < this.#activePairs; i++) {
+      this.#kernel.invoke('try_fill_recv', this.#vi, receiveQueue(this.#ram, this.#vi, i), 0);
+    }
   }
 
   noteException(action: number): void {
@@ -230,17 +260,17 @@ class VirtioNetInstance implements VirtioNet {
   }
 
   attachXdp(runner: XdpRunner | undefined): void {
-    const kernel = this.#kernel;
-    const prog = runner ? kernel.kmalloc(BPF_PROG.size) : 0n;
+    const { physical } = this.#kernel;
+    const ram = this.#ram;
+    const prog = runner ? physical.alloc(BPF_PROG.size) : 0;
     if (runner) {
       this.#runners.set(prog, runner);
-      const hasFrags = runner.hasFrags ?? false;
-      kernel.memory.write32(prog + BPF_PROG.offset.xdp_has_frags, hasFrags ? 1 : 0);
+      ram.set32(prog + BPF_PROG.offset.xdp_has_frags, (runner.hasFrags ?? false) ? 1 : 0);
     }
-    const extack = kernel.kmalloc(NETLINK_EXT_ACK.size);
-    const result = toInt(kernel.call('virtnet_xdp_set', this.dev, prog, extack));
-    const text = kernel.memory.readBytes(extack, NETLINK_EXT_ACK.size);
-    kernel.kfree(extack);
+    const extack = physical.alloc(NETLINK_EXT_ACK.size);
+    const result = this.#kernel.invoke('virtnet_xdp_set', this.#dev, prog, extack);
+    const text = ram.slice(extack, NETLINK_EXT_ACK.size);
+    physical.free(extack);
     if (result < 0) {
       this.#freeProgram(prog);
       const why = new TextDecoder().decode(text.subarray(0, text.indexOf(0)));
@@ -251,33 +281,37 @@ class VirtioNetInstance implements VirtioNet {
   }
 
   setMtu(mtu: number): void {
-    this.#kernel.memory.write32(this.dev + DEV.mtu, checkMtu(mtu));
+    this.#ram.set32(this.#dev + DEV.mtu, checkMtu(mtu));
   }
 
-  receive(frame: Uint8Array, options: DeliverOptions = {}): DeliverResult {
+  receive(frame: Uint8Array, options?: DeliverOptions): DeliverResult {
     return this.device.deliver(frame, options);
   }
 
   poll(): number {
-    const { memory } = this.#kernel;
+    const ram = this.#ram;
+    const afterPoll = (this.#options.transmit ?? 'after-poll') === 'after-poll';
     let packets = 0;
     for (let busy = true; busy;) {
       busy = false;
-      for (const rq of this.#receiveQueues()) {
-        const napi = rq + RQ.napi;
-        const state = memory.read32(napi + NAPI_STRUCT.offset.state);
-        if ((state & NAPIF_STATE_SCHED) === 0) continue;
+      for (let i = 0; i < this.#activePairs; i++) {
+        const napi = receiveQueue(ram, this.#vi, i) + RQ.napi;
+        if ((ram.u32(napi + NAPI_STRUCT.offset.state) & NAPIF_STATE_SCHED) === 0) continue;
         busy = true;
-        const weight = memory.read32(napi + NAPI_STRUCT.offset.weight);
-        packets += toInt(this.#kernel.call('virtnet_poll', napi, BigInt(weight)));
-        if ((this.#options.transmit ?? 'after-poll') === 'after-poll') this.device.runTransmit();
+        const weight = ram.u32(napi + NAPI_STRUCT.offset.weight);
+        packets += this.#kernel.invoke('virtnet_poll', napi, weight);
+        if (afterPoll) this.device.runTransmit();
       }
     }
     return packets;
   }
 
   delivered(): readonly DeliveredFrame[] {
-    return takeDelivered(this.#kernel, this.vi);
+    return takeDelivered(this.#kernel, this.#vi);
+  }
+
+  drain(visit?: FrameVisitor): number {
+    return drainDelivered(this.#kernel, this.#vi, visit);
   }
 
   transmitted(): readonly TransmittedFrame[] {
@@ -287,55 +321,63 @@ class VirtioNetInstance implements VirtioNet {
   }
 
   exceptions(): readonly XdpException[] {
+    if (this.#exceptions.length === 0) return NO_EXCEPTIONS;
     const events = this.#exceptions;
     this.#exceptions = [];
     return events;
   }
 
   counters(): Readonly<Record<string, number>> {
-    return driverCounters(this.#kernel.memory, this.vi);
+    return driverCounters(this.#ram, this.#vi);
   }
 
   held(): { readonly rx: number; readonly tx: number; readonly chunks: number } {
-    const chunks = pagesOf(this.#kernel, this.vi).live;
-    return { ...outstanding(this.#kernel.memory, this.vi), chunks };
+    const chunks = livePages(this.#ram, pagesOf(this.#ram, this.#vi));
+    return { ...outstanding(this.#kernel.memory, this.#vi), chunks };
   }
 
   receiveRing(queue: number): SplitRingLayout & { readonly next: number } {
-    const { memory } = this.#kernel;
-    const vq = memory.read64(receiveQueue(memory, this.vi, queue) + RQ.vq);
-    return { ...virtqueueLayout(memory, vq), next: this.device.receivePosition(queue) };
+    const layout = virtqueueLayout(this.#kernel.memory, this.#receiveVq(queue));
+    return { ...layout, next: this.device.receivePosition(queue) };
   }
 
   get broken(): boolean {
     const { memory } = this.#kernel;
-    return this.#receiveQueues().some((rq) => virtqueueIsBroken(memory, memory.read64(rq + RQ.vq)));
+    for (let i = 0; i < this.#activePairs; i++) {
+      if (virtqueueIsBroken(memory, this.#receiveVq(i))) return true;
+    }
+    return false;
   }
 
   close(): void {
-    this.delivered();
-    remove(this.#kernel, this.vi);
+    this.drain();
+    remove(this.#kernel, this.#vi);
     this.#freeProgram(this.#prog);
-    this.#onClose();
+    this.#onClose(this.#vi);
   }
+
+  readonly #keepTransmitted: FrameVisitor = (bytes, start, end, queue) => {
+    const headerEnd = start + this.#ram.u8(this.#vi + VI.hdr_len);
+    const header = bytes.slice(start, headerEnd);
+    this.#transmitted.push({ queue, header, frame: bytes.slice(headerEnd, end) });
+  };
 
   #interrupt(queue: number): void {
-    if (queue % 2 !== 0) return;
-    const { memory } = this.#kernel;
-    const rq = receiveQueue(memory, this.vi, queue >> 1);
-    this.#kernel.call('skb_recv_done', memory.read64(rq + RQ.vq));
+    if (queue % 2 === 0) this.#kernel.invoke('skb_recv_done', this.#receiveVq(queue >> 1));
   }
 
-  #receiveQueues(): readonly bigint[] {
-    const { memory } = this.#kernel;
-    const active = memory.read16(this.vi + VI.curr_queue_pairs);
-    return Array.from({ length: active }, (_, i) => receiveQueue(memory, this.vi, i));
+  get #activePairs(): number {
+    return this.#ram.u16(this.#vi + VI.curr_queue_pairs);
   }
 
-  #freeProgram(prog: bigint): void {
-    if (prog === 0n) return;
+  #receiveVq(queue: number): number {
+    return this.#ram.pointer(receiveQueue(this.#ram, this.#vi, queue) + RQ.vq);
+  }
+
+  #freeProgram(prog: number): void {
+    if (prog === 0) return;
     this.#runners.delete(prog);
-    this.#kernel.kfree(prog);
+    this.#kernel.physical.free(prog);
   }
 }
 

@@ -5,7 +5,7 @@
  * beside split would be chosen here. A cookie the device returns wrongly is logged as BAD_RING does.
  */
 import { ERRNO } from '../common/errno.js';
-import type { KernelFunction } from '../kernel/function.js';
+import { atomic, type KernelContext, type KernelFunction } from '../kernel/function.js';
 import type { VirtioNetHost } from './net-driver-common.js';
 import {
   VRING_VIRTQUEUE,
@@ -17,97 +17,84 @@ import {
   virtqueuePoll,
   type UsedBuffer,
 } from './split-ring-driver.js';
-import { toUint } from './struct.js';
+
+const VQ = VRING_VIRTQUEUE.offset;
 
 export function virtqueueFunctions(host: VirtioNetHost): readonly KernelFunction[] {
-  const getBuf: KernelFunction['body'] = (kernel, vq = 0n, len = 0n, ctx = 0n) => {
-    const used: UsedBuffer = { data: 0n, length: 0, ctx: 0n };
+  // filled and read within one call
+  const used: UsedBuffer = { data: 0, length: 0, ctx: 0 };
+
+  function getBuf(kernel: KernelContext, vq: number, len: number, ctx: number): number {
+    const { ram } = kernel.memory;
     const broken = virtqueueGetBuf(kernel.memory, vq, used);
     if (broken !== undefined) {
-      const index = kernel.memory.read32(vq + VRING_VIRTQUEUE.offset.index);
+      const index = ram.u32(vq + VQ.index);
       const name = `${index % 2 === 0 ? 'input' : 'output'}.${index >> 1}`;
       kernel.printk(`virtio_net virtio0: ${name}:${broken}`);
     }
-    if (used.data === 0n) return 0n;
-    kernel.memory.write32(len, used.length);
-    if (ctx !== 0n) kernel.memory.write64(ctx, used.ctx);
+    if (used.data === 0) return 0;
+    ram.set32(len, used.length);
+    if (ctx !== 0) ram.setWord(ctx, used.ctx);
     return used.data;
-  };
+  }
 
   return [
-    {
-      name: 'virtqueue_add_inbuf_ctx',
+    atomic({
       prototype:
         'int virtqueue_add_inbuf_ctx(struct virtqueue *vq, struct scatterlist *sg, unsigned int num, ' +
         'void *data, void *ctx, gfp_t gfp)',
-      parameters: 6,
-      body: (kernel, vq = 0n, sg = 0n, num = 0n, data = 0n, ctx = 0n) =>
-        BigInt(virtqueueAdd(kernel.memory, vq, sg, 0, toUint(num), data, ctx)),
-    },
-    {
-      name: 'virtqueue_add_outbuf',
+      numbers: ['ctx'],
+      body: (kernel, vq, sg, num, data, ctx) =>
+        virtqueueAdd(kernel.memory, vq, sg, 0, num, data, ctx),
+    }),
+    atomic({
       prototype:
         'int virtqueue_add_outbuf(struct virtqueue *vq, struct scatterlist *sg, unsigned int num, ' +
         'void *data, gfp_t gfp)',
-      parameters: 5,
-      body: (kernel, vq = 0n, sg = 0n, num = 0n, data = 0n) => {
-        const result = virtqueueAdd(kernel.memory, vq, sg, toUint(num), 0, data, 0n);
+      body: (kernel, vq, sg, num, data) => {
+        const result = virtqueueAdd(kernel.memory, vq, sg, num, 0, data, 0);
         // a full queue with something to send is the device's to empty
         if (result === -ERRNO.ENOSPC) host.notify(vq);
-        return BigInt(result);
+        return result;
       },
-    },
-    {
-      name: 'virtqueue_get_buf_ctx',
+    }),
+    atomic({
       prototype: 'void *virtqueue_get_buf_ctx(struct virtqueue *vq, unsigned int *len, void **ctx)',
-      parameters: 3,
       body: getBuf,
-    },
-    {
-      name: 'virtqueue_get_buf',
+    }),
+    atomic({
       prototype: 'void *virtqueue_get_buf(struct virtqueue *vq, unsigned int *len)',
-      parameters: 2,
-      body: (kernel, vq = 0n, len = 0n) => getBuf(kernel, vq, len, 0n),
-    },
-    {
-      name: 'virtqueue_kick_prepare',
+      body: (kernel, vq, len) => getBuf(kernel, vq, len, 0),
+    }),
+    atomic({
       prototype: 'bool virtqueue_kick_prepare(struct virtqueue *vq)',
-      parameters: 1,
-      body: (kernel, vq = 0n) => (virtqueueKickPrepare(kernel.memory, vq) ? 1n : 0n),
-    },
-    {
-      name: 'virtqueue_notify',
+      body: (kernel, vq) => (virtqueueKickPrepare(kernel.memory, vq) ? 1 : 0),
+    }),
+    atomic({
       prototype: 'bool virtqueue_notify(struct virtqueue *vq)',
-      parameters: 1,
-      body: (kernel, vq = 0n) => {
-        if (kernel.memory.read8(vq + VRING_VIRTQUEUE.offset.broken) !== 0) return 0n;
+      body: (kernel, vq) => {
+        if (kernel.memory.ram.u8(vq + VQ.broken) !== 0) return 0;
         host.notify(vq);
-        return 1n;
+        return 1;
       },
-    },
-    {
-      name: 'virtqueue_disable_cb',
+    }),
+    atomic({
       prototype: 'void virtqueue_disable_cb(struct virtqueue *vq)',
-      parameters: 1,
-      body: (kernel, vq = 0n) => virtqueueDisableCb(kernel.memory, vq),
-    },
-    {
-      name: 'virtqueue_enable_cb_prepare',
+      body: (kernel, vq) => virtqueueDisableCb(kernel.memory, vq),
+    }),
+    atomic({
       prototype: 'unsigned int virtqueue_enable_cb_prepare(struct virtqueue *vq)',
-      parameters: 1,
-      body: (kernel, vq = 0n) => {
+      body: (kernel, vq) => {
         virtqueueEnableCb(kernel.memory, vq);
-        return BigInt(kernel.memory.read16(vq + VRING_VIRTQUEUE.offset.last_used_idx));
+        return kernel.memory.ram.u16(vq + VQ.last_used_idx);
       },
-    },
-    {
-      name: 'virtqueue_poll',
+    }),
+    atomic({
       prototype: 'bool virtqueue_poll(struct virtqueue *vq, unsigned int last_used_idx)',
-      parameters: 2,
-      body: (kernel, vq = 0n) => {
-        if (kernel.memory.read8(vq + VRING_VIRTQUEUE.offset.broken) !== 0) return 0n;
-        return virtqueuePoll(kernel.memory, vq) ? 1n : 0n;
+      body: (kernel, vq) => {
+        if (kernel.memory.ram.u8(vq + VQ.broken) !== 0) return 0;
+        return virtqueuePoll(kernel.memory, vq) ? 1 : 0;
       },
-    },
+    }),
   ];
 }

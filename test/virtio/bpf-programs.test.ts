@@ -5,7 +5,6 @@ import { helperBodies } from '../../src/bpf/helpers/table.js';
 import { createInterpreter } from '../../src/bpf/interpreter.js';
 import { PlainHost } from '../../src/bpf/plain-host.js';
 import { rawProgram } from '../../src/bpf/raw-program.js';
-import { step } from '../../src/kernel/function.js';
 import type { XdpRunner } from '../../src/virtio/net-driver-common.js';
 import { createVirtioNet, type VirtioNet } from '../../src/virtio/virtio-net.js';
 import { DirectKernel } from './helpers/direct-kernel.js';
@@ -30,11 +29,10 @@ function rig(rx: 'small' | 'mergeable'): Rig {
       });
       const interpreter = createInterpreter(program, host);
       const runner: XdpRunner = {
-        *run(xdpBuff) {
-          yield* step();
-          const result = interpreter.run(xdpBuff);
+        run(_kernel, xdpBuff) {
+          const result = interpreter.run(host.memory.ram.physToVirt(xdpBuff));
           if (result.kind !== 'return') throw new Error(JSON.stringify(result));
-          return result.r0;
+          return Number(result.r0);
         },
       };
       net.attachXdp(runner);

@@ -3,9 +3,9 @@ import * as fc from 'fast-check';
 import { describe, expect, test } from 'vitest';
 import { encodeNetHeader } from '../../src/virtio/net-header.js';
 import { createVirtioNet, type VirtioNet } from '../../src/virtio/virtio-net.js';
-import { XDP, xdpBuffHasFrags } from '../../src/virtio/xdp-frame.js';
+import { xdpBuffHasFrags } from '../../src/virtio/xdp-frame.js';
 import { DirectKernel } from './helpers/direct-kernel.js';
-import { VERDICT, makeFrame, program, returns } from './helpers/programs.js';
+import { VERDICT, XDP, makeFrame, program, returns } from './helpers/programs.js';
 
 const BYTES = 8 << 20;
 const FRAGS = { hasFrags: true };
@@ -127,7 +127,7 @@ describe('several buffers and a program', () => {
     let hadFrags = false;
     net.attachXdp(
       program((xdp) => {
-        hadFrags = xdpBuffHasFrags(kernel.memory, xdp);
+        hadFrags = xdpBuffHasFrags(kernel.memory.ram, kernel.memory.ram.virtToPhys(xdp));
         return verdict;
       }, FRAGS),
     );

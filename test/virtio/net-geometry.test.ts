@@ -11,10 +11,10 @@ import {
   xdpMaximumMtu,
 } from '../../src/virtio/net-geometry.js';
 import { createVirtioNet, type VirtioNet } from '../../src/virtio/virtio-net.js';
-import { XDP } from '../../src/virtio/xdp-frame.js';
 import { DirectKernel } from './helpers/direct-kernel.js';
 import {
   VERDICT,
+  XDP,
   adjustHead,
   adjustTail,
   makeFrame,
@@ -38,7 +38,7 @@ test('numbers of the specification', () => {
 
 test('context word', () => {
   const ctx = mergeableContext(4096, 256);
-  expect(ctx).toBe((256n << 22n) | 4096n);
+  expect(ctx).toBe((256 << 22) | 4096);
   expect([contextHeadroom(ctx), contextTruesize(ctx)]).toEqual([256, 4096]);
 });
 

@@ -15,9 +15,8 @@ import {
   type VirtioNet,
   type VirtioNetOptions,
 } from '../../src/virtio/virtio-net.js';
-import { XDP } from '../../src/virtio/xdp-frame.js';
 import { DirectKernel } from './helpers/direct-kernel.js';
-import { VERDICT, adjustHead, makeFrame, program, returns } from './helpers/programs.js';
+import { VERDICT, XDP, adjustHead, makeFrame, program, returns } from './helpers/programs.js';
 
 type Mode = 'small' | 'mergeable';
 const MODES = ['small', 'mergeable'] as const;

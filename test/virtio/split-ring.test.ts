@@ -26,7 +26,7 @@ const EIO = -5;
 interface Rig {
   readonly kernel: DirectKernel;
   readonly memory: Memory;
-  readonly vq: bigint;
+  readonly vq: number;
   readonly device: SplitDeviceQueue;
   readonly sg: bigint;
   readonly buffers: bigint;
@@ -36,7 +36,7 @@ function rig(num: number, options: { eventIdx?: boolean } = {}): Rig {
   const kernel = new DirectKernel(2 << 20);
   const { memory } = kernel;
   const eventIdx = options.eventIdx ?? false;
-  const vq = createVirtqueue(kernel, { num, index: 0, vdev: 0n, eventIdx });
+  const vq = createVirtqueue(kernel, { num, index: 0, vdev: 0, eventIdx });
   const layout = virtqueueLayout(memory, vq);
   const device = new SplitDeviceQueue(memory, layout, { eventIdx, indirect: true });
   return { kernel, memory, vq, device, sg: kernel.kmalloc(1024), buffers: kernel.allocPages(16) };
@@ -45,16 +45,35 @@ function rig(num: number, options: { eventIdx?: boolean } = {}): Rig {
 function add(r: Rig, out: number, input: number, data: bigint): number {
   for (let i = 0; i < out + input; i++) {
     const piece = r.sg + BigInt(i * SCATTERLIST.size);
-    r.memory.write64(piece + SCATTERLIST.offset.address, r.buffers + data * 16n);
-    r.memory.write32(piece + SCATTERLIST.offset.length, i + 1);
+    r.memory.write64(piece + BigInt(SCATTERLIST.offset.address), r.buffers + data * 16n);
+    r.memory.write32(piece + BigInt(SCATTERLIST.offset.length), i + 1);
   }
-  return virtqueueAdd(r.memory, r.vq, r.sg, out, input, data, data + 1000n);
+  const { ram } = r.memory;
+  const cookie = ram.virtToPhys(r.buffers + data * 16n);
+  return virtqueueAdd(
+    r.memory,
+    r.vq,
+    ram.virtToPhys(r.sg),
+    out,
+    input,
+    cookie,
+    Number(data) + 1000,
+  );
 }
 
-function get(r: Rig): UsedBuffer & { readonly why: string | undefined } {
-  const used: UsedBuffer = { data: 0n, length: 0, ctx: 0n };
+interface Got {
+  readonly data: bigint;
+  readonly length: number;
+  readonly ctx: bigint;
+  readonly why: string | undefined;
+}
+
+/** What `add` was given; data is 0n when there was nothing. */
+function get(r: Rig): Got {
+  const used: UsedBuffer = { data: 0, length: 0, ctx: 0 };
   const why = virtqueueGetBuf(r.memory, r.vq, used);
-  return { ...used, why };
+  const data = used.data === 0 ? 0n : (r.memory.ram.physToVirt(used.data) - r.buffers) / 16n;
+  return { data, length: used.length, ctx: BigInt(used.ctx), why };
 }
 
 test('layout of a ring of 256', () => {

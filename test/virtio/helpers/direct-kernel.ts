@@ -7,13 +7,18 @@
 import { alignUp } from '../../../src/common/bytes.js';
 import { InputError } from '../../../src/common/errors.js';
 import { Memory } from '../../../src/cpu/memory.js';
-import type { BodyGenerator, KernelContext, KernelFunction } from '../../../src/kernel/function.js';
-import type { FunctionCaller } from '../../../src/virtio/virtio-net.js';
+import type {
+  BodyGenerator,
+  KernelContext,
+  KernelFunction,
+  PhysicalAllocator,
+} from '../../../src/kernel/function.js';
+import type { FunctionDefiner } from '../../../src/virtio/virtio-net.js';
 
 const LINEAR = 0xffff_0000_4000_0000n;
 const SLAB_BYTES = 1 << 20;
 
-export class DirectKernel implements KernelContext, FunctionCaller {
+export class DirectKernel implements KernelContext, FunctionDefiner {
   readonly memory: Memory;
   readonly current = LINEAR;
   currentCpu = 0;
@@ -26,7 +31,8 @@ export class DirectKernel implements KernelContext, FunctionCaller {
   readonly #slabSizes = new Map<bigint, number>();
   readonly #freePages = new Map<number, bigint[]>();
   readonly #pageCounts = new Map<bigint, number>();
-  #slabTop = LINEAR;
+  // the first byte is NULL by physical address
+  #slabTop = LINEAR + 64n;
   #pageTop: bigint;
 
   /** @param memory where to map `bytes` of linear map; a memory of its own by default. */
@@ -87,6 +93,20 @@ export class DirectKernel implements KernelContext, FunctionCaller {
     this.#freePages.set(count, free);
     // poison: what reads freed pages is found out
     this.memory.writeBytes(address, new Uint8Array(4096 * count).fill(0xdd));
+  }
+
+  readonly physical: PhysicalAllocator = {
+    alloc: (size) => this.memory.ram.virtToPhys(this.kmalloc(size)),
+    free: (at) => this.kfree(this.memory.ram.physToVirt(at)),
+    allocPages: (count) => this.memory.ram.virtToPhys(this.allocPages(count)),
+    freePages: (at) => this.freePages(this.memory.ram.physToVirt(at)),
+  };
+
+  invoke(name: string, ...args: number[]): number {
+    const fn = this.#functions.get(name);
+    if (!fn?.entry) throw new InputError(`no atomic function ${name}`);
+    const { ram } = this.memory;
+    return fn.entry.fromRegister(ram, this.call(name, ...fn.entry.registers(ram, args)));
   }
 
   printk(line: string): void {

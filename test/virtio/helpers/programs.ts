@@ -1,8 +1,16 @@
 /** XDP programs as TypeScript, for tests of the driver alone: they work on the xdp_buff in memory. */
 import type { Memory } from '../../../src/cpu/memory.js';
-import { step } from '../../../src/kernel/function.js';
 import type { XdpRunner } from '../../../src/virtio/net-driver-common.js';
-import { XDP, xdpBuffShinfo, xdpBuffMetaSize } from '../../../src/virtio/xdp-frame.js';
+import { SKB_SHARED_INFO_SIZE, XDP_BUFF } from '../../../src/bpf/xdp-buff.js';
+
+/** Offsets in `struct xdp_buff` that add to addresses. */
+export const XDP = {
+  data: BigInt(XDP_BUFF.data),
+  dataEnd: BigInt(XDP_BUFF.dataEnd),
+  dataMeta: BigInt(XDP_BUFF.dataMeta),
+  dataHardStart: BigInt(XDP_BUFF.dataHardStart),
+  frameSize: BigInt(XDP_BUFF.frameSize),
+} as const;
 
 export const VERDICT = { ABORTED: 0, DROP: 1, PASS: 2, TX: 3, REDIRECT: 4 } as const;
 
@@ -13,10 +21,7 @@ export function program(
 ): XdpRunner {
   return {
     hasFrags: options.hasFrags ?? false,
-    *run(xdp) {
-      yield* step();
-      return BigInt(act(xdp));
-    },
+    run: ({ memory }, xdp) => act(memory.ram.physToVirt(xdp)),
   };
 }
 
@@ -27,7 +32,8 @@ export function returns(verdict: number, options: { readonly hasFrags?: boolean 
 /** bpf_xdp_adjust_head on memory: 0 or -22. */
 export function adjustHead(memory: Memory, xdp: bigint, delta: number): number {
   const data = memory.read64(xdp + XDP.data) + BigInt(delta);
-  const meta = BigInt(xdpBuffMetaSize(memory, xdp));
+  const unset = memory.read64(xdp + XDP.dataMeta) > memory.read64(xdp + XDP.data);
+  const meta = unset ? 0n : memory.read64(xdp + XDP.data) - memory.read64(xdp + XDP.dataMeta);
   const lowest = memory.read64(xdp + XDP.dataHardStart) + 40n + meta;
   if (data < lowest || data > memory.read64(xdp + XDP.dataEnd) - 14n) return -22;
   memory.write64(xdp + XDP.data, data);
@@ -39,7 +45,9 @@ export function adjustHead(memory: Memory, xdp: bigint, delta: number): number {
 export function adjustTail(memory: Memory, xdp: bigint, delta: number): number {
   const end = memory.read64(xdp + XDP.dataEnd);
   const newEnd = end + BigInt(delta);
-  if (newEnd > xdpBuffShinfo(memory, xdp)) return -22;
+  const hardStart = memory.read64(xdp + XDP.dataHardStart);
+  const room = memory.read32(xdp + XDP.frameSize) - SKB_SHARED_INFO_SIZE;
+  if (newEnd > hardStart + BigInt(room)) return -22;
   if (newEnd < memory.read64(xdp + XDP.data) + 14n) return -22;
   if (delta > 0) memory.writeBytes(end, new Uint8Array(delta));
   memory.write64(xdp + XDP.dataEnd, newEnd);

@@ -6,9 +6,8 @@ import { hexToBytes, bytesToHex } from '../../../src/common/bytes.js';
 import type { Memory } from '../../../src/cpu/memory.js';
 import type { XdpRunner } from '../../../src/virtio/net-driver-common.js';
 import { createVirtioNet, type VirtioNet } from '../../../src/virtio/virtio-net.js';
-import { XDP } from '../../../src/virtio/xdp-frame.js';
 import { DirectKernel } from './direct-kernel.js';
-import { VERDICT, adjustHead, adjustTail, makeFrame, program, returns } from './programs.js';
+import { VERDICT, XDP, adjustHead, adjustTail, makeFrame, program, returns } from './programs.js';
 
 /** The fields of a `packet` record that the comparison uses. */
 export interface PacketRecord {
