@@ -44,16 +44,17 @@ const MEMORY_NAMES = 'fp, pkt, pkt_meta, map_key, map_value, mem, ringbuf_mem, b
 export function checkArguments(env: Env, prototype: Prototype): CallFacts {
   const facts: CallFacts = { map: undefined, allocSize: 0, released: 0, callback: -1 };
   for (const [index, rule] of prototype.arguments.entries()) {
-    checkArgument(env, prototype, rule, index, facts);
+    checkArgument(env, rule, index, prototype, facts);
   }
+  if (facts.map) checkMap(env, prototype.id, facts.map);
   return facts;
 }
 
 function checkArgument(
   env: Env,
-  { id, arguments: rules }: Prototype,
   rule: ArgumentRule,
   index: number,
+  { id, arguments: rules }: Prototype,
   facts: CallFacts,
 ): void {
   const register = index + 1;
@@ -66,7 +67,6 @@ function checkArgument(
       return;
     case 'map': {
       const { map } = expect(env, register, value, ['map'], 'map_ptr');
-      if (map) checkMap(env, id, map);
       facts.map = map;
       return;
     }
@@ -108,11 +108,9 @@ function checkArgument(
       if (value.kind !== 'scalar' || !value.isConst) {
         env.refuse('EACCES', `R${register} is not a known constant`);
       } else {
+        // too much is found out at run time only
         markPrecise(value);
-        if (value.umax >= MAX_SIZE) {
-          env.refuse('EACCES', `R${register} unbounded memory access, use 'var &= const'`);
-        }
-        facts.allocSize = Number(value.umax);
+        facts.allocSize = value.u32max;
       }
       return;
     case 'const_str':
@@ -199,6 +197,7 @@ export function checkBytes(
 ): void {
   const pointer = expectMemory(env, register, value);
   if (pointer.type === 'stack') {
+    if (size === 0 && !zeroSizeAllowed) env.refuse('EACCES', 'invalid zero-sized read');
     helperStack(env, register, pointer, size, access === 'write');
   } else {
     checkMemory(env, register, pointer, 0, size, access, zeroSizeAllowed);

@@ -68,13 +68,14 @@ function loadFrom(
     case 'stack':
       env.noteAccess('stack');
       return loadStack(env, register, base, off, size);
-    case 'ctx':
+    case 'ctx': {
       checkContext(env, register, base);
-      env.noteAccess('ctx');
-      return (
+      const field =
         contextField(env.input, off, size, signed) ??
-        env.refuse('EACCES', `invalid bpf_context access off=${off} size=${size}`)
-      );
+        env.refuse('EACCES', `invalid bpf_context access off=${off} size=${size}`);
+      env.noteAccess('ctx');
+      return field;
+    }
     case 'map_value': {
       checkMemory(env, register, base, off, size, 'read');
       env.noteAccess('map_value');

@@ -2,21 +2,23 @@
  * Arithmetic on scalars: the set of results of an operation on two sets of numbers.
  *
  * Every result is in the set that comes out; what overflows or is not followed becomes unknown.
- * Reference: adjust_scalar_min_max_vals in kernel/bpf/verifier.c. As there, divisions give an unknown
- * number and shifts by an unknown or too large amount too.
+ * Reference: adjust_scalar_min_max_vals in kernel/bpf/verifier.c.
  */
 import type { AluOperation } from '../opcodes.js';
+import { ComputedTable } from './computed-table.js';
 import {
+  constRange,
   constScalar,
-  fromBounds,
+  lowHalf,
   S64_MAX,
   S64_MIN,
   Scalar,
+  tightened,
   U32_MAX,
   UNKNOWN,
   unknownScalar,
-  zeroExtend32,
   type Bounds,
+  type Range,
 } from './scalar.js';
 import {
   tnumAdd,
@@ -38,23 +40,63 @@ const S32_MAX = 0x7fff_ffff;
 
 export type ScalarOperation = Exclude<AluOperation, 'mov'>;
 
+/** Numbers of operations in keys of the table. */
+const OPERATIONS: readonly ScalarOperation[] = [
+  'add',
+  'sub',
+  'mul',
+  'and',
+  'or',
+  'xor',
+  'lsh',
+  'rsh',
+  'arsh',
+];
+
+/** Ranges of results, by operation and operands. */
+const computed = new ComputedTable<Range>();
+
 /** The results of `left op right` in `width` bits. */
 export function compute(op: ScalarOperation, width: 32 | 64, left: Scalar, right: Scalar): Scalar {
-  if (op === 'div' || op === 'mod') {
-    return width === 64 ? unknownScalar(left, right) : zeroExtend32(UNKNOWN, left, right);
+  if (!isFollowed(op, width, right)) return unknownScalar(left, right);
+  const [a, b] = [left.bounds, right.bounds];
+  const key = width + OPERATIONS.indexOf(op);
+  let range = computed.get(key, a, b);
+  if (!range) {
+    range = computeRange(op, width, a, b);
+    computed.set(key, a, b, range);
   }
+  return new Scalar(range, left, right);
+}
+
+function computeRange(op: Followed, width: 32 | 64, left: Range, right: Range): Range {
   if (left.isConst && right.isConst) {
-    const value = constant(op, width, left.bits.value, right.bits.value);
-    if (value === undefined) return unknownScalar(left, right);
-    return constScalar(value, left, right);
+    return constRange(constant(op, width, left.bits.value, right.bits.value));
   }
   return width === 64 ? compute64(op, left, right) : compute32(op, left, right);
 }
 
 type Followed = Exclude<ScalarOperation, 'div' | 'mod'>;
 
-function constant(op: Followed, width: 32 | 64, left: bigint, right: bigint): bigint | undefined {
-  const bits = BigInt(width);
+/**
+ * Whether the kernel looks at the result at all: not at quotients, nor at shifts by an amount that is
+ * unknown or too large (is_safe_to_compute_dst_reg_range).
+ */
+function isFollowed(op: ScalarOperation, width: 32 | 64, right: Scalar): op is Followed {
+  switch (op) {
+    case 'div':
+    case 'mod':
+      return false;
+    case 'lsh':
+    case 'rsh':
+    case 'arsh':
+      return right.umin === right.umax && right.umax < BigInt(width);
+    default:
+      return true;
+  }
+}
+
+function constant(op: Followed, width: 32 | 64, left: bigint, right: bigint): bigint {
   const [a, b] = [BigInt.asUintN(width, left), BigInt.asUintN(width, right)];
   const result = (value: bigint): bigint => BigInt.asUintN(width, value);
   switch (op) {
@@ -71,17 +113,18 @@ function constant(op: Followed, width: 32 | 64, left: bigint, right: bigint): bi
     case 'xor':
       return a ^ b;
     case 'lsh':
-      return b < bits ? result(a << b) : undefined;
+      return result(a << b);
     case 'rsh':
-      return b < bits ? a >> b : undefined;
+      return a >> b;
     case 'arsh':
-      return b < bits ? result(BigInt.asIntN(width, a) >> b) : undefined;
+      return result(BigInt.asIntN(width, a) >> b);
   }
 }
 
-function compute64(op: Followed, left: Scalar, right: Scalar): Scalar {
-  const make = (bounds: Partial<Bounds>): Scalar =>
-    fromBounds({ ...UNKNOWN, ...bounds }, left, right);
+function compute64(op: Followed, left: Range, right: Range): Range {
+  // the lower half for itself: it may be known where the whole is not
+  const make = (bounds: Partial<Bounds>): Range =>
+    tightened({ ...UNKNOWN, ...halfResult(op, left, right), ...bounds });
   switch (op) {
     case 'add':
       return make({
@@ -133,11 +176,11 @@ function compute64(op: Followed, left: Scalar, right: Scalar): Scalar {
     case 'lsh':
     case 'rsh':
     case 'arsh':
-      return right.umax < 64n ? shift64(op, left, right) : unknownScalar(left, right);
+      return shift64(op, left, right);
   }
 }
 
-function unsignedSum(left: Scalar, right: Scalar): Partial<Bounds> {
+function unsignedSum(left: Range, right: Range): Partial<Bounds> {
   const [umin, umax] = [left.umin + right.umin, left.umax + right.umax];
   if (umax <= U64_MAX) return { umin, umax };
   // both ends overflow: the order is kept
@@ -154,44 +197,47 @@ function signedRange(corners: readonly bigint[]): Partial<Bounds> {
   return smin >= S64_MIN && smax <= S64_MAX ? { smin, smax } : {};
 }
 
-function shift64(op: 'lsh' | 'rsh' | 'arsh', left: Scalar, right: Scalar): Scalar {
-  const [least, most] = [right.umin, right.umax];
-  const by = right.isConst ? Number(least) : undefined;
+function shift64(op: 'lsh' | 'rsh' | 'arsh', left: Range, right: Range): Range {
+  const by = right.umin;
+  const distance = Number(by);
   const bounds = ((): Partial<Bounds> => {
     switch (op) {
       case 'lsh': {
-        const highest = left.umax << most;
+        const highest = left.umax << by;
+        // the first half of a sign extension
+        const { s32min, s32max } = left;
+        const half = { smin: BigInt(s32min) << 32n, smax: BigInt(s32max) << 32n };
         return {
-          ...(highest <= U64_MAX ? { umin: left.umin << least, umax: highest } : {}),
-          bits: by === undefined ? UNKNOWN.bits : tnumShiftLeft(left.bits, by),
+          ...(highest <= U64_MAX ? { umin: left.umin << by, umax: highest } : {}),
+          ...(distance === 32 ? half : {}),
+          bits: tnumShiftLeft(left.bits, distance),
         };
       }
       case 'rsh':
         return {
-          umin: left.umin >> most,
-          umax: left.umax >> least,
-          bits: by === undefined ? UNKNOWN.bits : tnumShiftRight(left.bits, by),
+          umin: left.umin >> by,
+          umax: left.umax >> by,
+          bits: tnumShiftRight(left.bits, distance),
         };
       case 'arsh':
         return {
-          smin: left.smin >= 0n ? left.smin >> most : left.smin >> least,
-          smax: left.smax >= 0n ? left.smax >> least : left.smax >> most,
-          bits: by === undefined ? UNKNOWN.bits : tnumArithmeticShift(left.bits, by, 64),
+          smin: left.smin >> by,
+          smax: left.smax >> by,
+          bits: tnumArithmeticShift(left.bits, distance, 64),
         };
     }
   })();
-  return fromBounds({ ...UNKNOWN, ...bounds }, left, right);
+  return tightened({ ...UNKNOWN, ...bounds });
 }
 
 /** A range of unsigned and one of signed 32-bit numbers, as far as they are known. */
 type Half = Partial<Pick<Bounds, 'u32min' | 'u32max' | 's32min' | 's32max' | 'bits'>>;
 
-function compute32(op: Followed, left: Scalar, right: Scalar): Scalar {
-  const half = halfResult(op, left, right);
-  return zeroExtend32({ ...UNKNOWN, ...half }, left, right);
+function compute32(op: Followed, left: Range, right: Range): Range {
+  return lowHalf({ ...UNKNOWN, ...halfResult(op, left, right) });
 }
 
-function halfResult(op: Followed, left: Scalar, right: Scalar): Half {
+function halfResult(op: Followed, left: Range, right: Range): Half {
   const [a, b] = [tnumLow(left.bits), tnumLow(right.bits)];
   switch (op) {
     case 'add':
@@ -229,7 +275,7 @@ function halfResult(op: Followed, left: Scalar, right: Scalar): Half {
     case 'lsh':
     case 'rsh':
     case 'arsh':
-      return right.u32max < 32 ? shift32(op, left, right, a) : {};
+      return shift32(op, left, right, a);
   }
 }
 
@@ -244,45 +290,26 @@ function signed32(corners: readonly number[]): Half {
   return s32min >= S32_MIN && s32max <= S32_MAX ? { s32min: s32min + 0, s32max: s32max + 0 } : {};
 }
 
-function shift32(op: 'lsh' | 'rsh' | 'arsh', left: Scalar, right: Scalar, bits: Tnum): Half {
-  const [least, most] = [right.u32min, right.u32max];
-  const isConst = least === most;
+function shift32(op: 'lsh' | 'rsh' | 'arsh', left: Range, right: Range, bits: Tnum): Half {
+  const by = right.u32min;
   switch (op) {
     case 'lsh':
       return {
-        ...unsigned32(left.u32min * 2 ** least, left.u32max * 2 ** most),
-        ...(isConst ? { bits: tnumLow(tnumShiftLeft(bits, least)) } : {}),
+        ...unsigned32(left.u32min * 2 ** by, left.u32max * 2 ** by),
+        bits: tnumLow(tnumShiftLeft(bits, by)),
       };
     case 'rsh':
       return {
-        ...unsigned32(left.u32min >>> most, left.u32max >>> least),
-        ...(isConst ? { bits: tnumShiftRight(bits, least) } : {}),
+        ...unsigned32(left.u32min >>> by, left.u32max >>> by),
+        bits: tnumShiftRight(bits, by),
       };
     case 'arsh':
       return {
-        s32min: left.s32min >= 0 ? left.s32min >> most : left.s32min >> least,
-        s32max: left.s32max >= 0 ? left.s32max >> least : left.s32max >> most,
-        ...(isConst ? { bits: tnumArithmeticShift(bits, least, 32) } : {}),
+        s32min: left.s32min >> by,
+        s32max: left.s32max >> by,
+        bits: tnumArithmeticShift(bits, by, 32),
       };
   }
-}
-
-/** The results of a byte swap to `bits` bits; a swap that changes nothing only cuts. */
-export function swapped(scalar: Scalar, bits: number, swaps: boolean): Scalar {
-  if (scalar.isConst) {
-    const bytes = bits / 8;
-    let value = BigInt.asUintN(bits, scalar.bits.value);
-    if (swaps) {
-      let turned = 0n;
-      for (let i = 0; i < bytes; i++) {
-        turned = (turned << 8n) | (value & 0xffn);
-        value >>= 8n;
-      }
-      value = turned;
-    }
-    return constScalar(value, scalar);
-  }
-  return fromBounds({ ...UNKNOWN, umax: (1n << BigInt(bits)) - 1n }, scalar);
 }
 
 /** `-scalar` in `width` bits. */

@@ -4,7 +4,8 @@
  * Reference: is_branch_taken, reg_set_min_max, regs_refine_cond_op in kernel/bpf/verifier.c.
  */
 import type { JumpOperation } from '../opcodes.js';
-import { refine, Scalar, U32_MAX, type Bounds } from './scalar.js';
+import { ComputedTable } from './computed-table.js';
+import { refine, U32_MAX, type Bounds, type Range } from './scalar.js';
 import { tnumIntersect, tnumLow, U64_MAX, type Tnum } from './tnum.js';
 
 const S64_MIN = -(1n << 63n);
@@ -42,7 +43,7 @@ export const MIRRORED: Readonly<Record<JumpOperation, JumpOperation>> = {
   jsle: 'jsge',
 };
 
-interface Range {
+interface Ends {
   readonly min: bigint;
   readonly max: bigint;
   readonly smin: bigint;
@@ -50,7 +51,7 @@ interface Range {
   readonly bits: Tnum;
 }
 
-function rangeOf(scalar: Scalar, width: 32 | 64): Range {
+function endsOf(scalar: Range, width: 32 | 64): Ends {
   if (width === 64) {
     const { umin: min, umax: max, smin, smax, bits } = scalar;
     return { min, max, smin, smax, bits };
@@ -64,15 +65,45 @@ function rangeOf(scalar: Scalar, width: 32 | 64): Range {
   };
 }
 
+/** Both sides, as far as they are known then. */
+type Sides = readonly [Range, Range];
+
+/** What a comparison comes to: the ranges in each outcome; undefined where it cannot have that outcome. */
+export interface Outcomes {
+  readonly taken: Sides | undefined;
+  readonly fallen: Sides | undefined;
+}
+
+const OPERATIONS = Object.keys(MIRRORED);
+const compared = new ComputedTable<Outcomes>();
+
+/** Compares two numbers that are not the same one. */
+export function outcomesOf(op: JumpOperation, width: 32 | 64, left: Range, right: Range): Outcomes {
+  const key = width + OPERATIONS.indexOf(op);
+  let result = compared.get(key, left, right);
+  if (!result) {
+    const always = decided(op, width, left, right);
+    const taken = always === false ? undefined : narrowed(op, width, left, right, true);
+    const fallen = always === true ? undefined : narrowed(op, width, left, right, false);
+    result = {
+      // one of them happens
+      taken: taken ?? (fallen || always === false ? undefined : [left, right]),
+      fallen: fallen ?? (taken || always === true ? undefined : [left, right]),
+    };
+    compared.set(key, left, right, result);
+  }
+  return result;
+}
+
 /** True or false when the comparison always has that outcome; undefined when it depends. */
 export function decided(
   op: JumpOperation,
   width: 32 | 64,
-  left: Scalar,
-  right: Scalar,
+  left: Range,
+  right: Range,
 ): boolean | undefined {
-  const a = rangeOf(left, width);
-  const b = rangeOf(right, width);
+  const a = endsOf(left, width);
+  const b = endsOf(right, width);
   switch (op) {
     case 'jeq':
     case 'jne': {
@@ -102,33 +133,33 @@ export function decided(
   }
 }
 
-function alwaysEqual(a: Range, b: Range): boolean | undefined {
+function alwaysEqual(a: Ends, b: Ends): boolean | undefined {
   if (a.bits.mask === 0n && b.bits.mask === 0n) return a.bits.value === b.bits.value;
   if (a.min > b.max || a.max < b.min || a.smin > b.smax || a.smax < b.smin) return false;
   return tnumIntersect(a.bits, b.bits) ? undefined : false;
 }
 
 /** Both sides as they are when the comparison has this outcome; undefined when it cannot have it. */
-export function narrowed(
+function narrowed(
   op: JumpOperation,
   width: 32 | 64,
-  left: Scalar,
-  right: Scalar,
+  left: Range,
+  right: Range,
   taken: boolean,
-): readonly [Scalar, Scalar] | undefined {
+): Sides | undefined {
   if (op === 'jset') return narrowedBits(width, left, right, taken);
   const holds = taken ? op : OPPOSITE[op];
   const limits = width === 64 ? limits64(holds, left, right) : limits32(holds, left, right);
   if (!limits) return [left, right];
   const [forLeft, forRight] = limits;
-  const first = left.isConst ? left : refine(left, forLeft, right);
-  const second = right.isConst ? right : refine(right, forRight, left);
+  const first = left.isConst ? left : refine(left, forLeft);
+  const second = right.isConst ? right : refine(right, forRight);
   return first && second && [first, second];
 }
 
 type Limits = readonly [Partial<Bounds>, Partial<Bounds>];
 
-function limits64(op: JumpOperation, left: Scalar, right: Scalar): Limits | undefined {
+function limits64(op: JumpOperation, left: Range, right: Range): Limits | undefined {
   switch (op) {
     case 'jeq':
       return [right, left];
@@ -168,7 +199,7 @@ function limits64(op: JumpOperation, left: Scalar, right: Scalar): Limits | unde
 }
 
 /** Without the number `other`, when that is at an end of the range. */
-function excluding64(scalar: Scalar, other: Scalar): Partial<Bounds> {
+function excluding64(scalar: Range, other: Range): Partial<Bounds> {
   if (!other.isConst) return {};
   const { umin, smin } = other;
   return {
@@ -179,7 +210,7 @@ function excluding64(scalar: Scalar, other: Scalar): Partial<Bounds> {
   };
 }
 
-function limits32(op: JumpOperation, left: Scalar, right: Scalar): Limits | undefined {
+function limits32(op: JumpOperation, left: Range, right: Range): Limits | undefined {
   switch (op) {
     case 'jeq':
       return [half(right), half(left)];
@@ -218,7 +249,7 @@ function limits32(op: JumpOperation, left: Scalar, right: Scalar): Limits | unde
   }
 }
 
-function half(scalar: Scalar): Partial<Bounds> {
+function half(scalar: Range): Partial<Bounds> {
   const { u32min, u32max, s32min, s32max, bits } = scalar;
   // the upper half stays open
   const open: Tnum = {
@@ -228,7 +259,7 @@ function half(scalar: Scalar): Partial<Bounds> {
   return { u32min, u32max, s32min, s32max, bits: open };
 }
 
-function excluding32(scalar: Scalar, other: Scalar): Partial<Bounds> {
+function excluding32(scalar: Range, other: Range): Partial<Bounds> {
   const { u32min, u32max, s32min } = other;
   if (u32min !== u32max) return {};
   return {
@@ -242,18 +273,18 @@ function excluding32(scalar: Scalar, other: Scalar): Partial<Bounds> {
 /** `left & right` is not zero when taken; else all bits of a known mask are clear. */
 function narrowedBits(
   width: 32 | 64,
-  left: Scalar,
-  right: Scalar,
+  left: Range,
+  right: Range,
   taken: boolean,
-): readonly [Scalar, Scalar] | undefined {
+): Sides | undefined {
   if (!right.isConst || left.isConst) return [left, right];
   const tested = width === 64 ? right.bits.value : right.bits.value & LOW32;
   if (!taken) {
-    const first = refine(left, { bits: { value: 0n, mask: U64_MAX & ~tested } }, right);
+    const first = refine(left, { bits: { value: 0n, mask: U64_MAX & ~tested } });
     return first && [first, right];
   }
   // one bit tested: it is set
   if (tested === 0n || (tested & (tested - 1n)) !== 0n) return [left, right];
-  const first = refine(left, { bits: { value: tested, mask: U64_MAX & ~tested } }, right);
+  const first = refine(left, { bits: { value: tested, mask: U64_MAX & ~tested } });
   return first && [first, right];
 }

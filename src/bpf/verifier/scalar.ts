@@ -2,7 +2,7 @@
  * What is known about a number in a register or stack slot.
  *
  * A `Scalar` is a set of 64-bit numbers: unsigned, signed, 32-bit unsigned and 32-bit signed ranges and
- * a tristate number, each a superset; `fromBounds` tightens them against each other. Reference: struct
+ * a tristate number, each a superset; `tightened` fits them to each other. Reference: struct
  * bpf_reg_state and reg_bounds_sync in kernel/bpf/verifier.c.
  *
  * Scalars are values: they are shared, never changed, except for `precise`. Two places that hold the
@@ -12,8 +12,9 @@
  *
  * Usage:
  *   const byte = unsignedScalar(255n);
- *   const narrowed = refine(byte, { umax: 9n });
+ *   const narrowed = refine(byte.bounds, { umax: 9n });
  */
+import { ComputedTable, type Hashed } from './computed-table.js';
 import {
   TNUM_UNKNOWN,
   U64_MAX,
@@ -46,8 +47,8 @@ export interface Bounds {
   readonly bits: Tnum;
 }
 
-export class Scalar implements Bounds {
-  readonly kind = 'scalar';
+/** Bounds that were tightened; never changed, so one object may be shared by many scalars. */
+export class Range implements Bounds, Hashed {
   readonly umin: bigint;
   readonly umax: bigint;
   readonly smin: bigint;
@@ -57,16 +58,10 @@ export class Scalar implements Bounds {
   readonly s32min: number;
   readonly s32max: number;
   readonly bits: Tnum;
-  /** May be the address of kernel data: an argument of a traced function. Reading there is allowed. */
-  readonly kernel: boolean;
-  /** Its exact range matters in comparisons of states. */
-  precise = false;
-  /** Its exact range was needed to prove something. */
-  needed = false;
-  readonly first: Scalar | undefined;
-  readonly second: Scalar | undefined;
+  readonly isConst: boolean;
+  readonly hash: number;
 
-  constructor(bounds: Bounds, first?: Scalar, second?: Scalar, kernel = false) {
+  constructor(bounds: Bounds) {
     this.umin = bounds.umin;
     this.umax = bounds.umax;
     this.smin = bounds.smin;
@@ -76,18 +71,74 @@ export class Scalar implements Bounds {
     this.s32min = bounds.s32min;
     this.s32max = bounds.s32max;
     this.bits = bounds.bits;
+    this.isConst = bounds.bits.mask === 0n;
+    const unsigned = Math.imul(this.u32min, 31) ^ Math.imul(this.u32max, 0x2545f491);
+    this.hash = unsigned ^ Math.imul(this.s32min, 0x1b873593) ^ Math.imul(this.s32max, 0x5bd1e995);
+  }
+}
+
+export class Scalar implements Bounds {
+  readonly kind = 'scalar';
+  readonly bounds: Range;
+  /** May be the address of kernel data: an argument of a traced function. Reading there is allowed. */
+  readonly kernel: boolean;
+  /** Its exact range matters in comparisons of states. */
+  precise = false;
+  /** Its exact range was needed to prove something. */
+  needed = false;
+  readonly first: Scalar | undefined;
+  readonly second: Scalar | undefined;
+
+  constructor(bounds: Range, first?: Scalar, second?: Scalar, kernel = false) {
+    this.bounds = bounds;
     this.first = first;
     this.second = second;
     this.kernel = kernel;
   }
 
+  get umin(): bigint {
+    return this.bounds.umin;
+  }
+
+  get umax(): bigint {
+    return this.bounds.umax;
+  }
+
+  get smin(): bigint {
+    return this.bounds.smin;
+  }
+
+  get smax(): bigint {
+    return this.bounds.smax;
+  }
+
+  get u32min(): number {
+    return this.bounds.u32min;
+  }
+
+  get u32max(): number {
+    return this.bounds.u32max;
+  }
+
+  get s32min(): number {
+    return this.bounds.s32min;
+  }
+
+  get s32max(): number {
+    return this.bounds.s32max;
+  }
+
+  get bits(): Tnum {
+    return this.bounds.bits;
+  }
+
   get isConst(): boolean {
-    return this.bits.mask === 0n;
+    return this.bounds.isConst;
   }
 
   /** Whether it is exactly this unsigned number. */
   is(value: bigint): boolean {
-    return this.bits.mask === 0n && this.bits.value === value;
+    return this.bounds.isConst && this.bounds.umin === value;
   }
 }
 
@@ -108,7 +159,7 @@ export function markPrecise(scalar: Scalar, assumed = false): void {
   }
 }
 
-export const UNKNOWN: Bounds = {
+export const UNKNOWN = new Range({
   umin: 0n,
   umax: U64_MAX,
   smin: S64_MIN,
@@ -118,7 +169,7 @@ export const UNKNOWN: Bounds = {
   s32min: S32_MIN,
   s32max: S32_MAX,
   bits: TNUM_UNKNOWN,
-};
+});
 
 export function unknownScalar(first?: Scalar, second?: Scalar): Scalar {
   return new Scalar(UNKNOWN, first, second);
@@ -129,7 +180,20 @@ export function kernelScalar(): Scalar {
   return new Scalar(UNKNOWN, undefined, undefined, true);
 }
 
-export function constBounds(value: bigint): Bounds {
+const CONSTANTS: (Range | undefined)[] = Array.from({ length: 1024 }, () => undefined);
+
+/** Exactly one number. The same object for one that was asked for a short while ago. */
+export function constRange(value: bigint): Range {
+  const place = Number(value & 1023n);
+  const known = CONSTANTS[place];
+  const umin = BigInt.asUintN(64, value);
+  if (known?.umin === umin) return known;
+  const range = new Range(constBounds(umin));
+  CONSTANTS[place] = range;
+  return range;
+}
+
+function constBounds(value: bigint): Bounds {
   const umin = BigInt.asUintN(64, value);
   const smin = BigInt.asIntN(64, value);
   const u32min = Number(umin & LOW32);
@@ -148,7 +212,7 @@ export function constBounds(value: bigint): Bounds {
 }
 
 export function constScalar(value: bigint, first?: Scalar, second?: Scalar): Scalar {
-  return new Scalar(constBounds(value), first, second);
+  return new Scalar(constRange(value), first, second);
 }
 
 /** Any number up to `umax`. */
@@ -156,9 +220,9 @@ export function unsignedScalar(umax: bigint, first?: Scalar): Scalar {
   return new Scalar(unsignedBounds(umax), first);
 }
 
-const UNSIGNED = new Map<bigint, Bounds>();
+const UNSIGNED = new Map<bigint, Range>();
 
-function unsignedBounds(umax: bigint): Bounds {
+function unsignedBounds(umax: bigint): Range {
   const known = UNSIGNED.get(umax);
   if (known) return known;
   const bounds = syncBounds({ ...UNKNOWN, umax }) ?? UNKNOWN;
@@ -167,7 +231,7 @@ function unsignedBounds(umax: bigint): Bounds {
 }
 
 /** Tightens all parts against each other; undefined when no number fits them all. */
-export function syncBounds(bounds: Bounds): Bounds | undefined {
+export function syncBounds(bounds: Bounds): Range | undefined {
   let { umin, umax, smin, smax, u32min, u32max, s32min, s32max, bits } = bounds;
   for (let round = 0; round < 2; round++) {
     // what the bits say
@@ -250,108 +314,122 @@ export function syncBounds(bounds: Bounds): Bounds | undefined {
       if (half < u32min || half > u32max || (half | 0) < s32min || (half | 0) > s32max) {
         return undefined;
       }
-      return constBounds(value);
+      return constRange(value);
     }
     if (bits.mask === known.mask) break;
   }
-  return { umin, umax, smin, smax, u32min, u32max, s32min, s32max, bits };
+  return new Range({ umin, umax, smin, smax, u32min, u32max, s32min, s32max, bits });
 }
 
-/** A scalar with these bounds, tightened. Bounds of a computed value are never contradictory. */
+/** Bounds of a computed value, tightened: they are never contradictory. */
+export function tightened(bounds: Bounds): Range {
+  return syncBounds(bounds) ?? UNKNOWN;
+}
+
+/** A scalar with these bounds, tightened. */
 export function fromBounds(bounds: Bounds, first?: Scalar, second?: Scalar): Scalar {
-  return new Scalar(syncBounds(bounds) ?? UNKNOWN, first, second);
+  return new Scalar(tightened(bounds), first, second);
 }
 
-/** `scalar` restricted further; undefined when nothing is left. */
-export function refine(
-  scalar: Scalar,
-  limits: Partial<Bounds>,
-  other?: Scalar,
-): Scalar | undefined {
+/** `range` restricted further; undefined when nothing is left. */
+export function refine(range: Range, limits: Partial<Bounds>): Range | undefined {
   const max = (a: bigint, b: bigint | undefined): bigint => (b !== undefined && b > a ? b : a);
   const min = (a: bigint, b: bigint | undefined): bigint => (b !== undefined && b < a ? b : a);
-  const bits = limits.bits ? tnumIntersect(scalar.bits, limits.bits) : scalar.bits;
+  const bits = limits.bits ? tnumIntersect(range.bits, limits.bits) : range.bits;
   if (!bits) return undefined;
-  const bounds = syncBounds({
-    umin: max(scalar.umin, limits.umin),
-    umax: min(scalar.umax, limits.umax),
-    smin: max(scalar.smin, limits.smin),
-    smax: min(scalar.smax, limits.smax),
-    u32min: Math.max(scalar.u32min, limits.u32min ?? 0),
-    u32max: Math.min(scalar.u32max, limits.u32max ?? U32_MAX),
-    s32min: Math.max(scalar.s32min, limits.s32min ?? S32_MIN),
-    s32max: Math.min(scalar.s32max, limits.s32max ?? S32_MAX),
+  return syncBounds({
+    umin: max(range.umin, limits.umin),
+    umax: min(range.umax, limits.umax),
+    smin: max(range.smin, limits.smin),
+    smax: min(range.smax, limits.smax),
+    u32min: Math.max(range.u32min, limits.u32min ?? 0),
+    u32max: Math.min(range.u32max, limits.u32max ?? U32_MAX),
+    s32min: Math.max(range.s32min, limits.s32min ?? S32_MIN),
+    s32max: Math.min(range.s32max, limits.s32max ?? S32_MAX),
     bits,
   });
-  return bounds && new Scalar(bounds, scalar, other, scalar.kernel && bounds.bits.mask !== 0n);
 }
 
 /** The lower half, zero-extended: what a 32-bit operation leaves. */
-export function zeroExtend32(scalar: Bounds, first?: Scalar, second?: Scalar): Scalar {
-  return fromBounds(
-    {
-      ...UNKNOWN,
-      umax: LOW32,
-      u32min: scalar.u32min,
-      u32max: scalar.u32max,
-      s32min: scalar.s32min,
-      s32max: scalar.s32max,
-      bits: tnumLow(scalar.bits),
-    },
-    first,
-    second,
-  );
+export function lowHalf(bounds: Bounds): Range {
+  return tightened({
+    ...UNKNOWN,
+    umax: LOW32,
+    u32min: bounds.u32min,
+    u32max: bounds.u32max,
+    s32min: bounds.s32min,
+    s32max: bounds.s32max,
+    bits: tnumLow(bounds.bits),
+  });
+}
+
+/** Ranges that were cut, by the key and the range. */
+const cut = new ComputedTable<Range>();
+
+function cutOnce(key: number, range: Range, make: () => Range): Range {
+  let result = cut.get(key, range, range);
+  if (!result) {
+    result = make();
+    cut.set(key, range, range, result);
+  }
+  return result;
 }
 
 /** The low `size` bytes, zero-extended; the same object when nothing is cut off. */
 export function truncate(scalar: Scalar, size: number): Scalar {
   if (size >= 8) return scalar;
-  const limit = (1n << BigInt(8 * size)) - 1n;
-  if (scalar.umax <= limit) return scalar;
-  if (scalar.isConst) return constScalar(scalar.bits.value & limit, scalar);
-  if (size === 4) return zeroExtend32(scalar, scalar);
-  const bits: Tnum = { value: scalar.bits.value & limit, mask: scalar.bits.mask & limit };
+  const { bounds } = scalar;
+  const range = cutOnce(size, bounds, () => truncated(bounds, size));
+  return range === bounds ? scalar : new Scalar(range, scalar);
+}
+
+function truncated(range: Range, size: number): Range {
+  const bits = BigInt(8 * size);
+  const limit = (1n << bits) - 1n;
+  if (range.umax <= limit) return range;
+  if (range.isConst) return constRange(range.umin & limit);
+  if (size === 4) return lowHalf(range);
   // the range survives when all numbers agree above the cut
-  const same = scalar.umin >> BigInt(8 * size) === scalar.umax >> BigInt(8 * size);
-  return fromBounds(
-    {
-      ...UNKNOWN,
-      umin: same ? scalar.umin & limit : 0n,
-      umax: same ? scalar.umax & limit : limit,
-      bits,
-    },
-    scalar,
-  );
+  const same = range.umin >> bits === range.umax >> bits;
+  return tightened({
+    ...UNKNOWN,
+    umin: same ? range.umin & limit : 0n,
+    umax: same ? range.umax & limit : limit,
+    bits: { value: range.bits.value & limit, mask: range.bits.mask & limit },
+  });
 }
 
 /** The low `size` bytes, sign-extended to 64 bits; to 32 bits, zero-extended, when `width` is 32. */
 export function signExtend(scalar: Scalar, size: number, width: 32 | 64 = 64): Scalar {
-  const bits = 8 * size;
-  const finish = (value: bigint): bigint => (width === 32 ? BigInt.asUintN(32, value) : value);
-  if (scalar.isConst) {
-    return constScalar(finish(BigInt.asIntN(bits, scalar.bits.value)), scalar);
-  }
-  const least = -(1n << BigInt(bits - 1));
-  const most = -least - 1n;
-  if (width === 64) {
-    const inside = scalar.smin >= least && scalar.smax <= most;
-    if (inside) return new Scalar(scalar, scalar);
-    return fromBounds({ ...UNKNOWN, smin: least, smax: most }, scalar);
-  }
-  const [low, high] = [Number(least), Number(most)];
-  const inside = scalar.s32min >= low && scalar.s32max <= high;
-  return zeroExtend32(
-    {
-      ...UNKNOWN,
-      s32min: inside ? scalar.s32min : low,
-      s32max: inside ? scalar.s32max : high,
-    },
+  const { bounds } = scalar;
+  return new Scalar(
+    cutOnce(size + width, bounds, () => signExtended(bounds, 8 * size, width)),
     scalar,
   );
 }
 
+function signExtended(range: Range, bits: number, width: 32 | 64): Range {
+  if (range.isConst) {
+    const value = BigInt.asIntN(bits, range.umin);
+    return constRange(width === 32 ? BigInt.asUintN(32, value) : value);
+  }
+  // it survives when all numbers agree above the cut and in the new sign (set_sext64_default_val)
+  const [low, high] = width === 64 ? [range.smin, range.smax] : signedHalf(range);
+  const [a, b] = [BigInt.asIntN(bits, low), BigInt.asIntN(bits, high)];
+  const survives = low >> BigInt(bits) === high >> BigInt(bits) && a < 0n === b < 0n;
+  const least = survives ? a : -(1n << BigInt(bits - 1));
+  const most = survives ? b : (1n << BigInt(bits - 1)) - 1n;
+  if (width === 64) return tightened({ ...UNKNOWN, smin: least, smax: most });
+  return lowHalf({ ...UNKNOWN, s32min: Number(least), s32max: Number(most) });
+}
+
+function signedHalf({ s32min, s32max }: Bounds): readonly [bigint, bigint] {
+  return [BigInt(s32min), BigInt(s32max)];
+}
+
 /** Whether every number of `inner` is one of `outer`, judged by all parts. */
-export function boundsContain(outer: Bounds, inner: Bounds): boolean {
+export function boundsContain(outer: Range, inner: Range): boolean {
+  if (outer === inner) return true;
   return (
     outer.umin <= inner.umin &&
     outer.umax >= inner.umax &&
@@ -365,7 +443,8 @@ export function boundsContain(outer: Bounds, inner: Bounds): boolean {
   );
 }
 
-export function sameBounds(a: Bounds, b: Bounds): boolean {
+export function sameBounds(a: Range, b: Range): boolean {
+  if (a === b) return true;
   return (
     a.umin === b.umin &&
     a.umax === b.umax &&
