@@ -46,7 +46,11 @@ export function checkArguments(env: Env, prototype: Prototype): CallFacts {
   for (const [index, rule] of prototype.arguments.entries()) {
     checkArgument(env, rule, index, prototype, facts);
   }
-  if (facts.map) checkMap(env, prototype.id, facts.map);
+  if (facts.map && CHANGES_MAP.includes(prototype.id)) {
+    if ((facts.map.flags & BPF_F_RDONLY_PROG) !== 0) {
+      env.refuse('EACCES', 'write into map forbidden');
+    }
+  }
   return facts;
 }
 
@@ -238,14 +242,12 @@ function checkSize(
   else if (most > 0) env.refuse('EACCES', `R${register - 1} type=scalar expected=${MEMORY_NAMES}`);
 }
 
-function checkMap(env: Env, id: number, map: VerifierMap): void {
+/** Whether helper `id` takes maps of this type; the last thing that is asked of a call. */
+export function checkMapType(env: Env, id: number, map: VerifierMap): void {
   const helpers = Object.hasOwn(HELPERS_OF_MAP, map.type) ? HELPERS_OF_MAP[map.type] : undefined;
   const maps = MAPS_OF_HELPER.get(id);
   if ((helpers && !helpers.includes(id)) || (maps && !maps.includes(map.type))) {
     env.refuse('EINVAL', `cannot pass map_type ${map.type} into func ${helperName(id)}#${id}`);
-  }
-  if (CHANGES_MAP.includes(id) && (map.flags & BPF_F_RDONLY_PROG) !== 0) {
-    env.refuse('EACCES', 'write into map forbidden');
   }
 }
 

@@ -93,9 +93,9 @@ function narrow(state: State, left: Scalar, right: Scalar, [a, b]: readonly [Ran
   replaceValues(state, (value) => (value === left ? newLeft : value === right ? newRight : value));
 }
 
-function narrowedScalar(scalar: Scalar, bounds: Range, other: Scalar): Scalar {
+function narrowedScalar(scalar: Scalar, range: Range, other: Scalar): Scalar {
   if (scalar.isConst) return scalar;
-  return new Scalar(bounds, scalar, other, scalar.kernel && !bounds.isConst);
+  return new Scalar(range, scalar, other, scalar.kernel && !range.isConst);
 }
 
 /** All copies of a pointer that may be NULL become NULL or valid. */

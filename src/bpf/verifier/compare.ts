@@ -8,7 +8,7 @@
  *   `within`  the kept state is still being walked (a callback that repeats): every range must contain
  *   `exact`   nothing differs: the program is in an endless loop
  */
-import { boundsContain, markPrecise, sameBounds, UNKNOWN, type Scalar } from './scalar.js';
+import { boundsContain, markPrecise, sameBounds, UNKNOWN_RANGE, type Scalar } from './scalar.js';
 import {
   inheritReads,
   isRead,
@@ -108,7 +108,7 @@ function slotSafe(
     }
     if (how === 'exact' || old.value.kind === 'pointer' || old.value.kernel) return false;
     if (how === 'walked' && !old.value.precise) return true;
-    return old.size === 8 && sameBounds(old.value.bounds, UNKNOWN);
+    return old.size === 8 && sameBounds(old.value.bounds, UNKNOWN_RANGE);
   }
   if (how === 'exact') return now?.kind === 'bytes' && now.bytes === old.bytes;
   if (now?.kind === 'spill' && now.value.kind === 'pointer') return old.bytes === 0;

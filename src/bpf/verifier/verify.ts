@@ -58,10 +58,13 @@ export function verify(input: VerifierInput, options: VerifyOptions = {}): Verif
     if (!(error instanceof Refusal)) throw error;
     // the same walk again, this time with the log of the path that fails
     const log: string[] = [];
-    try {
-      new Walk(input, options, log).run();
-    } catch (again) {
-      if (!(again instanceof Refusal)) throw again;
+    // no path is to blame where the budget ran out
+    if (error.errno !== 'E2BIG') {
+      try {
+        new Walk(input, options, log).run();
+      } catch (again) {
+        if (!(again instanceof Refusal)) throw again;
+      }
     }
     log.push(error.reason);
     throw new VerifierError(error, describeWhere(input, error), log);

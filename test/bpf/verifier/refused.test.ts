@@ -308,7 +308,7 @@ const TABLE: Readonly<Record<string, readonly Row[]>> = {
     ],
   ],
   helpers: [
-    ['unknown', 'call 999\nexit', 'EINVAL unknown func bpf_helper#999'],
+    ['unknown', 'call 999\nexit', 'EINVAL invalid func bpf_helper#999'],
     [
       'of another type',
       'r2 = 0\ncall 174\nexit',
@@ -495,7 +495,7 @@ const TABLE: Readonly<Record<string, readonly Row[]>> = {
     ],
   ],
   functions: [
-    ['recursion', 'call f\nexit\nf:\ncall f\nexit', 'E2BIG the call stack of 8 frames is too deep'],
+    ['recursion', 'call f\nexit\nf:\ncall f\nexit', 'E2BIG the call stack of 9 frames is too deep'],
     [
       'stack in all',
       '*(u64 *)(r10 -264) = 0\ncall f\nexit\nf:\n*(u64 *)(r10 -264) = 0\nr0 = 0\nexit',
@@ -559,7 +559,7 @@ const TABLE: Readonly<Record<string, readonly Row[]>> = {
     [
       'callback on a ring buffer',
       'r1 = map[fd:4]\nr2 = subprog[+6]\nr3 = 0\nr4 = 0\ncall 164\nr0 = 0\nexit\nr0 = 0\nexit',
-      'EINVAL cannot pass map_type RINGBUF into func bpf_for_each_map_elem#164',
+      'ENOTSUPP callback function not allowed for map',
     ],
     [
       'callback result escapes its checks',
