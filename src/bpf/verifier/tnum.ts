@@ -14,7 +14,6 @@ export interface Tnum {
 }
 
 export const U64_MAX = 0xffff_ffff_ffff_ffffn;
-const LOW32 = 0xffff_ffffn;
 const HIGH32 = 0xffff_ffff_0000_0000n;
 
 export const TNUM_UNKNOWN: Tnum = { value: 0n, mask: U64_MAX };
