@@ -54,16 +54,21 @@ export function checkArguments(env: Env, prototype: Prototype): CallFacts {
     dynptr: undefined,
   };
   for (const [index, rule] of prototype.arguments.entries()) {
-    checkArgument(env, prototype, rule, index, facts);
+    checkArgument(env, rule, index, prototype, facts);
+  }
+  if (facts.map && CHANGES_MAP.includes(prototype.id)) {
+    if ((facts.map.flags & BPF_F_RDONLY_PROG) !== 0) {
+      env.refuse('EACCES', 'write into map forbidden');
+    }
   }
   return facts;
 }
 
 function checkArgument(
   env: Env,
-  { id, arguments: rules }: Prototype,
   rule: ArgumentRule,
   index: number,
+  { id, arguments: rules }: Prototype,
   facts: CallFacts,
 ): void {
   const register = index + 1;
@@ -76,7 +81,6 @@ function checkArgument(
       return;
     case 'map': {
       const { map } = expect(env, register, value, ['map'], 'map_ptr');
-      if (map) checkMap(env, id, map);
       facts.map = map;
       return;
     }
@@ -118,11 +122,9 @@ function checkArgument(
       if (value.kind !== 'scalar' || !value.isConst) {
         env.refuse('EACCES', `R${register} is not a known constant`);
       } else {
+        // too much is found out at run time only
         markPrecise(value);
-        if (value.umax >= MAX_SIZE) {
-          env.refuse('EACCES', `R${register} unbounded memory access, use 'var &= const'`);
-        }
-        facts.allocSize = Number(value.umax);
+        facts.allocSize = value.u32max;
       }
       return;
     case 'dynptr':
@@ -228,6 +230,7 @@ export function checkBytes(
 ): void {
   const pointer = expectMemory(env, register, value);
   if (pointer.type === 'stack') {
+    if (size === 0 && !zeroSizeAllowed) env.refuse('EACCES', 'invalid zero-sized read');
     helperStack(env, register, pointer, size, access === 'write');
   } else {
     checkMemory(env, register, pointer, 0, size, access, zeroSizeAllowed);
@@ -268,14 +271,12 @@ function checkSize(
   else if (most > 0) env.refuse('EACCES', `R${register - 1} type=scalar expected=${MEMORY_NAMES}`);
 }
 
-function checkMap(env: Env, id: number, map: VerifierMap): void {
+/** Whether helper `id` takes maps of this type; the last thing that is asked of a call. */
+export function checkMapType(env: Env, id: number, map: VerifierMap): void {
   const helpers = Object.hasOwn(HELPERS_OF_MAP, map.type) ? HELPERS_OF_MAP[map.type] : undefined;
   const maps = MAPS_OF_HELPER.get(id);
   if ((helpers && !helpers.includes(id)) || (maps && !maps.includes(map.type))) {
     env.refuse('EINVAL', `cannot pass map_type ${map.type} into func ${helperName(id)}#${id}`);
-  }
-  if (CHANGES_MAP.includes(id) && (map.flags & BPF_F_RDONLY_PROG) !== 0) {
-    env.refuse('EACCES', 'write into map forbidden');
   }
 }
 

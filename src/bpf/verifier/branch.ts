@@ -9,13 +9,16 @@ import type { Slot } from '../instruction.js';
 import type { JumpOperation, Opcode } from '../opcodes.js';
 import type { Env } from './env.js';
 import { forget } from './references.js';
-import { constScalar, markPrecise, type Scalar } from './scalar.js';
-import { decided, MIRRORED, narrowed } from './scalar-compare.js';
+import { constScalar, markPrecise, Scalar, type Range } from './scalar.js';
+import { decided, MIRRORED, outcomesOf, type Outcomes } from './scalar-compare.js';
 import { copyState, replaceValues, type State } from './state.js';
-import { distance, isPacket, Pointer, withFields, type Value } from './value.js';
+import { distance, isPacket, Pointer, withFields, type PointerType, type Value } from './value.js';
 
 /** Most bytes of packet that a comparison can prove. */
 const MAX_PACKET = 0xffff;
+
+/** Types whose valid pointers are known not to be NULL (reg_not_null). */
+const NEVER_NULL: readonly PointerType[] = ['map_value', 'map_key', 'mem', 'sock', 'btf'];
 
 /** The states after a jump; undefined where that way is impossible. */
 export interface Ways {
@@ -40,14 +43,14 @@ export function branch(env: Env, slot: Slot, opcode: Extract<Opcode, { kind: 'ju
   if ((opcode.op !== 'jeq' && opcode.op !== 'jne') || !scalar.is(0n)) return both;
   // loads through such a pointer do not fault: it may be NULL
   if (pointer.type === 'btf' && !pointer.trusted) return both;
-  if (!pointer.orNull) {
-    // a valid pointer is not NULL
+  // a valid pointer is not NULL
+  if (!pointer.orNull && NEVER_NULL.includes(pointer.type)) {
     markPrecise(scalar);
     return opcode.op === 'jne'
       ? { taken: env.state, fallen: undefined }
       : { taken: undefined, fallen: env.state };
   }
-  if (opcode.source === 'register') return both;
+  if (opcode.source === 'register' || !pointer.orNull) return both;
   settleNull(both.taken, env, pointer, opcode.op === 'jeq');
   settleNull(both.fallen, env, pointer, opcode.op === 'jne');
   return both;
@@ -59,36 +62,43 @@ function compareScalars(
   left: Scalar,
   right: Scalar,
 ): Ways {
-  let outcome = decided(op, width, left, right);
-  const isSame = left === right;
-  const taken = outcome === false || isSame ? undefined : narrowed(op, width, left, right, true);
-  const fallen = outcome === true || isSame ? undefined : narrowed(op, width, left, right, false);
-  if (outcome === undefined && !isSame) {
-    if (!taken && fallen) outcome = false;
-    else if (taken && !fallen) outcome = true;
-  }
-  if (outcome !== undefined) {
+  const { taken, fallen } =
+    left === right
+      ? ofItself(op, width, left.bounds)
+      : outcomesOf(op, width, left.bounds, right.bounds);
+  if (!taken || !fallen) {
     markPrecise(left);
     markPrecise(right);
-    return outcome
+    return taken
       ? { taken: env.state, fallen: undefined }
       : { taken: undefined, fallen: env.state };
   }
   const other = copyState(env.state);
-  if (taken) narrow(other, left, right, taken);
-  if (fallen) narrow(env.state, left, right, fallen);
+  narrow(other, left, right, taken);
+  narrow(env.state, left, right, fallen);
   return { taken: other, fallen: env.state };
 }
 
+/** A number compared with itself: nothing is learned. */
+function ofItself(op: JumpOperation, width: 32 | 64, range: Range): Outcomes {
+  const outcome = decided(op, width, range, range);
+  return {
+    taken: outcome === false ? undefined : [range, range],
+    fallen: outcome === true ? undefined : [range, range],
+  };
+}
+
 /** All places that hold the compared numbers hold the narrowed ones. */
-function narrow(
-  state: State,
-  left: Scalar,
-  right: Scalar,
-  [newLeft, newRight]: readonly [Scalar, Scalar],
-): void {
-  if (newLeft === left && newRight === right) return;
+function narrow(state: State, left: Scalar, right: Scalar, [a, b]: readonly [Range, Range]): void {
+  if (a === left.bounds && b === right.bounds) return;
+  const newLeft = narrowedScalar(left, a, right);
+  const newRight = narrowedScalar(right, b, left);
   replaceValues(state, (value) => (value === left ? newLeft : value === right ? newRight : value));
+}
+
+function narrowedScalar(scalar: Scalar, range: Range, other: Scalar): Scalar {
+  if (scalar.isConst) return scalar;
+  return new Scalar(range, scalar, other, scalar.kernel && !range.isConst);
 }
 
 /** All copies of a pointer that may be NULL become NULL or valid. */

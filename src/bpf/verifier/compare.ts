@@ -8,7 +8,7 @@
  *   `within`  the kept state is still being walked (a callback that repeats): every range must contain
  *   `exact`   nothing differs: the program is in an endless loop
  */
-import { boundsContain, markPrecise, sameBounds, UNKNOWN, type Scalar } from './scalar.js';
+import { boundsContain, markPrecise, sameBounds, UNKNOWN_RANGE, type Scalar } from './scalar.js';
 import {
   inheritReads,
   isObject,
@@ -112,7 +112,7 @@ function slotSafe(
     }
     if (how === 'exact' || old.value.kind === 'pointer' || old.value.kernel) return false;
     if (how === 'walked' && !old.value.precise) return true;
-    return old.size === 8 && sameBounds(old.value, UNKNOWN);
+    return old.size === 8 && sameBounds(old.value.bounds, UNKNOWN_RANGE);
   }
   if (how === 'exact') return now?.kind === 'bytes' && now.bytes === old.bytes;
   if (now?.kind === 'spill' && now.value.kind === 'pointer') return old.bytes === 0;
@@ -170,14 +170,14 @@ function safe(old: Value | undefined, now: Value | undefined, how: How, pairs: P
 }
 
 function scalarSafe(old: Scalar, now: Scalar, how: How, pairs: Pairs): boolean {
-  if (how === 'exact') return old.kernel === now.kernel && sameBounds(old, now);
+  if (how === 'exact') return old.kernel === now.kernel && sameBounds(old.bounds, now.bounds);
   if (old.kernel && !now.kernel) return false;
   if (how === 'walked' && !old.precise) return true;
   // places that shared a number must still share one
   const paired = pairs.scalars.get(old);
   if (paired !== undefined && paired !== now) return false;
   pairs.scalars.set(old, now);
-  return old === now || boundsContain(old, now);
+  return old === now || boundsContain(old.bounds, now.bounds);
 }
 
 function pointerSafe(old: Pointer, now: Pointer, how: How, pairs: Pairs): boolean {
@@ -201,8 +201,8 @@ function pointerSafe(old: Pointer, now: Pointer, how: How, pairs: Pairs): boolea
   if (!sameId(old.id, now.id, pairs) || !sameId(old.ref, now.ref, pairs)) return false;
   if (!sameId(old.dynptr, now.dynptr, pairs)) return false;
   if (!old.variable || !now.variable) return old.variable === now.variable;
-  if (how === 'exact') return sameBounds(old.variable, now.variable);
-  return boundsContain(old.variable, now.variable);
+  if (how === 'exact') return sameBounds(old.variable.bounds, now.variable.bounds);
+  return boundsContain(old.variable.bounds, now.variable.bounds);
 }
 
 function sameId(old: number, now: number, pairs: Pairs): boolean {

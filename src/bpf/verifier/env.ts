@@ -63,12 +63,18 @@ export class Env {
   /** The value of a register that is read. */
   read(register: number): Value {
     const value = this.frame.regs[register];
-    if (!value) this.refuse('EACCES', `R${register} !read_ok`);
+    if (!value) {
+      if (register > 10) this.refuse('EINVAL', `R${register} is invalid`);
+      this.refuse('EACCES', `R${register} !read_ok`);
+    }
     return value;
   }
 
   write(register: number, value: Value | undefined): void {
-    if (register === 10) this.refuse('EACCES', 'frame pointer is read only');
+    if (register >= 10) {
+      if (register > 10) this.refuse('EINVAL', `R${register} is invalid`);
+      this.refuse('EACCES', 'frame pointer is read only');
+    }
     this.frame.regs[register] = value;
   }
 

@@ -104,7 +104,7 @@ function verifierFunction(
     lines: spec.lines,
     references,
     kfuncs,
-    ...(global ? { global } : {}),
+    ...(global && btf ? { global, returnsScalar: returnsScalar(btf, spec.btfId) } : {}),
   };
 }
 
@@ -163,6 +163,13 @@ function globalArguments(btf: Btf, id: number): ArgumentType[] | undefined {
   const fn = btf.as(id, 'func');
   const prototype = fn && fn.linkage !== 'static' ? btf.as(fn.type, 'func_proto') : undefined;
   return prototype?.parameters.map(({ type }) => argumentType(btf, type));
+}
+
+function returnsScalar(btf: Btf, id: number): boolean {
+  const fn = btf.as(id, 'func');
+  const prototype = fn && btf.as(fn.type, 'func_proto');
+  const kind = prototype && btf.resolve(prototype.returnType).kind;
+  return kind === 'int' || kind === 'enum' || kind === 'enum64';
 }
 
 function argumentType(btf: Btf, id: number): ArgumentType {

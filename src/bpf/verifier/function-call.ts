@@ -23,9 +23,15 @@ export function callFunction(env: Env, callee: number, structures: readonly Stru
   if (!target) env.refuse('EINVAL', `call of function ${callee}`);
   const { regs } = env.frame;
   if (env.state.frames.length >= MAX_FRAMES) {
-    env.refuse('E2BIG', `the call stack of ${MAX_FRAMES} frames is too deep`);
+    env.refuse('E2BIG', `the call stack of ${MAX_FRAMES + 1} frames is too deep`);
   }
   if (target.global) {
+    if (target.returnsScalar === false) {
+      env.refuse(
+        'EINVAL',
+        `Global function ${target.name}() doesn't return scalar. Only those are supported.`,
+      );
+    }
     if (env.state.lock) {
       env.refuse('EINVAL', 'global function calls are not allowed while holding a lock');
     }

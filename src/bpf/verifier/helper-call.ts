@@ -5,7 +5,7 @@
  * set_map_elem_callback_state, set_timer_callback_state in kernel/bpf/verifier.c.
  */
 import { helperName } from '../object/helper-names.js';
-import { checkArguments, type CallFacts } from './arguments.js';
+import { checkArguments, checkMapType, type CallFacts } from './arguments.js';
 import type { Env } from './env.js';
 import {
   CALLS_CALLBACK,
@@ -40,6 +40,7 @@ export function callHelper(env: Env, id: number): State | undefined {
   if (id === TAIL_CALL) refuseLeaks(env, 'tail_call');
   if (facts.released !== 0) release(env, facts.released);
   const callback = enterCallback(env, id, facts);
+  if (facts.map) checkMapType(env, id, facts.map);
   const { regs } = env.frame;
   const result = resultOf(env, prototype, facts);
   regs.fill(undefined, 0, 6);
@@ -53,12 +54,12 @@ function prototypeOf(env: Env, id: number): Prototype {
   const { input, options } = env;
   const name = `${helperName(id)}#${id}`;
   const prototype = PROTOTYPES.get(id);
-  if (!prototype || options.hasHelper?.(id) === false) {
-    // helper 12 is no helper but an instruction
-    if (!prototype || id !== TAIL_CALL) return env.refuse('EINVAL', `unknown func ${name}`);
-  }
-  if (prototype.kinds && !prototype.kinds.includes(input.kind)) {
-    env.refuse('EINVAL', `program of this type cannot use helper ${name}`);
+  // helper 12 is no helper but an instruction
+  const isMissing = options.hasHelper?.(id) === false && id !== TAIL_CALL;
+  if (!prototype || isMissing || prototype.kinds?.includes(input.kind) === false) {
+    const isKnown = prototype || helperName(id) !== 'bpf_helper';
+    const what = isKnown ? 'program of this type cannot use helper' : 'invalid func';
+    return env.refuse('EINVAL', `${what} ${name}`);
   }
   if (prototype.gplOnly && !input.gpl) {
     env.refuse('EINVAL', 'cannot call GPL-restricted function from non-GPL compatible program');
@@ -133,7 +134,7 @@ function enterCallback(env: Env, id: number, facts: CallFacts): State | undefine
     }
   }
   if (env.state.frames.length >= MAX_FRAMES) {
-    env.refuse('E2BIG', `the call stack of ${MAX_FRAMES} frames is too deep`);
+    env.refuse('E2BIG', `the call stack of ${MAX_FRAMES + 1} frames is too deep`);
   }
   const state = copyState(env.state);
   topFrame(state).callbackDepth++;

@@ -57,6 +57,8 @@ export interface VerifierFunction {
   readonly kfuncs: ReadonlyMap<number, string>;
   /** Arguments of a global function, which is verified alone. Absent: verified at each call. */
   readonly global?: readonly ArgumentType[];
+  /** Whether a global function gives back an integer or enum, as it must. Default: true. */
+  readonly returnsScalar?: boolean;
 }
 
 export interface VerifierInput {

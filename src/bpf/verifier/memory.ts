@@ -71,14 +71,19 @@ function loadFrom(
     case 'stack':
       env.noteAccess('stack');
       return loadStack(env, register, base, off, size);
-    case 'ctx':
+    case 'ctx': {
       checkContext(env, register, base);
-      env.noteAccess('ctx');
-      if (hasTrampoline(env.input.kind)) return loadTracedContext(env, off, size);
-      return (
+      if (hasTrampoline(env.input.kind)) {
+        const value = loadTracedContext(env, off, size);
+        env.noteAccess('ctx');
+        return value;
+      }
+      const field =
         contextField(env.input, off, size, signed) ??
-        env.refuse('EACCES', `invalid bpf_context access off=${off} size=${size}`)
-      );
+        env.refuse('EACCES', `invalid bpf_context access off=${off} size=${size}`);
+      env.noteAccess('ctx');
+      return field;
+    }
     case 'map_value': {
       checkMemory(env, register, base, off, size, 'read');
       env.noteAccess('map_value');

@@ -77,7 +77,7 @@ const ROWS: readonly Row[] = [
   [3, 'map map_key'],
   [4, 'uninit size0 any', 'integer', { gpl: true, kinds: TRACING }],
   [5, ''],
-  [6, 'mem size any any any', 'integer', GPL],
+  [6, 'mem size', 'integer', GPL],
   [7, ''],
   [8, ''],
   [9, 'ctx any mem size any', 'integer', { kinds: ['tc'] }],

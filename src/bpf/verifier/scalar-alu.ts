@@ -2,27 +2,27 @@
  * Arithmetic on scalars: the set of results of an operation on two sets of numbers.
  *
  * Every result is in the set that comes out; what overflows or is not followed becomes unknown.
- * Reference: adjust_scalar_min_max_vals in kernel/bpf/verifier.c. As there, divisions give an unknown
- * number and shifts by an unknown or too large amount too.
+ * Reference: adjust_scalar_min_max_vals in kernel/bpf/verifier.c.
  */
 import type { AluOperation } from '../opcodes.js';
+import { ComputedTable } from './computed-table.js';
+import { computeHalf, U32_MAX, UNKNOWN_HALF, type Half, type HalfOperation } from './half.js';
 import {
+  constRange,
   constScalar,
-  fromBounds,
+  lowConstRange,
+  lowRange,
   S64_MAX,
   S64_MIN,
   Scalar,
-  U32_MAX,
-  UNKNOWN,
+  tightened,
   unknownScalar,
-  zeroExtend32,
-  type Bounds,
+  type Range,
 } from './scalar.js';
 import {
   tnumAdd,
   tnumAnd,
   tnumArithmeticShift,
-  tnumLow,
   tnumMul,
   tnumOr,
   tnumShiftLeft,
@@ -33,37 +33,49 @@ import {
   type Tnum,
 } from './tnum.js';
 
-const S32_MIN = -0x8000_0000;
-const S32_MAX = 0x7fff_ffff;
-
 export type ScalarOperation = Exclude<AluOperation, 'mov'>;
+
+/** Numbers of operations in keys of the table. */
+const OPERATIONS: readonly ScalarOperation[] = [
+  'add',
+  'sub',
+  'mul',
+  'and',
+  'or',
+  'xor',
+  'lsh',
+  'rsh',
+  'arsh',
+];
+
+/** Ranges of results, by operation and operands. */
+const computed = new ComputedTable<Range>();
 
 /** The results of `left op right` in `width` bits. */
 export function compute(op: ScalarOperation, width: 32 | 64, left: Scalar, right: Scalar): Scalar {
-  if (op === 'div' || op === 'mod') {
-    return width === 64 ? unknownScalar(left, right) : zeroExtend32(UNKNOWN, left, right);
+  // anything, whatever the operands are
+  if (!isFollowed(op, width, right)) return unknownScalar();
+  const a = left.bounds;
+  const b = right.bounds;
+  if (a.isConst && b.isConst) return new Scalar(computeRange(op, width, a, b), left, right);
+  const key = width + OPERATIONS.indexOf(op);
+  let range = computed.get(key, a, b);
+  if (!range) {
+    range = computeRange(op, width, a, b);
+    computed.set(key, a, b, range);
   }
-  if (left.isConst && right.isConst) {
-    const value = constant(op, width, left.bits.value, right.bits.value);
-    if (value === undefined) return unknownScalar(left, right);
-    return constScalar(value, left, right);
-  }
-  return width === 64 ? compute64(op, left, right) : compute32(op, left, right);
+  return new Scalar(range, left, right);
 }
 
-type Followed = Exclude<ScalarOperation, 'div' | 'mod'>;
-
-function constant(op: Followed, width: 32 | 64, left: bigint, right: bigint): bigint | undefined {
-  const bits = BigInt(width);
-  const [a, b] = [BigInt.asUintN(width, left), BigInt.asUintN(width, right)];
-  const result = (value: bigint): bigint => BigInt.asUintN(width, value);
+/** A constant result without a range around it. */
+function lowConstant(op: Followed, a: number, b: number): number {
   switch (op) {
     case 'add':
-      return result(a + b);
+      return a + b;
     case 'sub':
-      return result(a - b);
+      return a - b;
     case 'mul':
-      return result(a * b);
+      return Math.imul(a, b);
     case 'and':
       return a & b;
     case 'or':
@@ -71,218 +83,192 @@ function constant(op: Followed, width: 32 | 64, left: bigint, right: bigint): bi
     case 'xor':
       return a ^ b;
     case 'lsh':
-      return b < bits ? result(a << b) : undefined;
+      return a << b;
     case 'rsh':
-      return b < bits ? a >> b : undefined;
+      return a >>> b;
     case 'arsh':
-      return b < bits ? result(BigInt.asIntN(width, a) >> b) : undefined;
+      return a >> b;
   }
 }
 
-function compute64(op: Followed, left: Scalar, right: Scalar): Scalar {
-  const make = (bounds: Partial<Bounds>): Scalar =>
-    fromBounds({ ...UNKNOWN, ...bounds }, left, right);
+function computeRange(op: Followed, width: 32 | 64, left: Range, right: Range): Range {
+  if (width === 32 || staysLow(op, left, right)) {
+    // 64 bits wide, nothing is negative: there is no sign to be shifted in
+    const low = op === 'arsh' && width === 64 ? 'rsh' : op;
+    if (left.mask32 === 0 && right.mask32 === 0) {
+      return lowConstRange(lowConstant(low, left.value32, right.value32));
+    }
+    return lowRange(computeHalf(low, left, right));
+  }
+  if (left.isConst && right.isConst) return constRange(constant(op, left.umin, right.umin));
+  return compute64(op, left, right);
+}
+
+/** Whether all 64-bit results are below 2^32, and so equal to the 32-bit ones. */
+function staysLow(op: Followed, left: Range, right: Range): boolean {
+  if (op === 'and') return left.isLow || right.isLow;
+  if (!left.isLow || !right.isLow) return false;
   switch (op) {
     case 'add':
-      return make({
-        ...unsignedSum(left, right),
-        ...signedRange([left.smin + right.smin, left.smax + right.smax]),
-        bits: tnumAdd(left.bits, right.bits),
-      });
+      return left.u32max + right.u32max <= U32_MAX;
     case 'sub':
-      return make({
-        ...(left.umin >= right.umax
-          ? { umin: left.umin - right.umax, umax: left.umax - right.umin }
-          : {}),
-        ...signedRange([left.smin - right.smax, left.smax - right.smin]),
-        bits: tnumSub(left.bits, right.bits),
-      });
+      return left.u32min >= right.u32max;
+    case 'mul':
+      return left.u32max * right.u32max <= U32_MAX;
+    case 'or':
+    case 'xor':
+      return true;
+    case 'lsh':
+      return right.u32max < 32 && left.u32max * 2 ** right.u32max <= U32_MAX;
+    case 'rsh':
+    case 'arsh':
+      return right.u32max < 32;
+  }
+}
+
+type Followed = HalfOperation;
+
+/**
+ * Whether the kernel looks at the result at all: not at quotients, nor at shifts by an amount that is
+ * unknown or too large (is_safe_to_compute_dst_reg_range).
+ */
+function isFollowed(op: ScalarOperation, width: 32 | 64, right: Scalar): op is Followed {
+  switch (op) {
+    case 'div':
+    case 'mod':
+      return false;
+    case 'lsh':
+    case 'rsh':
+    case 'arsh':
+      return right.umin === right.umax && right.umax < BigInt(width);
+    default:
+      return true;
+  }
+}
+
+function constant(op: Followed, left: bigint, right: bigint): bigint {
+  switch (op) {
+    case 'add':
+      return left + right;
+    case 'sub':
+      return left - right;
+    case 'mul':
+      return left * right;
+    case 'and':
+      return left & right;
+    case 'or':
+      return left | right;
+    case 'xor':
+      return left ^ right;
+    case 'lsh':
+      return left << right;
+    case 'rsh':
+      return left >> right;
+    case 'arsh':
+      return BigInt.asIntN(64, left) >> right;
+  }
+}
+
+/** 64-bit results: what is known of the halves, the bits, and the ranges where nothing overflows. */
+function whole(half: Half, bits: Tnum, unsigned?: Ends, signed?: Ends): Range {
+  const { u32min, u32max, s32min, s32max } = half;
+  return tightened({
+    umin: unsigned ? unsigned[0] : 0n,
+    umax: unsigned ? unsigned[1] : U64_MAX,
+    smin: signed ? signed[0] : S64_MIN,
+    smax: signed ? signed[1] : S64_MAX,
+    u32min,
+    u32max,
+    s32min,
+    s32max,
+    bits,
+  });
+}
+
+type Ends = readonly [bigint, bigint];
+
+function compute64(op: Followed, left: Range, right: Range): Range {
+  if (op === 'lsh' || op === 'rsh' || op === 'arsh') return shift64(op, left, right.u32min);
+  // the lower half for itself: it may be known where the whole is not
+  const half = computeHalf(op, left, right);
+  switch (op) {
+    case 'add': {
+      const signed = unlessOverflow([left.smin + right.smin, left.smax + right.smax]);
+      return whole(half, tnumAdd(left.bits, right.bits), unsignedSum(left, right), signed);
+    }
+    case 'sub': {
+      const [umin, umax] = [left.umin - right.umax, left.umax - right.umin];
+      const signed = unlessOverflow([left.smin - right.smax, left.smax - right.smin]);
+      const bits = tnumSub(left.bits, right.bits);
+      return whole(half, bits, umin >= 0n ? [umin, umax] : undefined, signed);
+    }
     case 'mul': {
       const most = left.umax * right.umax;
-      const unsigned = most <= U64_MAX ? { umin: left.umin * right.umin, umax: most } : {};
-      const corners = [
+      const unsigned = most <= U64_MAX ? ([left.umin * right.umin, most] as const) : undefined;
+      const signed = unlessOverflow([
         left.smin * right.smin,
         left.smin * right.smax,
         left.smax * right.smin,
         left.smax * right.smax,
-      ];
-      return make({
-        ...unsigned,
-        ...signedRange(corners),
-        bits: tnumMul(left.bits, right.bits),
-      });
+      ]);
+      return whole(half, tnumMul(left.bits, right.bits), unsigned, signed);
     }
     case 'and': {
       const bits = tnumAnd(left.bits, right.bits);
-      return make({
-        umin: bits.value,
-        umax: left.umax < right.umax ? left.umax : right.umax,
-        bits,
-      });
+      return whole(half, bits, [bits.value, left.umax < right.umax ? left.umax : right.umax]);
     }
     case 'or': {
       const bits = tnumOr(left.bits, right.bits);
-      return make({
-        umin: left.umin > right.umin ? left.umin : right.umin,
-        umax: bits.value | bits.mask,
-        bits,
-      });
+      const umin = left.umin > right.umin ? left.umin : right.umin;
+      return whole(half, bits, [umin, bits.value | bits.mask]);
     }
     case 'xor':
-      return make({ bits: tnumXor(left.bits, right.bits) });
-    case 'lsh':
-    case 'rsh':
-    case 'arsh':
-      return right.umax < 64n ? shift64(op, left, right) : unknownScalar(left, right);
+      return whole(half, tnumXor(left.bits, right.bits));
   }
 }
 
-function unsignedSum(left: Scalar, right: Scalar): Partial<Bounds> {
+function unsignedSum(left: Range, right: Range): Ends | undefined {
   const [umin, umax] = [left.umin + right.umin, left.umax + right.umax];
-  if (umax <= U64_MAX) return { umin, umax };
+  if (umax <= U64_MAX) return [umin, umax];
   // both ends overflow: the order is kept
-  return umin > U64_MAX ? { umin: umin - U64_MAX - 1n, umax: umax - U64_MAX - 1n } : {};
+  return umin > U64_MAX ? [umin - U64_MAX - 1n, umax - U64_MAX - 1n] : undefined;
 }
 
-function signedRange(corners: readonly bigint[]): Partial<Bounds> {
+/** The least and the greatest of them, when they are signed 64-bit numbers. */
+function unlessOverflow(corners: readonly bigint[]): Ends | undefined {
   let smin = corners[0] ?? S64_MIN;
   let smax = smin;
   for (const corner of corners) {
     if (corner < smin) smin = corner;
     if (corner > smax) smax = corner;
   }
-  return smin >= S64_MIN && smax <= S64_MAX ? { smin, smax } : {};
+  return smin >= S64_MIN && smax <= S64_MAX ? [smin, smax] : undefined;
 }
 
-function shift64(op: 'lsh' | 'rsh' | 'arsh', left: Scalar, right: Scalar): Scalar {
-  const [least, most] = [right.umin, right.umax];
-  const by = right.isConst ? Number(least) : undefined;
-  const bounds = ((): Partial<Bounds> => {
-    switch (op) {
-      case 'lsh': {
-        const highest = left.umax << most;
-        return {
-          ...(highest <= U64_MAX ? { umin: left.umin << least, umax: highest } : {}),
-          bits: by === undefined ? UNKNOWN.bits : tnumShiftLeft(left.bits, by),
-        };
-      }
-      case 'rsh':
-        return {
-          umin: left.umin >> most,
-          umax: left.umax >> least,
-          bits: by === undefined ? UNKNOWN.bits : tnumShiftRight(left.bits, by),
-        };
-      case 'arsh':
-        return {
-          smin: left.smin >= 0n ? left.smin >> most : left.smin >> least,
-          smax: left.smax >= 0n ? left.smax >> least : left.smax >> most,
-          bits: by === undefined ? UNKNOWN.bits : tnumArithmeticShift(left.bits, by, 64),
-        };
-    }
-  })();
-  return fromBounds({ ...UNKNOWN, ...bounds }, left, right);
-}
-
-/** A range of unsigned and one of signed 32-bit numbers, as far as they are known. */
-type Half = Partial<Pick<Bounds, 'u32min' | 'u32max' | 's32min' | 's32max' | 'bits'>>;
-
-function compute32(op: Followed, left: Scalar, right: Scalar): Scalar {
-  const half = halfResult(op, left, right);
-  return zeroExtend32({ ...UNKNOWN, ...half }, left, right);
-}
-
-function halfResult(op: Followed, left: Scalar, right: Scalar): Half {
-  const [a, b] = [tnumLow(left.bits), tnumLow(right.bits)];
+function shift64(op: 'lsh' | 'rsh' | 'arsh', left: Range, distance: number): Range {
+  const by = BigInt(distance);
   switch (op) {
-    case 'add':
-      return {
-        ...unsigned32(left.u32min + right.u32min, left.u32max + right.u32max),
-        ...signed32([left.s32min + right.s32min, left.s32max + right.s32max]),
-        bits: tnumAdd(a, b),
-      };
-    case 'sub':
-      return {
-        ...unsigned32(left.u32min - right.u32max, left.u32max - right.u32min),
-        ...signed32([left.s32min - right.s32max, left.s32max - right.s32min]),
-        bits: tnumSub(a, b),
-      };
-    case 'mul':
-      return {
-        ...unsigned32(left.u32min * right.u32min, left.u32max * right.u32max),
-        ...signed32([
-          left.s32min * right.s32min,
-          left.s32min * right.s32max,
-          left.s32max * right.s32min,
-          left.s32max * right.s32max,
-        ]),
-        bits: tnumMul(a, b),
-      };
-    case 'and':
-      return { ...unsigned32(0, Math.min(left.u32max, right.u32max)), bits: tnumAnd(a, b) };
-    case 'or':
-      return {
-        ...unsigned32(Math.max(left.u32min, right.u32min), U32_MAX),
-        bits: tnumOr(a, b),
-      };
-    case 'xor':
-      return { bits: tnumXor(a, b) };
-    case 'lsh':
-    case 'rsh':
-    case 'arsh':
-      return right.u32max < 32 ? shift32(op, left, right, a) : {};
-  }
-}
-
-function unsigned32(u32min: number, u32max: number): Half {
-  return u32min >= 0 && u32max <= U32_MAX ? { u32min, u32max } : {};
-}
-
-function signed32(corners: readonly number[]): Half {
-  const s32min = Math.min(...corners);
-  const s32max = Math.max(...corners);
-  // products of 32-bit numbers are exact in a double up to 2^53; beyond, they are far outside anyway
-  return s32min >= S32_MIN && s32max <= S32_MAX ? { s32min: s32min + 0, s32max: s32max + 0 } : {};
-}
-
-function shift32(op: 'lsh' | 'rsh' | 'arsh', left: Scalar, right: Scalar, bits: Tnum): Half {
-  const [least, most] = [right.u32min, right.u32max];
-  const isConst = least === most;
-  switch (op) {
-    case 'lsh':
-      return {
-        ...unsigned32(left.u32min * 2 ** least, left.u32max * 2 ** most),
-        ...(isConst ? { bits: tnumLow(tnumShiftLeft(bits, least)) } : {}),
-      };
-    case 'rsh':
-      return {
-        ...unsigned32(left.u32min >>> most, left.u32max >>> least),
-        ...(isConst ? { bits: tnumShiftRight(bits, least) } : {}),
-      };
-    case 'arsh':
-      return {
-        s32min: left.s32min >= 0 ? left.s32min >> most : left.s32min >> least,
-        s32max: left.s32max >= 0 ? left.s32max >> least : left.s32max >> most,
-        ...(isConst ? { bits: tnumArithmeticShift(bits, least, 32) } : {}),
-      };
-  }
-}
-
-/** The results of a byte swap to `bits` bits; a swap that changes nothing only cuts. */
-export function swapped(scalar: Scalar, bits: number, swaps: boolean): Scalar {
-  if (scalar.isConst) {
-    const bytes = bits / 8;
-    let value = BigInt.asUintN(bits, scalar.bits.value);
-    if (swaps) {
-      let turned = 0n;
-      for (let i = 0; i < bytes; i++) {
-        turned = (turned << 8n) | (value & 0xffn);
-        value >>= 8n;
-      }
-      value = turned;
+    case 'lsh': {
+      const bits = tnumShiftLeft(left.bits, distance);
+      const highest = left.umax << by;
+      const unsigned = highest <= U64_MAX ? ([left.umin << by, highest] as const) : undefined;
+      // the first half of a sign extension
+      const { s32min, s32max } = left;
+      const signed =
+        distance === 32 ? ([BigInt(s32min) << by, BigInt(s32max) << by] as const) : undefined;
+      return whole(UNKNOWN_HALF, bits, unsigned, signed);
     }
-    return constScalar(value, scalar);
+    case 'rsh':
+      return whole(UNKNOWN_HALF, tnumShiftRight(left.bits, distance), [
+        left.umin >> by,
+        left.umax >> by,
+      ]);
+    case 'arsh':
+      return whole(UNKNOWN_HALF, tnumArithmeticShift(left.bits, distance, 64), undefined, [
+        left.smin >> by,
+        left.smax >> by,
+      ]);
   }
-  return fromBounds({ ...UNKNOWN, umax: (1n << BigInt(bits)) - 1n }, scalar);
 }
 
 /** `-scalar` in `width` bits. */

@@ -4,17 +4,16 @@
  * Reference: is_branch_taken, reg_set_min_max, regs_refine_cond_op in kernel/bpf/verifier.c.
  */
 import type { JumpOperation } from '../opcodes.js';
-import { refine, Scalar, U32_MAX, type Bounds } from './scalar.js';
-import { tnumIntersect, tnumLow, U64_MAX, type Tnum } from './tnum.js';
+import { ComputedTable } from './computed-table.js';
+import { S32_MAX, S32_MIN, U32_MAX, type Half } from './half.js';
+import { refine, refineHalf, type Bounds, type Range } from './scalar.js';
+import { tnumIntersect, U64_MAX } from './tnum.js';
 
 const S64_MIN = -(1n << 63n);
 const S64_MAX = (1n << 63n) - 1n;
-const S32_MIN = -0x8000_0000;
-const S32_MAX = 0x7fff_ffff;
-const LOW32 = 0xffff_ffffn;
 
 /** What holds when the jump is not taken; `jset` has no opposite among the jumps. */
-const OPPOSITE: Readonly<Record<Exclude<JumpOperation, 'jset'>, JumpOperation>> = {
+const OPPOSITE: Readonly<Record<Comparison, Comparison>> = {
   jeq: 'jne',
   jne: 'jeq',
   jgt: 'jle',
@@ -42,47 +41,93 @@ export const MIRRORED: Readonly<Record<JumpOperation, JumpOperation>> = {
   jsle: 'jsge',
 };
 
-interface Range {
-  readonly min: bigint;
-  readonly max: bigint;
-  readonly smin: bigint;
-  readonly smax: bigint;
-  readonly bits: Tnum;
+interface Ends {
+  readonly min: bigint | number;
+  readonly max: bigint | number;
+  readonly smin: bigint | number;
+  readonly smax: bigint | number;
 }
 
-function rangeOf(scalar: Scalar, width: 32 | 64): Range {
-  if (width === 64) {
-    const { umin: min, umax: max, smin, smax, bits } = scalar;
-    return { min, max, smin, smax, bits };
+/**
+ * How much of the numbers a comparison is about: all, the lower half, or the lower half because there
+ * is nothing else (then signed order is unsigned order).
+ */
+type Part = 'whole' | 'half' | 'low';
+
+function partOf(width: 32 | 64, left: Range, right: Range): Part {
+  if (width === 32) return 'half';
+  return left.isLow && right.isLow ? 'low' : 'whole';
+}
+
+function endsOf(range: Range, part: Part): Ends {
+  switch (part) {
+    case 'whole': {
+      const { umin: min, umax: max, smin, smax } = range;
+      return { min, max, smin, smax };
+    }
+    case 'half':
+      return { min: range.u32min, max: range.u32max, smin: range.s32min, smax: range.s32max };
+    case 'low': {
+      const { u32min: min, u32max: max } = range;
+      return { min, max, smin: min, smax: max };
+    }
   }
-  return {
-    min: BigInt(scalar.u32min),
-    max: BigInt(scalar.u32max),
-    smin: BigInt(scalar.s32min),
-    smax: BigInt(scalar.s32max),
-    bits: tnumLow(scalar.bits),
-  };
+}
+
+/** Both sides, as far as they are known then. */
+type Sides = readonly [Range, Range];
+
+/** What a comparison comes to: the ranges in each outcome; undefined where it cannot have that outcome. */
+export interface Outcomes {
+  readonly taken: Sides | undefined;
+  readonly fallen: Sides | undefined;
+}
+
+const OPERATIONS = Object.keys(MIRRORED);
+const compared = new ComputedTable<Outcomes>();
+
+/** Compares two numbers that are not the same one. */
+export function outcomesOf(op: JumpOperation, width: 32 | 64, left: Range, right: Range): Outcomes {
+  if (left.isConst && right.isConst) {
+    const holds = decided(op, width, left, right) === true;
+    const sides: Sides = [left, right];
+    return { taken: holds ? sides : undefined, fallen: holds ? undefined : sides };
+  }
+  const key = width + OPERATIONS.indexOf(op);
+  let result = compared.get(key, left, right);
+  if (!result) {
+    const always = decided(op, width, left, right);
+    const taken = always === false ? undefined : narrowed(op, width, left, right, true);
+    const fallen = always === true ? undefined : narrowed(op, width, left, right, false);
+    result = {
+      // one of them happens
+      taken: taken ?? (fallen || always === false ? undefined : [left, right]),
+      fallen: fallen ?? (taken || always === true ? undefined : [left, right]),
+    };
+    compared.set(key, left, right, result);
+  }
+  return result;
 }
 
 /** True or false when the comparison always has that outcome; undefined when it depends. */
 export function decided(
   op: JumpOperation,
   width: 32 | 64,
-  left: Scalar,
-  right: Scalar,
+  left: Range,
+  right: Range,
 ): boolean | undefined {
-  const a = rangeOf(left, width);
-  const b = rangeOf(right, width);
+  const part = partOf(width, left, right);
+  const a = endsOf(left, part);
+  const b = endsOf(right, part);
   switch (op) {
     case 'jeq':
     case 'jne': {
-      const equal = alwaysEqual(a, b);
+      const apart = a.min > b.max || a.max < b.min || a.smin > b.smax || a.smax < b.smin;
+      const equal = apart ? false : equalBits(part, left, right);
       return equal === undefined ? undefined : equal === (op === 'jeq');
     }
     case 'jset':
-      if ((a.bits.value & b.bits.value) !== 0n) return true;
-      if (((a.bits.value | a.bits.mask) & (b.bits.value | b.bits.mask)) === 0n) return false;
-      return undefined;
+      return commonBits(part, left, right);
     case 'jgt':
       return a.min > b.max ? true : a.max <= b.min ? false : undefined;
     case 'jge':
@@ -102,33 +147,82 @@ export function decided(
   }
 }
 
-function alwaysEqual(a: Range, b: Range): boolean | undefined {
-  if (a.bits.mask === 0n && b.bits.mask === 0n) return a.bits.value === b.bits.value;
-  if (a.min > b.max || a.max < b.min || a.smin > b.smax || a.smax < b.smin) return false;
-  return tnumIntersect(a.bits, b.bits) ? undefined : false;
+/** Whether known bits make the numbers equal or different. */
+function equalBits(part: Part, left: Range, right: Range): boolean | undefined {
+  if (part === 'whole') {
+    if (left.isConst && right.isConst) return left.umin === right.umin;
+    return tnumIntersect(left.bits, right.bits) ? undefined : false;
+  }
+  const known = ~left.mask32 & ~right.mask32;
+  if (((left.value32 ^ right.value32) & known) !== 0) return false;
+  return known === -1 ? true : undefined;
+}
+
+/** Whether `left & right` is not zero. */
+function commonBits(part: Part, left: Range, right: Range): boolean | undefined {
+  if (part === 'whole') {
+    const [a, b] = [left.bits, right.bits];
+    if ((a.value & b.value) !== 0n) return true;
+    return ((a.value | a.mask) & (b.value | b.mask)) === 0n ? false : undefined;
+  }
+  if ((left.value32 & right.value32) !== 0) return true;
+  const possible = (left.value32 | left.mask32) & (right.value32 | right.mask32);
+  return possible === 0 ? false : undefined;
 }
 
 /** Both sides as they are when the comparison has this outcome; undefined when it cannot have it. */
-export function narrowed(
+function narrowed(
   op: JumpOperation,
   width: 32 | 64,
-  left: Scalar,
-  right: Scalar,
+  left: Range,
+  right: Range,
   taken: boolean,
-): readonly [Scalar, Scalar] | undefined {
-  if (op === 'jset') return narrowedBits(width, left, right, taken);
+): Sides | undefined {
+  const part = partOf(width, left, right);
+  if (op === 'jset') return narrowedBits(part, left, right, taken);
   const holds = taken ? op : OPPOSITE[op];
-  const limits = width === 64 ? limits64(holds, left, right) : limits32(holds, left, right);
-  if (!limits) return [left, right];
-  const [forLeft, forRight] = limits;
-  const first = left.isConst ? left : refine(left, forLeft, right);
-  const second = right.isConst ? right : refine(right, forRight, left);
-  return first && second && [first, second];
+  const sides =
+    part === 'whole' ? narrowWhole(holds, left, right) : narrowHalf(holds, part, left, right);
+  return sides[0] && sides[1] && [sides[0], sides[1]];
 }
 
-type Limits = readonly [Partial<Bounds>, Partial<Bounds>];
+type Maybe = readonly [Range | undefined, Range | undefined];
 
-function limits64(op: JumpOperation, left: Scalar, right: Scalar): Limits | undefined {
+function narrowWhole(op: Comparison, left: Range, right: Range): Maybe {
+  const [forLeft, forRight] = limits64(op, left, right);
+  return [
+    left.isConst ? left : refine(left, forLeft),
+    right.isConst ? right : refine(right, forRight),
+  ];
+}
+
+function narrowHalf(op: Comparison, part: Part, left: Range, right: Range): Maybe {
+  const [forLeft, forRight] = limits32(part === 'low' ? UNSIGNED[op] : op, left, right);
+  return [
+    left.isConst ? left : refineHalf(left, forLeft),
+    right.isConst ? right : refineHalf(right, forRight),
+  ];
+}
+
+type Comparison = Exclude<JumpOperation, 'jset'>;
+
+const UNSIGNED: Readonly<Record<Comparison, Comparison>> = {
+  jeq: 'jeq',
+  jne: 'jne',
+  jgt: 'jgt',
+  jge: 'jge',
+  jlt: 'jlt',
+  jle: 'jle',
+  jsgt: 'jgt',
+  jsge: 'jge',
+  jslt: 'jlt',
+  jsle: 'jle',
+};
+
+type Limits = readonly [Partial<Bounds>, Partial<Bounds>];
+type HalfLimits = readonly [Partial<Half>, Partial<Half>];
+
+function limits64(op: Comparison, left: Range, right: Range): Limits {
   switch (op) {
     case 'jeq':
       return [right, left];
@@ -162,13 +256,11 @@ function limits64(op: JumpOperation, left: Scalar, right: Scalar): Limits | unde
       ];
     case 'jsle':
       return [{ smax: right.smax }, { smin: left.smin }];
-    case 'jset':
-      return undefined;
   }
 }
 
 /** Without the number `other`, when that is at an end of the range. */
-function excluding64(scalar: Scalar, other: Scalar): Partial<Bounds> {
+function excluding64(scalar: Range, other: Range): Partial<Bounds> {
   if (!other.isConst) return {};
   const { umin, smin } = other;
   return {
@@ -179,10 +271,10 @@ function excluding64(scalar: Scalar, other: Scalar): Partial<Bounds> {
   };
 }
 
-function limits32(op: JumpOperation, left: Scalar, right: Scalar): Limits | undefined {
+function limits32(op: Comparison, left: Range, right: Range): HalfLimits {
   switch (op) {
     case 'jeq':
-      return [half(right), half(left)];
+      return [right, left];
     case 'jne':
       return [excluding32(left, right), excluding32(right, left)];
     case 'jgt':
@@ -213,22 +305,10 @@ function limits32(op: JumpOperation, left: Scalar, right: Scalar): Limits | unde
       ];
     case 'jsle':
       return [{ s32max: right.s32max }, { s32min: left.s32min }];
-    case 'jset':
-      return undefined;
   }
 }
 
-function half(scalar: Scalar): Partial<Bounds> {
-  const { u32min, u32max, s32min, s32max, bits } = scalar;
-  // the upper half stays open
-  const open: Tnum = {
-    value: bits.value & LOW32,
-    mask: (bits.mask & LOW32) | (U64_MAX ^ LOW32),
-  };
-  return { u32min, u32max, s32min, s32max, bits: open };
-}
-
-function excluding32(scalar: Scalar, other: Scalar): Partial<Bounds> {
+function excluding32(scalar: Range, other: Range): Partial<Half> {
   const { u32min, u32max, s32min } = other;
   if (u32min !== u32max) return {};
   return {
@@ -240,20 +320,19 @@ function excluding32(scalar: Scalar, other: Scalar): Partial<Bounds> {
 }
 
 /** `left & right` is not zero when taken; else all bits of a known mask are clear. */
-function narrowedBits(
-  width: 32 | 64,
-  left: Scalar,
-  right: Scalar,
-  taken: boolean,
-): readonly [Scalar, Scalar] | undefined {
-  if (!right.isConst || left.isConst) return [left, right];
-  const tested = width === 64 ? right.bits.value : right.bits.value & LOW32;
-  if (!taken) {
-    const first = refine(left, { bits: { value: 0n, mask: U64_MAX & ~tested } }, right);
+function narrowedBits(part: Part, left: Range, right: Range, taken: boolean): Sides | undefined {
+  if (part === 'whole') {
+    if (!right.isConst || left.isConst) return [left, right];
+    const tested = right.umin;
+    if (taken && (tested === 0n || (tested & (tested - 1n)) !== 0n)) return [left, right];
+    const bits = { value: taken ? tested : 0n, mask: U64_MAX & ~tested };
+    const first = refine(left, { bits });
     return first && [first, right];
   }
+  if (right.mask32 !== 0 || left.isConst) return [left, right];
+  const tested = right.value32;
   // one bit tested: it is set
-  if (tested === 0n || (tested & (tested - 1n)) !== 0n) return [left, right];
-  const first = refine(left, { bits: { value: tested, mask: U64_MAX & ~tested } }, right);
+  if (taken && (tested === 0 || (tested & (tested - 1)) !== 0)) return [left, right];
+  const first = refineHalf(left, { value32: taken ? tested : 0, mask32: ~tested });
   return first && [first, right];
 }

@@ -2,7 +2,7 @@
  * What is known about a number in a register or stack slot.
  *
  * A `Scalar` is a set of 64-bit numbers: unsigned, signed, 32-bit unsigned and 32-bit signed ranges and
- * a tristate number, each a superset; `fromBounds` tightens them against each other. Reference: struct
+ * a tristate number, each a superset; `tightened` fits them to each other. Reference: struct
  * bpf_reg_state and reg_bounds_sync in kernel/bpf/verifier.c.
  *
  * Scalars are values: they are shared, never changed, except for `precise`. Two places that hold the
@@ -12,26 +12,22 @@
  *
  * Usage:
  *   const byte = unsignedScalar(255n);
- *   const narrowed = refine(byte, { umax: 9n });
+ *   const narrowed = refine(byte.bounds, { umax: 9n });
  */
+import { ComputedTable, type Hashed } from './computed-table.js';
+import { S32_MAX, S32_MIN, syncHalf, U32_MAX, UNKNOWN_HALF, type Half } from './half.js';
 import {
   TNUM_UNKNOWN,
   U64_MAX,
   tnumContains,
   tnumIntersect,
-  tnumLow,
-  tnumRange,
   tnumWithLow,
   type Tnum,
 } from './tnum.js';
 
 export const S64_MIN = -(1n << 63n);
 export const S64_MAX = (1n << 63n) - 1n;
-export const U32_MAX = 0xffff_ffff;
-const S32_MIN = -0x8000_0000;
-const S32_MAX = 0x7fff_ffff;
 const LOW32 = 0xffff_ffffn;
-const HIGH32 = U64_MAX ^ LOW32;
 
 /** Ranges include both ends. */
 export interface Bounds {
@@ -46,17 +42,91 @@ export interface Bounds {
   readonly bits: Tnum;
 }
 
-export class Scalar implements Bounds {
-  readonly kind = 'scalar';
-  readonly umin: bigint;
-  readonly umax: bigint;
-  readonly smin: bigint;
-  readonly smax: bigint;
+/** What is known of all 64 bits. */
+type Whole = Pick<Bounds, 'umin' | 'umax' | 'smin' | 'smax' | 'bits'>;
+
+/**
+ * Bounds that were tightened; never changed, so one object may be shared by many scalars. Of numbers
+ * below 2^32 only the half is kept: bigints are made when somebody asks.
+ */
+export class Range implements Bounds, Half, Hashed {
   readonly u32min: number;
   readonly u32max: number;
   readonly s32min: number;
   readonly s32max: number;
-  readonly bits: Tnum;
+  readonly value32: number;
+  readonly mask32: number;
+  /** Whether all numbers are below 2^32. */
+  readonly isLow: boolean;
+  readonly isConst: boolean;
+  readonly hash: number;
+  #whole: Whole | undefined;
+
+  constructor(half: Half, whole?: Whole) {
+    this.u32min = half.u32min;
+    this.u32max = half.u32max;
+    this.s32min = half.s32min;
+    this.s32max = half.s32max;
+    this.value32 = half.value32;
+    this.mask32 = half.mask32;
+    this.isLow = whole === undefined;
+    this.isConst = half.mask32 === 0 && (whole === undefined || whole.bits.mask === 0n);
+    this.hash =
+      Math.imul(this.u32min, 31) ^
+      Math.imul(this.u32max, 0x2545f491) ^
+      Math.imul(this.value32, 0x1b873593) ^
+      Math.imul(this.s32max, 0x5bd1e995);
+    this.#whole = whole;
+  }
+
+  get #all(): Whole {
+    return (this.#whole ??= wholeOf(this));
+  }
+
+  get umin(): bigint {
+    return this.#all.umin;
+  }
+
+  get umax(): bigint {
+    return this.#all.umax;
+  }
+
+  get smin(): bigint {
+    return this.#all.smin;
+  }
+
+  get smax(): bigint {
+    return this.#all.smax;
+  }
+
+  get bits(): Tnum {
+    return this.#all.bits;
+  }
+}
+
+function wholeOf({ u32min, u32max, value32, mask32 }: Half): Whole {
+  const umin = BigInt(u32min);
+  const umax = u32min === u32max ? umin : BigInt(u32max);
+  const value = value32 >>> 0 === u32min ? umin : BigInt(value32 >>> 0);
+  const bits = { value, mask: mask32 === 0 ? 0n : BigInt(mask32 >>> 0) };
+  return { umin, umax, smin: umin, smax: umax, bits };
+}
+
+/** The number that these 32 bits are, unsigned. */
+export function lowConstRange(bits: number): Range {
+  const [u32, s32] = [bits >>> 0, bits | 0];
+  const half = { u32min: u32, u32max: u32, s32min: s32, s32max: s32, value32: s32, mask32: 0 };
+  return new Range(half);
+}
+
+/** Numbers below 2^32. Bounds of a computed value are never contradictory. */
+export function lowRange(half: Half): Range {
+  return new Range(syncHalf(half) ?? UNKNOWN_HALF);
+}
+
+export class Scalar implements Bounds {
+  readonly kind = 'scalar';
+  readonly bounds: Range;
   /** May be the address of kernel data: an argument of a traced function. Reading there is allowed. */
   readonly kernel: boolean;
   /** Its exact range matters in comparisons of states. */
@@ -66,28 +136,56 @@ export class Scalar implements Bounds {
   readonly first: Scalar | undefined;
   readonly second: Scalar | undefined;
 
-  constructor(bounds: Bounds, first?: Scalar, second?: Scalar, kernel = false) {
-    this.umin = bounds.umin;
-    this.umax = bounds.umax;
-    this.smin = bounds.smin;
-    this.smax = bounds.smax;
-    this.u32min = bounds.u32min;
-    this.u32max = bounds.u32max;
-    this.s32min = bounds.s32min;
-    this.s32max = bounds.s32max;
-    this.bits = bounds.bits;
+  constructor(bounds: Range, first?: Scalar, second?: Scalar, kernel = false) {
+    this.bounds = bounds;
     this.first = first;
     this.second = second;
     this.kernel = kernel;
   }
 
+  get umin(): bigint {
+    return this.bounds.umin;
+  }
+
+  get umax(): bigint {
+    return this.bounds.umax;
+  }
+
+  get smin(): bigint {
+    return this.bounds.smin;
+  }
+
+  get smax(): bigint {
+    return this.bounds.smax;
+  }
+
+  get u32min(): number {
+    return this.bounds.u32min;
+  }
+
+  get u32max(): number {
+    return this.bounds.u32max;
+  }
+
+  get s32min(): number {
+    return this.bounds.s32min;
+  }
+
+  get s32max(): number {
+    return this.bounds.s32max;
+  }
+
+  get bits(): Tnum {
+    return this.bounds.bits;
+  }
+
   get isConst(): boolean {
-    return this.bits.mask === 0n;
+    return this.bounds.isConst;
   }
 
   /** Whether it is exactly this unsigned number. */
   is(value: bigint): boolean {
-    return this.bits.mask === 0n && this.bits.value === value;
+    return this.bounds.isConst && this.bounds.umin === value;
   }
 }
 
@@ -120,35 +218,37 @@ export const UNKNOWN: Bounds = {
   bits: TNUM_UNKNOWN,
 };
 
+export const UNKNOWN_RANGE = new Range(UNKNOWN_HALF, UNKNOWN);
+
 export function unknownScalar(first?: Scalar, second?: Scalar): Scalar {
-  return new Scalar(UNKNOWN, first, second);
+  return new Scalar(UNKNOWN_RANGE, first, second);
 }
 
 /** An argument of a traced function: a number, or an address that may be read. */
 export function kernelScalar(): Scalar {
-  return new Scalar(UNKNOWN, undefined, undefined, true);
+  return new Scalar(UNKNOWN_RANGE, undefined, undefined, true);
 }
 
-export function constBounds(value: bigint): Bounds {
+const CONSTANTS: (Range | undefined)[] = Array.from({ length: 1024 }, () => undefined);
+
+/** Exactly one number. The same object for one that was asked for a short while ago. */
+export function constRange(value: bigint): Range {
+  const place = Number(value & 1023n);
+  const known = CONSTANTS[place];
   const umin = BigInt.asUintN(64, value);
-  const smin = BigInt.asIntN(64, value);
+  if (known?.umin === umin) return known;
   const u32min = Number(umin & LOW32);
   const s32min = u32min | 0;
-  return {
-    umin,
-    umax: umin,
-    smin,
-    smax: smin,
-    u32min,
-    u32max: u32min,
-    s32min,
-    s32max: s32min,
-    bits: { value: umin, mask: 0n },
-  };
+  const half = { u32min, u32max: u32min, s32min, s32max: s32min, value32: s32min, mask32: 0 };
+  const smin = BigInt.asIntN(64, umin);
+  const whole = { umin, umax: umin, smin, smax: smin, bits: { value: umin, mask: 0n } };
+  const range = new Range(half, umin > LOW32 ? whole : undefined);
+  CONSTANTS[place] = range;
+  return range;
 }
 
 export function constScalar(value: bigint, first?: Scalar, second?: Scalar): Scalar {
-  return new Scalar(constBounds(value), first, second);
+  return new Scalar(constRange(value), first, second);
 }
 
 /** Any number up to `umax`. */
@@ -156,48 +256,76 @@ export function unsignedScalar(umax: bigint, first?: Scalar): Scalar {
   return new Scalar(unsignedBounds(umax), first);
 }
 
-const UNSIGNED = new Map<bigint, Bounds>();
+const UNSIGNED = new Map<bigint, Range>();
 
-function unsignedBounds(umax: bigint): Bounds {
+function unsignedBounds(umax: bigint): Range {
   const known = UNSIGNED.get(umax);
   if (known) return known;
-  const bounds = syncBounds({ ...UNKNOWN, umax }) ?? UNKNOWN;
+  const bounds = syncBounds({ ...UNKNOWN, umax }) ?? UNKNOWN_RANGE;
   if (UNSIGNED.size < 64) UNSIGNED.set(umax, bounds);
   return bounds;
 }
 
+const WHOLE = new BigInt64Array(6);
+const WORDS = new Int32Array(WHOLE.buffer);
+
+function isBelow(high: number, low: number, otherHigh: number, otherLow: number): boolean {
+  return high < otherHigh || (high === otherHigh && low < otherLow);
+}
+
 /** Tightens all parts against each other; undefined when no number fits them all. */
-export function syncBounds(bounds: Bounds): Bounds | undefined {
-  let { umin, umax, smin, smax, u32min, u32max, s32min, s32max, bits } = bounds;
+export function syncBounds(bounds: Bounds): Range | undefined {
+  if (bounds.umax <= LOW32) return syncLow(bounds);
+  let { u32min, u32max, s32min, s32max } = bounds;
+  // pairs of words: no bigint is made while the parts are compared
+  WHOLE[0] = BigInt.asIntN(64, bounds.umin);
+  WHOLE[1] = BigInt.asIntN(64, bounds.umax);
+  WHOLE[2] = bounds.smin;
+  WHOLE[3] = bounds.smax;
+  WHOLE[4] = BigInt.asIntN(64, bounds.bits.value);
+  WHOLE[5] = BigInt.asIntN(64, bounds.bits.mask);
+  const word = (at: number): number => WORDS[at] ?? 0;
+  let [uminLow, uminHigh] = [word(0) >>> 0, word(1) >>> 0];
+  let [umaxLow, umaxHigh] = [word(2) >>> 0, word(3) >>> 0];
+  let [sminLow, sminHigh] = [word(4) >>> 0, word(5)];
+  let [smaxLow, smaxHigh] = [word(6) >>> 0, word(7)];
+  let [valueLow, valueHigh] = [word(8), word(9)];
+  let [maskLow, maskHigh] = [word(10), word(11)];
+  const raiseUnsigned = (high: number, low: number): void => {
+    if (isBelow(uminHigh, uminLow, high, low)) [uminHigh, uminLow] = [high, low];
+  };
+  const lowerUnsigned = (high: number, low: number): void => {
+    if (isBelow(high, low, umaxHigh, umaxLow)) [umaxHigh, umaxLow] = [high, low];
+  };
+  const raiseSigned = (high: number, low: number): void => {
+    if (isBelow(sminHigh, sminLow, high, low)) [sminHigh, sminLow] = [high, low];
+  };
+  const lowerSigned = (high: number, low: number): void => {
+    if (isBelow(high, low, smaxHigh, smaxLow)) [smaxHigh, smaxLow] = [high, low];
+  };
   for (let round = 0; round < 2; round++) {
     // what the bits say
-    const most = bits.value | bits.mask;
-    if (bits.value > umin) umin = bits.value;
-    if (most < umax) umax = most;
-    const signBit = 1n << 63n;
-    const low = BigInt.asIntN(64, bits.value | (bits.mask & signBit));
-    const high = BigInt.asIntN(64, bits.value | (bits.mask & ~signBit));
-    if (low > smin) smin = low;
-    if (high < smax) smax = high;
-    const value32 = Number(bits.value & LOW32);
-    const mask32 = Number(bits.mask & LOW32);
-    u32min = Math.max(u32min, value32);
-    u32max = Math.min(u32max, (value32 | mask32) >>> 0);
-    s32min = Math.max(s32min, value32 | (mask32 & S32_MIN));
-    s32max = Math.min(s32max, value32 | (mask32 & S32_MAX));
+    raiseUnsigned(valueHigh >>> 0, valueLow >>> 0);
+    lowerUnsigned((valueHigh | maskHigh) >>> 0, (valueLow | maskLow) >>> 0);
+    raiseSigned(valueHigh | (maskHigh & S32_MIN), valueLow >>> 0);
+    lowerSigned(valueHigh | (maskHigh & S32_MAX), (valueLow | maskLow) >>> 0);
+    u32min = Math.max(u32min, valueLow >>> 0);
+    u32max = Math.min(u32max, (valueLow | maskLow) >>> 0);
+    s32min = Math.max(s32min, valueLow | (maskLow & S32_MIN));
+    s32max = Math.min(s32max, valueLow | (maskLow & S32_MAX));
     // what each range says about the others, lower half first
     for (let again = 0; again < 2; again++) {
-      if (umin >> 32n === umax >> 32n) {
-        u32min = Math.max(u32min, Number(umin & LOW32));
-        u32max = Math.min(u32max, Number(umax & LOW32));
+      if (uminHigh === umaxHigh) {
+        u32min = Math.max(u32min, uminLow);
+        u32max = Math.min(u32max, umaxLow);
       }
-      if (smin >> 32n === smax >> 32n) {
-        u32min = Math.max(u32min, Number(BigInt.asUintN(32, smin)));
-        u32max = Math.min(u32max, Number(BigInt.asUintN(32, smax)));
+      if (sminHigh === smaxHigh) {
+        u32min = Math.max(u32min, sminLow);
+        u32max = Math.min(u32max, smaxLow);
       }
-      if (smin >= BigInt(S32_MIN) && smax <= BigInt(S32_MAX)) {
-        s32min = Math.max(s32min, Number(smin));
-        s32max = Math.min(s32max, Number(smax));
+      if (sminHigh === (sminLow | 0) >> 31 && smaxHigh === (smaxLow | 0) >> 31) {
+        s32min = Math.max(s32min, sminLow | 0);
+        s32max = Math.min(s32max, smaxLow | 0);
       }
       if ((u32min | 0) <= (u32max | 0)) {
         s32min = Math.max(s32min, u32min | 0);
@@ -207,151 +335,215 @@ export function syncBounds(bounds: Bounds): Bounds | undefined {
         u32min = Math.max(u32min, s32min >>> 0);
         u32max = Math.min(u32max, s32max >>> 0);
       }
-      const fromU = BigInt.asIntN(64, umin);
-      const toU = BigInt.asIntN(64, umax);
-      if (fromU <= toU) {
-        if (fromU > smin) smin = fromU;
-        if (toU < smax) smax = toU;
+      if (!isBelow(umaxHigh | 0, umaxLow, uminHigh | 0, uminLow)) {
+        raiseSigned(uminHigh | 0, uminLow);
+        lowerSigned(umaxHigh | 0, umaxLow);
       }
-      if (smin >= 0n || smax < 0n) {
-        const fromS = BigInt.asUintN(64, smin);
-        const toS = BigInt.asUintN(64, smax);
-        if (fromS > umin) umin = fromS;
-        if (toS < umax) umax = toS;
+      if (sminHigh >= 0 || smaxHigh < 0) {
+        raiseUnsigned(sminHigh >>> 0, sminLow);
+        lowerUnsigned(smaxHigh >>> 0, smaxLow);
       }
       // the lower half within the whole
-      const floor = (umin & HIGH32) | BigInt(u32min);
-      const ceiling = (umax & HIGH32) | BigInt(u32max);
-      if (floor > umin) umin = floor;
-      if (ceiling < umax) umax = ceiling;
-      const sfloor = ((smin >> 32n) << 32n) | BigInt(u32min);
-      const sceiling = ((smax >> 32n) << 32n) | BigInt(u32max);
-      if (sfloor > smin) smin = sfloor;
-      if (sceiling < smax) smax = sceiling;
+      uminLow = Math.max(uminLow, u32min);
+      umaxLow = Math.min(umaxLow, u32max);
+      sminLow = Math.max(sminLow, u32min);
+      smaxLow = Math.min(smaxLow, u32max);
     }
-    if (umin > umax || smin > smax || u32min > u32max || s32min > s32max) return undefined;
-    const known = bits;
-    if (umin !== 0n || umax !== U64_MAX) {
-      const wide = tnumIntersect(bits, tnumRange(umin, umax));
-      if (!wide) return undefined;
-      bits = wide;
-    }
-    if (u32min !== 0 || u32max !== U32_MAX) {
-      const half = tnumRange(BigInt(u32min), BigInt(u32max));
-      const narrow = tnumIntersect(tnumLow(bits), half);
-      if (!narrow) return undefined;
-      bits = tnumWithLow(bits, narrow);
-    }
-    if (bits.mask === 0n) {
-      const { value } = bits;
-      const signed = BigInt.asIntN(64, value);
-      const half = Number(value & LOW32);
-      if (value < umin || value > umax || signed < smin || signed > smax) return undefined;
-      if (half < u32min || half > u32max || (half | 0) < s32min || (half | 0) > s32max) {
-        return undefined;
-      }
-      return constBounds(value);
-    }
-    if (bits.mask === known.mask) break;
+    if (isBelow(umaxHigh, umaxLow, uminHigh, uminLow)) return undefined;
+    if (isBelow(smaxHigh, smaxLow, sminHigh, sminLow)) return undefined;
+    if (u32min > u32max || s32min > s32max) return undefined;
+    // bits above the highest one that differs are known
+    const openHigh = differing(uminHigh, umaxHigh);
+    const openLow = openHigh === 0 ? differing(uminLow, umaxLow) : -1;
+    const openHalf = differing(u32min, u32max);
+    const clash =
+      ((valueHigh ^ uminHigh) & ~maskHigh & ~openHigh) |
+      ((valueLow ^ uminLow) & ~maskLow & ~openLow) |
+      ((valueLow ^ u32min) & ~maskLow & ~openHalf) |
+      ((uminLow ^ u32min) & ~openLow & ~openHalf);
+    if (clash !== 0) return undefined;
+    const [newHigh, newLow] = [maskHigh & openHigh, maskLow & openLow & openHalf];
+    valueHigh = (valueHigh | (uminHigh & ~openHigh)) & ~newHigh;
+    valueLow = (valueLow | (uminLow & ~openLow) | (u32min & ~openHalf)) & ~newLow;
+    const isSettled = newHigh === maskHigh && newLow === maskLow;
+    [maskHigh, maskLow] = [newHigh, newLow];
+    if (isSettled) break;
   }
-  return { umin, umax, smin, smax, u32min, u32max, s32min, s32max, bits };
+  const half = { u32min, u32max, s32min, s32max, value32: valueLow, mask32: maskLow };
+  if (umaxHigh === 0) {
+    const tight = syncHalf(half);
+    return tight && new Range(tight);
+  }
+  if ((maskHigh | maskLow) === 0) {
+    const value = pair(valueHigh, valueLow);
+    const signed = BigInt.asIntN(64, value);
+    const isInside =
+      !isBelow(valueHigh >>> 0, valueLow >>> 0, uminHigh, uminLow) &&
+      !isBelow(umaxHigh, umaxLow, valueHigh >>> 0, valueLow >>> 0) &&
+      signed >= bounds.smin &&
+      signed <= bounds.smax;
+    const isHalf = valueLow >>> 0 >= u32min && valueLow >>> 0 <= u32max;
+    return isInside && isHalf && valueLow >= s32min && valueLow <= s32max
+      ? constRange(value)
+      : undefined;
+  }
+  return new Range(half, {
+    umin: pair(uminHigh, uminLow),
+    umax: pair(umaxHigh, umaxLow),
+    smin: BigInt.asIntN(64, pair(sminHigh, sminLow)),
+    smax: BigInt.asIntN(64, pair(smaxHigh, smaxLow)),
+    bits: { value: pair(valueHigh, valueLow), mask: pair(maskHigh, maskLow) },
+  });
 }
 
-/** A scalar with these bounds, tightened. Bounds of a computed value are never contradictory. */
+/** A mask of the bits up to the highest one in which two words differ. */
+function differing(a: number, b: number): number {
+  const bits = a ^ b;
+  return bits === 0 ? 0 : (-1 >>> Math.clz32(bits)) | 0;
+}
+
+const PAIR = new BigUint64Array(1);
+const PAIR_WORDS = new Int32Array(PAIR.buffer);
+
+function pair(high: number, low: number): bigint {
+  PAIR_WORDS[0] = low;
+  PAIR_WORDS[1] = high;
+  return PAIR[0] ?? 0n;
+}
+
+/** The same of numbers below 2^32. */
+function syncLow(bounds: Bounds): Range | undefined {
+  const { umin, umax, smin, smax, bits } = bounds;
+  if (smax < 0n || smin > umax || bits.value > LOW32) return undefined;
+  const half = syncHalf({
+    u32min: Math.max(bounds.u32min, Number(smin > umin ? smin : umin)),
+    u32max: Math.min(bounds.u32max, Number(smax < umax ? smax : umax)),
+    s32min: bounds.s32min,
+    s32max: bounds.s32max,
+    value32: Number(bits.value) | 0,
+    mask32: Number(bits.mask & LOW32) | 0,
+  });
+  return half && new Range(half);
+}
+
+/** Bounds of a computed value, tightened: they are never contradictory. */
+export function tightened(bounds: Bounds): Range {
+  return syncBounds(bounds) ?? UNKNOWN_RANGE;
+}
+
+/** A scalar with these bounds, tightened. */
 export function fromBounds(bounds: Bounds, first?: Scalar, second?: Scalar): Scalar {
-  return new Scalar(syncBounds(bounds) ?? UNKNOWN, first, second);
+  return new Scalar(tightened(bounds), first, second);
 }
 
-/** `scalar` restricted further; undefined when nothing is left. */
-export function refine(
-  scalar: Scalar,
-  limits: Partial<Bounds>,
-  other?: Scalar,
-): Scalar | undefined {
+/** `range` restricted further; undefined when nothing is left. */
+export function refine(range: Range, limits: Partial<Bounds>): Range | undefined {
   const max = (a: bigint, b: bigint | undefined): bigint => (b !== undefined && b > a ? b : a);
   const min = (a: bigint, b: bigint | undefined): bigint => (b !== undefined && b < a ? b : a);
-  const bits = limits.bits ? tnumIntersect(scalar.bits, limits.bits) : scalar.bits;
+  const bits = limits.bits ? tnumIntersect(range.bits, limits.bits) : range.bits;
   if (!bits) return undefined;
-  const bounds = syncBounds({
-    umin: max(scalar.umin, limits.umin),
-    umax: min(scalar.umax, limits.umax),
-    smin: max(scalar.smin, limits.smin),
-    smax: min(scalar.smax, limits.smax),
-    u32min: Math.max(scalar.u32min, limits.u32min ?? 0),
-    u32max: Math.min(scalar.u32max, limits.u32max ?? U32_MAX),
-    s32min: Math.max(scalar.s32min, limits.s32min ?? S32_MIN),
-    s32max: Math.min(scalar.s32max, limits.s32max ?? S32_MAX),
+  return syncBounds({
+    umin: max(range.umin, limits.umin),
+    umax: min(range.umax, limits.umax),
+    smin: max(range.smin, limits.smin),
+    smax: min(range.smax, limits.smax),
+    u32min: Math.max(range.u32min, limits.u32min ?? 0),
+    u32max: Math.min(range.u32max, limits.u32max ?? U32_MAX),
+    s32min: Math.max(range.s32min, limits.s32min ?? S32_MIN),
+    s32max: Math.min(range.s32max, limits.s32max ?? S32_MAX),
     bits,
   });
-  return bounds && new Scalar(bounds, scalar, other, scalar.kernel && bounds.bits.mask !== 0n);
 }
 
-/** The lower half, zero-extended: what a 32-bit operation leaves. */
-export function zeroExtend32(scalar: Bounds, first?: Scalar, second?: Scalar): Scalar {
-  return fromBounds(
-    {
-      ...UNKNOWN,
-      umax: LOW32,
-      u32min: scalar.u32min,
-      u32max: scalar.u32max,
-      s32min: scalar.s32min,
-      s32max: scalar.s32max,
-      bits: tnumLow(scalar.bits),
-    },
-    first,
-    second,
-  );
+/** `range` restricted by what is known of its lower half. */
+export function refineHalf(range: Range, limits: Partial<Half>): Range | undefined {
+  const { value32 = 0, mask32 = -1 } = limits;
+  if (((range.value32 ^ value32) & ~range.mask32 & ~mask32) !== 0) return undefined;
+  const mask = range.mask32 & mask32;
+  const half: Half = {
+    u32min: Math.max(range.u32min, limits.u32min ?? 0),
+    u32max: Math.min(range.u32max, limits.u32max ?? U32_MAX),
+    s32min: Math.max(range.s32min, limits.s32min ?? S32_MIN),
+    s32max: Math.min(range.s32max, limits.s32max ?? S32_MAX),
+    value32: (range.value32 | value32) & ~mask,
+    mask32: mask,
+  };
+  if (range.isLow) {
+    const tight = syncHalf(half);
+    return tight && new Range(tight);
+  }
+  const { umin, umax, smin, smax, bits } = range;
+  const low = { value: BigInt(half.value32 >>> 0), mask: BigInt(mask >>> 0) };
+  return syncBounds({ umin, umax, smin, smax, ...half, bits: tnumWithLow(bits, low) });
+}
+
+/** Ranges that were cut, by the key and the range. */
+const cut = new ComputedTable<Range>();
+
+function cutOnce(key: number, range: Range, make: () => Range): Range {
+  let result = cut.get(key, range, range);
+  if (!result) {
+    result = make();
+    cut.set(key, range, range, result);
+  }
+  return result;
 }
 
 /** The low `size` bytes, zero-extended; the same object when nothing is cut off. */
 export function truncate(scalar: Scalar, size: number): Scalar {
   if (size >= 8) return scalar;
-  const limit = (1n << BigInt(8 * size)) - 1n;
-  if (scalar.umax <= limit) return scalar;
-  if (scalar.isConst) return constScalar(scalar.bits.value & limit, scalar);
-  if (size === 4) return zeroExtend32(scalar, scalar);
-  const bits: Tnum = { value: scalar.bits.value & limit, mask: scalar.bits.mask & limit };
+  const { bounds } = scalar;
+  const range = cutOnce(size, bounds, () => truncated(bounds, size));
+  return range === bounds ? scalar : new Scalar(range, scalar);
+}
+
+function truncated(range: Range, size: number): Range {
+  const bits = BigInt(8 * size);
+  const limit = (1n << bits) - 1n;
+  if (range.isLow && range.u32max <= 2 ** (8 * size) - 1) return range;
+  if (size === 4) return new Range(range);
+  if (range.isConst) return constRange(range.umin & limit);
   // the range survives when all numbers agree above the cut
-  const same = scalar.umin >> BigInt(8 * size) === scalar.umax >> BigInt(8 * size);
-  return fromBounds(
-    {
-      ...UNKNOWN,
-      umin: same ? scalar.umin & limit : 0n,
-      umax: same ? scalar.umax & limit : limit,
-      bits,
-    },
-    scalar,
-  );
+  const same = range.umin >> bits === range.umax >> bits;
+  return tightened({
+    ...UNKNOWN,
+    umin: same ? range.umin & limit : 0n,
+    umax: same ? range.umax & limit : limit,
+    bits: { value: range.bits.value & limit, mask: range.bits.mask & limit },
+  });
 }
 
 /** The low `size` bytes, sign-extended to 64 bits; to 32 bits, zero-extended, when `width` is 32. */
 export function signExtend(scalar: Scalar, size: number, width: 32 | 64 = 64): Scalar {
-  const bits = 8 * size;
-  const finish = (value: bigint): bigint => (width === 32 ? BigInt.asUintN(32, value) : value);
-  if (scalar.isConst) {
-    return constScalar(finish(BigInt.asIntN(bits, scalar.bits.value)), scalar);
-  }
-  const least = -(1n << BigInt(bits - 1));
-  const most = -least - 1n;
-  if (width === 64) {
-    const inside = scalar.smin >= least && scalar.smax <= most;
-    if (inside) return new Scalar(scalar, scalar);
-    return fromBounds({ ...UNKNOWN, smin: least, smax: most }, scalar);
-  }
-  const [low, high] = [Number(least), Number(most)];
-  const inside = scalar.s32min >= low && scalar.s32max <= high;
-  return zeroExtend32(
-    {
-      ...UNKNOWN,
-      s32min: inside ? scalar.s32min : low,
-      s32max: inside ? scalar.s32max : high,
-    },
+  const { bounds } = scalar;
+  return new Scalar(
+    cutOnce(size + width, bounds, () => signExtended(bounds, 8 * size, width)),
     scalar,
   );
 }
 
+function signExtended(range: Range, bits: number, width: 32 | 64): Range {
+  if (range.isConst) {
+    const value = BigInt.asIntN(bits, range.umin);
+    return constRange(width === 32 ? BigInt.asUintN(32, value) : value);
+  }
+  // it survives when all numbers agree above the cut and in the new sign (set_sext64_default_val)
+  const [low, high] = width === 64 ? [range.smin, range.smax] : signedHalf(range);
+  const [a, b] = [BigInt.asIntN(bits, low), BigInt.asIntN(bits, high)];
+  const survives = low >> BigInt(bits) === high >> BigInt(bits) && a < 0n === b < 0n;
+  const least = survives ? a : -(1n << BigInt(bits - 1));
+  const most = survives ? b : (1n << BigInt(bits - 1)) - 1n;
+  if (width === 64) return tightened({ ...UNKNOWN, smin: least, smax: most });
+  return lowRange({ ...UNKNOWN_HALF, s32min: Number(least), s32max: Number(most) });
+}
+
+function signedHalf({ s32min, s32max }: Bounds): readonly [bigint, bigint] {
+  return [BigInt(s32min), BigInt(s32max)];
+}
+
 /** Whether every number of `inner` is one of `outer`, judged by all parts. */
-export function boundsContain(outer: Bounds, inner: Bounds): boolean {
+export function boundsContain(outer: Range, inner: Range): boolean {
+  if (outer === inner) return true;
   return (
     outer.umin <= inner.umin &&
     outer.umax >= inner.umax &&
@@ -365,7 +557,8 @@ export function boundsContain(outer: Bounds, inner: Bounds): boolean {
   );
 }
 
-export function sameBounds(a: Bounds, b: Bounds): boolean {
+export function sameBounds(a: Range, b: Range): boolean {
+  if (a === b) return true;
   return (
     a.umin === b.umin &&
     a.umax === b.umax &&

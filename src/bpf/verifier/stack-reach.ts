@@ -3,6 +3,7 @@
  *
  * Reference: check_stack_access_within_bounds in kernel/bpf/verifier.c.
  */
+import type { ErrnoName } from '../../common/errno.js';
 import type { Env } from './env.js';
 import { MAX_STACK } from './state.js';
 import { distance, variableText, type Pointer } from './value.js';
@@ -36,20 +37,28 @@ export function stackReach(
   const { smin, smax } = distance(pointer);
   const base = pointer.off + off;
   if (!pointer.variable) {
-    if (base < -MAX_STACK || base + size > 0) {
-      env.refuse('EACCES', `invalid${PHRASES[how]} stack R${register} off=${base} size=${size}`);
+    const errno = outsideStack(base, base + size);
+    if (errno) {
+      env.refuse(errno, `invalid${PHRASES[how]} stack R${register} off=${base} size=${size}`);
     }
   } else if (smin <= -MAX_DISTANCE || smax >= MAX_DISTANCE) {
     env.refuse('EACCES', `invalid unbounded variable-offset${PHRASES[how]} stack R${register}`);
   }
   const low = base + Number(smin);
   const high = base + Number(smax);
-  if (low < -MAX_STACK || high + size > 0) {
+  const errno = outsideStack(low, high + size);
+  if (errno) {
     env.refuse(
-      'EACCES',
+      errno,
       `invalid variable-offset${PHRASES[how]} stack R${register} var_off=${variableText(pointer)} off=${base} size=${size}`,
     );
   }
   env.noteStack(pointer.frame, low);
   return { low, high };
+}
+
+/** The kernel has another errno for what begins in the frame and ends above it. */
+function outsideStack(first: number, end: number): ErrnoName | undefined {
+  if (first < -MAX_STACK || first > -1) return 'EACCES';
+  return end > 0 ? 'EINVAL' : undefined;
 }

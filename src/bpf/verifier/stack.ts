@@ -177,7 +177,6 @@ export function helperStack(
   size: number,
   writes: boolean,
 ): void {
-  if (size === 0) return;
   const { low, high } = stackReach(env, register, pointer, 0, size, 'helper');
   const { stack } = frameOf(env, pointer);
   // without a constant place what is written may not be all of it

@@ -177,7 +177,7 @@ export function freshenScalars(state: State): void {
     if (value.kind !== 'scalar' || !value.precise) return value;
     let copy = fresh.get(value);
     if (!copy) {
-      copy = new Scalar(value, value, undefined, value.kernel);
+      copy = new Scalar(value.bounds, value, undefined, value.kernel);
       fresh.set(value, copy);
     }
     return copy;

@@ -7,12 +7,13 @@
 import type { ErrnoName } from '../../common/errno.js';
 import type { Slot } from '../instruction.js';
 import type { Kfunc } from '../kfuncs/kfunc.js';
-import { atomicOperation, OPCODES, PSEUDO, type Opcode } from '../opcodes.js';
+import { OPCODES, PSEUDO, type Opcode } from '../opcodes.js';
 import { jumpDistance } from '../validate.js';
 import { Refusal } from './error.js';
 import type { VerifierFunction } from './input.js';
 import { kfuncAt, kfuncParameters } from './kfunc-declarations.js';
 import { CALLS_CALLBACK, CHANGES_PACKET, PROTOTYPES } from './prototypes.js';
+import { reservedFields } from './reserved-fields.js';
 
 /** Where states are compared; at all but `compare` one is always kept. */
 export const PRUNE = { compare: 1, callback: 2, iterator: 3, mayGoto: 4 } as const;
@@ -22,6 +23,8 @@ export interface Structure {
   readonly prunePoints: Uint8Array;
   /** Registers that are read before they are written, from this slot on: bit N is RN. */
   readonly live: Uint16Array;
+  /** What is wrong with the fields of an instruction, by slot: matters when a path gets there. */
+  readonly malformed: ReadonlyMap<number, string>;
   /** Whether a call of it may move the packet's borders. */
   readonly changesPacket: boolean;
 }
@@ -30,11 +33,12 @@ const ARGUMENTS = 0b111110;
 const CLOBBERED = 0b111111;
 
 export function structureOf(functions: readonly VerifierFunction[]): Structure[] {
-  for (const [fn, each] of functions.entries()) checkFunction(fn, each, functions.length);
+  for (const [fn, each] of functions.entries()) checkFunction(fn, each);
   const changing = packetChangers(functions);
   return functions.map((each, fn) => ({
     prunePoints: findPrunePoints(each),
     live: liveRegisters(each),
+    malformed: malformedSlots(each.slots, functions.length),
     changesPacket: changing.has(fn),
   }));
 }
@@ -53,7 +57,7 @@ export function successors(slots: readonly Slot[], at: number): readonly number[
   return opcode.kind === 'goto' ? [at + 1 + distance] : [next, at + 1 + distance];
 }
 
-function checkFunction(fn: number, { slots }: VerifierFunction, count: number): void {
+function checkFunction(fn: number, { slots }: VerifierFunction): void {
   const refuse = (errno: ErrnoName, at: number, reason: string): never => {
     throw new Refusal(errno, reason, fn, at, '');
   };
@@ -63,6 +67,9 @@ function checkFunction(fn: number, { slots }: VerifierFunction, count: number): 
     const opcode = opcodeAt(slots, at);
     const slot = slots[at] as Slot;
     if (!opcode) refuse('EINVAL', at, `unknown opcode ${hex2(slot.code)}`);
+    if (opcode?.kind === 'load' && (opcode.probe || slot.imm !== 0)) {
+      refuse('EINVAL', at, 'BPF_LDX uses reserved fields');
+    }
     if (opcode?.kind !== 'ld_imm64') continue;
     if (slots[at + 1]?.code !== 0) refuse('EINVAL', at, 'invalid bpf_ld_imm64 insn');
     seconds.add(++at);
@@ -86,14 +93,6 @@ function checkFunction(fn: number, { slots }: VerifierFunction, count: number): 
   for (let at = 0; at < slots.length; at++) {
     if (!seconds.has(at) && !reached.has(at)) refuse('EINVAL', at, `unreachable insn ${at}`);
   }
-  for (let at = 0; at < slots.length; at++) {
-    if (seconds.has(at)) continue;
-    const slot = slots[at] as Slot;
-    if (slot.dst > 10) refuse('EINVAL', at, `R${slot.dst} is invalid`);
-    if (slot.src > 10) refuse('EINVAL', at, `R${slot.src} is invalid`);
-    const wrong = reservedFields(slot, opcodeAt(slots, at) as Opcode, count);
-    if (wrong !== undefined) refuse('EINVAL', at, wrong);
-  }
 }
 
 function reachable(slots: readonly Slot[]): Set<number> {
@@ -109,74 +108,19 @@ function reachable(slots: readonly Slot[]): Set<number> {
   return reached;
 }
 
-function hex2(value: number): string {
-  return value.toString(16).padStart(2, '0');
+function malformedSlots(slots: readonly Slot[], count: number): Map<number, string> {
+  const found = new Map<number, string>();
+  for (let at = 0; at < slots.length; at++) {
+    const opcode = opcodeAt(slots, at) as Opcode;
+    const wrong = reservedFields(slots[at] as Slot, opcode, count);
+    if (wrong !== undefined) found.set(at, wrong);
+    if (opcode.kind === 'ld_imm64') at++;
+  }
+  return found;
 }
 
-/** Fields that an instruction does not use must be zero, others have known values only. */
-function reservedFields(slot: Slot, opcode: Opcode, count: number): string | undefined {
-  const { src, off, imm } = slot;
-  switch (opcode.kind) {
-    case 'alu': {
-      const isRegister = opcode.source === 'register';
-      const divides = opcode.op === 'div' || opcode.op === 'mod';
-      const extensions = opcode.width === 64 ? [0, 8, 16, 32] : [0, 8, 16];
-      const offsets = divides ? [0, 1] : opcode.op === 'mov' && isRegister ? extensions : [0];
-      const name = opcode.op === 'mov' ? 'BPF_MOV' : 'BPF_ALU';
-      if (!offsets.includes(off) || (isRegister ? imm !== 0 : src !== 0)) {
-        return `${name} uses reserved fields`;
-      }
-      if (divides && !isRegister && imm === 0) return 'div by zero';
-      const shifts = opcode.op === 'lsh' || opcode.op === 'rsh' || opcode.op === 'arsh';
-      if (shifts && !isRegister && (imm < 0 || imm >= opcode.width)) return `invalid shift ${imm}`;
-      return undefined;
-    }
-    case 'neg':
-      return src !== 0 || off !== 0 || imm !== 0 ? 'BPF_NEG uses reserved fields' : undefined;
-    case 'end':
-      return src !== 0 || off !== 0 || ![16, 32, 64].includes(imm)
-        ? 'BPF_END uses reserved fields'
-        : undefined;
-    case 'jump': {
-      const wrong = opcode.source === 'register' ? imm !== 0 : src !== 0;
-      return wrong ? 'BPF_JMP uses reserved fields' : undefined;
-    }
-    case 'goto':
-      return src !== 0 || slot.dst !== 0 || (opcode.long ? off : imm) !== 0
-        ? 'BPF_JA uses reserved fields'
-        : undefined;
-    case 'load':
-      if (opcode.probe) return 'BPF_LDX uses reserved fields';
-      return imm !== 0 ? 'BPF_LDX uses reserved fields' : undefined;
-    case 'store':
-      return (opcode.source === 'register' ? imm : src) !== 0
-        ? 'BPF_ST uses reserved fields'
-        : undefined;
-    case 'atomic':
-      return atomicOperation(imm, opcode.size)
-        ? undefined
-        : `BPF_ATOMIC uses invalid atomic opcode ${hex2(imm & 0xff)}`;
-    case 'exit':
-      return src !== 0 || slot.dst !== 0 || imm !== 0 || off !== 0
-        ? 'BPF_EXIT uses reserved fields'
-        : undefined;
-    case 'call':
-      if (opcode.source === 'register') return 'unknown opcode 8d';
-      if (slot.dst !== 0) return 'BPF_CALL uses reserved fields';
-      if (src === PSEUDO.CALL && (off < 0 || off >= count)) return `call of function ${off}`;
-      return undefined;
-    case 'packet_load':
-      return slot.dst !== 0 || off !== 0 ? 'BPF_LD_[ABS|IND] uses reserved fields' : undefined;
-    case 'may_goto':
-      return src !== 0 || slot.dst !== 0 || imm !== 0 || off === 0
-        ? `invalid may_goto off ${off} imm ${imm}`
-        : undefined;
-    case 'tail_call':
-    case 'nospec':
-      return `unknown opcode ${hex2(slot.code)}`;
-    case 'ld_imm64':
-      return undefined;
-  }
+function hex2(value: number): string {
+  return value.toString(16).padStart(2, '0');
 }
 
 /** Functions that may move the packet's borders, by themselves or by what they call. */

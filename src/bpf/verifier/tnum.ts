@@ -14,7 +14,6 @@ export interface Tnum {
 }
 
 export const U64_MAX = 0xffff_ffff_ffff_ffffn;
-const LOW32 = 0xffff_ffffn;
 const HIGH32 = 0xffff_ffff_0000_0000n;
 
 export const TNUM_UNKNOWN: Tnum = { value: 0n, mask: U64_MAX };
@@ -25,20 +24,6 @@ function u64(value: bigint): bigint {
 
 export function tnumConst(value: bigint): Tnum {
   return { value: u64(value), mask: 0n };
-}
-
-/** Every bit below the highest one in which `min` and `max` differ is unknown. */
-export function tnumRange(min: bigint, max: bigint): Tnum {
-  const different = min ^ max;
-  if (different === 0n) return { value: min, mask: 0n };
-  const mask = (1n << BigInt(bitLength(different))) - 1n;
-  return { value: min & ~mask, mask };
-}
-
-/** Position of the highest set bit, counted from 1. */
-export function bitLength(value: bigint): number {
-  const high = Number(value >> 32n);
-  return high === 0 ? 32 - Math.clz32(Number(value & LOW32)) : 64 - Math.clz32(high);
 }
 
 export function tnumAdd(a: Tnum, b: Tnum): Tnum {
@@ -111,11 +96,6 @@ export function tnumIntersect(a: Tnum, b: Tnum): Tnum | undefined {
 /** Whether every number of `b` is one of `a`. */
 export function tnumContains(a: Tnum, b: Tnum): boolean {
   return (b.mask & ~a.mask) === 0n && (b.value & ~a.mask) === a.value;
-}
-
-/** The lower half, zero-extended. */
-export function tnumLow({ value, mask }: Tnum): Tnum {
-  return { value: value & LOW32, mask: mask & LOW32 };
 }
 
 /** The upper half of `a` with the lower half `low`. */

