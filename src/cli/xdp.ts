@@ -35,12 +35,8 @@ const USAGE = `xdp PROG.o --pcap IN [--out OUT] [--program NAME] [--rx small|mer
   --out OUT        write what was delivered or transmitted; .pcapng keeps each verdict as a comment
   --program NAME   which program of an object with several
   --rx MODE        receive buffers: mergeable (default) or small
-<<<<<<< HEAD
-  --engine E       interpreter (default), embedded or unicorn (both run the arm64 JIT image)
-  --set M[K]=V     put an entry into map M first (numbers, IPv4 addresses or hex:BYTES); may be repeated
-=======
   --engine E       interpreter (default) or wasm; embedded or unicorn (arm64 JIT image)
->>>>>>> wasm
+  --set M[K]=V     put an entry into map M first (numbers, IPv4 addresses or hex:BYTES); may be repeated
   --packets        one line per packet
   --no-check       do not verify the program
   --debug, -d      the verifier's whole log when it refuses the program
