@@ -27,10 +27,22 @@ export type HelperIntrinsic =
   /** R0 = the address of the value in map R1 under the key at R2. */
   | { readonly kind: 'map_lookup' };
 
+/**
+ * The body of a helper that calls functions of the program. It yields the address of one each time, with
+ * R1..R5 set, and goes on when the function has returned, with its result in R0. Who drives it decides
+ * how: at once, or as a call of text on a CPU.
+ */
+export type CallingBody = (
+  registers: RegisterPairs,
+  host: BpfHost,
+) => Generator<bigint, void, undefined>;
+
 /** The body of a helper. A failure that the program may see is a negative errno in R0. */
 export interface HelperBody {
   (registers: RegisterPairs, host: BpfHost): void;
   readonly intrinsic?: HelperIntrinsic;
+  /** The same in steps, for a host whose functions are not called by `callbackAt`. */
+  readonly calling?: CallingBody;
 }
 
 /** `body` itself, marked for engines that can do what it does in place. */

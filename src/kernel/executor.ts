@@ -149,6 +149,7 @@ export class Executor {
   /** At a body's BRK: a callee came back to a waiting body, or a body begins. */
   #bodyTrap(task: Task, cpu: Cpu): boolean {
     const pc = cpu.pc;
+    leaveUnwound(task, cpu.sp);
     if (pc === this.#returnAddress) {
       if (task.frames.length > 0) return this.#resumeBodies(task, cpu, cpu.getX(0));
       task.result = cpu.getX(0);
@@ -286,6 +287,12 @@ export class Executor {
     const detail = oops.detail === undefined ? '' : `, ${oops.detail}`;
     return new KernelOops(`${oops.title}${detail}, pc ${oops.pcSymbol}`, oops);
   }
+}
+
+/** Bodies whose stack somebody has unwound (bpf_throw) do not go on. */
+function leaveUnwound(task: Task, sp: bigint): void {
+  const first = task.frames.findIndex(({ at }) => at !== undefined && at.sp < sp);
+  if (first >= 0) task.leaveFrames(first);
 }
 
 function isGenerator(

@@ -71,7 +71,9 @@ export class Kernel implements KernelContext {
   readonly log: string[] = [];
   /** Exception tables that a faulting pc is looked up in. */
   readonly fixups: FaultFixup[] = [];
-  readonly #perCpu: bigint[];
+  /** Area of each CPU, and what of it is free; nothing is at 0, which is NULL. */
+  readonly #perCpu: readonly bigint[];
+  readonly #perCpuSpace = new RangeAllocator('the per-CPU areas', 16n, BigInt(PER_CPU_SIZE));
   readonly #tasks: Task[] = [];
   #running: Task | undefined;
   #runningCpu = 0;
@@ -208,6 +210,27 @@ export class Kernel implements KernelContext {
     this.linear.free(address);
   }
 
+  /**
+   * `size` zeroed bytes of each CPU's area, 16-byte aligned: an offset from what TPIDR_EL1 holds. Throws
+   * -ENOMEM.
+   */
+  allocPercpu(size: number): bigint {
+    const pointer = this.#perCpuSpace.take(BigInt(size), 16n);
+    for (const cpu of this.cpus.keys()) {
+      this.memory.writeBytes(this.perCpuAddress(pointer, cpu), new Uint8Array(size));
+    }
+    return pointer;
+  }
+
+  freePercpu(pointer: bigint): void {
+    this.#perCpuSpace.release(pointer);
+  }
+
+  /** Where a CPU has what `allocPercpu` gave. */
+  perCpuAddress(pointer: bigint, cpuNumber: number): bigint {
+    return (this.#perCpu[cpuNumber] ?? 0n) + pointer;
+  }
+
   get current(): bigint {
     return (this.#running ?? this.#idleTask()).address;
   }
@@ -247,7 +270,7 @@ export class Kernel implements KernelContext {
 
   /** After an oops nothing of the task is left that others could wait for. */
   #kill(task: Task): void {
-    task.frames.length = 0;
+    task.leaveFrames(0);
     task.state = 'done';
     const { rcu_read_lock_nesting: first, size } = TASK_STRUCT;
     this.memory.writeBytes(task.address + BigInt(first), new Uint8Array(size - first));

@@ -45,6 +45,11 @@ export class Task {
     this.stack = stack;
   }
 
+  /** Ends the bodies from number `first` on without going on with them, innermost first. */
+  leaveFrames(first: number): void {
+    for (const { generator } of this.frames.splice(first).reverse()) generator.return(0n);
+  }
+
   /** First address above the stack. */
   get stackTop(): bigint {
     return this.stack.address + BigInt(this.stack.size);

@@ -23,6 +23,7 @@ import { ImagePages, type ImageMemory } from './image-memory.js';
 import { BPF_PROFILES, type BpfProfile } from './profile.js';
 import { ProgPack } from './prog-pack.js';
 import { JIT_CONFIG, KernelProgram, type LoadProgramOptions } from './program.js';
+import { throwFunction } from './throw.js';
 import { FtraceSite, ProgramSite, type TrampolineSite } from './site.js';
 import { BpfText } from './text.js';
 import type { ImageParts, TrampolineImage } from './trampoline-image.js';
@@ -82,7 +83,12 @@ export class Bpf {
         releaseImage: (descriptor) => live.get(descriptor)?.released(),
       }),
     );
-    this.host = new KernelBpfHost(kernel, options.seed, this.profile);
+    if (profile.exceptions) kernel.define(throwFunction(kernel, text));
+    this.host = new KernelBpfHost(kernel, {
+      seed: options.seed,
+      profile,
+      isBpfText: (address) => text.find(address) !== undefined,
+    });
   }
 
   /** kernel.bpf_stats_enabled: run counts and times of programs behind trampolines. Off at boot. */

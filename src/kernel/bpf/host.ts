@@ -5,19 +5,20 @@
  * Reference: `__bpf_call_base` of kernel/bpf/core.c, helper functions of kernel/bpf/helpers.c and
  * net/core/filter.c. Each helper has real text, so it shows in traces and can itself be traced.
  */
-import { join64, low32, high32, alignUp } from '../../common/bytes.js';
+import { join64, alignUp } from '../../common/bytes.js';
 import { Random } from '../../common/random.js';
 import { helperTable } from '../../bpf/helpers/table.js';
 import type { Btf } from '../../bpf/btf/btf.js';
 import { CallbackTable } from '../../bpf/callbacks.js';
-import type { BpfHost, Callback, HelperBody } from '../../bpf/host.js';
+import { argument, setArgument, setResult64 } from '../../bpf/helpers/helper.js';
+import type { BpfHost, Callback, HelperBody, RegisterPairs } from '../../bpf/host.js';
 import { Network } from '../../bpf/network.js';
 import { Timers } from '../../bpf/timers.js';
 import type { BpfMap } from '../../bpf/maps/map.js';
 import { ProgArray } from '../../bpf/maps/prog-array.js';
 import type { XlatedProgram } from '../../bpf/program.js';
 import { PAGE_SIZE, type Memory, type Region } from '../../cpu/memory.js';
-import type { KernelFunction } from '../function.js';
+import { call, type KernelFunction } from '../function.js';
 import type { Kernel } from '../kernel.js';
 import { BPF_TRAMP_RUN_CTX, TASK_STRUCT } from '../offsets.js';
 import type { BpfProfile } from './profile.js';
@@ -43,10 +44,21 @@ export class KernelBpfHost implements BpfHost {
   /** Programs of which functions are replaced, and how many of them. */
   readonly #extended = new Map<XlatedProgram, number>();
   readonly #random: Random;
+  readonly #isBpfText: (address: bigint) => boolean;
   #mapCount = 0;
   #now = 0n;
 
-  constructor(kernel: Kernel, seed: number, profile: BpfProfile) {
+  /** @param isBpfText whether a JIT image's function begins or goes on at the address */
+  constructor(
+    kernel: Kernel,
+    options: {
+      readonly seed: number;
+      readonly profile: BpfProfile;
+      readonly isBpfText: (address: bigint) => boolean;
+    },
+  ) {
+    const { seed, profile } = options;
+    this.#isBpfText = options.isBpfText;
     this.arrayOffsets = profile.offsets;
     this.#kernel = kernel;
     this.types = new KernelTypes(profile);
@@ -108,9 +120,23 @@ export class KernelBpfHost implements BpfHost {
     this.#callbacks.remove(base);
   }
 
-  /** Functions of programs in the interpreter and in wasm: a JIT image's have to be called by the engine. */
+  /**
+   * Functions of programs in the interpreter and in wasm, and of JIT images: one of these is called as a
+   * task of its own, as a timer does. A helper's body calls it from the text that it runs for
+   * (`HelperBody.calling`).
+   */
   callbackAt(address: bigint): Callback | undefined {
-    return this.#callbacks.at(address);
+    const known = this.#callbacks.at(address);
+    if (known || !this.#isBpfText(address)) return known;
+    return (registers) => {
+      setResult64(registers, this.#kernel.call(address, ...argumentsOf(registers)));
+    };
+  }
+
+  /** Moves the clock to `now` and runs the timers that expire up to then; their number. */
+  runTimers(now: bigint): number {
+    if (now > this.#now) this.#now = now;
+    return this.timers.run(this, now);
   }
 
   addMap(map: BpfMap): number {
@@ -179,18 +205,42 @@ export class KernelBpfHost implements BpfHost {
 
 /** A helper as JIT images call it: r1..r5 in x0..x4, result in x0. */
 export function helperFunction(name: string, body: HelperBody, host: BpfHost): KernelFunction {
-  const registers = new Int32Array(22);
-  return {
+  const signature = {
     name,
     prototype: `u64 ${name}(u64 r1, u64 r2, u64 r3, u64 r4, u64 r5)`,
     parameters: 5,
+  };
+  const { calling } = body;
+  if (calling) {
+    return {
+      ...signature,
+      *body(_kernel, ...args) {
+        const registers = registerPairs(args);
+        for (const address of calling(registers, host)) {
+          setResult64(registers, yield* call(address, ...argumentsOf(registers)));
+        }
+        return join64(registers[0] ?? 0, registers[1] ?? 0);
+      },
+    };
+  }
+  return {
+    ...signature,
     body: (_kernel, ...args) => {
-      args.forEach((value, i) => {
-        registers[2 * (i + 1)] = low32(value);
-        registers[2 * (i + 1) + 1] = high32(value);
-      });
+      const registers = registerPairs(args);
       body(registers, host);
       return join64(registers[0] ?? 0, registers[1] ?? 0);
     },
   };
+}
+
+/** A register file with R1.. set. */
+function registerPairs(args: readonly bigint[]): RegisterPairs {
+  const registers = new Int32Array(22);
+  args.forEach((value, i) => setArgument(registers, i + 1, value));
+  return registers;
+}
+
+/** R1..R5. */
+function argumentsOf(registers: RegisterPairs): bigint[] {
+  return [1, 2, 3, 4, 5].map((n) => argument(registers, n));
 }
