@@ -81,6 +81,13 @@ export interface BpfHost {
   isExtended?(program: XlatedProgram): boolean;
 
   /**
+   * The `struct bpf_prog` of a program that a prog array takes, as JIT images read it there; held until
+   * `putProgram`. Throws KernelError when the JIT refuses it. Default: programs have none.
+   */
+  holdProgram?(program: XlatedProgram): bigint;
+  putProgram?(program: XlatedProgram): void;
+
+  /**
    * Maps `size` zeroed bytes on pages of their own, ending at a page end, read-write.
    * `name` shows in faults.
    */

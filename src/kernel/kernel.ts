@@ -28,6 +28,7 @@ import { SymbolTable } from './symbols.js';
 import { Task } from './task.js';
 import { KERNEL_BODY_BRK, KernelText, NOP } from './text.js';
 import { encode } from '../a64/codec.js';
+import type { HelperVersion } from '../bpf/helpers/checksum.js';
 import type { KernelVersion } from '../jit/profile.js';
 
 /** Texts of one `asm/` folder: file name to source. */
@@ -38,6 +39,8 @@ export interface KernelOptions extends LayoutOptions {
   readonly cpu: CpuFactory;
   /** Whose JIT, trampolines and struct layouts; the ftrace text is `asm` in any case. Default 6.12. */
   readonly version?: KernelVersion;
+  /** Whose semantics BPF helpers have. Default 6.12. */
+  readonly helpers?: HelperVersion;
   /** Number of CPUs. Default 1. */
   readonly cpus?: number;
   /** Bytes of vmalloc space in use before the first BPF image. Default 0. */
@@ -130,7 +133,11 @@ export class Kernel implements KernelContext {
     });
     this.#addNewSites();
     this.rcu = new Rcu(this.memory, () => this.#tasks);
-    this.bpf = new Bpf(this, { seed: options.seed ?? 1, version: options.version ?? '6.12' });
+    this.bpf = new Bpf(this, {
+      seed: options.seed ?? 1,
+      version: options.version ?? '6.12',
+      helpers: options.helpers ?? '6.12',
+    });
   }
 
   /** Places functions with TypeScript bodies and makes their sites known to ftrace. */
@@ -324,6 +331,13 @@ export class Kernel implements KernelContext {
   };
 }
 
+/** What boots kernels one after the other: the assembler is loaded once. */
+export async function kernelBooter(): Promise<(options: KernelOptions) => Kernel> {
+  const assembler = await Assembler.create();
+  return (options) => new Kernel(options, assembler);
+}
+
 export async function bootKernel(options: KernelOptions): Promise<Kernel> {
-  return new Kernel(options, await Assembler.create());
+  const boot = await kernelBooter();
+  return boot(options);
 }

@@ -11,6 +11,7 @@
  *   kernel.bpf.attach(other, 'fexit', { program: xdp, function: 'parse' });
  */
 import { encode } from '../../a64/codec.js';
+import type { HelperVersion } from '../../bpf/helpers/checksum.js';
 import type { XlatedProgram } from '../../bpf/program.js';
 import { KernelError } from '../../common/errors.js';
 import { dummyTramp } from '../../jit/plt.js';
@@ -61,7 +62,14 @@ export class Bpf {
   readonly #keys = new Map<bigint, number>();
   #nextKey = 1;
 
-  constructor(kernel: Kernel, options: { readonly seed: number; readonly version: KernelVersion }) {
+  constructor(
+    kernel: Kernel,
+    options: {
+      readonly seed: number;
+      readonly version: KernelVersion;
+      readonly helpers: HelperVersion;
+    },
+  ) {
     this.#kernel = kernel;
     this.profile = BPF_PROFILES[options.version];
     this.images =
@@ -88,6 +96,8 @@ export class Bpf {
       seed: options.seed,
       profile,
       isBpfText: (address) => text.find(address) !== undefined,
+      loadProgram: (program) => this.load(program),
+      helpers: options.helpers,
     });
   }
 

@@ -7,6 +7,7 @@
  */
 import { join64, alignUp } from '../../common/bytes.js';
 import { Random } from '../../common/random.js';
+import type { HelperVersion } from '../../bpf/helpers/checksum.js';
 import { helperTable } from '../../bpf/helpers/table.js';
 import type { Btf } from '../../bpf/btf/btf.js';
 import { CallbackTable } from '../../bpf/callbacks.js';
@@ -22,6 +23,7 @@ import { call, type KernelFunction } from '../function.js';
 import type { Kernel } from '../kernel.js';
 import { BPF_TRAMP_RUN_CTX, TASK_STRUCT } from '../offsets.js';
 import type { BpfProfile } from './profile.js';
+import type { KernelProgram } from './program.js';
 import { KernelTypes } from './types.js';
 
 const FOUR_GIB = 1n << 32n;
@@ -45,6 +47,9 @@ export class KernelBpfHost implements BpfHost {
   readonly #extended = new Map<XlatedProgram, number>();
   readonly #random: Random;
   readonly #isBpfText: (address: bigint) => boolean;
+  readonly #loadProgram: (program: XlatedProgram) => KernelProgram;
+  /** Programs in prog arrays, and in how many slots. */
+  readonly #inArrays = new Map<XlatedProgram, { readonly loaded: KernelProgram; slots: number }>();
   #mapCount = 0;
   #now = 0n;
 
@@ -55,10 +60,13 @@ export class KernelBpfHost implements BpfHost {
       readonly seed: number;
       readonly profile: BpfProfile;
       readonly isBpfText: (address: bigint) => boolean;
+      readonly loadProgram: (program: XlatedProgram) => KernelProgram;
+      readonly helpers: HelperVersion;
     },
   ) {
     const { seed, profile } = options;
     this.#isBpfText = options.isBpfText;
+    this.#loadProgram = options.loadProgram;
     this.arrayOffsets = profile.offsets;
     this.#kernel = kernel;
     this.types = new KernelTypes(profile);
@@ -67,6 +75,7 @@ export class KernelBpfHost implements BpfHost {
     this.#random = new Random(seed);
     this.callBase = kernel.symbol('__bpf_call_base');
     const helpers = helperTable({
+      version: options.helpers,
       attachCookie: () => this.#attachCookie(),
       pidTgid: () => this.#pidTgid(),
     });
@@ -170,6 +179,23 @@ export class KernelBpfHost implements BpfHost {
       for (let i = 0; i < map.spec.maxEntries; i++) if (map.programAt(i) === xlated) return true;
     }
     return false;
+  }
+
+  holdProgram(program: XlatedProgram): bigint {
+    let entry = this.#inArrays.get(program);
+    if (!entry) {
+      entry = { loaded: this.#loadProgram(program), slots: 0 };
+      this.#inArrays.set(program, entry);
+    }
+    entry.slots++;
+    return entry.loaded.address;
+  }
+
+  putProgram(program: XlatedProgram): void {
+    const entry = this.#inArrays.get(program);
+    if (!entry || --entry.slots > 0) return;
+    this.#inArrays.delete(program);
+    entry.loaded.free();
   }
 
   currentCpu(): number {

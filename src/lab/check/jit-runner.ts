@@ -5,12 +5,12 @@
  * What the JIT refuses (as the kernel's does: calls through a register) is `unsupported`, with
  * the JIT's own words. Each helper table of the vectors becomes a set of kernel functions.
  */
-import { ProgramExit, type HelperBody } from '../../bpf/host.js';
+import type { HelperBody } from '../../bpf/host.js';
 import { KernelError } from '../../common/errors.js';
 import { helperFunction } from '../../kernel/bpf/host.js';
-import { KernelOops } from '../../kernel/executor.js';
 import type { KernelProgram } from '../../kernel/bpf/program.js';
 import type { Kernel } from '../../kernel/kernel.js';
+import { runImage } from './jit-objects.js';
 import { prepare, type ProgramRunner, type RunOutcome, type RunRequest } from './runner.js';
 
 export class JitRunner implements ProgramRunner {
@@ -43,14 +43,7 @@ export class JitRunner implements ProgramRunner {
     const region = size > 0 ? host.allocate('mem', size) : undefined;
     if (region && request.memory) this.#kernel.memory.writeBytes(region.address, request.memory);
     try {
-      const r0 = this.#kernel.call(loaded.entry, region?.address ?? 0n, BigInt(size));
-      return { kind: 'return', r0 };
-    } catch (error) {
-      if (error instanceof ProgramExit) return { kind: 'return', r0: error.r0 };
-      if (error instanceof KernelOops) {
-        return { kind: 'fault', reason: error.message };
-      }
-      throw error;
+      return runImage(this.#kernel, loaded, region?.address ?? 0n, BigInt(size));
     } finally {
       if (region) host.release(region);
       loaded.free();
