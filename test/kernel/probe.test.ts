@@ -3,8 +3,10 @@
  * that the load would have written cleared. Each kind of access, on a good and on a bad address.
  */
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { assemble } from '../../src/bpf/assemble.js';
 import { encodeSlots, makeSlot, type Slot } from '../../src/bpf/instruction.js';
 import type { XlatedProgram } from '../../src/bpf/program.js';
+import { rawProgram } from '../../src/bpf/raw-program.js';
 import { KernelArena } from '../../src/kernel/bpf/arena.js';
 import type { Kernel } from '../../src/kernel/kernel.js';
 import { bootLab } from '../../src/node/boot.js';
@@ -146,6 +148,44 @@ describe.each(engines)('accesses that may fault on %s', (engine) => {
       // behind the last byte of a region, and an address that no register extension makes canonical
       expect(run(accessing(address + 8n, [row.slot]))).toBe(expectedBad(row));
       expect(run(accessing(0x1234_5678_9abc_def0n, [row.slot]))).toBe(expectedBad(row));
+    });
+
+    it('a chain of pointers in a tracing program, whole and broken', () => {
+      const { host } = kernel.bpf;
+      const seen = host.allocate('seen', 8).address;
+      // arg -> *arg -> **arg, each link a load that may fault
+      const xlated = rawProgram(
+        'chain',
+        assemble(`r1 = *(u64 *)(r1 + 0)
+          r1 = probe *(u64 *)(r1 + 0)
+          r1 = probe *(u64 *)(r1 + 8)
+          r1 = probe *(u64 *)(r1 + 16)
+          r2 = 0x${seen.toString(16)} ll
+          *(u64 *)(r2 + 0) = r1
+          r0 = 0
+          exit`),
+      );
+      const tracer = kernel.bpf.load({ ...xlated, type: 'tracing' });
+      const traced = kernel.bpf.load({
+        ...rawProgram('traced', assemble('r0 = 5\nexit')),
+        type: 'xdp',
+      });
+      const attached = kernel.bpf.attach(tracer, 'fentry', { program: traced });
+      const [first, second, third] = [1, 2, 3].map((n) => host.allocate(`link ${n}`, 24).address);
+      if (!first || !second || !third) throw new Error('no memory');
+      kernel.memory.write64(first, second);
+      kernel.memory.write64(second + 8n, third);
+      kernel.memory.write64(third + 16n, VALUE);
+      const follow = (from: bigint): bigint => {
+        kernel.memory.write64(seen, 1n);
+        expect(kernel.call(traced.entry, from)).toBe(5n);
+        return kernel.memory.read64(seen);
+      };
+      expect(follow(first)).toBe(VALUE);
+      kernel.memory.write64(second + 8n, BAD);
+      expect(follow(first)).toBe(0n);
+      expect(follow(0n)).toBe(0n);
+      attached.detach();
     });
 
     const arenaRows = here(ARENA);

@@ -77,6 +77,8 @@ export interface State {
   lock: Lock | undefined;
   /** Slot to execute next in the innermost frame's function. */
   at: number;
+  /** callback_unroll_depth: how often this path entered callbacks that a helper repeats. */
+  callbacksEntered: number;
   parent: Checkpoint | undefined;
   written: number[];
 }
@@ -107,6 +109,7 @@ export function copyState(state: State): State {
     refs: state.refs,
     lock: state.lock,
     at: state.at,
+    callbacksEntered: state.callbacksEntered,
     parent: state.parent,
     written: state.written.slice(),
   };

@@ -214,6 +214,8 @@ class Walk {
           return true;
         }
       } else if (
+        // the next round of a callback is no loop of the program
+        checkpoint.state.callbacksEntered === state.callbacksEntered &&
         looksAlike(checkpoint.state, state) &&
         covers(checkpoint, state, 'exact', this.#structures)
       ) {
@@ -458,7 +460,15 @@ class Walk {
 }
 
 function startState(frame: Frame): State {
-  return { frames: [frame], refs: [], lock: undefined, at: 0, parent: undefined, written: [] };
+  return {
+    frames: [frame],
+    refs: [],
+    lock: undefined,
+    at: 0,
+    callbacksEntered: 0,
+    parent: undefined,
+    written: [],
+  };
 }
 
 /** A path ended: the states on it have one open branch less. */
