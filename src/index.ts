@@ -57,6 +57,7 @@ export { TRAMP_FLAGS } from './jit/trampoline-model.js';
 export { bootKernel, type AsmSources, type Kernel, type KernelOptions } from './kernel/kernel.js';
 export { KernelOops } from './kernel/executor.js';
 export { call, step, type KernelContext, type KernelFunction } from './kernel/function.js';
+export { KernelArena } from './kernel/bpf/arena.js';
 export type { AttachKind } from './kernel/bpf/attach-check.js';
 export type { Attachment, ProgramTarget } from './kernel/bpf/bpf.js';
 export type { KernelProgram, LoadProgramOptions } from './kernel/bpf/program.js';

@@ -55,7 +55,7 @@ export class ProgArray extends MapBase implements ProgArrayMap {
   }
 
   override free(): void {
-    for (const index of [...this.#held]) this.#put(index);
+    for (const index of this.#held) this.#put(index);
     super.free();
   }
 

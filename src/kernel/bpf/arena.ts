@@ -71,7 +71,7 @@ export class KernelArena implements Arena {
   }
 
   free(): void {
-    for (const user of [...this.#pages.keys()]) this.freePage(user);
+    for (const user of this.#pages.keys()) this.freePage(user);
     this.#kernel.vmalloc.release(this.#area);
   }
 }

@@ -2,11 +2,15 @@
  * Runs vectors as arm64 JIT images on the kernel's CPU engine: compiled, placed and called the way every
  * program here is.
  *
- * What the JIT refuses (as the kernel's does: calls through a register) is `unsupported`, with
- * the JIT's own words. Each helper table of the vectors becomes a set of kernel functions.
+ * What the kernel's verifier or JIT refuses (calls through a register, shifts by too much, what 6.1 does not
+ * know) is `unsupported`, with the reason. Each helper table of the vectors becomes a set of kernel functions.
  */
 import type { HelperBody } from '../../bpf/host.js';
+import { readSlots } from '../../bpf/instruction.js';
+import { OPCODES } from '../../bpf/opcodes.js';
+import type { XlatedProgram } from '../../bpf/program.js';
 import { KernelError } from '../../common/errors.js';
+import { PROFILES } from '../../jit/profiles.js';
 import { helperFunction } from '../../kernel/bpf/host.js';
 import type { KernelProgram } from '../../kernel/bpf/program.js';
 import type { Kernel } from '../../kernel/kernel.js';
@@ -32,6 +36,8 @@ export class JitRunner implements ProgramRunner {
       helperImmediate: (id) => Number((addresses.get(id) ?? host.callBase) - host.callBase),
     });
     if ('kind' in program) return program;
+    const reason = this.#reservedField(program);
+    if (reason !== undefined) return { kind: 'unsupported', reason };
     let loaded: KernelProgram;
     try {
       loaded = this.#kernel.bpf.load(program);
@@ -48,6 +54,21 @@ export class JitRunner implements ProgramRunner {
       if (region) host.release(region);
       loaded.free();
     }
+  }
+
+  /**
+   * What the verifier of a kernel before ISA version 4 refuses and its JIT would compile as something else:
+   * sdiv, smod and movsx differ from div, mod and mov by `off`.
+   */
+  #reservedField({ functions }: XlatedProgram): string | undefined {
+    if (PROFILES[this.#kernel.bpf.profile.version].cpuV4) return undefined;
+    for (const { name, insns } of functions) {
+      const at = readSlots(insns).findIndex(({ code, off }) => {
+        return off !== 0 && OPCODES[code]?.kind === 'alu';
+      });
+      if (at >= 0) return `-EINVAL: reserved field of an ALU instruction (insn ${at} of ${name})`;
+    }
+    return undefined;
   }
 
   #addressesOf(helpers: ReadonlyMap<number, HelperBody>): ReadonlyMap<number, bigint> {
