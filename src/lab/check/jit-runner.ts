@@ -15,7 +15,14 @@ import { helperFunction } from '../../kernel/bpf/host.js';
 import type { KernelProgram } from '../../kernel/bpf/program.js';
 import type { Kernel } from '../../kernel/kernel.js';
 import { runImage } from './jit-objects.js';
-import { prepare, type ProgramRunner, type RunOutcome, type RunRequest } from './runner.js';
+import {
+  placeMemory,
+  prepare,
+  removeMemory,
+  type ProgramRunner,
+  type RunOutcome,
+  type RunRequest,
+} from './runner.js';
 
 export class JitRunner implements ProgramRunner {
   readonly name: string;
@@ -46,12 +53,12 @@ export class JitRunner implements ProgramRunner {
       throw error;
     }
     const size = request.memory?.length ?? 0;
-    const region = size > 0 ? host.allocate('mem', size) : undefined;
+    const region = placeMemory(host, request);
     if (region && request.memory) this.#kernel.memory.writeBytes(region.address, request.memory);
     try {
       return runImage(this.#kernel, loaded, region?.address ?? 0n, BigInt(size));
     } finally {
-      if (region) host.release(region);
+      if (region) removeMemory(host, request, region);
       loaded.free();
     }
   }

@@ -123,7 +123,7 @@ class PlainRunner implements ProgramRunner {
       return { kind: 'fault', reason: describeResult(result) };
     } finally {
       engine.close();
-      if (region) host.memory.unmap(region);
+      if (region) removeMemory(host, request, region);
     }
   }
 
@@ -139,11 +139,17 @@ class PlainRunner implements ProgramRunner {
 }
 
 /** The region that R1 points at. */
-function placeMemory(host: BpfHost, { memory, address }: RunRequest): Region | undefined {
+export function placeMemory(host: BpfHost, { memory, address }: RunRequest): Region | undefined {
   const size = memory?.length ?? 0;
   if (size === 0) return undefined;
   if (address === undefined) return host.allocate('mem', size);
   return host.memory.map({ name: 'mem', address, size, permissions: 'rw' });
+}
+
+/** Takes away what `placeMemory` gave. */
+export function removeMemory(host: BpfHost, { address }: RunRequest, region: Region): void {
+  if (address === undefined) host.release(region);
+  else host.memory.unmap(region);
 }
 
 /** Runs vectors in the interpreter. */
