@@ -11,7 +11,7 @@ export { Random } from './common/random.js';
 
 export { decode, encode } from './a64/codec.js';
 export { print } from './a64/print.js';
-export { embeddedFactory, type CpuFactory } from './cpu/engines.js';
+export { cpuFactory, embeddedFactory, type CpuFactory } from './cpu/engines.js';
 export type { Cpu, RegisterChange, Registers, Stop, TraceEntry } from './cpu/cpu.js';
 export { captureOops, printOops, type Oops } from './cpu/oops.js';
 export { Memory, type Permissions, type Region } from './cpu/memory.js';
@@ -43,6 +43,7 @@ export { parseObject } from './bpf/object/parse.js';
 export type { SectionKind } from './bpf/object/spec.js';
 export { selectProgram } from './bpf/object/select.js';
 export { PlainHost } from './bpf/plain-host.js';
+export type { KernelVersion } from './jit/profile.js';
 export type { XlatedFunction, XlatedProgram } from './bpf/program.js';
 export { textProgram } from './bpf/object/text.js';
 export { rawProgram } from './bpf/raw-program.js';
@@ -63,6 +64,7 @@ export {
   type KernelContext,
   type KernelFunction,
 } from './kernel/function.js';
+export { KernelArena } from './kernel/bpf/arena.js';
 export type { AttachKind } from './kernel/bpf/attach-check.js';
 export type { Attachment, ProgramTarget } from './kernel/bpf/bpf.js';
 export { loadObject, type KernelObject, type LoadObjectOptions } from './kernel/bpf/object.js';
@@ -75,6 +77,8 @@ export { createVirtioNet, defineVirtioNet, type VirtioNet } from './virtio/virti
 
 export { traceAttached, type AttachedTrace } from './lab/attached-trace.js';
 export { checkFile, describeCase, summarize } from './lab/check/check-file.js';
+export { ExecMachines } from './lab/check/exec-machines.js';
+export { jitObjects } from './lab/check/jit-objects.js';
 export { JitRunner } from './lab/check/jit-runner.js';
 export { jitKind } from './lab/check/jit-vectors.js';
 export { checkBooted, isBootedFile } from './lab/check/booted/check-booted.js';

@@ -8,8 +8,8 @@
  *
  * A line may begin with a slot number and an opcode in parentheses, as a listing has them. Jump
  * targets are labels or distances (`pc+3`, `+3`); a call names a helper by number (`call 5`,
- * `call helper#5`, `call bpf_map_lookup_elem#1`), a label or distance (local call). Numbers are
- * decimal or 0x hex. Comments begin with `;` or `//`. Left out: directives, maps, BTF.
+ * `call helper#5`, `call bpf_map_lookup_elem#1`), a label or distance (local call); `r2 = subprog[name]`
+ * is a function's address. Numbers are decimal or 0x hex. Comments begin with `;` or `//`. Left out: directives, maps, BTF.
  *
  * Usage:
  *   const insns = assemble('r0 = 2\nexit');
@@ -164,6 +164,10 @@ const RULES: readonly Rule[] = [
   rule(`(?<dst>r\\d+) = subprog\\[(?<imm>[-+]\\d+)\\]`, ({ dst, imm }) =>
     pair({ dst: number(dst), src: PSEUDO.FUNC, imm: Number(imm) }, 0),
   ),
+  rule(`(?<dst>r\\d+) = subprog\\[(?<label>[A-Za-z_.][\\w.]*)\\]`, ({ dst, label = '' }) => ({
+    ...pair({ dst: number(dst), src: PSEUDO.FUNC }, 0),
+    target: { label, field: 'imm' },
+  })),
   rule(`(?<dst>r\\d+) = (?<value>0x[0-9a-fA-F]+|[-+]?\\d+) ll`, parseConstant),
   // bpftool shows ld_imm64 in hex and 32-bit immediates in decimal
   rule(`(?<dst>r\\d+) = (?<value>0x[0-9a-fA-F]+)`, parseConstant),

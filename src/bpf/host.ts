@@ -45,12 +45,24 @@ export interface HelperSignature {
   readonly result: boolean;
 }
 
+/**
+ * The body of a helper that calls functions of the program. It yields the address of one each time, with
+ * R1..R5 set, and goes on when the function has returned, with its result in R0. Who drives it decides
+ * how: at once, or as a call of text on a CPU.
+ */
+export type CallingBody = (
+  registers: RegisterPairs,
+  host: BpfHost,
+) => Generator<bigint, void, undefined>;
+
 /** The body of a helper. A failure that the program may see is a negative errno in R0. */
 export interface HelperBody {
   (registers: RegisterPairs, host: BpfHost): void;
   readonly intrinsic?: HelperIntrinsic;
   /** Default: five arguments, and R0 may stay as it is. */
   readonly signature?: HelperSignature;
+  /** The same in steps, for a host whose functions are not called by `callbackAt`. */
+  readonly calling?: CallingBody;
 }
 
 /** `body` itself, with its signature. */
@@ -101,6 +113,13 @@ export interface BpfHost {
 
   /** Is a function of the program replaced (freplace)? Such a program cannot be in a prog array. Default: no. */
   isExtended?(program: XlatedProgram): boolean;
+
+  /**
+   * The `struct bpf_prog` of a program that a prog array takes, as JIT images read it there; held until
+   * `putProgram`. Throws KernelError when the JIT refuses it. Default: programs have none.
+   */
+  holdProgram?(program: XlatedProgram): bigint;
+  putProgram?(program: XlatedProgram): void;
 
   /**
    * Maps `size` zeroed bytes on pages of their own, ending at a page end, read-write.

@@ -18,10 +18,24 @@ export interface XlatedFunction {
   readonly insns: Uint8Array;
   /** Bytes of stack below R10 that it uses (not rounded). */
   readonly stackDepth: number;
+  /** aux->exception_boundary: a main program that bpf_throw may unwind to. */
+  readonly exceptionBoundary?: boolean;
+  /** aux->exception_cb: called by bpf_throw, on the frame of the boundary. */
+  readonly exceptionCallback?: boolean;
+  /** aux->jits_use_priv_stack (7.3): R10 means a stack per CPU, so that programs may nest. */
+  readonly usesPrivateStack?: boolean;
+}
+
+/** The arena of a program: its pages by 32-bit offsets, in the kernel and for user space. */
+export interface Arena {
+  readonly kernVmStart: bigint;
+  readonly userVmStart: bigint;
 }
 
 export interface XlatedProgram {
   readonly name: string;
   readonly type: ProgramType;
   readonly functions: readonly [XlatedFunction, ...XlatedFunction[]];
+  /** aux->arena. Only a JIT image can use it, as in the kernel. */
+  readonly arena?: Arena;
 }

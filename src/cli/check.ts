@@ -3,6 +3,7 @@ import { existsSync } from 'node:fs';
 import { basename, dirname, join } from 'node:path';
 import { brotliDecompressSync, inflateSync } from 'node:zlib';
 import {
+  ExecMachines,
   InputError,
   InterpreterRunner,
   JitRunner,
@@ -11,6 +12,8 @@ import {
   WasmRunner,
   checkBooted,
   checkFile,
+  cpuFactory,
+  embeddedFactory,
   checkKernelText,
   checkSavedCase,
   describeCase,
@@ -22,30 +25,39 @@ import {
   isSavedCase,
   jitEngine,
   jitKind,
+  jitObjects,
   rejectKind,
   summarize,
   wasmEngine,
   type CaseResult,
+  type CpuFactory,
   type FuzzEngine,
   type Kernel,
+  type KernelVersion,
+  type ObjectEngine,
   type ProgramRunner,
   type VectorKind,
   wasmObjects,
 } from '../index.js';
 import { UsageError } from '../index.js';
-import { bootLab, readInput } from '../node/index.js';
+import { bootLab, labBooter, readInput, type LabBooter } from '../node/index.js';
 import { choiceOption, parseOptions, type Command, type Output } from './command.js';
-import { cpuEngine, ENGINES, runEngine, type EngineName } from './engine.js';
+import { cpuEngine, ENGINES, KERNEL_VERSIONS, runEngine, type EngineName } from './engine.js';
 
-const USAGE = `check FILE... [--engine E] [--verbose]
+const USAGE = `check FILE... [--engine E] [--kernel V] [--verbose]
   FILE         vectors as JSON or JSON lines, recognised by their fields:
                run vectors (conformance, ubpf, test_bpf, bench-programs), XDP programs with a
                kernel's results (objects and packets beside the file), JIT images and
                trampolines; of a booted kernel its code (static.json), small programs with
                images and results (jit-corpus.json), and the sites, trampolines and programs
                of a scenario (scen.*.json)
-  --engine E   for what is run: interpreter, wasm, embedded or unicorn. Default interpreter,
-               for a booted kernel's programs embedded
+  --engine E   interpreter (default), wasm, or the JIT image on embedded or unicorn: who runs
+               vectors and objects; for a booted kernel's programs the default is embedded.
+               Images of JIT records that say what their program returns run on embedded; by
+               default (where it can be loaded) and with unicorn on both engines in lockstep;
+               with interpreter and wasm their BPF instructions run
+  --kernel V   whose JIT and struct layouts embedded and unicorn have: 6.1, 6.12 (default) or 7.3;
+               JIT records and files of booted kernels say it themselves
   --verbose    a line for each case, not only for those that fail or are skipped
   --json, -j   as JSON`;
 
@@ -65,21 +77,25 @@ function readJson(path: string): Readonly<Record<string, unknown>> | undefined {
 
 class Checker {
   #kernel: Kernel | undefined;
-  readonly #engine: EngineName;
+  #boot: LabBooter | undefined;
+  #machines: ExecMachines | undefined;
   readonly #chosen: EngineName | undefined;
+  readonly #engine: EngineName;
+  readonly #version: KernelVersion;
   /** Lab kernels for files of booted ones, by version and layout. */
   readonly #booted = new Map<string, Kernel>();
 
-  constructor(chosen: EngineName | undefined) {
+  constructor(chosen: EngineName | undefined, version: KernelVersion) {
     this.#chosen = chosen;
     this.#engine = chosen ?? 'interpreter';
+    this.#version = version;
   }
 
   async *check(path: string): AsyncGenerator<CaseResult> {
     const text = new TextDecoder().decode(readInput(path));
     const json = parseJson(text);
     if (isKernelText(json)) {
-      yield* checkKernelText(await this.#boot(), json);
+      yield* checkKernelText(await this.#sharedKernel(), json);
       return;
     }
     if (isBootedFile(json)) {
@@ -92,8 +108,8 @@ class Checker {
         deflate: (bytes: Uint8Array) => new Uint8Array(inflateSync(bytes)),
         brotli: (bytes: Uint8Array) => new Uint8Array(brotliDecompressSync(bytes)),
       },
-      ...(this.#engine === 'interpreter' ? { objectEngine: interpreterObjects } : {}),
-      ...(this.#engine === 'wasm' ? { objectEngine: wasmObjects } : {}),
+      objectEngine: await this.#objectEngine(),
+      ...(await this.#imageMachines()),
       readSibling: (name: string) => readInput(join(dirname(path), name)),
     };
     const fuzzKind: VectorKind = {
@@ -107,6 +123,7 @@ class Checker {
   close(): void {
     this.#kernel?.close();
     for (const kernel of this.#booted.values()) kernel.close();
+    this.#machines?.close();
   }
 
   #checkBooted(path: string, json: unknown): AsyncGenerator<CaseResult> {
@@ -133,31 +150,72 @@ class Checker {
   async #runner(): Promise<ProgramRunner> {
     if (this.#engine === 'interpreter') return new InterpreterRunner();
     if (this.#engine === 'wasm') return new WasmRunner();
-    return new JitRunner(await this.#boot());
+    return new JitRunner(await this.#sharedKernel());
+  }
+
+  async #objectEngine(): Promise<ObjectEngine> {
+    if (this.#engine === 'interpreter') return interpreterObjects;
+    if (this.#engine === 'wasm') return wasmObjects;
+    const boot = await this.#booter();
+    return jitObjects(this.#engine, (options) => boot({ ...options, version: this.#version }));
+  }
+
+  async #imageMachines(): Promise<{ readonly imageMachines?: ExecMachines }> {
+    if (!this.#machines) {
+      const factories = await this.#imageCpus();
+      if (factories.length === 0) return {};
+      this.#machines = new ExecMachines(factories);
+    }
+    return { imageMachines: this.#machines };
+  }
+
+  async #imageCpus(): Promise<readonly CpuFactory[]> {
+    switch (this.#chosen) {
+      case 'interpreter':
+      case 'wasm':
+        return [];
+      case 'embedded':
+        return [embeddedFactory];
+      case 'unicorn':
+        return [embeddedFactory, await cpuFactory('unicorn')];
+      case undefined: {
+        const second = await cpuFactory('auto');
+        return second.name === 'unicorn' ? [embeddedFactory, second] : [embeddedFactory];
+      }
+    }
   }
 
   async #fuzzEngine(): Promise<FuzzEngine> {
     const host = (): PlainHost => new PlainHost({ helpers: helperBodies() });
     if (this.#engine === 'interpreter') return interpreterEngine(host());
     if (this.#engine === 'wasm') return wasmEngine(host());
-    return jitEngine(await this.#boot());
+    return jitEngine(await this.#sharedKernel());
   }
 
-  async #boot(): Promise<Kernel> {
-    this.#kernel ??= await bootLab({ engine: cpuEngine(this.#engine) });
+  /** For what leaves nothing behind. */
+  async #sharedKernel(): Promise<Kernel> {
+    const boot = await this.#booter();
+    this.#kernel ??= boot({ version: this.#version });
     return this.#kernel;
+  }
+
+  async #booter(): Promise<LabBooter> {
+    this.#boot ??= await labBooter(cpuEngine(this.#engine));
+    return this.#boot;
   }
 }
 
 async function checkCommand(args: string[], output: Output): Promise<number> {
   const { values, positionals } = parseOptions(args, {
     engine: { type: 'string' },
+    kernel: { type: 'string' },
     verbose: { type: 'boolean', short: 'v' },
     json: { type: 'boolean', short: 'j' },
   });
   const engine = choiceOption('engine', values.engine, 'interpreter', ENGINES);
+  const version = choiceOption('kernel', values.kernel, '6.12', KERNEL_VERSIONS);
   if (positionals.length === 0) throw new UsageError('FILE is missing');
-  const checker = new Checker(values.engine === undefined ? undefined : engine);
+  const checker = new Checker(values.engine === undefined ? undefined : engine, version);
   const results: CaseResult[] = [];
   try {
     for (const path of positionals) {

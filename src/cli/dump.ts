@@ -9,6 +9,7 @@ import {
 } from '../index.js';
 import { bootLab } from '../node/index.js';
 import { choiceOption, parseOptions, type Command, type Output } from './command.js';
+import { KERNEL_VERSIONS } from './engine.js';
 import { PROGRAM_OPTIONS, PROGRAM_USAGE, programArguments, readProgram } from './program-input.js';
 
 const USAGE = `dump xlated|jited PROG [opcodes] [linum] [--program NAME] [--kernel V] [--json]
@@ -38,7 +39,7 @@ async function dumpCommand(args: string[], output: Output): Promise<number> {
   if (strange !== undefined) {
     throw new UsageError(`dump takes ${KEYWORDS.join(' and ')} behind PROG, not '${strange}'`);
   }
-  const version = choiceOption('kernel', values.kernel, '6.12', ['6.1', '6.12', '7.3']);
+  const version = choiceOption('kernel', values.kernel, '6.12', KERNEL_VERSIONS);
   const options = {
     opcodes: words.includes('opcodes'),
     linum: words.includes('linum'),

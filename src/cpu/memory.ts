@@ -79,6 +79,8 @@ export class Memory {
   readonly #regions: Region[] = [];
   /** Free runs of pages, sorted by offset: [offset, bytes]. */
   readonly #free: [number, number][];
+  /** Where the pages begin that no region has ever had: they are zero as they came. */
+  #untouched = 0;
   readonly #listeners = new Set<MemoryListener>();
 
   // One cache per kind of access. A size of 0 never matches.
@@ -142,7 +144,8 @@ export class Memory {
       }
     }
     const pageOffset = this.#takePages(pageBytes, spec.name);
-    this.bytes.fill(0, pageOffset, pageOffset + pageBytes);
+    this.bytes.fill(0, pageOffset, Math.min(pageOffset + pageBytes, this.#untouched));
+    this.#untouched = Math.max(this.#untouched, pageOffset + pageBytes);
     const region: Region = {
       name: spec.name,
       address: start,
@@ -330,6 +333,7 @@ export class Memory {
     for (const { region, bytes } of snapshot.regions) {
       if (!this.#regions.includes(region)) {
         this.#takePagesAt(region.pageOffset, region.pageBytes, region.name);
+        this.#untouched = Math.max(this.#untouched, region.pageOffset + region.pageBytes);
         this.#regions.splice(this.#indexAfter(region.pageAddress), 0, region);
         this.ram.mapped(region);
         for (const listener of this.#listeners) listener.mapped(region);

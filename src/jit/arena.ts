@@ -6,7 +6,8 @@
  * the upper half of its user address. NULL stays NULL.
  */
 import { moveInt32 } from './constants.js';
-import type { Arena, FunctionContext } from './context.js';
+import type { Arena } from '../bpf/program.js';
+import type { FunctionContext } from './context.js';
 import { cbz, lslImmediate, movk, orrRegister } from './emit.js';
 import { type ArenaAccess, offsetFixup } from './extable.js';
 

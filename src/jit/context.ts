@@ -6,29 +6,19 @@
  */
 import { KernelError } from '../common/errors.js';
 import type { Slot } from '../bpf/instruction.js';
-import type { XlatedFunction } from '../bpf/program.js';
+import type { Arena, XlatedFunction } from '../bpf/program.js';
 import { CodeBuffer } from './code-buffer.js';
 import { addImmediate, orrRegister, SP, ZR } from './emit.js';
 import type { JitConfig, JitCpu, JitProfile, RegisterMap, StructOffsets } from './profile.js';
 
 /** A function as the JIT takes it: xlated slots and what the verifier knows about it. */
 export interface JitFunctionInput extends XlatedFunction {
-  /** Saves all callee-saved registers, so that bpf_throw can unwind to it. */
-  readonly exceptionBoundary?: boolean;
-  /** Runs on the frame of the function in x2. */
-  readonly exceptionCallback?: boolean;
   /** 7.3: per-CPU pointer of a private stack, which R10 then means. */
   readonly privateStack?: bigint;
   /** 7.3: 8-byte stack slots for arguments of calls beyond five. */
   readonly outgoingStackArguments?: number;
   /** 7.3: slot indexes that indirect jumps may reach. */
   readonly indirectTargets?: readonly number[];
-}
-
-/** The arena of a program. */
-export interface Arena {
-  readonly kernVmStart: bigint;
-  readonly userVmStart: bigint;
 }
 
 export interface ExtableEntry {

@@ -47,8 +47,8 @@ const ALL_CALLEE: readonly (readonly [number, number])[] = [
 ];
 /** Bytes from a boundary's frame record to the end of its saved registers. */
 const BOUNDARY_FRAME = 96;
-/** PRIV_STACK_GUARD_SZ: bytes below a private stack that show an overflow. */
-const PRIVATE_STACK_GUARD = 16n;
+/** PRIV_STACK_GUARD_SZ: bytes below and above a private stack that show an overflow. */
+export const PRIVATE_STACK_GUARD = 16n;
 
 /** STP r1, r2 below SP. */
 export function push(ctx: FunctionContext, r1: number, r2: number): void {

@@ -5,7 +5,8 @@
  * versions share is written once, in the file of its concern (`alu.ts`, `memory.ts`, ...). Struct offsets
  * depend on the kernel's configuration and are inputs, see `StructOffsets`.
  */
-import type { Arena, FunctionContext } from './context.js';
+import type { Arena } from '../bpf/program.js';
+import type { FunctionContext } from './context.js';
 import type { ArenaAccess } from './extable.js';
 
 export type KernelVersion = '6.1' | '6.12' | '7.3';

@@ -17,9 +17,9 @@
  *   memory.writeWords(functions[0].base, functions[0].words);
  */
 import { readSlots } from '../bpf/instruction.js';
+import type { Arena } from '../bpf/program.js';
 import { CodeBuffer } from './code-buffer.js';
 import {
-  type Arena,
   type Environment,
   type ExtableEntry,
   FunctionContext,

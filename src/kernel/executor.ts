@@ -186,6 +186,7 @@ export class Executor {
   /** At a body's BRK: a callee came back to a waiting body, or a body begins. */
   #bodyTrap(task: Task, cpu: Cpu): boolean {
     const pc = cpu.pc;
+    leaveUnwound(task, cpu.sp);
     const innermost = task.frames.at(-1);
     if (innermost?.kind === 'invoke' && isAt(innermost.at, cpu)) {
       innermost.result = cpu.getX(0);
@@ -352,6 +353,12 @@ export class Executor {
 
 function isAt(place: TextPlace, cpu: Cpu): boolean {
   return place.address === cpu.pc && place.sp === cpu.sp;
+}
+
+/** Bodies whose stack somebody has unwound (bpf_throw) do not go on. */
+function leaveUnwound(task: Task, sp: bigint): void {
+  const first = task.frames.findIndex(({ at }) => at !== undefined && at.sp < sp);
+  if (first >= 0) task.leaveFrames(first);
 }
 
 function isGenerator(

@@ -31,6 +31,7 @@ import { SymbolTable } from './symbols.js';
 import { Task } from './task.js';
 import { KERNEL_BODY_BRK, KernelText, NOP } from './text.js';
 import { encode } from '../a64/codec.js';
+import type { HelperVersion } from '../bpf/helpers/checksum.js';
 import type { KernelVersion } from '../jit/profile.js';
 
 /** Texts of one `asm/` folder: file name to source. */
@@ -43,6 +44,8 @@ export interface KernelOptions extends LayoutOptions {
   readonly cpu: CpuFactory;
   /** Whose JIT, trampolines and struct layouts; the ftrace text is `asm` in any case. Default 6.12. */
   readonly version?: KernelVersion;
+  /** Whose semantics BPF helpers have. Default 6.12. */
+  readonly helpers?: HelperVersion;
   /** Number of CPUs. Default 1. */
   readonly cpus?: number;
   /** Bytes of vmalloc space in use before the first BPF image. Default 0. */
@@ -92,7 +95,9 @@ export class Kernel implements KernelContext {
   readonly log: string[] = [];
   /** Exception tables that a faulting pc is looked up in. */
   readonly fixups: FaultFixup[] = [];
-  readonly #perCpu: bigint[];
+  /** Area of each CPU, and what of it is free; nothing is at 0, which is NULL. */
+  readonly #perCpu: readonly bigint[];
+  readonly #perCpuSpace = new RangeAllocator('the per-CPU areas', 16n, BigInt(PER_CPU_SIZE));
   readonly #tasks: Task[] = [];
   readonly #atomics = new Map<string, AtomicTarget>();
   readonly #ram: Ram;
@@ -160,6 +165,7 @@ export class Kernel implements KernelContext {
       version: options.version ?? '6.12',
       codegen: options.codegen ?? {},
       guarded: options.guarded ?? false,
+      helpers: options.helpers ?? '6.12',
     });
     for (const [file, source] of Object.entries(options.modules ?? {})) {
       this.text.addAssembly(assembler, file, source);
@@ -285,6 +291,27 @@ export class Kernel implements KernelContext {
     this.linear.free(address);
   }
 
+  /**
+   * `size` zeroed bytes of each CPU's area, 16-byte aligned: an offset from what TPIDR_EL1 holds. Throws
+   * -ENOMEM.
+   */
+  allocPercpu(size: number): bigint {
+    const pointer = this.#perCpuSpace.take(BigInt(size), 16n);
+    for (const cpu of this.cpus.keys()) {
+      this.memory.writeBytes(this.perCpuAddress(pointer, cpu), new Uint8Array(size));
+    }
+    return pointer;
+  }
+
+  freePercpu(pointer: bigint): void {
+    this.#perCpuSpace.release(pointer);
+  }
+
+  /** Where a CPU has what `allocPercpu` gave. */
+  perCpuAddress(pointer: bigint, cpuNumber: number): bigint {
+    return (this.#perCpu[cpuNumber] ?? 0n) + pointer;
+  }
+
   get current(): bigint {
     return (this.#running ?? this.#idleTask()).address;
   }
@@ -372,7 +399,7 @@ export class Kernel implements KernelContext {
 
   /** After an oops nothing of the task is left that others could wait for. */
   #kill(task: Task): void {
-    task.frames.length = 0;
+    task.leaveFrames(0);
     task.state = 'done';
     const { rcu_read_lock_nesting: first, size } = TASK_STRUCT;
     this.memory.writeBytes(task.address + BigInt(first), new Uint8Array(size - first));
@@ -426,6 +453,13 @@ export class Kernel implements KernelContext {
   };
 }
 
+/** What boots kernels one after the other: the assembler is loaded once. */
+export async function kernelBooter(): Promise<(options: KernelOptions) => Kernel> {
+  const assembler = await Assembler.create();
+  return (options) => new Kernel(options, assembler);
+}
+
 export async function bootKernel(options: KernelOptions): Promise<Kernel> {
-  return new Kernel(options, await Assembler.create());
+  const boot = await kernelBooter();
+  return boot(options);
 }

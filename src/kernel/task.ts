@@ -56,6 +56,13 @@ export class Task {
     this.stack = stack;
   }
 
+  /** Ends the bodies from number `first` on without going on with them, innermost first. */
+  leaveFrames(first: number): void {
+    for (const frame of this.frames.splice(first).reverse()) {
+      if (frame.kind === 'generator') frame.generator.return(0n);
+    }
+  }
+
   /** First address above the stack. */
   get stackTop(): bigint {
     return this.stack.address + BigInt(this.stack.size);

@@ -1,6 +1,11 @@
 /** Boots a lab kernel from the package's own files, on a CPU engine chosen by name. */
 import { cpuFactory, type EngineName } from '../cpu/engines.js';
-import { bootKernel, type AsmSources, type Kernel, type KernelOptions } from '../kernel/kernel.js';
+import {
+  kernelBooter,
+  type AsmSources,
+  type Kernel,
+  type KernelOptions,
+} from '../kernel/kernel.js';
 import { declareVirtioNetTypes } from '../virtio/net-types.js';
 import { readAsm } from './files.js';
 
@@ -11,15 +16,24 @@ export interface LabOptions extends Omit<KernelOptions, 'asm' | 'cpu'> {
   readonly texts?: AsmSources;
 }
 
+/** Boots a kernel: what an engine needs is loaded already. */
+export type LabBooter = (options?: Omit<LabOptions, 'engine'>) => Kernel;
+
 /** Throws InputError with the reason when libunicorn is asked for and cannot be loaded. */
-export async function bootLab(options: LabOptions = {}): Promise<Kernel> {
-  const { engine = 'embedded', texts = {}, ...rest } = options;
-  const kernel = await bootKernel({
-    modules: readAsm('modules'),
-    ...rest,
-    asm: { ...readAsm('6.12'), ...texts },
-    cpu: await cpuFactory(engine),
-  });
-  kernel.bpf.host.types.declare(declareVirtioNetTypes);
-  return kernel;
+export async function labBooter(engine: EngineName = 'embedded'): Promise<LabBooter> {
+  const boot = await kernelBooter();
+  const cpu = await cpuFactory(engine);
+  const asm = readAsm('6.12');
+  const modules = readAsm('modules');
+  return ({ texts = {}, ...options } = {}) => {
+    const kernel = boot({ modules, ...options, asm: { ...asm, ...texts }, cpu });
+    kernel.bpf.host.types.declare(declareVirtioNetTypes);
+    return kernel;
+  };
+}
+
+/** One kernel; as `labBooter`. */
+export async function bootLab({ engine, ...options }: LabOptions = {}): Promise<Kernel> {
+  const boot = await labBooter(engine);
+  return boot(options);
 }

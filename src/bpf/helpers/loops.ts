@@ -2,12 +2,12 @@
  * Helpers that call a function of the program: bpf_loop, bpf_for_each_map_elem.
  *
  * Reference: kernel/bpf/bpf_iter.c bpf_loop and bpf_for_each_map_elem, arraymap.c and hashtab.c
- * bpf_for_each_*_elem. The function is known by its address (`BpfHost.callbackAt`); it may change
- * R1..R5, so a body keeps what it needs before the first call.
+ * bpf_for_each_*_elem. The function is known by its address; it may change R1..R5, so a body keeps what it
+ * needs before the first call.
  */
 import { MemoryAccessError } from '../../cpu/fault.js';
 import type { Region } from '../../cpu/memory.js';
-import type { BpfHost, Callback, RegisterPairs } from '../host.js';
+import type { BpfHost, Callback, CallingBody, HelperBody, RegisterPairs } from '../host.js';
 import { ArrayMap } from '../maps/array.js';
 import { HashBase } from '../maps/hash.js';
 import type { MapTypeName } from '../maps/map.js';
@@ -34,16 +34,30 @@ const ITERABLE: readonly MapTypeName[] = [
   'LRU_PERCPU_HASH',
 ];
 
-/** The function at argument `n`. Throws MemoryAccessError when none is there. */
-export function callbackOf(registers: RegisterPairs, n: number, host: BpfHost): Callback {
-  const address = argument(registers, n);
+/** The function at `address`. Throws MemoryAccessError when none is there. */
+function callbackAt(host: BpfHost, address: bigint): Callback {
   const callback = host.callbackAt(address);
   if (callback) return callback;
   throw new MemoryAccessError({ access: 'fetch', address, size: 8, reason: 'unmapped' });
 }
 
-function loop(registers: RegisterPairs, host: BpfHost): void {
+/** A body that calls each function there and then. */
+function callingBody(calling: CallingBody): HelperBody {
+  const body: HelperBody = (registers, host) => {
+    let at: bigint | undefined;
+    let callback: Callback | undefined;
+    for (const address of calling(registers, host)) {
+      if (!callback || address !== at) callback = callbackAt(host, address);
+      at = address;
+      callback(registers);
+    }
+  };
+  return Object.assign(body, { calling });
+}
+
+function* loop(registers: RegisterPairs): Generator<bigint, void, undefined> {
   const count = argument32(registers, 1) >>> 0;
+  const callback = argument(registers, 2);
   const [contextLo, contextHi] = [registers[6], registers[7]];
   if (argument(registers, 4) !== 0n) {
     fail(registers, 'EINVAL');
@@ -53,7 +67,6 @@ function loop(registers: RegisterPairs, host: BpfHost): void {
     fail(registers, 'E2BIG');
     return;
   }
-  const callback = callbackOf(registers, 2, host);
   let done = 0;
   while (done < count) {
     registers[2] = done++;
@@ -61,7 +74,7 @@ function loop(registers: RegisterPairs, host: BpfHost): void {
     registers[4] = contextLo;
     registers[5] = contextHi;
     registers.fill(0, 6, 12);
-    callback(registers);
+    yield callback;
     if (registers[0] !== 0 || registers[1] !== 0) break;
   }
   setResult(registers, done);
@@ -85,14 +98,18 @@ function* elementsOf(
   }
 }
 
-function forEach(registers: RegisterPairs, host: BpfHost, finder: MapFinder): void {
+function* forEach(
+  registers: RegisterPairs,
+  host: BpfHost,
+  finder: MapFinder,
+): Generator<bigint, void, undefined> {
   const map = finder.find(registers, host);
+  const callback = argument(registers, 2);
   const context = argument(registers, 3);
   if (argument(registers, 4) !== 0n || !ITERABLE.includes(map.spec.type)) {
     fail(registers, 'EINVAL');
     return;
   }
-  const callback = callbackOf(registers, 2, host);
   let keys: Region | undefined;
   let count = 0n;
   try {
@@ -104,7 +121,7 @@ function forEach(registers: RegisterPairs, host: BpfHost, finder: MapFinder): vo
       setArgument(registers, 3, value);
       setArgument(registers, 4, context);
       setArgument(registers, 5, 0n);
-      callback(registers);
+      yield callback;
       if (registers[0] !== 0 || registers[1] !== 0) break;
     }
   } finally {
@@ -122,14 +139,14 @@ export function loopHelpers(): readonly Helper[] {
       arguments: ['map', 'func', 'stack_or_null', 'anything'],
       maps: ITERABLE,
       result: 'integer',
-      body: (registers, host) => forEach(registers, host, finder),
+      body: callingBody((registers, host) => forEach(registers, host, finder)),
     },
     {
       id: 181,
       name: 'loop',
       arguments: ['anything', 'func', 'stack_or_null', 'anything'],
       result: 'integer',
-      body: loop,
+      body: callingBody(loop),
     },
   ];
 }

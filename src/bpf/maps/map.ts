@@ -92,7 +92,10 @@ export interface BpfMap {
 export interface ProgArrayMap extends BpfMap {
   /** The program in slot `index`; undefined when the slot is empty or out of range. */
   programAt(index: number): XlatedProgram | undefined;
-  /** Fills a slot (undefined empties it); 0 or a negative errno. */
+  /**
+   * Fills a slot (undefined empties it); 0 or a negative errno. JIT images find the program by the address
+   * of its `struct bpf_prog`. Default: the one that the host gives it.
+   */
   setProgram(index: number, program: XlatedProgram | undefined, address?: bigint): number;
 }
 

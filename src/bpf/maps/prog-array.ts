@@ -3,7 +3,8 @@
  *
  * Laid out like `struct bpf_array`: the header, and at `ptrs` one pointer to a `struct bpf_prog` per
  * slot, which JITed tail calls read. The interpreter asks `programAt` instead. Reference:
- * kernel/bpf/arraymap.c (fd_array_map_*). User space fills slots with `setProgram`.
+ * kernel/bpf/arraymap.c (fd_array_map_*). User space fills slots with `setProgram`; a program is held by
+ * the slots that it is in.
  */
 import { ERRNO } from '../../common/errno.js';
 import { KernelError } from '../../common/errors.js';
@@ -21,6 +22,8 @@ function ptrsOf(host: BpfHost): number {
 export class ProgArray extends MapBase implements ProgArrayMap {
   protected readonly cpuCount = 1;
   readonly #programs: (XlatedProgram | undefined)[];
+  /** Slots whose program is held. */
+  readonly #held = new Set<number>();
 
   constructor(spec: MapSpec, host: BpfHost) {
     super(spec, host, ptrsOf(host) + 8 * spec.maxEntries);
@@ -39,13 +42,26 @@ export class ProgArray extends MapBase implements ProgArrayMap {
     return this.#programs[index];
   }
 
-  setProgram(index: number, program: XlatedProgram | undefined, address = 0n): number {
+  setProgram(index: number, program: XlatedProgram | undefined, address?: bigint): number {
     if (index >= this.spec.maxEntries) return -ERRNO.E2BIG;
     if (program && this.host.isExtended?.(program)) return -ERRNO.EBUSY;
+    const held = program && address === undefined ? this.host.holdProgram?.(program) : undefined;
+    this.#put(index);
+    if (held !== undefined) this.#held.add(index);
     this.#programs[index] = program;
     const slot = this.address + BigInt(ptrsOf(this.host) + 8 * index);
-    this.memory.write64(slot, program ? address : 0n);
+    this.memory.write64(slot, program ? (address ?? held ?? 0n) : 0n);
     return 0;
+  }
+
+  override free(): void {
+    for (const index of this.#held) this.#put(index);
+    super.free();
+  }
+
+  #put(index: number): void {
+    const program = this.#programs[index];
+    if (program && this.#held.delete(index)) this.host.putProgram?.(program);
   }
 
   locate(): number {

@@ -138,6 +138,7 @@ function enterCallback(env: Env, id: number, facts: CallFacts): State | undefine
   }
   const state = copyState(env.state);
   topFrame(state).callbackDepth++;
+  state.callbacksEntered++;
   frame.callbackDepth = 0;
   const callee = newFrame(facts.callback, env.at, { helper: id, maxResult: 1n, isAsync: false });
   callee.regs[10] = new Pointer('stack', { frame: state.frames.length });

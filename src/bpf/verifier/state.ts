@@ -116,6 +116,8 @@ export interface State {
   mayGotoDepth: number;
   /** Slot to execute next in the innermost frame's function. */
   at: number;
+  /** callback_unroll_depth: how often this path entered callbacks that a helper repeats. */
+  callbacksEntered: number;
   parent: Checkpoint | undefined;
   written: number[];
 }
@@ -149,6 +151,7 @@ export function copyState(state: State): State {
     preemptDisabled: state.preemptDisabled,
     mayGotoDepth: state.mayGotoDepth,
     at: state.at,
+    callbacksEntered: state.callbacksEntered,
     parent: state.parent,
     written: state.written.slice(),
   };

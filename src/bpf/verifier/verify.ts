@@ -230,8 +230,9 @@ class Walk {
         inherit(checkpoint, state, this.#structures);
         return true;
       } else if (
-        point !== PRUNE.callback &&
         point !== PRUNE.iterator &&
+        // the next round of a callback is no loop of the program
+        checkpoint.state.callbacksEntered === state.callbacksEntered &&
         looksAlike(checkpoint.state, state) &&
         covers(checkpoint, state, 'exact', this.#structures) &&
         !iteratorDepthsDiffer(checkpoint.state, state) &&
@@ -521,6 +522,7 @@ function startState(frame: Frame): State {
     preemptDisabled: 0,
     mayGotoDepth: 0,
     at: 0,
+    callbacksEntered: 0,
     parent: undefined,
     written: [],
   };

@@ -56,6 +56,26 @@ export function compileProgramRecord(record: Fields, offsets?: StructOffsets): J
   });
 }
 
+/** What a record tells of running its program: `exec`. */
+export interface ExecExpectation {
+  /** x0. */
+  readonly contextAddress: bigint;
+  /** What memory holds there. */
+  readonly context: Uint8Array;
+  readonly r0: bigint;
+}
+
+export function execExpectation(record: Fields): ExecExpectation | undefined {
+  const exec = record.optional('exec', record.object);
+  return (
+    exec && {
+      contextAddress: exec.address('ctx_addr'),
+      context: hexToBytes(exec.text('ctx')),
+      r0: BigInt(`0x${exec.text('r0')}`),
+    }
+  );
+}
+
 export function checkProgram(record: Fields, offsets?: StructOffsets): string | undefined {
   const { functions } = compileProgramRecord(record, offsets);
   for (const [index, fn] of record.objects('funcs').entries()) {

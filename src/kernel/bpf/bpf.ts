@@ -11,6 +11,7 @@
  *   kernel.bpf.attach(other, 'fexit', { program: xdp, function: 'parse' });
  */
 import { encode } from '../../a64/codec.js';
+import type { HelperVersion } from '../../bpf/helpers/checksum.js';
 import type { XlatedProgram } from '../../bpf/program.js';
 import { KernelError } from '../../common/errors.js';
 import { dummyTramp } from '../../jit/plt.js';
@@ -30,6 +31,7 @@ import { ImagePages, type ImageMemory } from './image-memory.js';
 import { BPF_PROFILES, type BpfProfile } from './profile.js';
 import { ProgPack } from './prog-pack.js';
 import { KernelProgram, type LoadProgramOptions } from './program.js';
+import { throwFunction } from './throw.js';
 import { FtraceSite, ProgramSite, type TrampolineSite } from './site.js';
 import { StructOpsRegistry } from './struct-ops.js';
 import { BpfText } from './text.js';
@@ -77,6 +79,7 @@ export class Bpf {
       readonly codegen: CodegenOptions;
       /** Image pages are guarded: see `RegionSpec`. */
       readonly guarded: boolean;
+      readonly helpers: HelperVersion;
     },
   ) {
     this.#kernel = kernel;
@@ -101,7 +104,14 @@ export class Bpf {
         releaseImage: (descriptor) => live.get(descriptor)?.released(),
       }),
     );
-    this.host = new KernelBpfHost(kernel, options.seed, this.profile);
+    if (profile.exceptions) kernel.define(throwFunction(kernel, text));
+    this.host = new KernelBpfHost(kernel, {
+      seed: options.seed,
+      profile,
+      isBpfText: (address) => text.find(address) !== undefined,
+      loadProgram: (program) => this.load(program),
+      helpers: options.helpers,
+    });
     this.structOps = new StructOpsRegistry(this.#imageParts, () => this.host.types);
   }
 

@@ -5,11 +5,13 @@
  * Reference: `__bpf_call_base` of kernel/bpf/core.c, helper functions of kernel/bpf/helpers.c and
  * net/core/filter.c. Each helper has real text, so it shows in traces and can itself be traced.
  */
-import { join64, low32, high32, alignUp } from '../../common/bytes.js';
+import { join64, alignUp } from '../../common/bytes.js';
+import type { HelperVersion } from '../../bpf/helpers/checksum.js';
 import { helperTable } from '../../bpf/helpers/table.js';
 import type { Btf } from '../../bpf/btf/btf.js';
 import { CallbackTable } from '../../bpf/callbacks.js';
-import type { BpfHost, Callback, HelperBody, HostCells } from '../../bpf/host.js';
+import { argument, setArgument, setResult64 } from '../../bpf/helpers/helper.js';
+import type { BpfHost, Callback, HelperBody, HostCells, RegisterPairs } from '../../bpf/host.js';
 import { CELLS_SIZE, CellState } from '../../bpf/host-cells.js';
 import { Network } from '../../bpf/network.js';
 import { Timers } from '../../bpf/timers.js';
@@ -18,10 +20,11 @@ import type { BpfMap } from '../../bpf/maps/map.js';
 import { ProgArray } from '../../bpf/maps/prog-array.js';
 import type { XlatedProgram } from '../../bpf/program.js';
 import { PAGE_SIZE, type Memory, type Region } from '../../cpu/memory.js';
-import type { KernelFunction } from '../function.js';
+import { call, type KernelFunction } from '../function.js';
 import type { Kernel } from '../kernel.js';
 import { BPF_TRAMP_RUN_CTX, TASK_STRUCT } from '../offsets.js';
 import type { BpfProfile } from './profile.js';
+import type { KernelProgram } from './program.js';
 import { KernelTypes } from './types.js';
 
 const FOUR_GIB = 1n << 32n;
@@ -46,9 +49,26 @@ export class KernelBpfHost implements BpfHost {
   /** Programs of which functions are replaced, and how many of them. */
   readonly #extended = new Map<XlatedProgram, number>();
   readonly #state: CellState;
+  readonly #isBpfText: (address: bigint) => boolean;
+  readonly #loadProgram: (program: XlatedProgram) => KernelProgram;
+  /** Programs in prog arrays, and in how many slots. */
+  readonly #inArrays = new Map<XlatedProgram, { readonly loaded: KernelProgram; slots: number }>();
   #mapCount = 0;
 
-  constructor(kernel: Kernel, seed: number, profile: BpfProfile) {
+  /** @param isBpfText whether a JIT image's function begins or goes on at the address */
+  constructor(
+    kernel: Kernel,
+    options: {
+      readonly seed: number;
+      readonly profile: BpfProfile;
+      readonly isBpfText: (address: bigint) => boolean;
+      readonly loadProgram: (program: XlatedProgram) => KernelProgram;
+      readonly helpers: HelperVersion;
+    },
+  ) {
+    const { seed, profile } = options;
+    this.#isBpfText = options.isBpfText;
+    this.#loadProgram = options.loadProgram;
     this.arrayOffsets = profile.offsets;
     this.argumentCountMask = profile.sessions ? 0xff : undefined;
     this.#kernel = kernel;
@@ -61,6 +81,7 @@ export class KernelBpfHost implements BpfHost {
     this.#state = new CellState(memory, offset, CLOCK_STEP, seed);
     this.callBase = kernel.symbol('__bpf_call_base');
     const helpers = helperTable({
+      version: options.helpers,
       attachCookie: () => this.#attachCookie(),
       pidTgid: () => this.#pidTgid(),
     });
@@ -127,9 +148,23 @@ export class KernelBpfHost implements BpfHost {
     this.#callbacks.remove(base);
   }
 
-  /** Functions of programs in the interpreter and in wasm: a JIT image's have to be called by the engine. */
+  /**
+   * Functions of programs in the interpreter and in wasm, and of JIT images: one of these is called as a
+   * task of its own, as a timer does. A helper's body calls it from the text that it runs for
+   * (`HelperBody.calling`).
+   */
   callbackAt(address: bigint): Callback | undefined {
-    return this.#callbacks.at(address);
+    const known = this.#callbacks.at(address);
+    if (known || !this.#isBpfText(address)) return known;
+    return (registers) => {
+      setResult64(registers, this.#kernel.call(address, ...argumentsOf(registers)));
+    };
+  }
+
+  /** Moves the clock to `now` and runs the timers that expire up to then; their number. */
+  runTimers(now: bigint): number {
+    if (now > this.#state.now) this.#state.setClock(now);
+    return this.timers.run(this, now);
   }
 
   addMap(map: BpfMap): number {
@@ -163,6 +198,23 @@ export class KernelBpfHost implements BpfHost {
       for (let i = 0; i < map.spec.maxEntries; i++) if (map.programAt(i) === xlated) return true;
     }
     return false;
+  }
+
+  holdProgram(program: XlatedProgram): bigint {
+    let entry = this.#inArrays.get(program);
+    if (!entry) {
+      entry = { loaded: this.#loadProgram(program), slots: 0 };
+      this.#inArrays.set(program, entry);
+    }
+    entry.slots++;
+    return entry.loaded.address;
+  }
+
+  putProgram(program: XlatedProgram): void {
+    const entry = this.#inArrays.get(program);
+    if (!entry || --entry.slots > 0) return;
+    this.#inArrays.delete(program);
+    entry.loaded.free();
   }
 
   currentCpu(): number {
@@ -206,18 +258,42 @@ export class KernelBpfHost implements BpfHost {
 
 /** A helper as JIT images call it: r1..r5 in x0..x4, result in x0. */
 export function helperFunction(name: string, body: HelperBody, host: BpfHost): KernelFunction {
-  const registers = new Int32Array(22);
-  return {
+  const signature = {
     name,
     prototype: `u64 ${name}(u64 r1, u64 r2, u64 r3, u64 r4, u64 r5)`,
     parameters: 5,
+  };
+  const { calling } = body;
+  if (calling) {
+    return {
+      ...signature,
+      *body(_kernel, ...args) {
+        const registers = registerPairs(args);
+        for (const address of calling(registers, host)) {
+          setResult64(registers, yield* call(address, ...argumentsOf(registers)));
+        }
+        return join64(registers[0] ?? 0, registers[1] ?? 0);
+      },
+    };
+  }
+  return {
+    ...signature,
     body: (_kernel, ...args) => {
-      args.forEach((value, i) => {
-        registers[2 * (i + 1)] = low32(value);
-        registers[2 * (i + 1) + 1] = high32(value);
-      });
+      const registers = registerPairs(args);
       body(registers, host);
       return join64(registers[0] ?? 0, registers[1] ?? 0);
     },
   };
+}
+
+/** A register file with R1.. set. */
+function registerPairs(args: readonly bigint[]): RegisterPairs {
+  const registers = new Int32Array(22);
+  args.forEach((value, i) => setArgument(registers, i + 1, value));
+  return registers;
+}
+
+/** R1..R5. */
+function argumentsOf(registers: RegisterPairs): bigint[] {
+  return [1, 2, 3, 4, 5].map((n) => argument(registers, n));
 }

@@ -42,6 +42,8 @@ export interface BpfProfile {
   readonly directCalls: boolean;
   /** fsession: one program at entry and at exit (since 7.0). */
   readonly sessions: boolean;
+  /** bpf_throw (since 6.7). */
+  readonly exceptions: boolean;
   /** What is baked into code. */
   readonly offsets: StructOffsets;
   readonly bpfProg: BpfProgOffsets;
@@ -54,6 +56,7 @@ const LINUX_6_1: BpfProfile = {
   images: 'pages',
   directCalls: false,
   sessions: false,
+  exceptions: false,
   offsets: { maxEntries: 36, ptrs: 272, bpfFunc: 48, insnsi: 72, threadInfoCpu: 16 },
   bpfProg: { len: 12, jited_len: 16, stats: 32, active: 40, bpf_func: 48, insnsi: 72 },
   trampImage: { image: 0, pcref: 608, ip_after_call: 624, ip_epilogue: 632, size: 672 },
@@ -65,6 +68,7 @@ const LINUX_6_12: BpfProfile = {
   version: '6.12',
   images: 'packs',
   directCalls: true,
+  exceptions: true,
   offsets: { ...LINUX_6_1.offsets, ptrs: 264 },
   trampImage: { image: 0, pcref: 616, ip_after_call: 632, ip_epilogue: 640, size: 680 },
 };

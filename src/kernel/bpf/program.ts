@@ -14,6 +14,7 @@ import { alignUp, viewOf } from '../../common/bytes.js';
 import { KernelError } from '../../common/errors.js';
 import type { Cpu } from '../../cpu/cpu.js';
 import { PAGE_SIZE, type Region } from '../../cpu/memory.js';
+import type { JitFunctionInput } from '../../jit/context.js';
 import { EXTABLE_ENTRY_SIZE } from '../../jit/extable.js';
 import { findFixup } from '../../jit/fixup.js';
 import { compile, type JitImage } from '../../jit/program.js';
@@ -21,6 +22,7 @@ import { PROFILES } from '../../jit/profiles.js';
 import type { Kernel } from '../kernel.js';
 import { parsePrototype, type Prototype } from '../prototype.js';
 import { prototypeFromBtf } from './btf-prototype.js';
+import { PrivateStack } from './private-stack.js';
 import { BPF_PROG_STATS, enterExitKind, type EnterExitKind } from './enter-exit.js';
 import type { FunctionInBtf } from './function-match.js';
 import type { ImageMemory } from './image-memory.js';
@@ -86,6 +88,7 @@ export class KernelProgram {
   readonly #parts: ProgramParts;
   readonly #allocations: bigint[] = [];
   readonly #packed: bigint[] = [];
+  readonly #privateStacks: PrivateStack[] = [];
   readonly #symbols: string[] = [];
   readonly #texts: bigint[] = [];
   #region: Region | undefined;
@@ -105,21 +108,24 @@ export class KernelProgram {
     this.#prototypes = new Map(prototypes.map((prototype) => [prototype.name, prototype]));
     const { kernel, images, profile } = parts;
     try {
-      this.images = compile(xlated, {
-        kernel: profile.version,
-        profile: { ...PROFILES[profile.version], ...profile.codegen.jit },
-        cpu: profile.codegen.cpu,
-        config: profile.codegen.config,
-        offsets: profile.offsets,
-        callBase: parts.callBase,
-        dummyTramp: parts.dummyTramp,
-        place: (_index, allocSize) => {
-          const start = images.alloc(HEADER_SIZE + allocSize);
-          this.#packed.push(start);
-          return start + BigInt(HEADER_SIZE);
+      this.images = compile(
+        { ...xlated, functions: this.#jitInputs() },
+        {
+          kernel: profile.version,
+          profile: { ...PROFILES[profile.version], ...profile.codegen.jit },
+          cpu: profile.codegen.cpu,
+          config: profile.codegen.config,
+          offsets: profile.offsets,
+          callBase: parts.callBase,
+          dummyTramp: parts.dummyTramp,
+          place: (_index, allocSize) => {
+            const start = images.alloc(HEADER_SIZE + allocSize);
+            this.#packed.push(start);
+            return start + BigInt(HEADER_SIZE);
+          },
         },
-      }).functions;
-      for (const image of this.images) this.#write(image);
+      ).functions;
+      for (const [index, image] of this.images.entries()) this.#write(image, index);
       this.address = this.#allocProg();
       kernel.fixups.push(this.#fixup);
     } catch (error) {
@@ -223,6 +229,7 @@ export class KernelProgram {
     for (const start of this.#packed.splice(0)) images.free(start);
     for (const base of this.#texts.splice(0)) text.remove(base);
     for (const address of this.#allocations.splice(0)) kernel.kfree(address);
+    for (const stack of this.#privateStacks.splice(0)) stack.free();
     if (this.#region) {
       kernel.memory.unmap(this.#region);
       kernel.vmalloc.release(this.#region.address);
@@ -233,7 +240,23 @@ export class KernelProgram {
     if (index >= 0) kernel.fixups.splice(index, 1);
   }
 
-  #write(image: JitImage): void {
+  /** The functions with their private stacks. */
+  #jitInputs(): JitFunctionInput[] {
+    return this.xlated.functions.map((fn) => {
+      if (!fn.usesPrivateStack) return fn;
+      const stack = new PrivateStack(this.#parts.kernel, fn.name, fn.stackDepth);
+      this.#privateStacks.push(stack);
+      return { ...fn, privateStack: stack.pointer };
+    });
+  }
+
+  /** Entry of the function that bpf_throw ends in. */
+  get #exceptionCallback(): bigint | undefined {
+    const index = this.xlated.functions.findIndex((fn) => fn.exceptionCallback);
+    return this.images[index]?.base;
+  }
+
+  #write(image: JitImage, index: number): void {
     const { kernel } = this.#parts;
     const bytes = new Uint8Array(image.jitedLength + 8);
     const view = viewOf(bytes);
@@ -252,7 +275,11 @@ export class KernelProgram {
     kernel.memory.pokeBytes(image.base + BigInt(image.extableOffset), table);
     kernel.syncText(image.base, image.base + BigInt(image.allocSize));
 
-    this.#parts.text.add(image.base, image.jitedLength);
+    this.#parts.text.add({
+      base: image.base,
+      jitedLength: image.jitedLength,
+      function: { isMain: index === 0, exceptionCallback: this.#exceptionCallback },
+    });
     this.#texts.push(image.base);
     const symbol = kernel.symbols.unique(`bpf_prog_${image.name}`);
     kernel.symbols.add(symbol, image.base, image.jitedLength);

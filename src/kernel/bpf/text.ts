@@ -6,7 +6,7 @@
  * which every CPU then fetches anew.
  *
  * Usage:
- *   text.add(image.base, image.jitedLength);
+ *   text.add({ base: image.base, jitedLength: image.jitedLength });
  *   text.poke(image.base, 'call', 0n, trampoline); // BL at the entry's NOP
  *   text.poke(image.base, 'call', trampoline, 0n); // NOP again
  */
@@ -16,12 +16,21 @@ import { viewOf } from '../../common/bytes.js';
 import { planTextPoke, type PokedImage, type PokeType } from '../../jit/poke.js';
 import type { Kernel } from '../kernel.js';
 
+/** An image, and of a program's function what bpf_throw asks. */
+export interface BpfImage extends PokedImage {
+  readonly function?: {
+    readonly isMain: boolean;
+    /** aux->bpf_exception_cb; undefined in a program that does not throw. */
+    readonly exceptionCallback: bigint | undefined;
+  };
+}
+
 export class BpfText {
   readonly #kernel: Kernel;
   readonly #bti: boolean;
   readonly #dummyTramp: bigint;
   /** By where they begin. */
-  readonly #images = new Map<bigint, PokedImage>();
+  readonly #images = new Map<bigint, BpfImage>();
 
   constructor(kernel: Kernel, bti: boolean, dummyTramp: bigint) {
     this.#kernel = kernel;
@@ -29,8 +38,8 @@ export class BpfText {
     this.#dummyTramp = dummyTramp;
   }
 
-  add(base: bigint, jitedLength: number): void {
-    this.#images.set(base, { base, jitedLength });
+  add(image: BpfImage): void {
+    this.#images.set(image.base, image);
   }
 
   remove(base: bigint): void {
@@ -38,7 +47,7 @@ export class BpfText {
   }
 
   /** The image that `address` lies in. */
-  find(address: bigint): PokedImage | undefined {
+  find(address: bigint): BpfImage | undefined {
     for (const image of this.#images.values()) {
       if (address >= image.base && address < image.base + BigInt(image.jitedLength)) return image;
     }

@@ -85,7 +85,7 @@ export class TrampolineImage {
       throw error;
     }
     this.#write();
-    parts.text.add(this.code.base, this.code.length);
+    parts.text.add({ base: this.code.base, jitedLength: this.code.length });
     parts.live.set(this.descriptor, this);
   }
 

@@ -4,6 +4,7 @@
  * A kind recognises its records by their fields and checks them one by one. Kinds that need other
  * floors (JIT images, packets) are defined beside those and handed to `checkFile`.
  */
+import type { ExecMachines } from './exec-machines.js';
 import type { ObjectEngine } from './object-engine.js';
 import type { ProgramRunner } from './runner.js';
 import type { Decompressor, VectorRecord } from './record.js';
@@ -19,6 +20,8 @@ export interface CheckOptions {
   readonly decompressor: Decompressor;
   /** Runs whole objects. Default: none, such records are skipped. */
   readonly objectEngine?: ObjectEngine;
+  /** Runs images of JIT records. Default: none, their programs run on `runner`. */
+  readonly imageMachines?: ExecMachines;
   /** Bytes of a file beside the vector file, by its relative name. Default: none can be read. */
   readonly readSibling?: (name: string) => Uint8Array;
 }

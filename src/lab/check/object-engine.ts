@@ -1,8 +1,10 @@
 /**
  * What vectors with whole objects need of an engine: a host with helpers and maps, and a way to run a
- * loaded program on it. The interpreter's and the wasm tier's are here.
+ * loaded program on it. The interpreter's and the wasm tier's are here, those of JIT images in
+ * `jit-objects.ts`.
  */
-import { helperBodies, type HelperOptions } from '../../bpf/helpers/table.js';
+import type { HelperVersion } from '../../bpf/helpers/checksum.js';
+import { helperBodies } from '../../bpf/helpers/table.js';
 import type { BpfHost } from '../../bpf/host.js';
 import { createInterpreter } from '../../bpf/interpreter.js';
 import { describeResult, type InterpreterResult } from '../../bpf/result.js';
@@ -17,12 +19,24 @@ export interface ObjectInstance {
   close(): void;
 }
 
+/** A host of its own for one object, and what runs the programs loaded on it. */
+export interface ObjectMachine {
+  readonly host: BpfHost;
+  /** Throws KernelError when the engine refuses the program. */
+  instantiate(program: XlatedProgram): ObjectInstance;
+  close(): void;
+}
+
+export interface ObjectMachineOptions {
+  /** Whose semantics helpers have. Default 6.12. */
+  readonly helpers?: HelperVersion;
+  readonly cpuCount: number;
+}
+
 export interface ObjectEngine {
   /** As `--engine` names it. */
   readonly name: string;
-  /** A host of its own for one object. */
-  createHost(options: { readonly helpers: HelperOptions; readonly cpuCount: number }): BpfHost;
-  instantiate(program: XlatedProgram, host: BpfHost): ObjectInstance;
+  open(options: ObjectMachineOptions): ObjectMachine;
 }
 
 const MEMORY = 8 << 20;
@@ -39,19 +53,26 @@ function engineOf(
 ): ObjectEngine {
   return {
     name,
-    createHost: ({ helpers, cpuCount }) =>
-      new PlainHost({ helpers: helperBodies(helpers), memorySize: MEMORY, cpuCount }),
-    instantiate: (program, host) => {
-      const loaded = make(program, host);
+    open: ({ helpers: version = '6.12', cpuCount }) => {
+      const helpers = helperBodies({ version });
+      const host = new PlainHost({ helpers, memorySize: MEMORY, cpuCount });
       return {
-        run: (context) => {
-          const result = loaded.run(context);
-          if (result.kind === 'return') return result;
-          return { kind: 'fault', reason: describeResult(result) };
-        },
-        close: () => loaded.close(),
+        host,
+        instantiate: (program) => instanceOf(make(program, host)),
+        close: () => undefined,
       };
     },
+  };
+}
+
+function instanceOf(loaded: Loaded): ObjectInstance {
+  return {
+    run: (context) => {
+      const result = loaded.run(context);
+      if (result.kind === 'return') return result;
+      return { kind: 'fault', reason: describeResult(result) };
+    },
+    close: () => loaded.close(),
   };
 }
 

@@ -18,22 +18,27 @@ export const rejectKind: VectorKind = {
   check: async (record, options) => checkReject(record, options),
 };
 
-function checkReject(record: VectorRecord, { readSibling }: CheckOptions): CaseResult {
+function checkReject(
+  record: VectorRecord,
+  { readSibling, objectEngine = interpreterObjects }: CheckOptions,
+): CaseResult {
   if (!readSibling) throw new InputError(`${record.origin}: no files beside it can be read`);
   const name = record.text('object');
   const named = new VectorRecord(record.origin, { ...record.fields, name });
   const expected = record.number('errno');
   const wanted = `-${errnoName(expected) ?? expected}`;
-  const host = interpreterObjects.createHost({ helpers: { version: '6.18' }, cpuCount: 1 });
   const spec = parseObject(readSibling(`obj/${name}`), { name });
   const program = spec.programs.find((each) => each.name === record.text('program'));
   if (!program) throw new InputError(`${record.origin}: no program '${record.text('program')}'`);
+  const machine = objectEngine.open({ helpers: '6.18', cpuCount: 1 });
   try {
-    load(spec, host, { programs: [program] });
+    load(spec, machine.host, { programs: [program] });
   } catch (error) {
     if (!(error instanceof KernelError)) throw error;
     if (error.code === -expected) return passed(named);
     return failed(named, `expected ${wanted}, got ${error.message}`);
+  } finally {
+    machine.close();
   }
   return failed(named, `expected ${wanted}, but it is accepted`);
 }

@@ -13,7 +13,7 @@ import { classicKind } from './classic-vectors.js';
 import { failed, passed, skipped, type CaseResult, type VectorKind } from './kind.js';
 import type { VectorRecord } from './record.js';
 import { BENCH_HELPERS, CONFORMANCE_HELPERS, NO_HELPERS, UBPF_HELPERS } from './run-helpers.js';
-import type { RunOutcome } from './runner.js';
+import { describeOutcome, type RunOutcome } from './runner.js';
 import { tailCallKind } from './tail-call-vectors.js';
 import { xdpReferenceKind } from './xdp-reference.js';
 
@@ -144,16 +144,4 @@ function compareLow32(record: VectorRecord, outcome: RunOutcome, expected: bigin
     return passed(record);
   }
   return failed(record, `expected w0 0x${expected.toString(16)}, ${describeOutcome(outcome)}`);
-}
-
-function describeOutcome(outcome: RunOutcome): string {
-  switch (outcome.kind) {
-    case 'return':
-      return `got 0x${outcome.r0.toString(16)}`;
-    case 'unsupported':
-    case 'refused':
-      return `refused: ${outcome.reason}`;
-    case 'fault':
-      return `stopped: ${outcome.reason}`;
-  }
 }

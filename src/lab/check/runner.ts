@@ -6,6 +6,7 @@
  * CPU engine) implement the same interface and may use `prepare`.
  */
 import { InputError } from '../../common/errors.js';
+import type { Region } from '../../cpu/memory.js';
 import { readSlot, slotCount, SLOT_SIZE } from '../../bpf/instruction.js';
 import { createInterpreter } from '../../bpf/interpreter.js';
 import type { BpfHost, HelperBody } from '../../bpf/host.js';
@@ -26,6 +27,8 @@ export interface RunRequest {
   readonly insns: Uint8Array;
   /** R1 points at a copy of these bytes and R2 is their number; without: both are 0. */
   readonly memory: Uint8Array | undefined;
+  /** Where those bytes lie, for programs that return an address. Default: anywhere. */
+  readonly address?: bigint;
   /** Bodies by helper number. A helper that throws `ProgramExit` ends the program. */
   readonly helpers: ReadonlyMap<number, HelperBody>;
   readonly validate?: ValidateOptions;
@@ -39,6 +42,18 @@ export type RunOutcome =
   | { readonly kind: 'unsupported'; readonly reason: string }
   /** The program was stopped. */
   | { readonly kind: 'fault'; readonly reason: string };
+
+export function describeOutcome(outcome: RunOutcome): string {
+  switch (outcome.kind) {
+    case 'return':
+      return `got 0x${outcome.r0.toString(16)}`;
+    case 'unsupported':
+    case 'refused':
+      return `refused: ${outcome.reason}`;
+    case 'fault':
+      return `stopped: ${outcome.reason}`;
+  }
+}
 
 export interface ProgramRunner {
   /** Engine, as `--engine` names it. */
@@ -98,7 +113,7 @@ class PlainRunner implements ProgramRunner {
     const program = prepare(request);
     if ('kind' in program) return program;
     const host = this.#hostFor(request.helpers);
-    const region = request.memory?.length ? host.allocate('mem', request.memory.length) : undefined;
+    const region = placeMemory(host, request);
     if (region && request.memory) host.memory.writeBytes(region.address, request.memory);
     const engine = this.#create(program, host);
     try {
@@ -108,7 +123,7 @@ class PlainRunner implements ProgramRunner {
       return { kind: 'fault', reason: describeResult(result) };
     } finally {
       engine.close();
-      if (region) host.release(region);
+      if (region) removeMemory(host, request, region);
     }
   }
 
@@ -121,6 +136,20 @@ class PlainRunner implements ProgramRunner {
     }
     return host;
   }
+}
+
+/** The region that R1 points at. */
+export function placeMemory(host: BpfHost, { memory, address }: RunRequest): Region | undefined {
+  const size = memory?.length ?? 0;
+  if (size === 0) return undefined;
+  if (address === undefined) return host.allocate('mem', size);
+  return host.memory.map({ name: 'mem', address, size, permissions: 'rw' });
+}
+
+/** Takes away what `placeMemory` gave. */
+export function removeMemory(host: BpfHost, { address }: RunRequest, region: Region): void {
+  if (address === undefined) host.release(region);
+  else host.memory.unmap(region);
 }
 
 /** Runs vectors in the interpreter. */

@@ -13,7 +13,7 @@ import { createMap } from '../../bpf/maps/create.js';
 import { isProgArray, type ProgArrayMap } from '../../bpf/maps/map.js';
 import { rawProgram } from '../../bpf/raw-program.js';
 import { failed, passed, skipped, type CaseResult, type VectorKind } from './kind.js';
-import type { ObjectEngine } from './object-engine.js';
+import type { ObjectEngine, ObjectMachine } from './object-engine.js';
 import type { VectorRecord } from './record.js';
 
 /** Stands for the array's address and for an index. */
@@ -39,13 +39,25 @@ function checkRecord(
   engine: ObjectEngine,
   file: readonly VectorRecord[],
 ): CaseResult {
-  const host = engine.createHost({ helpers: {}, cpuCount: 1 });
+  const machine = engine.open({ cpuCount: 1 });
+  try {
+    return runRecord(record, machine, file);
+  } finally {
+    machine.close();
+  }
+}
+
+function runRecord(
+  record: VectorRecord,
+  { host, instantiate }: ObjectMachine,
+  file: readonly VectorRecord[],
+): CaseResult {
   const array = fillArray(file, host);
   const program = array.programAt(record.number('tail_idx'));
   if (!program) throw new InputError(`${record.origin}: tail_idx is outside the array`);
   const state = host.allocate('state', 8);
   const { need_state: needState, result_in_state: inState } = flagsOf(record);
-  const instance = engine.instantiate(program, host);
+  const instance = instantiate(program);
   let result = 0n;
   for (let run = 0; run < RUNS; run++) {
     const outcome = instance.run(needState ? state.address : 0n);

@@ -73,14 +73,15 @@ function checkRecord(
   });
   const needsTypes = spec.functions.some(({ coreRelocations }) => coreRelocations.length > 0);
   const kernelBtf = needsTypes ? parseBtf(plainBytes(readSibling(KERNEL_TYPES))) : undefined;
-  const host = engine.createHost({ helpers: { version: '6.18' }, cpuCount: CPUS });
+  const machine = engine.open({ helpers: '6.18', cpuCount: CPUS });
+  const { host } = machine;
   try {
     const object = load(spec, host, kernelBtf ? { kernelBtf } : {});
     const find = (name: string): BpfMap => objectMap(object, name, record.origin);
     setUpMaps(record, object, find);
     const events = new EventLog(object.maps.values());
     const frame = new XdpTestFrame(host);
-    const instance = engine.instantiate(object.program(record.text('program')).xlated, host);
+    const instance = machine.instantiate(object.program(record.text('program')).xlated);
     for (const run of record.records('runs')) {
       const packet = packets.get(run.text('packet'));
       if (!packet) throw new InputError(`${run.origin}: no packet '${run.text('packet')}'`);
@@ -93,6 +94,8 @@ function checkRecord(
   } catch (error) {
     if (error instanceof KernelError) return failed(record, error.message);
     throw error;
+  } finally {
+    machine.close();
   }
 }
 

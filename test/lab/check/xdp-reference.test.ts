@@ -7,6 +7,9 @@ import { checkFile, describeCase, summarize } from '../../../src/lab/check/check
 import type { CaseResult, CheckOptions } from '../../../src/lab/check/kind.js';
 import { interpreterObjects, wasmObjects } from '../../../src/lab/check/object-engine.js';
 import { InterpreterRunner } from '../../../src/lab/check/runner.js';
+import { jitObjects } from '../../../src/lab/check/jit-objects.js';
+import { labBooter } from '../../../src/node/boot.js';
+import { factories } from '../../helpers/cpus.js';
 import { sharedFile } from '../../helpers/shared.js';
 
 const sample = fileURLToPath(new URL('../../vectors/xdp', import.meta.url));
@@ -41,6 +44,21 @@ describe('XDP programs do what a real kernel did', () => {
     const results = await check(sample, 'reference.jsonl', undefined, engine);
     expect(results.filter(({ status }) => status !== 'passed').map(describeCase)).toEqual([]);
     expect(results.length).toBeGreaterThan(10);
+  });
+
+  it.each([
+    ['embedded', /./],
+    ['unicorn', /tail_|frags_|nested_|spin_/],
+  ] as const)('as JIT images on %s', async (name, which) => {
+    const factory = factories.find((each) => each.name === name);
+    if (!factory) return console.log(`notice: ${name} is not here`);
+    const boot = await labBooter(name);
+    const engine = jitObjects(name, (options) => boot({ ...options, version: '7.3' }));
+    const lines = readFileSync(join(sample, 'reference.jsonl'), 'utf8').split('\n');
+    const text = lines.filter((line) => which.test(line.slice(0, 60))).join('\n');
+    const results = await check(sample, 'x', text, engine);
+    expect(results.filter(({ status }) => status !== 'passed').map(describeCase)).toEqual([]);
+    expect(results.length).toBeGreaterThan(1);
   });
 
   it.each([
