@@ -28,22 +28,27 @@ export function slotCount(insns: Uint8Array): number {
 }
 
 export function readSlot(insns: Uint8Array, index: number): Slot {
-  return slotAt(viewOf(insns), index * SLOT_SIZE);
+  if (index < 0 || index >= slotCount(insns)) throw new RangeError(`no insn ${index}`);
+  return slotAt(insns, index * SLOT_SIZE);
 }
 
 export function readSlots(insns: Uint8Array): Slot[] {
-  const view = viewOf(insns);
-  return Array.from({ length: slotCount(insns) }, (_, index) => slotAt(view, index * SLOT_SIZE));
+  const slots: Slot[] = [];
+  const end = insns.length - (insns.length % SLOT_SIZE);
+  for (let at = 0; at < end; at += SLOT_SIZE) slots.push(slotAt(insns, at));
+  return slots;
 }
 
-function slotAt(view: DataView, at: number): Slot {
-  const registers = view.getUint8(at + 1);
+function slotAt(insns: Uint8Array, at: number): Slot {
+  // bytes, because a DataView per program costs more than it saves
+  const byte = (index: number): number => insns[at + index] as number;
+  const registers = byte(1);
   return {
-    code: view.getUint8(at),
+    code: byte(0),
     dst: registers & 15,
     src: registers >> 4,
-    off: view.getInt16(at + 2, true),
-    imm: view.getInt32(at + 4, true),
+    off: ((byte(2) | (byte(3) << 8)) << 16) >> 16,
+    imm: byte(4) | (byte(5) << 8) | (byte(6) << 16) | (byte(7) << 24),
   };
 }
 
