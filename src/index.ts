@@ -47,7 +47,7 @@ export type { XlatedFunction, XlatedProgram } from './bpf/program.js';
 export { textProgram } from './bpf/object/text.js';
 export { rawProgram } from './bpf/raw-program.js';
 export { VerifierError } from './bpf/verifier/error.js';
-export { createWasmProgram } from './bpf/wasm.js';
+export { createWasmBatch, createWasmProgram } from './bpf/wasm.js';
 
 export { compile, type JitOptions, type JitProgram } from './jit/program.js';
 export { compileTrampoline } from './jit/trampoline.js';

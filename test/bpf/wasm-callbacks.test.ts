@@ -10,7 +10,7 @@ import type { BpfMap, ProgArrayMap } from '../../src/bpf/maps/map.js';
 import { PlainHost } from '../../src/bpf/plain-host.js';
 import type { XlatedFunction, XlatedProgram } from '../../src/bpf/program.js';
 import { describeResult, type InterpreterResult } from '../../src/bpf/result.js';
-import { createWasmProgram } from '../../src/bpf/wasm.js';
+import { createWasmBatch, createWasmProgram } from '../../src/bpf/wasm.js';
 import { specOf, u32, u64 } from './maps/support.js';
 
 const THROW = 900;
@@ -80,7 +80,20 @@ const ENGINES: readonly Create[] = [
   createWasmProgram,
   // left and resumed in every loop
   (program, host) => createWasmProgram(program, host, { slice: 1 }),
+  inBatch,
 ];
+
+/** The program in the middle of others, which are closed before it runs. */
+function inBatch(program: XlatedProgram, host: BpfHost): Engine {
+  // what takes addresses of functions comes later: the program's own are as without the others
+  const before = link(['call pc+1\nexit', 'r0 = 1\nexit'], 'before');
+  const behind = link(['r1 = subprog[+0]\nexit'], 'behind');
+  const [first, wasm, last] = createWasmBatch([before, program, behind], host);
+  if (!first || !wasm || !last) throw new Error('programs are missing');
+  first.close();
+  last.close();
+  return wasm;
+}
 
 /** What engines say, each twice on a lab of its own, and the memory afterwards; all have to agree. */
 function same(make: Make, budget = 1e6): string {

@@ -15,7 +15,7 @@ import {
   type InterpreterOptions,
   type InterpreterResult,
 } from '../../src/bpf/result.js';
-import { createWasmProgram } from '../../src/bpf/wasm.js';
+import { createWasmBatch, createWasmProgram, type WasmProgram } from '../../src/bpf/wasm.js';
 import { CodeWriter, I64, ModuleWriter } from '../../src/bpf/wasm/emitter.js';
 import { hexToBytes } from '../../src/common/bytes.js';
 import { BENCH_HELPERS } from '../../src/lab/check/run-helpers.js';
@@ -173,6 +173,49 @@ describe('limits', () => {
     expect(wasm.run(6n).kind).toBe('fault');
     wasm.close();
     expect(host.memory.regions.length).toBe(before);
+  });
+});
+
+describe('batch', () => {
+  it('is many programs, each with its own result, fault and place', () => {
+    const host = newHost();
+    const before = host.memory.regions.length;
+    const texts = [
+      'r0 = 1\nexit',
+      'r1 = 0\nr0 = *(u8 *)(r1 + 9)\nexit',
+      'call s\nexit\ns: r0 = 3\nexit',
+    ];
+    const named = texts.map((text, index) => rawProgram(`p${index}`, assemble(text)));
+    const batch = createWasmBatch(named, host);
+    // in any order, and more than once
+    for (const index of [2, 0, 1, 0, 2]) {
+      const expected = createInterpreter(named[index] as XlatedProgram, newHost()).run(0n);
+      expect(batch[index]?.run(0n)).toEqual(expected);
+    }
+    batch[0]?.close();
+    batch[1]?.close();
+    expect(batch[2]?.run(0n)).toEqual({ kind: 'return', r0: 3n });
+    batch[2]?.close();
+    expect(host.memory.regions.length).toBe(before);
+    expect(createWasmBatch([], host)).toEqual([]);
+  });
+
+  it('names the program that cannot be run', () => {
+    const host = newHost();
+    const before = host.memory.regions.length;
+    const bad = rawProgram('bad', assemble('call 9\nexit'));
+    expect(() => createWasmBatch([program('r0 = 1\nexit'), bad], host)).toThrow(
+      'program bad: bad insn 0: call of unknown helper 9',
+    );
+    expect(host.memory.regions.length).toBe(before);
+  });
+
+  it('refuses to run one program inside another', () => {
+    let batch: readonly WasmProgram[] = [];
+    const host = newHost(new Map([[1, () => void batch[1]?.run(0n)]]));
+    batch = createWasmBatch([program('call 1\nexit'), program('r0 = 1\nexit')], host);
+    expect(() => batch[0]?.run(0n)).toThrow('a program runs already');
+    expect(batch[1]?.run(0n)).toEqual({ kind: 'return', r0: 1n });
   });
 });
 

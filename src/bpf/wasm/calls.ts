@@ -229,7 +229,8 @@ function emitCallFunction(context: FunctionContext, base: bigint, insn: number, 
   emitSpill(context, needIn | (needOut & EXTRA_OUT));
   emitFuelStore(context);
   emitArguments(context);
-  code.get(locals.temporary).op(OP.i32_wrap_i64).callIndirect(program.bpfType).set(r0);
+  code.get(locals.temporary).op(OP.i32_wrap_i64).i32(program.firstEntry).op(OP.i32_add);
+  code.callIndirect(program.bpfType).set(r0);
   emitFuelLoad(context);
   emitFill(context, needOut);
   code.op(OP.else);

@@ -1,10 +1,10 @@
 /**
- * From an xlated program to a WebAssembly module.
+ * From xlated programs to a WebAssembly module.
  *
- * The module exports `enter(depth)`, which takes R1..R5 from the state, runs the first function and
- * puts R0 there; one that takes addresses of functions also `callback(index, depth)`, which does so with
- * any function. Everything it needs from outside is imported: the memory, the runtime's functions and
- * one function per helper.
+ * The module exports `enter(index, depth)`, which takes R1..R5 from the state, runs function `index` of
+ * its table and puts R0 there. The functions of a program lie behind each other in the table.
+ * Everything it needs from outside is imported: the memory, the runtime's functions and one function
+ * per helper.
  */
 import type { BpfHost } from '../host.js';
 import type { XlatedProgram } from '../program.js';
@@ -17,6 +17,7 @@ import type {
   FunctionPlan,
   Imports,
   Locals,
+  ModuleContext,
   PointerClass,
   ProgramContext,
   Site,
@@ -38,30 +39,37 @@ export interface CompileOptions {
   /** Number of the first site. */
   readonly firstSite: number;
   readonly isTarget: boolean;
+}
+
+export interface ProgramSource {
+  readonly program: XlatedProgram;
   /** Address of function 0; undefined when the program takes no addresses of functions. */
   readonly callbackBase: bigint | undefined;
 }
 
-export interface CompiledProgram {
+export interface CompiledModule {
   readonly bytes: Uint8Array<ArrayBuffer>;
   /** Entry addresses of helpers; helper N is import `helper N`. */
   readonly helpers: readonly bigint[];
   readonly sites: readonly Site[];
   readonly hasCalls: boolean;
+  /** Where the functions of each program begin in the table. */
+  readonly entries: readonly number[];
 }
 
 /** Most classes whose slots a function keeps in locals. */
 const MAX_COPIES = 10;
 const BPF_PARAMETERS: readonly ValueType[] = [I64, I64, I64, I64, I64, I32];
 
-/** The program has passed `validate` and calls only helpers that the host knows. */
-export function compileProgram(
-  program: XlatedProgram,
+/** The programs have passed `validate` and call only helpers that the host knows. */
+export function compilePrograms(
+  sources: readonly ProgramSource[],
   host: BpfHost,
   options: CompileOptions,
-): CompiledProgram {
-  const plan = planProgram(program, host, options);
-  placeSlots(plan.functions, options);
+): CompiledModule {
+  const plans = sources.map(({ program }) => planProgram(program, host, options));
+  const functions = plans.flatMap((plan) => plan.functions);
+  placeSlots(functions, options);
   const module = new ModuleWriter();
   const imports: Imports = {
     miss: module.import('miss', module.type([I64, I32, I32], [I32])),
@@ -71,25 +79,22 @@ export function compileProgram(
     tail: module.import('tail', module.type([I32, I32], [I32])),
     callHelper: module.import('callHelper', module.type([I64, I32], [])),
   };
-  const helpers = findHelpers(plan.functions, host);
+  const helpers = findHelpers(functions, host);
   const helperImports = new Map(
     helpers.map((address, index) => [
       address,
       module.import(`helper ${index}`, module.type([EXTERNREF, EXTERNREF], [])),
     ]),
   );
-  const locate = module.declare(module.type(LOCATE_PARAMETERS, [I32]));
-  const bpfType = module.type(BPF_PARAMETERS, [I64]);
   const sites: Site[] = [];
-  const context: ProgramContext = {
+  const bpfType = module.type(BPF_PARAMETERS, [I64]);
+  const locate = module.declare(module.type(LOCATE_PARAMETERS, [I32]));
+  module.define(locate, LOCATE_LOCALS, emitLocate(options.state, imports));
+  const shared: ModuleContext = {
     host,
     state: options.state,
-    callbackBase: options.callbackBase,
     imports,
     locate,
-    plans: plan.functions,
-    needs: plan.needs,
-    functions: plan.functions.map(() => module.declare(bpfType)),
     bpfType,
     chunkType: module.type([I32, I32], [I32]),
     helperArguments: [
@@ -101,20 +106,32 @@ export function compileProgram(
     bodyOf: (address) => host.helperAt(address),
     site: ({ name }, insn) => options.firstSite + sites.push({ function: name, insn }) - 1,
   };
-  module.define(locate, LOCATE_LOCALS, emitLocate(options.state, imports));
-  const table = [...context.functions];
-  for (const each of plan.functions) {
-    if (each.isChunked) defineChunked(module, context, each, table);
-    else defineStructured(module, context, each);
-  }
+  const table: number[] = [];
+  const entries = plans.map((plan, index) => {
+    const firstEntry = table.length;
+    const program: ProgramContext = {
+      ...shared,
+      callbackBase: sources[index]?.callbackBase,
+      plans: plan.functions,
+      needs: plan.needs,
+      functions: plan.functions.map(() => module.declare(bpfType)),
+      firstEntry,
+    };
+    table.push(...program.functions);
+    for (const each of plan.functions) {
+      if (each.isChunked) defineChunked(module, program, each, table);
+      else defineStructured(module, program, each);
+    }
+    return firstEntry;
+  });
   module.table(table);
-  defineEnter(module, context);
-  if (options.callbackBase !== undefined) defineCallback(module, context);
+  defineEnter(module, shared);
   return {
     bytes: module.bytes(host.memory.wasm.buffer.byteLength / 65536),
     helpers,
     sites,
-    hasCalls: plan.hasCalls,
+    hasCalls: plans.some(({ hasCalls }) => hasCalls),
+    entries,
   };
 }
 
@@ -330,37 +347,20 @@ function defineChunk(
   module.define(index, groups, code);
 }
 
-/** enter(depth): R1..R5 from the state, R0 to it. */
-function defineEnter(module: ModuleWriter, program: ProgramContext): void {
+/** enter(index, depth): R1..R5 from the state, R0 to it. */
+function defineEnter(module: ModuleWriter, { state, bpfType }: ModuleContext): void {
   const code = new CodeWriter();
-  emitStateArguments(code, program);
-  code
-    .get(0)
-    .call(program.functions[0] as number)
-    .memory(OP.i64_store, program.state + STATE.registers);
-  const index = module.declare(module.type([I32], []));
-  module.define(index, [], code);
-  module.export('enter', index);
-}
-
-/** callback(index, depth): as enter, of any function. */
-function defineCallback(module: ModuleWriter, program: ProgramContext): void {
-  const code = new CodeWriter();
-  emitStateArguments(code, program);
+  // the address that R0 is stored at
+  code.i32(0);
+  for (let register = 1; register <= 5; register++) {
+    code.i32(0).memory(OP.i64_load, state + STATE.registers + 8 * register);
+  }
   code
     .get(1)
     .get(0)
-    .callIndirect(program.bpfType)
-    .memory(OP.i64_store, program.state + STATE.registers);
+    .callIndirect(bpfType)
+    .memory(OP.i64_store, state + STATE.registers);
   const index = module.declare(module.type([I32, I32], []));
   module.define(index, [], code);
-  module.export('callback', index);
-}
-
-/** The address that R0 is stored at, and R1..R5. */
-function emitStateArguments(code: CodeWriter, program: ProgramContext): void {
-  code.i32(0);
-  for (let register = 1; register <= 5; register++) {
-    code.i32(0).memory(OP.i64_load, program.state + STATE.registers + 8 * register);
-  }
+  module.export('enter', index);
 }

@@ -1,5 +1,5 @@
 /**
- * What the code generator knows while it writes one program, and while it writes one function.
+ * What the code generator knows while it writes a module, one program, one function.
  *
  * A site is a place that may stop a run; its number goes to the runtime, which finds function and slot.
  */
@@ -61,19 +61,14 @@ export interface Imports {
   readonly callHelper: number;
 }
 
-export interface ProgramContext {
+/** What all programs of a module share. */
+export interface ModuleContext {
   readonly host: BpfHost;
   /** Offset of the state region in the backing store. */
   readonly state: number;
-  /** Address of function 0; undefined when the program takes no addresses of functions. */
-  readonly callbackBase: bigint | undefined;
   readonly imports: Imports;
   /** The slow path of accesses. */
   readonly locate: number;
-  readonly plans: readonly FunctionPlan[];
-  readonly needs: Needs;
-  /** Index of each BPF function. */
-  readonly functions: readonly number[];
   /** (R1..R5, depth) -> R0 */
   readonly bpfType: number;
   /** (block, depth) -> next block or -1 */
@@ -86,6 +81,17 @@ export interface ProgramContext {
   inline(caller: FunctionContext, plan: FunctionPlan): void;
   bodyOf(address: bigint): HelperBody | undefined;
   site(plan: FunctionPlan, insn: number): number;
+}
+
+export interface ProgramContext extends ModuleContext {
+  /** Address of function 0; undefined when the program takes no addresses of functions. */
+  readonly callbackBase: bigint | undefined;
+  readonly plans: readonly FunctionPlan[];
+  readonly needs: Needs;
+  /** Index of each BPF function. */
+  readonly functions: readonly number[];
+  /** Table index of function 0; the others follow. */
+  readonly firstEntry: number;
 }
 
 /** Numbers of the locals of a wasm function. */

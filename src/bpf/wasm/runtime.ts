@@ -1,10 +1,10 @@
 /**
- * What one wasm program holds besides its code: the state region, stack frames, the table of regions,
- * the programs that its tail calls reach, the reason of a stop; how helpers call functions of them.
+ * What wasm programs hold besides their code: the state region, stack frames, the table of regions,
+ * the programs that tail calls reach, the reason of a stop; how helpers call functions of them.
  *
- * It listens to the memory: when a region comes or goes, all cached regions are forgotten, also in the
- * middle of a run (a helper may have done it). Code is compiled for one runtime: the addresses of its
- * state are constants in it.
+ * Several programs may share one, because one runs at a time. It listens to the memory: when a region
+ * comes or goes, all cached regions are forgotten, also in the middle of a run (a helper may have done
+ * it). Code is compiled for one runtime: the addresses of its state are constants in it.
  */
 import { high32, join64, low32 } from '../../common/bytes.js';
 import { InputError } from '../../common/errors.js';
@@ -17,7 +17,7 @@ import type { XlatedProgram } from '../program.js';
 import { validate } from '../validate.js';
 import { readSlots } from '../instruction.js';
 import { PSEUDO } from '../opcodes.js';
-import { compileProgram } from './compile.js';
+import { compilePrograms, type CompiledModule } from './compile.js';
 import type { Site } from './context.js';
 import {
   ACCESS,
@@ -55,9 +55,14 @@ export type StopReason =
   | { readonly kind: 'call_depth'; readonly site: number }
   | { readonly kind: 'call_target'; readonly site: number; readonly target: bigint };
 
-type Enter = (depth: number) => void;
-/** Runs function `index`. */
+/** Runs a function; R1..R5 and R0 are in the state. */
 type EnterFunction = (index: number, depth: number) => void;
+
+/** A compiled program: how to run its functions, the first of which is number `first`. */
+export interface Entry {
+  readonly enter: EnterFunction;
+  readonly first: number;
+}
 
 /** Budget of a callback that no run calls. */
 const TIMER_BUDGET = 1e9;
@@ -81,7 +86,7 @@ export class Runtime implements MemoryListener {
   readonly #frames: Region[] = [];
   /** Offset and number of slots of each program. */
   readonly #slots: { readonly first: number; readonly count: number }[] = [];
-  readonly #targets = new Map<XlatedProgram, Enter>();
+  readonly #targets = new Map<XlatedProgram, Entry>();
   /** What `host.addCallbacks` gave. */
   readonly #callbackBases: bigint[] = [];
   readonly #signal = new StopSignal();
@@ -93,6 +98,7 @@ export class Runtime implements MemoryListener {
   readonly #firstSlice: number;
   #nextSlice = 0;
   #tailCalls = 0;
+  #users = 0;
 
   constructor(host: BpfHost, frameCount: number, firstSlice: number) {
     this.host = host;
@@ -108,23 +114,34 @@ export class Runtime implements MemoryListener {
     this.memory.listen(this);
   }
 
-  /** Decodes, compiles and links a program. Throws InputError when it cannot run. */
-  load(program: XlatedProgram, isTarget: boolean): Enter {
-    checkProgram(program, this.host);
-    let enterFunction: EnterFunction | undefined;
-    const callbackBase = this.#addCallbacks(program, () => enterFunction);
-    const compiled = compileProgram(program, this.host, {
-      state: this.#at,
-      allocateSlots: (count) => this.#allocateSlots(count),
-      firstSite: this.sites.length,
-      isTarget,
-      callbackBase,
-    });
-    this.sites.push(...compiled.sites);
+  /** Decodes, compiles and links programs, as one module. Throws InputError when one cannot run. */
+  load(programs: readonly XlatedProgram[], isTarget: boolean): Entry[] {
+    for (const program of programs) checkProgram(program, this.host);
+    const entries: Entry[] = [];
+    const compiled = compilePrograms(
+      programs.map((program, index) => ({
+        program,
+        callbackBase: this.#addCallbacks(program, () => entries[index]),
+      })),
+      this.host,
+      {
+        state: this.#at,
+        allocateSlots: (count) => this.#allocateSlots(count),
+        firstSite: this.sites.length,
+        isTarget,
+      },
+    );
+    for (const site of compiled.sites) this.sites.push(site);
     if (compiled.hasCalls && this.#frames.length < MAX_CALL_FRAMES) {
       this.#mapFrames(MAX_CALL_FRAMES);
       this.#putFrames();
     }
+    const enter = this.#instantiate(compiled);
+    for (const first of compiled.entries) entries.push({ enter, first });
+    return entries;
+  }
+
+  #instantiate({ bytes, helpers }: CompiledModule): EnterFunction {
     const env: Record<string, WebAssembly.ImportValue> = {
       memory: this.memory.wasm,
       miss: this.#miss,
@@ -136,30 +153,28 @@ export class Runtime implements MemoryListener {
       registers: new WebAssembly.Global({ value: 'externref', mutable: false }, this.words),
       host: new WebAssembly.Global({ value: 'externref', mutable: false }, this.host),
     };
-    const { host } = this;
-    for (const [index, address] of compiled.helpers.entries()) {
-      const body = host.helperAt(address);
+    for (const [index, address] of helpers.entries()) {
+      const body = this.host.helperAt(address);
       if (body) env[`helper ${index}`] = body;
     }
-    const module = new WebAssembly.Module(compiled.bytes);
-    const { enter, callback } = new WebAssembly.Instance(module, { env }).exports;
+    const { enter } = new WebAssembly.Instance(new WebAssembly.Module(bytes), { env }).exports;
     if (typeof enter !== 'function') throw new RangeError('a module without enter');
-    if (typeof callback === 'function') enterFunction = callback as EnterFunction;
-    return enter as Enter;
+    return enter as EnterFunction;
   }
 
   /** Runs from a clean start. Throws StopSignal, and what helpers throw. */
-  run(enter: Enter, r1Hi: number, r1Lo: number, r2Hi: number, r2Lo: number, budget: number): void {
+  run(entry: Entry, r1Hi: number, r1Lo: number, r2Hi: number, r2Lo: number, budget: number): void {
     const { words } = this;
     words.fill(0);
     words[2] = r1Lo;
     words[3] = r1Hi;
     words[4] = r2Lo;
     words[5] = r2Hi;
-    this.#start(enter, budget);
+    this.#start(entry, 0, budget);
   }
 
-  #start(enter: Enter, budget: number): void {
+  #start({ enter, first }: Entry, index: number, budget: number): void {
+    if (this.#isRunning) throw new RangeError('a program runs already');
     const view = this.#view;
     const at = this.#at;
     this.reason = undefined;
@@ -175,7 +190,7 @@ export class Runtime implements MemoryListener {
     try {
       do {
         view.setInt32(at + STATE.yielded, 0, true);
-        enter(0);
+        enter(first + index, 0);
       } while (view.getInt32(at + STATE.yielded, true) !== 0);
     } finally {
       this.#isRunning = false;
@@ -187,7 +202,14 @@ export class Runtime implements MemoryListener {
     return this.#view.getInt32(this.#at + STATE.site, true);
   }
 
+  /** Counts those who will each `close` it. */
+  share(users: number): void {
+    this.#users += users;
+  }
+
+  /** Gives everything back when the last user is gone. */
   close(): void {
+    if (--this.#users > 0) return;
     this.memory.unlisten(this);
     for (const base of this.#callbackBases.splice(0)) this.host.removeCallbacks(base);
     for (const region of this.#regions.splice(0)) this.host.release(region);
@@ -207,18 +229,15 @@ export class Runtime implements MemoryListener {
   }
 
   /** Entries for the functions of a program that takes addresses of them; undefined for others. */
-  #addCallbacks(
-    program: XlatedProgram,
-    enterFunction: () => EnterFunction | undefined,
-  ): bigint | undefined {
+  #addCallbacks(program: XlatedProgram, entryOf: () => Entry | undefined): bigint | undefined {
     const { functions } = program;
     if (!functions.some(({ insns }) => holdsFunctionAddress(readSlots(insns)))) return undefined;
     const base = this.host.addCallbacks(
       functions.map(({ name }, index): Callback => (registers) => {
-        const enter = enterFunction();
-        if (!enter) throw new RangeError(`${name} is called before it is compiled`);
-        if (this.#isRunning) this.#callNested(enter, index, registers);
-        else this.#callAlone(enter, index, registers);
+        const entry = entryOf();
+        if (!entry) throw new RangeError(`${name} is called before it is compiled`);
+        if (this.#isRunning) this.#callNested(entry, index, registers);
+        else this.#callAlone(entry, index, registers);
       }),
     );
     this.#callbackBases.push(base);
@@ -226,14 +245,14 @@ export class Runtime implements MemoryListener {
   }
 
   /** Calls a function for the helper that runs: on the next frame, with the fuel of the run. */
-  #callNested(enter: EnterFunction, index: number, registers: RegisterPairs): void {
+  #callNested({ enter, first }: Entry, index: number, registers: RegisterPairs): void {
     const { words, helperSite: site } = this;
     const view = this.#view;
     const depth = view.getInt32(this.#at + STATE.depth, true);
     if (depth + 1 >= MAX_CALL_FRAMES) this.#end({ kind: 'call_depth', site });
     const saved = words.slice(...SAVED);
     if (registers !== words) words.set(registers.subarray(...ARGUMENTS), ARGUMENTS[0]);
-    enter(index, depth + 1);
+    enter(first + index, depth + 1);
     words.set(saved, SAVED[0]);
     view.setInt32(this.#at + STATE.site, site, true);
     view.setInt32(this.#at + STATE.depth, depth, true);
@@ -242,11 +261,11 @@ export class Runtime implements MemoryListener {
   }
 
   /** Calls a function when nothing runs, as timers do. */
-  #callAlone(enter: EnterFunction, index: number, registers: RegisterPairs): void {
+  #callAlone(entry: Entry, index: number, registers: RegisterPairs): void {
     const { words } = this;
     words.fill(0);
     words.set(registers.subarray(...ARGUMENTS), ARGUMENTS[0]);
-    this.#start((depth) => enter(index, depth), TIMER_BUDGET);
+    this.#start(entry, index, TIMER_BUDGET);
     registers[0] = words[0] as number;
     registers[1] = words[1] as number;
   }
@@ -359,12 +378,13 @@ export class Runtime implements MemoryListener {
     const program = tailCallTarget(this.host, this.words);
     if (!program || this.#tailCalls >= MAX_TAIL_CALLS) return 0;
     this.#tailCalls++;
-    let enter = this.#targets.get(program);
-    if (!enter) {
-      enter = this.load(program, true);
-      this.#targets.set(program, enter);
+    let entry = this.#targets.get(program);
+    if (!entry) {
+      [entry] = this.load([program], true);
+      if (!entry) throw new RangeError(`no entry for ${program.name}`);
+      this.#targets.set(program, entry);
     }
-    enter(depth);
+    entry.enter(entry.first, depth);
     return 1;
   };
 
