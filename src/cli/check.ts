@@ -5,7 +5,7 @@ import {
   InputError,
   InterpreterRunner,
   JitRunner,
-  PlainHost,
+  KernelWorkbench,
   RUN_KINDS,
   WasmRunner,
   checkFile,
@@ -14,7 +14,6 @@ import {
   describeCase,
   interpreterObjects,
   isKernelText,
-  helperBodies,
   interpreterEngine,
   isSavedCase,
   jitEngine,
@@ -53,6 +52,7 @@ function parseJson(text: string): unknown {
 
 class Checker {
   #kernel: Kernel | undefined;
+  #fuzz: FuzzEngine | undefined;
   readonly #engine: EngineName;
 
   constructor(engine: EngineName) {
@@ -95,10 +95,14 @@ class Checker {
   }
 
   async #fuzzEngine(): Promise<FuzzEngine> {
-    const host = (): PlainHost => new PlainHost({ helpers: helperBodies() });
-    if (this.#engine === 'interpreter') return interpreterEngine(host());
-    if (this.#engine === 'wasm') return wasmEngine(host());
-    return jitEngine(await this.#boot());
+    this.#fuzz ??= await this.#makeFuzzEngine();
+    return this.#fuzz;
+  }
+
+  async #makeFuzzEngine(): Promise<FuzzEngine> {
+    if (this.#engine === 'interpreter') return interpreterEngine();
+    if (this.#engine === 'wasm') return wasmEngine();
+    return jitEngine(new KernelWorkbench(await this.#boot()));
   }
 
   async #boot(): Promise<Kernel> {

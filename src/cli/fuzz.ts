@@ -2,40 +2,28 @@
 import process from 'node:process';
 import {
   InputError,
-  PlainHost,
   UsageError,
   describeDifference,
   fuzz as runFuzz,
-  helperBodies,
-  interpreterEngine,
-  jitEngine,
   minimise,
   saveCase,
-  wasmEngine,
-  type FuzzEngine,
 } from '../index.js';
-import { bootLab, writeOutput } from '../node/index.js';
+import { writeOutput } from '../node/index.js';
 import { integerOption, parseOptions, type Command, type Output } from './command.js';
-import { ENGINES, type EngineName } from './engine.js';
+import { makeEngines, parseEngines } from './fuzz-engines.js';
 
 const USAGE = `fuzz [--seed S] [--count N] [--engine A,B,...] [--shard I/N] [--save FILE]
-  --seed S        of the campaign; the same seed gives the same programs (default 1)
+  --seed S        of the campaign; the same seed and engines give the same programs (default 1)
   --count N       programs (default 1000)
-  --engine A,B    two or more of interpreter, wasm, embedded, unicorn; all are compared with the
-                  first (default interpreter,wasm,embedded)
+  --engine A,B    two or more; all are compared with the first (default
+                  interpreter,wasm,embedded). An engine is interpreter, wasm, embedded or
+                  unicorn; the last two run the JIT's code and take, after colons, the kernel
+                  version (6.1, 6.12, 7.3) and nolse, bti, nopac, far (images out of BL range):
+                  embedded:7.3:nolse. With /N it gets every N-th program: unicorn/20
   --shard I/N     only every N-th program, from the I-th on (1/N .. N/N)
   --size N        about how many parts a program has (default 24)
   --save FILE     write a difference as a record that 'trampolab check' runs again
   --json, -j      as JSON`;
-
-function parseEngines(text: string | undefined): EngineName[] {
-  const names = (text ?? 'interpreter,wasm,embedded').split(',');
-  return names.map((name) => {
-    const engine = ENGINES.find((each) => each === name);
-    if (!engine) throw new UsageError(`--engine: no engine '${name}' (${ENGINES.join(', ')})`);
-    return engine;
-  });
-}
 
 function parseShard(text: string | undefined): { index: number; of: number } {
   if (text === undefined) return { index: 0, of: 1 };
@@ -46,12 +34,6 @@ function parseShard(text: string | undefined): { index: number; of: number } {
     throw new UsageError(`--shard takes I/N with I from 1 to N, not '${text}'`);
   }
   return { index, of };
-}
-
-async function makeEngine(name: EngineName): Promise<FuzzEngine> {
-  if (name === 'interpreter') return interpreterEngine(new PlainHost({ helpers: helperBodies() }));
-  if (name === 'wasm') return wasmEngine(new PlainHost({ helpers: helperBodies() }));
-  return jitEngine(await bootLab({ engine: name }));
 }
 
 async function fuzzCommand(args: string[], output: Output): Promise<number> {
@@ -68,13 +50,13 @@ async function fuzzCommand(args: string[], output: Output): Promise<number> {
   const seed = integerOption('seed', values.seed, 1, { min: 0, max: 0xffffffff });
   const count = integerOption('count', values.count, 1000, { min: 1, max: 1e9 });
   const size = integerOption('size', values.size, 24, { min: 1, max: 400 });
-  const names = parseEngines(values.engine);
-  if (names.length < 2) throw new UsageError('--engine takes two engines or more');
+  const requests = parseEngines(values.engine ?? 'interpreter,wasm,embedded');
+  if (requests.length < 2) throw new UsageError('--engine takes two engines or more');
   const shard = parseShard(values.shard);
-  const engines: FuzzEngine[] = [];
-  for (const name of names) engines.push(await makeEngine(name));
+  const engines = await makeEngines(requests);
+  const names = engines.map(({ name, every }) => (every === undefined ? name : `${name}/${every}`));
   const progress = (done: number): void => {
-    if (process.stderr.isTTY && done % 100 === 0) process.stderr.write(`\r${done} of ${count}`);
+    if (process.stderr.isTTY) process.stderr.write(`\r${done} of ${count}`);
   };
   try {
     const difference = runFuzz(engines, { seed, count, size, shard, progress });

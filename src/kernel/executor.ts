@@ -22,7 +22,6 @@ import { KERNEL_BODY_BRK, type KernelText } from './text.js';
 /** Most instructions one run of a task may take: beyond it the lab says soft lockup. */
 const DEFAULT_BUDGET = 1_000_000_000;
 
-/** X0..X30 of a fresh task. */
 const ZEROS: readonly bigint[] = Array.from({ length: 31 }, () => 0n);
 
 /** Emulated code did what would be an oops or a lockup. The message is one line. */
@@ -54,6 +53,8 @@ export class Executor {
   everyInstruction = false;
   /** Most instructions of one run. */
   budget = DEFAULT_BUDGET;
+  /** X0..X30 of a fresh task, arguments and return address apart. */
+  freshRegisters: readonly bigint[] = ZEROS;
   /** Called when a CPU reaches an address, before it executes it. */
   readonly #watches = new Map<bigint, (cpu: Cpu) => void>();
   readonly #parts: ExecutorParts;
@@ -70,7 +71,7 @@ export class Executor {
    * its text if nothing would be seen of the text.
    */
   start(task: Task, cpu: Cpu, system: Registers['system'], target: bigint, args: bigint[]): void {
-    cpu.loadRegisters({ x: ZEROS, sp: task.stackTop, pc: target, nzcv: 0, system });
+    cpu.loadRegisters({ x: this.freshRegisters, sp: task.stackTop, pc: target, nzcv: 0, system });
     task.state = 'running';
     const direct = this.#tryDirect(target, args);
     if (!direct) {
