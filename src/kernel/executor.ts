@@ -55,6 +55,8 @@ export class Executor {
   budget = DEFAULT_BUDGET;
   /** X0..X30 of a fresh task, arguments and return address apart. */
   freshRegisters: readonly bigint[] = ZEROS;
+  /** What a task's first function finds above its sp: arguments that do not fit x0..x7. */
+  stackArguments: readonly bigint[] = [];
   /** Called when a CPU reaches an address, before it executes it. */
   readonly #watches = new Map<bigint, (cpu: Cpu) => void>();
   readonly #parts: ExecutorParts;
@@ -71,7 +73,11 @@ export class Executor {
    * its text if nothing would be seen of the text.
    */
   start(task: Task, cpu: Cpu, system: Registers['system'], target: bigint, args: bigint[]): void {
-    cpu.loadRegisters({ x: this.freshRegisters, sp: task.stackTop, pc: target, nzcv: 0, system });
+    const sp = task.stackTop - BigInt(16 * Math.ceil(this.stackArguments.length / 2));
+    this.stackArguments.forEach((value, i) => {
+      this.#parts.context.memory.write64(sp + BigInt(8 * i), value);
+    });
+    cpu.loadRegisters({ x: this.freshRegisters, sp, pc: target, nzcv: 0, system });
     task.state = 'running';
     const direct = this.#tryDirect(target, args);
     if (!direct) {

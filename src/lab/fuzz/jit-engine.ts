@@ -5,7 +5,6 @@
  * Images of a batch lie side by side in memory that is allocated once; nothing else of loading a program is
  * done. After a run the registers that a function must preserve are looked at.
  */
-import { hex64 } from '../../common/bytes.js';
 import { InputError, KernelError } from '../../common/errors.js';
 import type { XlatedProgram } from '../../bpf/program.js';
 import { compile, type JitProgram } from '../../jit/program.js';
@@ -18,6 +17,7 @@ import { BUDGET, ended, type FuzzEngine } from './engine.js';
 import { ALL_FEATURES, type IsaFeatures } from './generate.js';
 import { AREA_SIZE, ImageArea } from './image-area.js';
 import { KernelWorkbench } from './kernel-workbench.js';
+import { FRESH, lostRegisters } from './preserved.js';
 import { traceKernel } from './kernel-trace.js';
 import type { LinkedCase } from './workbench.js';
 
@@ -60,14 +60,6 @@ export type Generate = (program: XlatedProgram, area: ImageArea) => Generated;
 
 /** Most that one image of a foreign generator takes. */
 const FOREIGN_ROOM = 1 << 16;
-/** What x0..x30 hold when a program begins: none of them is zero, no two are equal. */
-const FRESH: readonly bigint[] = Array.from(
-  { length: 31 },
-  (_, register) => 0x5eed_0000_0bad_cafen + (BigInt(register) << 32n),
-);
-/** What the procedure call standard says that a function preserves. */
-const PRESERVED = [19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 29] as const;
-
 /** Code of a case's programs, or why there is none. */
 interface Placed {
   readonly linked: LinkedCase;
@@ -136,25 +128,11 @@ export class KernelRunner {
       if (struct !== undefined) kernel.memory.write64(struct + field, entry);
     });
     try {
-      return ended(kernel.call(main.entry, workbench.context(fuzzCase))) + this.#lost();
+      return ended(kernel.call(main.entry, workbench.context(fuzzCase))) + lostRegisters(kernel);
     } catch (error) {
       if (error instanceof KernelOops || error instanceof KernelError) return error.message;
       throw error;
     }
-  }
-
-  /** Registers that are not as they were. */
-  #lost(): string {
-    const [cpu] = this.kernel.cpus;
-    if (!cpu) return '';
-    let text = '';
-    for (const register of PRESERVED) {
-      const value = cpu.getX(register);
-      if (value !== FRESH[register]) text += `, x${register} lost: ${hex64(value)}`;
-    }
-    const { sp } = cpu;
-    if (this.kernel.tasks.some(({ stackTop }) => stackTop === sp)) return text;
-    return `${text}, sp lost: ${hex64(sp)}`;
   }
 }
 
