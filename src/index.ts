@@ -82,6 +82,16 @@ export {
 export { fuzz, type FuzzDifference } from './lab/fuzz/fuzz.js';
 export { foreignEngine, jitEngine, type Jit, type JitVariant } from './lab/fuzz/jit-engine.js';
 export { Workbench } from './lab/fuzz/workbench.js';
+export {
+  checkSavedTrampoline,
+  describeTrampoline,
+  fuzzTrampolines,
+  isSavedTrampoline,
+  minimiseTrampoline,
+  saveTrampoline,
+  type TrampolineDifference,
+} from './lab/fuzz/trampoline-fuzz.js';
+export { TrampolineRunner } from './lab/fuzz/trampoline-runner.js';
 export { KernelWorkbench } from './lab/fuzz/kernel-workbench.js';
 export { minimise } from './lab/fuzz/minimise.js';
 export { describeDifference } from './lab/fuzz/report.js';

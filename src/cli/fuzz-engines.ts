@@ -1,7 +1,7 @@
 /**
  * `--engine` of `trampolab fuzz`: engines with variants and samples.
  *
- *   interpreter | wasm | (embedded | unicorn)[:VERSION][:nolse][:bti][:nopac][:far]     each with [/N]
+ *   interpreter | wasm | (embedded | unicorn)[:VERSION][:nolse][:bti][:nopac][:far][:edge], each with [/N]
  */
 import {
   interpreterEngine,
@@ -9,16 +9,18 @@ import {
   KernelWorkbench,
   plainWorkbench,
   sampled,
+  TrampolineRunner,
   UsageError,
   wasmEngine,
   type FuzzEngine,
+  type Kernel,
   type Workbench,
 } from '../index.js';
 import { bootLab } from '../node/index.js';
 import { ENGINES, type EngineName } from './engine.js';
 
 const VERSIONS = ['6.1', '6.12', '7.3'] as const;
-const OPTIONS = ['nolse', 'bti', 'nopac', 'far'] as const;
+const OPTIONS = ['nolse', 'bti', 'nopac', 'far', 'edge'] as const;
 /** vmalloc space in use, so that images are out of BL range of the kernel. */
 const FAR_BYTES = 256 << 20;
 
@@ -63,14 +65,32 @@ function parseEngine(text: string): EngineRequest {
   return { text: whole, engine, version, options, every };
 }
 
-async function makeWorkbench(request: EngineRequest): Promise<KernelWorkbench> {
-  const { engine, version, options } = request;
-  const kernel = await bootLab({
+function bootFor({ engine, version, options }: EngineRequest): Promise<Kernel> {
+  return bootLab({
     engine: engine === 'unicorn' ? 'unicorn' : 'embedded',
     version,
     vmallocUsed: options.includes('far') ? FAR_BYTES : 0,
   });
-  return new KernelWorkbench(kernel);
+}
+
+/** Kernels for trampolines: a version and `far` each. Throws UsageError. */
+export function parseTrampolineKernels(text: string): EngineRequest[] {
+  return parseEngines(text).map((request) => {
+    const { engine, options } = request;
+    if (
+      (engine === 'embedded' || engine === 'unicorn') &&
+      options.every((each) => each === 'far')
+    ) {
+      return request;
+    }
+    throw new UsageError(
+      `--trampolines: '${request.text}' is no kernel (embedded or unicorn, with version and far)`,
+    );
+  });
+}
+
+export async function makeTrampolineRunner(request: EngineRequest): Promise<TrampolineRunner> {
+  return new TrampolineRunner(await bootFor(request));
 }
 
 /** Engines without a kernel run on the first kernel's host, so that programs are linked once for them. */
@@ -79,7 +99,7 @@ export async function makeEngines(requests: readonly EngineRequest[]): Promise<F
   for (const request of requests) {
     const { engine } = request;
     if (engine === 'embedded' || engine === 'unicorn') {
-      kernels.set(request, await makeWorkbench(request));
+      kernels.set(request, new KernelWorkbench(await bootFor(request)));
     }
   }
   const shared: Workbench = [...kernels.values()][0] ?? plainWorkbench();
@@ -102,5 +122,6 @@ function makeEngine(
     lse: !options.includes('nolse'),
     bti: options.includes('bti'),
     pac: !options.includes('nopac'),
+    edge: options.includes('edge'),
   });
 }

@@ -17,9 +17,20 @@ export class ImageArea {
   /** Bytes that hold code of the batch before. */
   #stale = 0;
 
-  constructor(kernel: Kernel) {
+  /** @param around the area is on both sides of this address; default: where the kernel has room */
+  constructor(kernel: Kernel, around?: bigint) {
     this.#kernel = kernel;
-    this.base = kernel.bpf.images.alloc(AREA_SIZE);
+    if (around === undefined) {
+      this.base = kernel.bpf.images.alloc(AREA_SIZE);
+      return;
+    }
+    this.base = (around - BigInt(AREA_SIZE / 2)) & ~0xfffn;
+    kernel.memory.map({
+      name: 'bpf images',
+      address: this.base,
+      size: AREA_SIZE,
+      permissions: 'rx',
+    });
   }
 
   /** Bytes that are left. */
@@ -32,6 +43,14 @@ export class ImageArea {
     if (size > this.room) throw new InputError(`image of ${size} bytes: larger than the room`);
     this.#used = alignUp(at + size, 16);
     return this.base + BigInt(at);
+  }
+
+  /** Room for `size` bytes at `address`, if that is behind everything taken and fits. */
+  takeAt(address: bigint, size: number): bigint | undefined {
+    const at = Number(address - this.base);
+    if (at < this.#used || at + size > AREA_SIZE) return undefined;
+    this.#used = alignUp(at + size, 16);
+    return address;
   }
 
   put(address: bigint, words: Uint32Array, target?: bigint): void {

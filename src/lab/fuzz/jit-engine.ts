@@ -7,7 +7,7 @@
  */
 import { InputError, KernelError } from '../../common/errors.js';
 import type { XlatedProgram } from '../../bpf/program.js';
-import { compile, type JitProgram } from '../../jit/program.js';
+import { compile, type JitOptions, type JitProgram } from '../../jit/program.js';
 import { PROFILES } from '../../jit/profiles.js';
 import { JIT_CONFIG, JIT_CPU } from '../../kernel/bpf/program.js';
 import { KernelOops } from '../../kernel/executor.js';
@@ -17,6 +17,7 @@ import { BUDGET, ended, type FuzzEngine } from './engine.js';
 import { ALL_FEATURES, type IsaFeatures } from './generate.js';
 import { AREA_SIZE, ImageArea } from './image-area.js';
 import { KernelWorkbench } from './kernel-workbench.js';
+import { compileAtEdge, edgeOf } from './edge.js';
 import { FRESH, lostRegisters } from './preserved.js';
 import { traceKernel } from './kernel-trace.js';
 import type { LinkedCase } from './workbench.js';
@@ -31,6 +32,11 @@ export interface JitVariant {
   readonly bti?: boolean;
   /** CONFIG_ARM64_PTR_AUTH_KERNEL. Default true. */
   readonly pac?: boolean;
+  /**
+   * Images lie so that a call of a helper is just within reach of BL, or just not: as far from them as BL goes.
+   * Default false.
+   */
+  readonly edge?: boolean;
 }
 
 /** A code generator under test. */
@@ -74,10 +80,10 @@ export class KernelRunner {
   readonly area: ImageArea;
   readonly #generate: Generate;
 
-  constructor(workbench: KernelWorkbench, generate: Generate) {
+  constructor(workbench: KernelWorkbench, generate: Generate, around?: bigint) {
     this.kernel = workbench.kernel;
     this.workbench = workbench;
-    this.area = new ImageArea(this.kernel);
+    this.area = new ImageArea(this.kernel, around);
     this.#generate = generate;
     this.kernel.executor.budget = BUDGET;
     this.kernel.executor.freshRegisters = FRESH;
@@ -141,8 +147,9 @@ function kernelEngine(
   features: IsaFeatures,
   workbench: KernelWorkbench,
   generate: Generate,
+  around?: bigint,
 ): FuzzEngine {
-  const runner = new KernelRunner(workbench, generate);
+  const runner = new KernelRunner(workbench, generate, around);
   return {
     name,
     features,
@@ -170,13 +177,19 @@ export function jitEngine(workbench: KernelWorkbench, variant: JitVariant = {}):
     dummyTramp: kernel.symbol('dummy_tramp'),
   };
   const features = { v4: cpuV4, acquireRelease, sharedTailCallCount: version !== '6.1' };
-  return kernelEngine(name, features, workbench, (program, area) => {
-    const jit = compile(program, { ...options, place: (_index, size) => area.take(size) });
+  const around = variant.edge ? edgeOf(workbench) : undefined;
+  const generate: Generate = (program, area) => {
+    const compileAt = (place: JitOptions['place']): JitProgram =>
+      compile(program, { ...options, place });
+    const jit = variant.edge
+      ? compileAtEdge(program, area, host.callBase, compileAt)
+      : compileAt((_index, size) => area.take(size));
     for (const { base, words, pltTarget } of jit.functions) area.put(base, words, pltTarget);
     const [main] = jit.functions;
     if (!main) throw new RangeError('no image');
     return { entry: main.base, jit };
-  });
+  };
+  return kernelEngine(name, features, workbench, generate, around);
 }
 
 /** A code generator from outside, on the kernel's CPU engine. */
