@@ -30,12 +30,14 @@ export interface ProgramPlan {
 export interface PlanOptions {
   /** Reached by tail calls: what it leaves in its registers may be read by who called its caller. */
   readonly isTarget: boolean;
+  /** Loops of the main function may be left and entered again. */
+  readonly isResumable: boolean;
 }
 
 export function planProgram(
   program: XlatedProgram,
   host: BpfHost,
-  { isTarget }: PlanOptions,
+  { isTarget, isResumable }: PlanOptions,
 ): ProgramPlan {
   const analysed = program.functions.map(({ insns }) => {
     const slots = readSlots(insns);
@@ -49,7 +51,7 @@ export function planProgram(
       !flow.reducible ||
       flow.blocks.length > MAX_STRUCTURED_BLOCKS ||
       slots.length > MAX_STRUCTURED_SLOTS;
-    const canResume = index === 0 && !isTarget && flow.hasLoops && !isChunked;
+    const canResume = isResumable && index === 0 && !isTarget && flow.hasLoops && !isChunked;
     const origins = findOrigins(slots, flow, needs.live[index] ?? new Uint16Array());
     const length = countInstructions(slots);
     const isCalled = called.has(index);

@@ -90,6 +90,7 @@ export function wasmEngine(workbench: Workbench = plainWorkbench()): FuzzEngine 
       const batch = createWasmBatch(
         linked.map(({ programs }) => programs[0]),
         workbench.host,
+        { slice: Infinity },
       );
       return linked.map((each, index) => {
         const loaded = batch[index];

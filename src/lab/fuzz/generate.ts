@@ -139,6 +139,9 @@ interface Target {
   readonly after: readonly Slot[];
 }
 
+/** r0..r9. */
+const REGISTERS: readonly number[] = [0, 1, 2, 3, 4, 5, 6, 7, 8, 9];
+
 const MOV64_IMM = 0xb7;
 const MOV64_REG = 0xbf;
 const ADD64_IMM = 0x07;
@@ -167,13 +170,14 @@ class Generator {
 
   tree(): CaseTree {
     const random = this.#random;
-    const tailPrograms = random.below(14) === 0 ? 1 + random.below(PROGRAM_SLOTS - 1) : 0;
+    const tailPrograms = random.below(24) === 0 ? 1 + random.below(PROGRAM_SLOTS - 1) : 0;
     const programs: FunctionTrees[] = [];
     for (let index = 0; index <= tailPrograms; index++) {
       programs.push(this.#program(index, tailPrograms));
     }
-    const memory = Uint8Array.from({ length: MEMORY_SIZE }, () => random.below(256));
-    return { programs, memory };
+    const words = new Uint32Array(MEMORY_SIZE / 4);
+    for (let i = 0; i < words.length; i++) words[i] = random.u32();
+    return { programs, memory: new Uint8Array(words.buffer) };
   }
 
   #program(index: number, tailPrograms: number): FunctionTrees {
@@ -223,13 +227,14 @@ class Generator {
     this.#left = nodes;
     const body = this.#block({ depth: 0, loops: 0, weight: 1, pointer: undefined });
     this.#left = Math.max(0, rest + this.#left);
-    const values = Array.from({ length: 10 }, () => randomImmediate(random));
-    return { body, memory, values, stack, mixed: [0, 1, 2, 3, 4, 5, 6, 7, 8, 9] };
+    const values: number[] = [];
+    for (const _ of REGISTERS) values.push(randomImmediate(random));
+    return { body, memory, values, stack, mixed: REGISTERS };
   }
 
   /** Sometimes all, sometimes few, so that there is more to do with each. */
   #chooseScalars(memory: number): number[] {
-    const all = [0, 1, 2, 3, 4, 5, 6, 7, 8, 9].filter((register) => register !== memory);
+    const all = REGISTERS.filter((register) => register !== memory);
     const wanted = 3 + this.#random.below(all.length - 2);
     while (all.length > wanted) all.splice(this.#random.below(all.length), 1);
     return all;
