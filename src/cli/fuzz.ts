@@ -21,7 +21,7 @@ const USAGE = `fuzz [--seed S] [--count N] [--engine A,B,...] [--shard I/N] [--s
                   version (6.1, 6.12, 7.3) and nolse, bti, nopac, far (images out of BL range):
                   embedded:7.3:nolse. With /N it gets every N-th program: unicorn/20
   --shard I/N     only every N-th program, from the I-th on (1/N .. N/N)
-  --size N        about how many parts a program has (default 24)
+  --size N        parts of a program on the average (default 12)
   --save FILE     write a difference as a record that 'trampolab check' runs again
   --json, -j      as JSON`;
 
@@ -49,7 +49,7 @@ async function fuzzCommand(args: string[], output: Output): Promise<number> {
   if (positionals.length > 0) throw new UsageError(`unexpected '${positionals[0]}'`);
   const seed = integerOption('seed', values.seed, 1, { min: 0, max: 0xffffffff });
   const count = integerOption('count', values.count, 1000, { min: 1, max: 1e9 });
-  const size = integerOption('size', values.size, 24, { min: 1, max: 400 });
+  const size = integerOption('size', values.size, 12, { min: 1, max: 400 });
   const requests = parseEngines(values.engine ?? 'interpreter,wasm,embedded');
   if (requests.length < 2) throw new UsageError('--engine takes two engines or more');
   const shard = parseShard(values.shard);

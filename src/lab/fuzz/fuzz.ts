@@ -15,7 +15,7 @@ import type { CaseTree } from './tree.js';
 export interface FuzzOptions {
   readonly seed: number;
   readonly count: number;
-  /** About how many nodes a program has. Default 24. */
+  /** Nodes of a program on the average. Default 12. */
   readonly size?: number;
   /** Takes programs `index` of every `of`. Default all. */
   readonly shard?: { readonly index: number; readonly of: number };

@@ -52,7 +52,7 @@ export function commonFeatures(all: readonly IsaFeatures[]): IsaFeatures {
 }
 
 export interface GenerateOptions {
-  /** About how many nodes. Default 24. */
+  /** Nodes on the average: a program has 1 to twice as many. Default 12. */
   readonly size?: number;
   /** Default: all. */
   readonly features?: IsaFeatures;
@@ -154,6 +154,8 @@ class Generator {
   readonly #random: Random;
   readonly #repertoire: Repertoire;
   readonly #size: number;
+  /** Nodes of the case's main program. */
+  #nodes = 0;
   #left = 0;
   #executed = 0;
   #most = MOST_EXECUTED;
@@ -170,6 +172,7 @@ class Generator {
 
   tree(): CaseTree {
     const random = this.#random;
+    this.#nodes = 1 + random.below(2 * this.#size);
     const tailPrograms = random.below(24) === 0 ? 1 + random.below(PROGRAM_SLOTS - 1) : 0;
     const programs: FunctionTrees[] = [];
     for (let index = 0; index <= tailPrograms; index++) {
@@ -186,7 +189,7 @@ class Generator {
     // calls and tail calls together must not nest deeper than eight frames
     const most = tailPrograms === 0 ? 8 : 3;
     const count = random.below(3) === 0 ? 1 + random.below(most) : 1 + random.below(2);
-    this.#left = isMain ? this.#size : Math.max(3, this.#size >> 2);
+    this.#left = isMain ? this.#nodes : Math.max(3, this.#nodes >> 2);
     this.#most = isMain ? MOST_EXECUTED : MOST_EXECUTED_TAIL;
     this.#costs = [];
     const functions: FunctionTree[] = [];
@@ -473,5 +476,5 @@ function spilledTarget(copy: number, base: number, off: number, cell: number): T
 /** Makes the trees of a campaign: the same random numbers give the same tree. */
 export function treeMaker(options: GenerateOptions = {}): (random: Random) => CaseTree {
   const repertoire = repertoireOf(options.features ?? ALL_FEATURES);
-  return (random) => new Generator(random, repertoire, options.size ?? 24).tree();
+  return (random) => new Generator(random, repertoire, options.size ?? 12).tree();
 }
