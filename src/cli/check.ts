@@ -7,15 +7,18 @@ import {
   JitRunner,
   KernelWorkbench,
   RUN_KINDS,
+  TrampolineRunner,
   WasmRunner,
   checkFile,
   checkKernelText,
   checkSavedCase,
+  checkSavedTrampoline,
   describeCase,
   interpreterObjects,
   isKernelText,
   interpreterEngine,
   isSavedCase,
+  isSavedTrampoline,
   jitEngine,
   jitKind,
   rejectKind,
@@ -53,6 +56,7 @@ function parseJson(text: string): unknown {
 class Checker {
   #kernel: Kernel | undefined;
   #fuzz: FuzzEngine | undefined;
+  readonly #runners = new Map<string, TrampolineRunner>();
   readonly #engine: EngineName;
 
   constructor(engine: EngineName) {
@@ -81,17 +85,34 @@ class Checker {
       matches: isSavedCase,
       check: async (record) => checkSavedCase(record, await this.#fuzzEngine()),
     };
-    yield* checkFile(basename(path), text, options, [...RUN_KINDS, jitKind, rejectKind, fuzzKind]);
+    const trampolineKind: VectorKind = {
+      name: 'trampolines saved by trampolab fuzz',
+      matches: isSavedTrampoline,
+      check: (record) => checkSavedTrampoline(record, (version) => this.#runnerFor(version)),
+    };
+    const kinds = [...RUN_KINDS, jitKind, rejectKind, fuzzKind, trampolineKind];
+    yield* checkFile(basename(path), text, options, kinds);
   }
 
   close(): void {
     this.#kernel?.close();
+    for (const { kernel } of this.#runners.values()) kernel.close();
   }
 
   async #runner(): Promise<ProgramRunner> {
     if (this.#engine === 'interpreter') return new InterpreterRunner();
     if (this.#engine === 'wasm') return new WasmRunner();
     return new JitRunner(await this.#boot());
+  }
+
+  /** A kernel of that version for saved trampolines. */
+  async #runnerFor(version: TrampolineRunner['version']): Promise<TrampolineRunner> {
+    const known = this.#runners.get(version);
+    if (known) return known;
+    const kernel = await bootLab({ engine: cpuEngine(this.#engine), version });
+    const runner = new TrampolineRunner(kernel);
+    this.#runners.set(version, runner);
+    return runner;
   }
 
   async #fuzzEngine(): Promise<FuzzEngine> {
