@@ -297,13 +297,17 @@ function emitBeginning(scope: Scope, isMain: boolean): void {
   }
 }
 
-/** r0 = r0 * 31 + r for every scalar that counts. */
+/** r0 = r0 * 31 + r for every scalar that counts; r0 begins as the first of them if the body has no use for it. */
 function emitEnd(scope: Scope): void {
   const { fn, mentions } = scope;
+  let hasResult = has(mentions.registers, 0);
   for (const src of fn.mixed) {
     if (src === fn.memory || src === 0 || !has(mentions.registers, src)) continue;
-    add(scope, makeSlot(MUL64_IMM, { imm: 31 }), makeSlot(ADD64_REG, { src }));
+    if (hasResult) add(scope, makeSlot(MUL64_IMM, { imm: 31 }), makeSlot(ADD64_REG, { src }));
+    else add(scope, movReg(0, src));
+    hasResult = true;
   }
+  if (!hasResult) add(scope, movImm(0, 0));
   add(scope, makeSlot(EXIT));
 }
 
@@ -329,8 +333,7 @@ export function emitProgram(functions: FunctionTrees): FuzzProgram {
   const takesMemory: boolean[] = [];
   for (let index = functions.length - 1; index >= 0; index--) {
     const fn = functions[index] as FunctionTree;
-    // the result is in r0
-    const mentions: Mentions = { registers: 1, cells: 0, depth: 0 };
+    const mentions: Mentions = { registers: 0, cells: 0, depth: 0 };
     visitNodes(fn.body, (node) => {
       mentionNode(mentions, fn, node, parameters);
       if (node.kind === 'call' && takesMemory[node.callee]) {

@@ -204,7 +204,9 @@ class Generator {
         callees,
         tails,
       };
-      functions[each] = this.#function(each === 0 ? this.#left : Math.ceil(this.#left / 2));
+      const fn = this.#function(Math.ceil(this.#left / (each + 1)));
+      // many functions are there to be nested
+      functions[each] = count > 2 && callees.length > 0 ? this.#calling(fn, each + 1) : fn;
       this.#costs[each] = this.#executed + 20;
     }
     return functions;
@@ -233,6 +235,14 @@ class Generator {
     const values: number[] = [];
     for (const _ of REGISTERS) values.push(randomImmediate(random));
     return { body, memory, values, stack, mixed: REGISTERS };
+  }
+
+  /** The function with a call of `callee` somewhere in it. */
+  #calling(fn: FunctionTree, callee: number): FunctionTree {
+    const at = this.#random.below(fn.body.length + 1);
+    const call: Node = { kind: 'call', callee };
+    this.#executed += this.#costs[callee] ?? 0;
+    return { ...fn, body: [...fn.body.slice(0, at), call, ...fn.body.slice(at)] };
   }
 
   /** Sometimes all, sometimes few, so that there is more to do with each. */

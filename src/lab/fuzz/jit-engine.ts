@@ -18,7 +18,7 @@ import { ALL_FEATURES, type IsaFeatures } from './generate.js';
 import { AREA_SIZE, ImageArea } from './image-area.js';
 import { KernelWorkbench } from './kernel-workbench.js';
 import { compileAtEdge, edgeOf } from './edge.js';
-import { FRESH, lostRegisters } from './preserved.js';
+import { dirtyStacks, FRESH, lostRegisters } from './preserved.js';
 import { traceKernel } from './kernel-trace.js';
 import type { LinkedCase } from './workbench.js';
 
@@ -128,6 +128,7 @@ export class KernelRunner {
   call({ fuzzCase }: LinkedCase, [main, ...targets]: readonly Generated[]): string {
     const { kernel, workbench } = this;
     if (!main) throw new RangeError('no main program');
+    dirtyStacks(kernel);
     const field = BigInt(kernel.bpf.profile.bpfProg.bpf_func);
     targets.forEach(({ entry }, slot) => {
       const struct = workbench.programAddresses[slot];

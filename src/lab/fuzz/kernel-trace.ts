@@ -9,7 +9,7 @@ import { hex64 } from '../../common/bytes.js';
 import { print } from '../../a64/print.js';
 import { disassemble } from '../../bpf/disassemble.js';
 import type { XlatedFunction } from '../../bpf/program.js';
-import type { Cpu } from '../../cpu/cpu.js';
+import { NZCV, SP, type Cpu } from '../../cpu/cpu.js';
 import { PROFILES } from '../../jit/profiles.js';
 import type { JitImage } from '../../jit/program.js';
 import type { FuzzCase } from './case.js';
@@ -81,10 +81,15 @@ function prologues([main]: readonly Generated[]): string[] {
   return image ? listWords(image, 0, image.prologueLength) : [];
 }
 
+function nameOf(register: number): string {
+  if (register === SP) return 'sp';
+  return register === NZCV ? 'nzcv' : `x${register}`;
+}
+
 function executed(cpu: Cpu | undefined): string[] {
   const entries = cpu?.stopTrace() ?? [];
   return entries.slice(0, MOST_STEPS).map(({ pc, word, changes }) => {
-    const changed = changes.map(({ register, value }) => `x${register}=${hex64(value)}`);
+    const changed = changes.map(({ register, value }) => `${nameOf(register)}=${hex64(value)}`);
     return [print(word, pc).padEnd(32), ...changed].join(' ').trimEnd();
   });
 }

@@ -12,6 +12,18 @@ export const FRESH: readonly bigint[] = Array.from(
 );
 const PRESERVED = [19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 29] as const;
 
+/** Bytes below the top of a stack that hold no zeros, nor what was there before, when a run begins. */
+const DIRTY = 4096;
+
+/** Makes what a call finds on the stack the same each time, and nothing that could pass for a result. */
+export function dirtyStacks(kernel: Kernel): void {
+  const { bytes } = kernel.memory;
+  for (const { stack } of kernel.tasks) {
+    const end = stack.offset + stack.size;
+    bytes.fill(0xa5, end - DIRTY, end);
+  }
+}
+
 /** Text for the registers that a call did not leave as they were. */
 export function lostRegisters(kernel: Kernel, stackArguments = 0): string {
   const [cpu] = kernel.cpus;

@@ -80,7 +80,9 @@ function traceRows(fuzzCase: FuzzCase, left: Trace, right: Trace): Row[] {
       ({ insns }) => new Map(disassemble(insns).map(({ index, text }) => [index, text])),
     ),
   );
-  const parts = firstDifference(left.steps, right.steps);
+  // an engine that tells no steps cannot part from the other
+  const isKnown = right.steps.length > 0;
+  const parts = isKnown ? firstDifference(left.steps, right.steps) : 0;
   const rows: Row[] = right.code.slice(0, 2 * CONTEXT_STEPS).map((text): Row => [' ', '', text]);
   const last = Math.min(Math.max(left.steps.length, right.steps.length), parts + CONTEXT_STEPS);
   for (let i = Math.max(0, parts - CONTEXT_STEPS); i < last; i++) {
@@ -93,7 +95,7 @@ function traceRows(fuzzCase: FuzzCase, left: Trace, right: Trace): Row[] {
     };
     const together = a?.program === b?.program && a?.fn === b?.fn && a?.slot === b?.slot;
     const [first = '', ...more] = b?.code ?? [];
-    const mark = i === parts ? '>' : ' ';
+    const mark = isKnown && i === parts ? '>' : ' ';
     const code = together ? first : `${describe(b)}  ${first}`.trim();
     rows.push([mark, describe(a), code]);
     for (const text of more) rows.push([' ', '', text]);

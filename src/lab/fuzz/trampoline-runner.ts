@@ -17,7 +17,7 @@ import { KernelOops } from '../../kernel/executor.js';
 import type { Kernel } from '../../kernel/kernel.js';
 import type { Prototype } from '../../kernel/prototype.js';
 import { CLOBBERED } from './helpers.js';
-import { FRESH, lostRegisters } from './preserved.js';
+import { dirtyStacks, FRESH, lostRegisters } from './preserved.js';
 import {
   groupOf,
   PROGRAM_ARGUMENTS,
@@ -133,6 +133,7 @@ export class TrampolineRunner {
   #call(fuzzCase: TrampolineCase, address: bigint): string {
     const { registers, stack } = passArguments(fuzzCase);
     const { executor } = this.kernel;
+    dirtyStacks(this.kernel);
     executor.stackArguments = stack;
     try {
       const result = this.kernel.call(address, ...registers);
