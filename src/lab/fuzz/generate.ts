@@ -188,7 +188,7 @@ class Generator {
     const isMain = index === 0;
     // calls and tail calls together must not nest deeper than eight frames
     const most = tailPrograms === 0 ? 8 : 3;
-    const count = random.below(3) === 0 ? 1 + random.below(most) : 1 + random.below(2);
+    const count = random.below(8) === 0 ? 1 + random.below(most) : 1 + random.below(2);
     this.#left = isMain ? this.#nodes : Math.max(3, this.#nodes >> 2);
     this.#most = isMain ? MOST_EXECUTED : MOST_EXECUTED_TAIL;
     this.#costs = [];
