@@ -1,5 +1,6 @@
 /** All benchmarks by name: what `trampolab bench` runs. */
 import { run as runEngines } from './engines.js';
+import { benchFuzz } from './fuzz.js';
 import { benchInterpreter } from './interpreter.js';
 import type { BenchRow } from './row.js';
 import { benchTraffic } from './traffic.js';
@@ -26,6 +27,11 @@ export const SUITES: readonly BenchSuite[] = [
     name: 'wasm',
     summary: 'wasm tier on the same programs, with helper and compile costs',
     run: async () => benchWasm(),
+  },
+  {
+    name: 'fuzz',
+    summary: 'random programs per second of CPU time, by set of engines',
+    run: benchFuzz,
   },
   {
     name: 'traffic',

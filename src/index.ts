@@ -89,14 +89,27 @@ export { interpreterObjects, wasmObjects, type ObjectEngine } from './lab/check/
 export { rejectKind } from './lab/check/reject-vectors.js';
 export { RUN_KINDS } from './lab/check/run-vectors.js';
 export {
-  foreignEngine,
   interpreterEngine,
-  jitEngine,
+  plainWorkbench,
+  sampled,
   wasmEngine,
   type FuzzEngine,
-  type Jit,
 } from './lab/fuzz/engine.js';
-export { fuzz, minimise } from './lab/fuzz/fuzz.js';
+export { fuzz, type FuzzDifference } from './lab/fuzz/fuzz.js';
+export { foreignEngine, jitEngine, type Jit, type JitVariant } from './lab/fuzz/jit-engine.js';
+export { Workbench } from './lab/fuzz/workbench.js';
+export {
+  checkSavedTrampoline,
+  describeTrampoline,
+  fuzzTrampolines,
+  isSavedTrampoline,
+  minimiseTrampoline,
+  saveTrampoline,
+  type TrampolineDifference,
+} from './lab/fuzz/trampoline-fuzz.js';
+export { TrampolineRunner } from './lab/fuzz/trampoline-runner.js';
+export { KernelWorkbench } from './lab/fuzz/kernel-workbench.js';
+export { minimise } from './lab/fuzz/minimise.js';
 export { describeDifference } from './lab/fuzz/report.js';
 export { checkSavedCase, isSavedCase, saveCase } from './lab/fuzz/saved.js';
 export { CONFORMANCE_HELPERS } from './lab/check/run-helpers.js';

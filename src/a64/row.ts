@@ -37,6 +37,10 @@ export interface Field {
   readonly lsb: number;
   readonly width: number;
   readonly signed: boolean;
+  /** `width` ones. */
+  readonly mask: number;
+  /** The smallest value. */
+  readonly lowest: number;
 }
 
 /** A row with its pattern read: `(word & mask) === match` (both Int32) finds candidates. */
@@ -87,7 +91,9 @@ export function compileRow(source: Row): Instruction {
     const width = FIELD_WIDTHS.get(token);
     if (width === undefined) throw new RangeError(`${source.name}: unknown field ${token}`);
     position -= width;
-    fields.push({ name: token, lsb: position, width, signed: SIGNED_FIELDS.has(token) });
+    const signed = SIGNED_FIELDS.has(token);
+    const lowest = signed ? -(2 ** (width - 1)) : 0;
+    fields.push({ name: token, lsb: position, width, signed, mask: 2 ** width - 1, lowest });
   }
   if (position !== 0) throw new RangeError(`${source.name}: pattern has ${32 - position} bits`);
   return { ...source, mask, match, fields };

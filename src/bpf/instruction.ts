@@ -9,8 +9,6 @@
  *   const slot = readSlot(insns, 3);
  *   const opcode = OPCODES[slot.code];
  */
-import { viewOf } from '../common/bytes.js';
-
 export interface Slot {
   readonly code: number;
   readonly dst: number;
@@ -28,48 +26,55 @@ export function slotCount(insns: Uint8Array): number {
 }
 
 export function readSlot(insns: Uint8Array, index: number): Slot {
-  return slotAt(viewOf(insns), index * SLOT_SIZE);
+  if (index < 0 || index >= slotCount(insns)) throw new RangeError(`no insn ${index}`);
+  return slotAt(insns, index * SLOT_SIZE);
 }
 
 export function readSlots(insns: Uint8Array): Slot[] {
-  const view = viewOf(insns);
-  const end = slotCount(insns) * SLOT_SIZE;
   const slots: Slot[] = [];
-  for (let at = 0; at < end; at += SLOT_SIZE) slots.push(slotAt(view, at));
+  const end = insns.length - (insns.length % SLOT_SIZE);
+  for (let at = 0; at < end; at += SLOT_SIZE) slots.push(slotAt(insns, at));
   return slots;
 }
 
-function slotAt(view: DataView, at: number): Slot {
-  const registers = view.getUint8(at + 1);
+function slotAt(insns: Uint8Array, at: number): Slot {
+  // bytes, because a DataView per program costs more than it saves
+  const byte = (index: number): number => insns[at + index] as number;
+  const registers = byte(1);
   return {
-    code: view.getUint8(at),
+    code: byte(0),
     dst: registers & 15,
     src: registers >> 4,
-    off: view.getInt16(at + 2, true),
-    imm: view.getInt32(at + 4, true),
+    off: ((byte(2) | (byte(3) << 8)) << 16) >> 16,
+    imm: byte(4) | (byte(5) << 8) | (byte(6) << 16) | (byte(7) << 24),
   };
 }
 
 /** Bytes of slots. Throws RangeError when off or imm do not fit their fields. */
 export function encodeSlots(slots: readonly Slot[]): Uint8Array {
   const bytes = new Uint8Array(slots.length * SLOT_SIZE);
-  const view = viewOf(bytes);
-  for (const [index, slot] of slots.entries()) {
-    if (slot.off < -0x8000 || slot.off > 0x7fff) {
-      throw new RangeError(`insn ${index}: offset ${slot.off} does not fit 16 bits`);
+  let at = 0;
+  for (const { code, dst, src, off, imm } of slots) {
+    if (off < -0x8000 || off > 0x7fff) {
+      throw new RangeError(`insn ${at / SLOT_SIZE}: offset ${off} does not fit 16 bits`);
     }
-    const at = index * SLOT_SIZE;
-    view.setUint8(at, slot.code);
-    view.setUint8(at + 1, (slot.src << 4) | slot.dst);
-    view.setInt16(at + 2, slot.off, true);
-    view.setInt32(at + 4, slot.imm, true);
+    bytes[at] = code;
+    bytes[at + 1] = (src << 4) | dst;
+    bytes[at + 2] = off;
+    bytes[at + 3] = off >> 8;
+    bytes[at + 4] = imm;
+    bytes[at + 5] = imm >> 8;
+    bytes[at + 6] = imm >> 16;
+    bytes[at + 7] = imm >> 24;
+    at += SLOT_SIZE;
   }
   return bytes;
 }
 
 /** A slot with the fields that are not given zero. */
 export function makeSlot(code: number, fields: Partial<Omit<Slot, 'code'>> = {}): Slot {
-  return { code, dst: 0, src: 0, off: 0, imm: 0, ...fields };
+  const { dst = 0, src = 0, off = 0, imm = 0 } = fields;
+  return { code, dst, src, off, imm };
 }
 
 /** The 64-bit constant of an ld_imm64 from the imm of its two slots. */

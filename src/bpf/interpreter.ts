@@ -18,7 +18,8 @@ import { ProgramExit, type BpfHost } from './host.js';
 import { execute } from './interpreter/execute.js';
 import { runCallback } from './interpreter/callback.js';
 import { CODE_START, locate, type LinkedProgram } from './interpreter/link.js';
-import { CallbackStop, Machine, MAX_CALL_FRAMES, OUTCOME } from './interpreter/machine.js';
+import { MAX_CALL_FRAMES } from './interpreter/frames.js';
+import { CallbackStop, Machine, OUTCOME, type MachineOptions } from './interpreter/machine.js';
 import type { XlatedProgram } from './program.js';
 import { DEFAULT_BUDGET, type InterpreterOptions, type InterpreterResult } from './result.js';
 
@@ -30,9 +31,9 @@ export class Interpreter {
   readonly #main: LinkedProgram;
   #outcome: number = OUTCOME.RETURN;
 
-  constructor(program: XlatedProgram, host: BpfHost) {
+  constructor(program: XlatedProgram, host: BpfHost, options: MachineOptions = {}) {
     this.program = program;
-    this.#machine = new Machine(host, program, runCallback);
+    this.#machine = new Machine(host, program, runCallback, options);
     this.#main = this.#machine.linked;
   }
 
@@ -99,7 +100,7 @@ export class Interpreter {
     }
   }
 
-  /** Gives the stack back to the host. */
+  /** Gives the stack back to the host, if it is its own. */
   close(): void {
     this.#machine.close();
   }
@@ -132,7 +133,14 @@ export class Interpreter {
   }
 }
 
-/** Decodes `program`. Throws InputError when it cannot be run: see `validate`. */
-export function createInterpreter(program: XlatedProgram, host: BpfHost): Interpreter {
-  return new Interpreter(program, host);
+/**
+ * Decodes `program`. Throws InputError when it cannot be run: see `validate`. Who makes many shares frames
+ * between them.
+ */
+export function createInterpreter(
+  program: XlatedProgram,
+  host: BpfHost,
+  options: MachineOptions = {},
+): Interpreter {
+  return new Interpreter(program, host, options);
 }

@@ -31,7 +31,7 @@ import { MAX_CALL_FRAMES } from './wasm/state.js';
 export interface WasmOptions {
   /**
    * Instructions after which a loop of the main function is first left and resumed, so that an engine
-   * can bring in optimised code. Default: 2^20.
+   * can bring in optimised code. Default: 2^20. Infinity: never, for programs that run briefly.
    */
   readonly slice?: number;
 }

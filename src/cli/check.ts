@@ -7,8 +7,9 @@ import {
   InputError,
   InterpreterRunner,
   JitRunner,
-  PlainHost,
+  KernelWorkbench,
   RUN_KINDS,
+  TrampolineRunner,
   WasmRunner,
   checkBooted,
   checkFile,
@@ -16,13 +17,14 @@ import {
   embeddedFactory,
   checkKernelText,
   checkSavedCase,
+  checkSavedTrampoline,
   describeCase,
   interpreterObjects,
   isBootedFile,
   isKernelText,
-  helperBodies,
   interpreterEngine,
   isSavedCase,
+  isSavedTrampoline,
   jitEngine,
   jitKind,
   jitObjects,
@@ -79,6 +81,8 @@ class Checker {
   #kernel: Kernel | undefined;
   #boot: LabBooter | undefined;
   #machines: ExecMachines | undefined;
+  #fuzz: FuzzEngine | undefined;
+  readonly #runners = new Map<string, TrampolineRunner>();
   readonly #chosen: EngineName | undefined;
   readonly #engine: EngineName;
   readonly #version: KernelVersion;
@@ -117,12 +121,19 @@ class Checker {
       matches: isSavedCase,
       check: async (record) => checkSavedCase(record, await this.#fuzzEngine()),
     };
-    yield* checkFile(basename(path), text, options, [...RUN_KINDS, jitKind, rejectKind, fuzzKind]);
+    const trampolineKind: VectorKind = {
+      name: 'trampolines saved by trampolab fuzz',
+      matches: isSavedTrampoline,
+      check: (record) => checkSavedTrampoline(record, (version) => this.#runnerFor(version)),
+    };
+    const kinds = [...RUN_KINDS, jitKind, rejectKind, fuzzKind, trampolineKind];
+    yield* checkFile(basename(path), text, options, kinds);
   }
 
   close(): void {
     this.#kernel?.close();
     for (const kernel of this.#booted.values()) kernel.close();
+    for (const { kernel } of this.#runners.values()) kernel.close();
     this.#machines?.close();
   }
 
@@ -185,11 +196,25 @@ class Checker {
     }
   }
 
+  /** A kernel of that version for saved trampolines. */
+  async #runnerFor(version: TrampolineRunner['version']): Promise<TrampolineRunner> {
+    const known = this.#runners.get(version);
+    if (known) return known;
+    const kernel = await bootLab({ engine: cpuEngine(this.#engine), version });
+    const runner = new TrampolineRunner(kernel);
+    this.#runners.set(version, runner);
+    return runner;
+  }
+
   async #fuzzEngine(): Promise<FuzzEngine> {
-    const host = (): PlainHost => new PlainHost({ helpers: helperBodies() });
-    if (this.#engine === 'interpreter') return interpreterEngine(host());
-    if (this.#engine === 'wasm') return wasmEngine(host());
-    return jitEngine(await this.#sharedKernel());
+    this.#fuzz ??= await this.#makeFuzzEngine();
+    return this.#fuzz;
+  }
+
+  async #makeFuzzEngine(): Promise<FuzzEngine> {
+    if (this.#engine === 'interpreter') return interpreterEngine();
+    if (this.#engine === 'wasm') return wasmEngine();
+    return jitEngine(new KernelWorkbench(await this.#sharedKernel()));
   }
 
   /** For what leaves nothing behind. */

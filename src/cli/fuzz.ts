@@ -2,40 +2,42 @@
 import process from 'node:process';
 import {
   InputError,
-  PlainHost,
   UsageError,
   describeDifference,
+  describeTrampoline,
   fuzz as runFuzz,
-  helperBodies,
-  interpreterEngine,
-  jitEngine,
+  fuzzTrampolines,
   minimise,
+  minimiseTrampoline,
   saveCase,
-  wasmEngine,
-  type FuzzEngine,
+  saveTrampoline,
 } from '../index.js';
-import { bootLab, writeOutput } from '../node/index.js';
+import { writeOutput } from '../node/index.js';
 import { integerOption, parseOptions, type Command, type Output } from './command.js';
-import { ENGINES, type EngineName } from './engine.js';
+import {
+  makeEngines,
+  makeTrampolineRunner,
+  parseEngines,
+  parseTrampolineKernels,
+} from './fuzz-engines.js';
 
-const USAGE = `fuzz [--seed S] [--count N] [--engine A,B,...] [--shard I/N] [--save FILE]
-  --seed S        of the campaign; the same seed gives the same programs (default 1)
+const USAGE = `fuzz [--trampolines] [--seed S] [--count N] [--engine A,B,...] [--shard I/N] [--save FILE]
+  --seed S        of the campaign; the same seed and engines give the same programs (default 1)
   --count N       programs (default 1000)
-  --engine A,B    two or more of interpreter, wasm, embedded, unicorn; all are compared with the
-                  first (default interpreter,wasm,embedded)
+  --engine A,B    two or more; all are compared with the first (default
+                  interpreter,wasm,embedded). An engine is interpreter, wasm, embedded or
+                  unicorn; the last two run the JIT's code and take, after colons, the kernel
+                  version (6.1, 6.12, 7.3) and nolse, bti, nopac, far (images out of BL range),
+                  edge (just at its end): embedded:7.3:nolse. With /N it gets every N-th
+                  program: unicorn/20
+  --trampolines   attaches random programs to functions with random arguments instead and
+                  compares with what programs, function and caller should see; --engine
+                  names kernels then, each with version and far (default
+                  embedded:6.1,embedded,embedded:7.3)
   --shard I/N     only every N-th program, from the I-th on (1/N .. N/N)
-  --size N        about how many parts a program has (default 24)
+  --size N        parts of a program on the average (default 12)
   --save FILE     write a difference as a record that 'trampolab check' runs again
   --json, -j      as JSON`;
-
-function parseEngines(text: string | undefined): EngineName[] {
-  const names = (text ?? 'interpreter,wasm,embedded').split(',');
-  return names.map((name) => {
-    const engine = ENGINES.find((each) => each === name);
-    if (!engine) throw new UsageError(`--engine: no engine '${name}' (${ENGINES.join(', ')})`);
-    return engine;
-  });
-}
 
 function parseShard(text: string | undefined): { index: number; of: number } {
   if (text === undefined) return { index: 0, of: 1 };
@@ -48,10 +50,104 @@ function parseShard(text: string | undefined): { index: number; of: number } {
   return { index, of };
 }
 
-async function makeEngine(name: EngineName): Promise<FuzzEngine> {
-  if (name === 'interpreter') return interpreterEngine(new PlainHost({ helpers: helperBodies() }));
-  if (name === 'wasm') return wasmEngine(new PlainHost({ helpers: helperBodies() }));
-  return jitEngine(await bootLab({ engine: name }));
+interface Campaign {
+  readonly seed: number;
+  readonly count: number;
+  readonly shard: { readonly index: number; readonly of: number };
+  readonly save: string | undefined;
+  readonly json: boolean;
+  readonly output: Output;
+}
+
+function showProgress(done: number, count: number): void {
+  if (process.stderr.isTTY) process.stderr.write(`\r${done} of ${count}`);
+}
+
+function endProgress(): void {
+  if (process.stderr.isTTY) process.stderr.write('\r\x1b[K');
+}
+
+function programsOf({ count, shard }: Campaign): number {
+  return Math.max(0, Math.ceil((count - shard.index) / shard.of));
+}
+
+function saveRecord({ save }: Campaign, record: string): void {
+  if (save !== undefined) writeOutput(save, new TextEncoder().encode(`${record}\n`));
+}
+
+function agree(campaign: Campaign, what: string, names: readonly string[]): number {
+  const { seed, json, output } = campaign;
+  const ran = programsOf(campaign);
+  if (json) output.line(JSON.stringify({ seed, [what]: ran, difference: null }));
+  else output.line(`${ran} ${what} from seed ${seed}: ${names.join(', ')} agree`);
+  return 0;
+}
+
+async function fuzzPrograms(
+  campaign: Campaign,
+  engineNames: string,
+  size: number,
+): Promise<number> {
+  const { seed, count, shard, json, output } = campaign;
+  const requests = parseEngines(engineNames);
+  if (requests.length < 2) throw new UsageError('--engine takes two engines or more');
+  const engines = await makeEngines(requests);
+  const names = engines.map(({ name, every }) => (every === undefined ? name : `${name}/${every}`));
+  const progress = (done: number): void => showProgress(done, count);
+  try {
+    const difference = runFuzz(engines, { seed, count, size, shard, progress });
+    endProgress();
+    if (!difference) return agree(campaign, 'programs', names);
+    const smallest = minimise(difference);
+    const { index } = difference;
+    const record = saveCase(`fuzz-${seed}-${index}`, smallest.fuzzCase, smallest.outcomes[0]);
+    saveRecord(campaign, record);
+    if (json) {
+      const [expected, got] = smallest.outcomes.map(({ end }) => end);
+      output.line(JSON.stringify({ seed, index, expected, got, record }));
+    } else {
+      for (const line of describeDifference(smallest)) output.line(line);
+    }
+    const [first, second] = smallest.engines;
+    throw new InputError(
+      `${second.name} differs from ${first.name} on program ${index} of seed ${seed}`,
+    );
+  } finally {
+    for (const engine of engines) engine.close();
+  }
+}
+
+async function trampolines(campaign: Campaign, kernelNames: string): Promise<number> {
+  const { seed, count, shard, json, output } = campaign;
+  const requests = parseTrampolineKernels(kernelNames);
+  for (const request of requests) {
+    const runner = await makeTrampolineRunner(request);
+    const progress = (done: number): void => showProgress(done, count);
+    const difference = fuzzTrampolines(runner, { seed, count, shard, progress });
+    endProgress();
+    if (!difference) {
+      runner.kernel.close();
+      continue;
+    }
+    const { index } = difference;
+    const smallest = minimiseTrampoline(difference);
+    const record = saveTrampoline(`trampoline-${seed}-${index}`, smallest);
+    saveRecord(campaign, record);
+    if (json) {
+      const { expected, got } = smallest;
+      output.line(JSON.stringify({ seed, index, expected, got, record }));
+    } else {
+      for (const line of describeTrampoline(smallest)) output.line(line);
+    }
+    throw new InputError(
+      `${request.text} does not do what it should on trampoline ${index} of seed ${seed}`,
+    );
+  }
+  return agree(
+    campaign,
+    'trampolines',
+    requests.map(({ text }) => text),
+  );
 }
 
 async function fuzzCommand(args: string[], output: Output): Promise<number> {
@@ -62,47 +158,22 @@ async function fuzzCommand(args: string[], output: Output): Promise<number> {
     shard: { type: 'string' },
     size: { type: 'string' },
     save: { type: 'string' },
+    trampolines: { type: 'boolean' },
     json: { type: 'boolean', short: 'j' },
   });
   if (positionals.length > 0) throw new UsageError(`unexpected '${positionals[0]}'`);
-  const seed = integerOption('seed', values.seed, 1, { min: 0, max: 0xffffffff });
-  const count = integerOption('count', values.count, 1000, { min: 1, max: 1e9 });
-  const size = integerOption('size', values.size, 24, { min: 1, max: 400 });
-  const names = parseEngines(values.engine);
-  if (names.length < 2) throw new UsageError('--engine takes two engines or more');
-  const shard = parseShard(values.shard);
-  const engines: FuzzEngine[] = [];
-  for (const name of names) engines.push(await makeEngine(name));
-  const progress = (done: number): void => {
-    if (process.stderr.isTTY && done % 100 === 0) process.stderr.write(`\r${done} of ${count}`);
+  const size = integerOption('size', values.size, 12, { min: 1, max: 400 });
+  const campaign: Campaign = {
+    seed: integerOption('seed', values.seed, 1, { min: 0, max: 0xffffffff }),
+    count: integerOption('count', values.count, 1000, { min: 1, max: 1e9 }),
+    shard: parseShard(values.shard),
+    save: values.save,
+    json: values.json === true,
+    output,
   };
-  try {
-    const difference = runFuzz(engines, { seed, count, size, shard, progress });
-    if (process.stderr.isTTY) process.stderr.write('\r\x1b[K');
-    if (!difference) {
-      const ran = Math.ceil((count - shard.index) / shard.of);
-      if (values.json) output.line(JSON.stringify({ seed, programs: ran, difference: null }));
-      else output.line(`${ran} programs from seed ${seed}: ${names.join(', ')} agree`);
-      return 0;
-    }
-    const smallest = minimise(difference);
-    const name = `fuzz-${seed}-${difference.index}`;
-    const record = saveCase(name, smallest.fuzzCase, smallest.outcomes[0]);
-    if (values.save !== undefined) {
-      writeOutput(values.save, new TextEncoder().encode(`${record}\n`));
-    }
-    if (values.json) {
-      const [expected, got] = smallest.outcomes;
-      output.line(JSON.stringify({ seed, index: difference.index, expected, got, record }));
-    } else {
-      for (const line of describeDifference(smallest)) output.line(line);
-    }
-    throw new InputError(
-      `${smallest.engines[1].name} differs from ${smallest.engines[0].name} on program ${difference.index} of seed ${seed}`,
-    );
-  } finally {
-    for (const engine of engines) engine.close();
-  }
+  return values.trampolines
+    ? trampolines(campaign, values.engine ?? 'embedded:6.1,embedded,embedded:7.3')
+    : fuzzPrograms(campaign, values.engine ?? 'interpreter,wasm,embedded', size);
 }
 
 export const fuzz: Command = {

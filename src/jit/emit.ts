@@ -9,7 +9,7 @@
  *   stpPreIndex(29, 30, SP, -16)      // stp x29, x30, [sp, #-16]!
  *   subsImmediate(0, ZR, 3, 33)       // cmp w3, #33
  */
-import { encode } from '../a64/codec.js';
+import { encoder, type Encoder } from '../a64/codec.js';
 
 export const FP = 29;
 export const LR = 30;
@@ -37,22 +37,28 @@ export type Condition = (typeof CONDITIONS)[number];
 
 // Add and subtract, immediate: 12 bits, or 12 bits shifted left by 12.
 
-function addSub(name: string, sf: number, rd: number, rn: number, imm: number): number {
-  const sh = (imm & ~0xfff) === 0 ? 0 : 1;
-  if (sh === 1 && (imm & ~0xfff000) !== 0) throw new RangeError(`${name}: immediate ${imm}`);
-  return encode(name, { sf, sh, imm12: sh ? imm >>> 12 : imm, Rn: rn, Rd: rd });
+const ADD_SUB_FIELDS = 'sf sh imm12 Rn Rd';
+const ADD_IMMEDIATE = encoder('ADD_immediate', ADD_SUB_FIELDS);
+const ADDS_IMMEDIATE = encoder('ADDS_immediate', ADD_SUB_FIELDS);
+const SUB_IMMEDIATE = encoder('SUB_immediate', ADD_SUB_FIELDS);
+const SUBS_IMMEDIATE = encoder('SUBS_immediate', ADD_SUB_FIELDS);
+
+function addSub(encode: Encoder, sf: number, rd: number, rn: number, imm: number): number {
+  if ((imm & ~0xfff) === 0) return encode(sf, 0, imm, rn, rd);
+  if ((imm & ~0xfff000) !== 0) throw new RangeError(`add or subtract of immediate ${imm}`);
+  return encode(sf, 1, imm >>> 12, rn, rd);
 }
 export function addImmediate(sf: number, rd: number, rn: number, imm: number): number {
-  return addSub('ADD_immediate', sf, rd, rn, imm);
+  return addSub(ADD_IMMEDIATE, sf, rd, rn, imm);
 }
 export function addsImmediate(sf: number, rd: number, rn: number, imm: number): number {
-  return addSub('ADDS_immediate', sf, rd, rn, imm);
+  return addSub(ADDS_IMMEDIATE, sf, rd, rn, imm);
 }
 export function subImmediate(sf: number, rd: number, rn: number, imm: number): number {
-  return addSub('SUB_immediate', sf, rd, rn, imm);
+  return addSub(SUB_IMMEDIATE, sf, rd, rn, imm);
 }
 export function subsImmediate(sf: number, rd: number, rn: number, imm: number): number {
-  return addSub('SUBS_immediate', sf, rd, rn, imm);
+  return addSub(SUBS_IMMEDIATE, sf, rd, rn, imm);
 }
 
 // Bitmask immediates; `undefined` where the value is none.
@@ -100,15 +106,21 @@ export function bitmaskImmediate(sf: number, value: number): Bitmask | undefined
   return { N: sf, immr: (element - start) % element, imms: size | (length - 1) };
 }
 
+const LOGICAL_FIELDS = 'sf N immr imms Rn Rd';
+const AND_IMMEDIATE = encoder('AND_immediate', LOGICAL_FIELDS);
+const ORR_IMMEDIATE = encoder('ORR_immediate', LOGICAL_FIELDS);
+const EOR_IMMEDIATE = encoder('EOR_immediate', LOGICAL_FIELDS);
+const ANDS_IMMEDIATE = encoder('ANDS_immediate', LOGICAL_FIELDS);
+
 function logicalImmediate(
-  name: string,
+  encode: Encoder,
   sf: number,
   rd: number,
   rn: number,
   value: number,
 ): number | undefined {
   const mask = bitmaskImmediate(sf, value);
-  return mask && encode(name, { sf, ...mask, Rn: rn, Rd: rd });
+  return mask && encode(sf, mask.N, mask.immr, mask.imms, rn, rd);
 }
 export function andImmediate(
   sf: number,
@@ -116,7 +128,7 @@ export function andImmediate(
   rn: number,
   value: number,
 ): number | undefined {
-  return logicalImmediate('AND_immediate', sf, rd, rn, value);
+  return logicalImmediate(AND_IMMEDIATE, sf, rd, rn, value);
 }
 export function orrImmediate(
   sf: number,
@@ -124,7 +136,7 @@ export function orrImmediate(
   rn: number,
   value: number,
 ): number | undefined {
-  return logicalImmediate('ORR_immediate', sf, rd, rn, value);
+  return logicalImmediate(ORR_IMMEDIATE, sf, rd, rn, value);
 }
 export function eorImmediate(
   sf: number,
@@ -132,7 +144,7 @@ export function eorImmediate(
   rn: number,
   value: number,
 ): number | undefined {
-  return logicalImmediate('EOR_immediate', sf, rd, rn, value);
+  return logicalImmediate(EOR_IMMEDIATE, sf, rd, rn, value);
 }
 export function andsImmediate(
   sf: number,
@@ -140,167 +152,182 @@ export function andsImmediate(
   rn: number,
   value: number,
 ): number | undefined {
-  return logicalImmediate('ANDS_immediate', sf, rd, rn, value);
+  return logicalImmediate(ANDS_IMMEDIATE, sf, rd, rn, value);
 }
 
 // Three registers, no shift.
 
-function shifted(name: string, sf: number, rd: number, rn: number, rm: number): number {
-  return encode(name, { sf, shift: 0, imm6: 0, Rm: rm, Rn: rn, Rd: rd });
+/** Rm, Rn and Rd of a row whose shift is none. */
+function unshifted(name: string): Encoder {
+  return encoder(`${name}_shifted`, 'sf Rm Rn Rd', { shift: 0, imm6: 0 });
 }
+const ADD_REGISTER = unshifted('ADD');
+const SUB_REGISTER = unshifted('SUB');
+const SUBS_REGISTER = unshifted('SUBS');
+const AND_REGISTER = unshifted('AND');
+const ANDS_REGISTER = unshifted('ANDS');
+const ORR_REGISTER = unshifted('ORR');
+const EOR_REGISTER = unshifted('EOR');
+const ORN_REGISTER = unshifted('ORN');
+
 export function addRegister(sf: number, rd: number, rn: number, rm: number): number {
-  return shifted('ADD_shifted', sf, rd, rn, rm);
+  return ADD_REGISTER(sf, rm, rn, rd);
 }
 export function subRegister(sf: number, rd: number, rn: number, rm: number): number {
-  return shifted('SUB_shifted', sf, rd, rn, rm);
+  return SUB_REGISTER(sf, rm, rn, rd);
 }
 export function subsRegister(sf: number, rd: number, rn: number, rm: number): number {
-  return shifted('SUBS_shifted', sf, rd, rn, rm);
+  return SUBS_REGISTER(sf, rm, rn, rd);
 }
 export function andRegister(sf: number, rd: number, rn: number, rm: number): number {
-  return shifted('AND_shifted', sf, rd, rn, rm);
+  return AND_REGISTER(sf, rm, rn, rd);
 }
 export function andsRegister(sf: number, rd: number, rn: number, rm: number): number {
-  return shifted('ANDS_shifted', sf, rd, rn, rm);
+  return ANDS_REGISTER(sf, rm, rn, rd);
 }
 export function orrRegister(sf: number, rd: number, rn: number, rm: number): number {
-  return shifted('ORR_shifted', sf, rd, rn, rm);
+  return ORR_REGISTER(sf, rm, rn, rd);
 }
 export function eorRegister(sf: number, rd: number, rn: number, rm: number): number {
-  return shifted('EOR_shifted', sf, rd, rn, rm);
+  return EOR_REGISTER(sf, rm, rn, rd);
 }
 export function mvn(sf: number, rd: number, rm: number): number {
-  return shifted('ORN_shifted', sf, rd, ZR, rm);
+  return ORN_REGISTER(sf, rm, ZR, rd);
 }
 
-function twoSource(name: string, sf: number, rd: number, rn: number, rm: number): number {
-  return encode(name, { sf, Rm: rm, Rn: rn, Rd: rd });
-}
+const TWO_SOURCE_FIELDS = 'sf Rm Rn Rd';
+const UDIV = encoder('UDIV', TWO_SOURCE_FIELDS);
+const SDIV = encoder('SDIV', TWO_SOURCE_FIELDS);
+const LSLV = encoder('LSLV', TWO_SOURCE_FIELDS);
+const LSRV = encoder('LSRV', TWO_SOURCE_FIELDS);
+const ASRV = encoder('ASRV', TWO_SOURCE_FIELDS);
+const MADD = encoder('MADD', 'sf Rm Ra Rn Rd');
+const MSUB = encoder('MSUB', 'sf Rm Ra Rn Rd');
+
 export function udiv(sf: number, rd: number, rn: number, rm: number): number {
-  return twoSource('UDIV', sf, rd, rn, rm);
+  return UDIV(sf, rm, rn, rd);
 }
 export function sdiv(sf: number, rd: number, rn: number, rm: number): number {
-  return twoSource('SDIV', sf, rd, rn, rm);
+  return SDIV(sf, rm, rn, rd);
 }
 export function lslv(sf: number, rd: number, rn: number, rm: number): number {
-  return twoSource('LSLV', sf, rd, rn, rm);
+  return LSLV(sf, rm, rn, rd);
 }
 export function lsrv(sf: number, rd: number, rn: number, rm: number): number {
-  return twoSource('LSRV', sf, rd, rn, rm);
+  return LSRV(sf, rm, rn, rd);
 }
 export function asrv(sf: number, rd: number, rn: number, rm: number): number {
-  return twoSource('ASRV', sf, rd, rn, rm);
+  return ASRV(sf, rm, rn, rd);
 }
 export function mul(sf: number, rd: number, rn: number, rm: number): number {
-  return encode('MADD', { sf, Rm: rm, Ra: ZR, Rn: rn, Rd: rd });
+  return MADD(sf, rm, ZR, rn, rd);
 }
 /** rd = ra - rn * rm. */
 export function msub(sf: number, rd: number, rn: number, rm: number, ra: number): number {
-  return encode('MSUB', { sf, Rm: rm, Ra: ra, Rn: rn, Rd: rd });
+  return MSUB(sf, rm, ra, rn, rd);
 }
 
 // Constants, shifts by a constant, extensions, reversals.
 
+const MOVZ = encoder('MOVZ', 'sf hw imm16 Rd');
+const MOVN = encoder('MOVN', 'sf hw imm16 Rd');
+const MOVK = encoder('MOVK', 'sf hw imm16 Rd');
+const SBFM = encoder('SBFM', 'sf N immr imms Rn Rd');
+const UBFM = encoder('UBFM', 'sf N immr imms Rn Rd');
+const REV16 = encoder('REV16', 'sf Rn Rd');
+const REV_32 = encoder('REV_32', 'Rn Rd');
+const REV_64 = encoder('REV_64', 'Rn Rd');
+
 /** `shift` is 0, 16, 32 or 48. */
-function moveWide(name: string, sf: number, rd: number, imm16: number, shift: number): number {
-  return encode(name, { sf, hw: shift >> 4, imm16, Rd: rd });
-}
 export function movz(sf: number, rd: number, imm16: number, shift: number): number {
-  return moveWide('MOVZ', sf, rd, imm16, shift);
+  return MOVZ(sf, shift >> 4, imm16, rd);
 }
 export function movn(sf: number, rd: number, imm16: number, shift: number): number {
-  return moveWide('MOVN', sf, rd, imm16, shift);
+  return MOVN(sf, shift >> 4, imm16, rd);
 }
 export function movk(sf: number, rd: number, imm16: number, shift: number): number {
-  return moveWide('MOVK', sf, rd, imm16, shift);
+  return MOVK(sf, shift >> 4, imm16, rd);
 }
 
-function bitfield(
-  name: string,
-  sf: number,
-  rd: number,
-  rn: number,
-  immr: number,
-  imms: number,
-): number {
-  return encode(name, { sf, N: sf, immr, imms, Rn: rn, Rd: rd });
-}
 export function lslImmediate(sf: number, rd: number, rn: number, shift: number): number {
   const bits = sf ? 64 : 32;
-  return bitfield('UBFM', sf, rd, rn, (bits - shift) % bits, bits - 1 - shift);
+  return UBFM(sf, sf, (bits - shift) % bits, bits - 1 - shift, rn, rd);
 }
 export function lsrImmediate(sf: number, rd: number, rn: number, shift: number): number {
-  return bitfield('UBFM', sf, rd, rn, shift, sf ? 63 : 31);
+  return UBFM(sf, sf, shift, sf ? 63 : 31, rn, rd);
 }
 export function asrImmediate(sf: number, rd: number, rn: number, shift: number): number {
-  return bitfield('SBFM', sf, rd, rn, shift, sf ? 63 : 31);
+  return SBFM(sf, sf, shift, sf ? 63 : 31, rn, rd);
 }
 export function sxtb(sf: number, rd: number, rn: number): number {
-  return bitfield('SBFM', sf, rd, rn, 0, 7);
+  return SBFM(sf, sf, 0, 7, rn, rd);
 }
 export function sxth(sf: number, rd: number, rn: number): number {
-  return bitfield('SBFM', sf, rd, rn, 0, 15);
+  return SBFM(sf, sf, 0, 15, rn, rd);
 }
 export function sxtw(sf: number, rd: number, rn: number): number {
-  return bitfield('SBFM', sf, rd, rn, 0, 31);
+  return SBFM(sf, sf, 0, 31, rn, rd);
 }
 export function uxth(sf: number, rd: number, rn: number): number {
-  return bitfield('UBFM', sf, rd, rn, 0, 15);
+  return UBFM(sf, sf, 0, 15, rn, rd);
 }
 export function uxtw(sf: number, rd: number, rn: number): number {
-  return bitfield('UBFM', sf, rd, rn, 0, 31);
+  return UBFM(sf, sf, 0, 31, rn, rd);
 }
 export function rev16(sf: number, rd: number, rn: number): number {
-  return encode('REV16', { sf, Rn: rn, Rd: rd });
+  return REV16(sf, rn, rd);
 }
 /** rev wd, wn. */
 export function rev32(rd: number, rn: number): number {
-  return encode('REV_32', { Rn: rn, Rd: rd });
+  return REV_32(rn, rd);
 }
 /** rev xd, xn. */
 export function rev64(rd: number, rn: number): number {
-  return encode('REV_64', { Rn: rn, Rd: rd });
+  return REV_64(rn, rd);
 }
 
 // Branches. Distances in words from the instruction itself.
 
+const B = encoder('B', 'imm26');
+const BL = encoder('BL', 'imm26');
+const B_COND = encoder('B_cond', 'imm19 cond');
+const CBZ = encoder('CBZ', 'sf imm19 Rt');
+const CBNZ = encoder('CBNZ', 'sf imm19 Rt');
+const BR = encoder('BR', 'Rn');
+const BLR = encoder('BLR', 'Rn');
+const RET = encoder('RET', 'Rn');
+const ADR = encoder('ADR', 'immlo immhi Rd');
+
 export function b(distance: number): number {
-  return encode('B', { imm26: distance });
+  return B(distance);
 }
 export function bl(distance: number): number {
-  return encode('BL', { imm26: distance });
+  return BL(distance);
 }
 export function bCond(condition: Condition, distance: number): number {
-  return encode('B_cond', { imm19: distance, cond: CONDITIONS.indexOf(condition) });
+  return B_COND(distance, CONDITIONS.indexOf(condition));
 }
 export function cbz(sf: number, rt: number, distance: number): number {
-  return encode('CBZ', { sf, imm19: distance, Rt: rt });
+  return CBZ(sf, distance, rt);
 }
 export function cbnz(sf: number, rt: number, distance: number): number {
-  return encode('CBNZ', { sf, imm19: distance, Rt: rt });
+  return CBNZ(sf, distance, rt);
 }
 export function br(rn: number): number {
-  return encode('BR', { Rn: rn });
+  return BR(rn);
 }
 export function blr(rn: number): number {
-  return encode('BLR', { Rn: rn });
+  return BLR(rn);
 }
 export function ret(rn: number): number {
-  return encode('RET', { Rn: rn });
+  return RET(rn);
 }
 /** adr rd, . + `bytes`. */
 export function adr(rd: number, bytes: number): number {
-  return encode('ADR', { immlo: bytes & 3, immhi: bytes >> 2, Rd: rd });
+  return ADR(bytes & 3, bytes >> 2, rd);
 }
 
 // Loads and stores.
-
-const SUFFIX = ['B', 'H', '', ''] as const;
-
-function loadName(size: number, sign: boolean): string {
-  if (!sign) return `LDR${SUFFIX[size] ?? ''}`;
-  return size === 2 ? 'LDRSW' : `LDRS${SUFFIX[size] ?? ''}`;
-}
 
 function scaled(size: number, offset: number): number {
   const imm12 = offset / 2 ** size;
@@ -310,10 +337,47 @@ function scaled(size: number, offset: number): number {
   return imm12;
 }
 
-/** What selects W or X: `sf` in LDR and STR; `opc0` in LDRSB and LDRSH, 0 for X. */
-function width(size: number, sign = false): { sf?: number; opc0?: number } {
-  if (sign) return size === 2 ? {} : { opc0: 0 };
-  return size >= 2 ? { sf: size - 2 } : {};
+/** Rows of one addressing mode by log2 of the size. */
+type BySize = readonly [Encoder, Encoder, Encoder, Encoder];
+
+/** `sf` selects W or X in LDR and STR. */
+function plainAccess(name: 'LDR' | 'STR', mode: string, fields: string, fixed = {}): BySize {
+  return [
+    encoder(`${name}B_${mode}`, fields, fixed),
+    encoder(`${name}H_${mode}`, fields, fixed),
+    encoder(`${name}_${mode}`, fields, { ...fixed, sf: 0 }),
+    encoder(`${name}_${mode}`, fields, { ...fixed, sf: 1 }),
+  ];
+}
+
+/** Into X: `opc0` 0 in LDRSB and LDRSH. There is none of 8 bytes. */
+function signedLoad(mode: string, fields: string, fixed = {}): readonly Encoder[] {
+  return [
+    encoder(`LDRSB_${mode}`, fields, { ...fixed, opc0: 0 }),
+    encoder(`LDRSH_${mode}`, fields, { ...fixed, opc0: 0 }),
+    encoder(`LDRSW_${mode}`, fields, fixed),
+  ];
+}
+
+const IMMEDIATE_FIELDS = 'imm12 Rn Rt';
+const REGISTER_FIELDS = 'Rm Rn Rt';
+/** option: Xm as it is (LSL #0), or SXTX, which is the same address. */
+const LSL = { option: 3, S: 0 };
+const SXTX = { option: 7, S: 0 };
+const LOAD_IMMEDIATE = plainAccess('LDR', 'unsigned', IMMEDIATE_FIELDS);
+const LOAD_SIGNED_IMMEDIATE = signedLoad('unsigned', IMMEDIATE_FIELDS);
+const LOAD_REGISTER = plainAccess('LDR', 'register', REGISTER_FIELDS, LSL);
+const LOAD_SIGNED_REGISTER = signedLoad('register', REGISTER_FIELDS, SXTX);
+const STORE_IMMEDIATE = plainAccess('STR', 'unsigned', IMMEDIATE_FIELDS);
+const STORE_REGISTER = plainAccess('STR', 'register', REGISTER_FIELDS, LSL);
+const LDR_LITERAL = encoder('LDR_literal', 'imm19 Rt', { sf: 1 });
+const STP_PRE = encoder('STP_pre', 'imm7 Rt2 Rn Rt', { sf: 1 });
+const LDP_POST = encoder('LDP_post', 'imm7 Rt2 Rn Rt', { sf: 1 });
+
+function ofSize(encoders: readonly Encoder[], size: number): Encoder {
+  const found = encoders[size];
+  if (!found) throw new RangeError(`no access of ${2 ** size} bytes`);
+  return found;
 }
 
 /** ldr{b,h,sb,sh,sw} rt, [rn, #offset]; a sign-extending load fills the X register. */
@@ -324,15 +388,10 @@ export function loadImmediate(
   rn: number,
   offset: number,
 ): number {
-  const imm12 = scaled(size, offset);
-  return encode(`${loadName(size, sign)}_unsigned`, {
-    ...width(size, sign),
-    imm12,
-    Rn: rn,
-    Rt: rt,
-  });
+  const encode = ofSize(sign ? LOAD_SIGNED_IMMEDIATE : LOAD_IMMEDIATE, size);
+  return encode(scaled(size, offset), rn, rt);
 }
-/** ldr{b,h} rt, [rn, xm]; ldrs{b,h,w} xt, [rn, xm, sxtx] (which is the same address). */
+/** ldr{b,h} rt, [rn, xm]; ldrs{b,h,w} xt, [rn, xm, sxtx]. */
 export function loadRegister(
   size: number,
   sign: boolean,
@@ -340,57 +399,71 @@ export function loadRegister(
   rn: number,
   rm: number,
 ): number {
-  const fields = { ...width(size, sign), Rm: rm, option: sign ? 7 : 3, S: 0, Rn: rn, Rt: rt };
-  return encode(`${loadName(size, sign)}_register`, fields);
+  return ofSize(sign ? LOAD_SIGNED_REGISTER : LOAD_REGISTER, size)(rm, rn, rt);
 }
 export function storeImmediate(size: number, rt: number, rn: number, offset: number): number {
-  const imm12 = scaled(size, offset);
-  return encode(`STR${SUFFIX[size] ?? ''}_unsigned`, { ...width(size), imm12, Rn: rn, Rt: rt });
+  return ofSize(STORE_IMMEDIATE, size)(scaled(size, offset), rn, rt);
 }
 export function storeRegister(size: number, rt: number, rn: number, rm: number): number {
-  const fields = { ...width(size), Rm: rm, option: 3, S: 0, Rn: rn, Rt: rt };
-  return encode(`STR${SUFFIX[size] ?? ''}_register`, fields);
+  return ofSize(STORE_REGISTER, size)(rm, rn, rt);
 }
 /** ldr xt, . + 4 * `distance`. */
 export function ldrLiteral(rt: number, distance: number): number {
-  return encode('LDR_literal', { sf: 1, imm19: distance, Rt: rt });
+  return LDR_LITERAL(distance, rt);
 }
 /** stp xt, xt2, [rn, #offset]! */
 export function stpPreIndex(rt: number, rt2: number, rn: number, offset: number): number {
-  return encode('STP_pre', { sf: 1, imm7: offset / 8, Rt2: rt2, Rn: rn, Rt: rt });
+  return STP_PRE(offset / 8, rt2, rn, rt);
 }
 /** ldp xt, xt2, [rn], #offset */
 export function ldpPostIndex(rt: number, rt2: number, rn: number, offset: number): number {
-  return encode('LDP_post', { sf: 1, imm7: offset / 8, Rt2: rt2, Rn: rn, Rt: rt });
+  return LDP_POST(offset / 8, rt2, rn, rt);
 }
 
 // Exclusives and LSE atomics.
 
-export function ldxr(size: number, rt: number, rn: number): number {
-  return encode('LDXR', { size, Rn: rn, Rt: rt });
-}
-/** rs gets 0 when the store happened. */
-export function stxr(size: number, rs: number, rt: number, rn: number): number {
-  return encode('STXR', { size, Rs: rs, Rn: rn, Rt: rt });
-}
-export function stlxr(size: number, rs: number, rt: number, rn: number): number {
-  return encode('STLXR', { size, Rs: rs, Rn: rn, Rt: rt });
-}
-export function ldar(size: number, rt: number, rn: number): number {
-  return encode('LDAR', { size, Rn: rn, Rt: rt });
-}
-export function stlr(size: number, rt: number, rn: number): number {
-  return encode('STLR', { size, Rn: rn, Rt: rt });
-}
+const LDXR = encoder('LDXR', 'size Rn Rt');
+const STXR = encoder('STXR', 'size Rs Rn Rt');
+const STLXR = encoder('STLXR', 'size Rs Rn Rt');
+const LDAR = encoder('LDAR', 'size Rn Rt');
+const STLR = encoder('STLR', 'size Rn Rt');
+/** Acquire and release. */
+const ORDERED = { A: 1, R: 1 };
+const SWPAL = encoder('SWP', 'size Rs Rn Rt', ORDERED);
+const CASAL = encoder('CAS', 'size Rs Rn Rt', { L: 1, o0: 1 });
 
 export type LseOperation = 'add' | 'clr' | 'eor' | 'set';
 
-const LSE_ROW: Readonly<Record<LseOperation, string>> = {
-  add: 'LDADD',
-  clr: 'LDCLR',
-  eor: 'LDEOR',
-  set: 'LDSET',
+const LSE_FETCH: Readonly<Record<LseOperation, Encoder>> = {
+  add: encoder('LDADD', 'size Rs Rn Rt', ORDERED),
+  clr: encoder('LDCLR', 'size Rs Rn Rt', ORDERED),
+  eor: encoder('LDEOR', 'size Rs Rn Rt', ORDERED),
+  set: encoder('LDSET', 'size Rs Rn Rt', ORDERED),
 };
+const STORE_ONLY = { A: 0, R: 0, Rt: ZR };
+const LSE_STORE: Readonly<Record<LseOperation, Encoder>> = {
+  add: encoder('LDADD', 'size Rs Rn', STORE_ONLY),
+  clr: encoder('LDCLR', 'size Rs Rn', STORE_ONLY),
+  eor: encoder('LDEOR', 'size Rs Rn', STORE_ONLY),
+  set: encoder('LDSET', 'size Rs Rn', STORE_ONLY),
+};
+
+export function ldxr(size: number, rt: number, rn: number): number {
+  return LDXR(size, rn, rt);
+}
+/** rs gets 0 when the store happened. */
+export function stxr(size: number, rs: number, rt: number, rn: number): number {
+  return STXR(size, rs, rn, rt);
+}
+export function stlxr(size: number, rs: number, rt: number, rn: number): number {
+  return STLXR(size, rs, rn, rt);
+}
+export function ldar(size: number, rt: number, rn: number): number {
+  return LDAR(size, rn, rt);
+}
+export function stlr(size: number, rt: number, rn: number): number {
+  return STLR(size, rn, rt);
+}
 
 /** ld<op>al rs, rt, [rn]: rt gets the old value. */
 export function lseFetch(
@@ -400,55 +473,66 @@ export function lseFetch(
   rt: number,
   rn: number,
 ): number {
-  return encode(LSE_ROW[op], { size, A: 1, R: 1, Rs: rs, Rn: rn, Rt: rt });
+  return LSE_FETCH[op](size, rs, rn, rt);
 }
 /** st<op> rs, [rn]. */
 export function lseStore(op: LseOperation, size: number, rs: number, rn: number): number {
-  return encode(LSE_ROW[op], { size, A: 0, R: 0, Rs: rs, Rn: rn, Rt: ZR });
+  return LSE_STORE[op](size, rs, rn);
 }
 export function swpal(size: number, rs: number, rt: number, rn: number): number {
-  return encode('SWP', { size, A: 1, R: 1, Rs: rs, Rn: rn, Rt: rt });
+  return SWPAL(size, rs, rn, rt);
 }
 /** Stores rt if [rn] equals rs; rs gets the old value. */
 export function casal(size: number, rs: number, rt: number, rn: number): number {
-  return encode('CAS', { size, L: 1, o0: 1, Rs: rs, Rn: rn, Rt: rt });
+  return CASAL(size, rs, rn, rt);
 }
 
 // Hints, barriers, system registers.
 
+const NOP = encoder('NOP', '')();
+const PACIASP = encoder('PACIASP', '')();
+const AUTIASP = encoder('AUTIASP', '')();
+const BTI = encoder('BTI', 'targets');
+const BARRIER = {
+  dmbIsh: encoder('DMB', 'CRm')(11),
+  dsbNsh: encoder('DSB', 'CRm')(7),
+  isb: encoder('ISB', 'CRm')(0),
+  sb: encoder('SB', '')(),
+} as const;
+
 export function nop(): number {
-  return encode('NOP', {});
+  return NOP;
 }
 export function paciasp(): number {
-  return encode('PACIASP', {});
+  return PACIASP;
 }
 export function autiasp(): number {
-  return encode('AUTIASP', {});
+  return AUTIASP;
 }
 const BTI_TARGETS = { c: 1, j: 2, jc: 3 } as const;
 export function bti(targets: keyof typeof BTI_TARGETS): number {
-  return encode('BTI', { targets: BTI_TARGETS[targets] });
+  return BTI(BTI_TARGETS[targets]);
 }
 export function dmbIsh(): number {
-  return encode('DMB', { CRm: 11 });
+  return BARRIER.dmbIsh;
 }
 export function dsbNsh(): number {
-  return encode('DSB', { CRm: 7 });
+  return BARRIER.dsbNsh;
 }
 /** isb #0: the operand means nothing, but is what the 7.3 JIT writes. */
 export function isb(): number {
-  return encode('ISB', { CRm: 0 });
+  return BARRIER.isb;
 }
 export function sb(): number {
-  return encode('SB', {});
+  return BARRIER.sb;
 }
 
 /** o0 (op0 - 2), op1, CRn, CRm, op2. */
-const SYSTEM_REGISTER = {
-  sp_el0: { o0: 1, op1: 0, CRn: 4, CRm: 1, op2: 0 },
-  tpidr_el1: { o0: 1, op1: 0, CRn: 13, CRm: 0, op2: 4 },
-  tpidr_el2: { o0: 1, op1: 4, CRn: 13, CRm: 0, op2: 2 },
+const MRS = {
+  sp_el0: encoder('MRS', 'Rt', { o0: 1, op1: 0, CRn: 4, CRm: 1, op2: 0 }),
+  tpidr_el1: encoder('MRS', 'Rt', { o0: 1, op1: 0, CRn: 13, CRm: 0, op2: 4 }),
+  tpidr_el2: encoder('MRS', 'Rt', { o0: 1, op1: 4, CRn: 13, CRm: 0, op2: 2 }),
 } as const;
-export function mrs(register: keyof typeof SYSTEM_REGISTER, rt: number): number {
-  return encode('MRS', { ...SYSTEM_REGISTER[register], Rt: rt });
+export function mrs(register: keyof typeof MRS, rt: number): number {
+  return MRS[register](rt);
 }

@@ -59,6 +59,8 @@ export class Executor {
   everyInstruction = false;
   /** Most instructions of one run. */
   budget = DEFAULT_BUDGET;
+  /** X0..X30 of a fresh task, arguments and return address apart. */
+  freshRegisters: readonly bigint[] = ZEROS;
   /** Called when a CPU reaches an address, before it executes it. */
   readonly #watches = new Map<bigint, (cpu: Cpu) => void>();
   readonly #parts: ExecutorParts;
@@ -94,7 +96,7 @@ export class Executor {
   /** Gives the CPU the registers of a task that has not run yet. */
   prepare(task: Task, cpu: Cpu, system: Registers['system']): void {
     const pc = this.#returnAddress;
-    cpu.loadRegisters({ x: ZEROS, sp: task.stackTop, pc, nzcv: 0, system });
+    cpu.loadRegisters({ x: this.freshRegisters, sp: task.stackTop, pc, nzcv: 0, system });
   }
 
   /** Calls a function for an atomic body of the task that runs, and waits for its return: x0. */

@@ -6,17 +6,14 @@ import * as fc from 'fast-check';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { decode } from '../../src/a64/codec.js';
 import { encodeSlots, makeSlot, type Slot } from '../../src/bpf/instruction.js';
-import { PlainHost } from '../../src/bpf/plain-host.js';
 import { high32, low32 } from '../../src/common/bytes.js';
 import { compile, type JitImage } from '../../src/jit/program.js';
 import type { KernelVersion } from '../../src/jit/profile.js';
 import { VECTOR_OFFSETS } from '../../src/jit/vectors/harness.js';
-import {
-  foreignEngine,
-  interpreterEngine,
-  type FuzzEngine,
-  type Jit,
-} from '../../src/lab/fuzz/engine.js';
+import type { FuzzCase } from '../../src/lab/fuzz/case.js';
+import { interpreterEngine, type FuzzEngine } from '../../src/lab/fuzz/engine.js';
+import { foreignEngine, type Jit } from '../../src/lab/fuzz/jit-engine.js';
+import { KernelWorkbench } from '../../src/lab/fuzz/kernel-workbench.js';
 import { bootLab } from '../../src/node/boot.js';
 
 // each has up to 60 instructions, which TRAMPOLAB_FUZZ_RUNS counts in small programs elsewhere
@@ -257,12 +254,12 @@ describe.each(VERSIONS)('$kernel', (version) => {
   let interpreter: FuzzEngine;
   const images: JitImage[] = [];
   beforeAll(async () => {
-    interpreter = interpreterEngine(new PlainHost());
+    interpreter = interpreterEngine();
     engines = await Promise.all(
       FLAGS.map(async (flags) => {
         const kernel = await bootLab({ version: version.kernel });
         return foreignEngine(
-          kernel,
+          new KernelWorkbench(kernel),
           jitOf(version, flags, (image) => images.push(image)),
         );
       }),
@@ -275,13 +272,14 @@ describe.each(VERSIONS)('$kernel', (version) => {
       fc.property(anyProgram(version), (groups) => {
         const insns = wrap(groups.flat());
         const memory = Uint8Array.from({ length: 2 * HALF }, (_, i) => (i * 37 + (i >> 8)) & 0xff);
-        const expected = interpreter.run({ insns, memory, maps: [] });
-        expect(expected.end).toMatch(/^return/);
+        const fuzzCase: FuzzCase = { programs: [[{ insns, stackDepth: 512 }]], memory, maps: [] };
+        const [expected] = interpreter.run([fuzzCase]);
+        expect(expected?.end).toMatch(/^return/);
         for (const engine of engines) {
           images.length = 0;
-          const got = engine.run({ insns, memory, maps: [] });
-          expect([engine.name, got.end]).toEqual([engine.name, expected.end]);
-          expect(got.memory === expected.memory, `memory on ${engine.name}`).toBe(true);
+          const [got] = engine.run([fuzzCase]);
+          expect([engine.name, got?.end]).toEqual([engine.name, expected?.end]);
+          expect(got?.memory, `memory on ${engine.name}`).toEqual(expected?.memory);
           for (const { words } of images) {
             expect(words.every((word) => decode(word) !== undefined)).toBe(true);
           }

@@ -72,17 +72,18 @@ export type CallbackRunner = (
 ) => void;
 
 /**
- * Decodes a program for `host`; only raw ones may not use R11. Throws InputError with the first problem that `validate` finds, or
- * when a helper is not known to the host.
+ * Decodes a program for `host`; only raw ones may not use R11. Throws InputError with the first problem that
+ * `validate` finds (unless it is `validated` already), or when a helper is not known to the host.
  */
 export function linkProgram(
   program: XlatedProgram,
   host: BpfHost,
   runCallback: CallbackRunner,
+  validated = false,
 ): LinkedProgram {
-  const [problem] = validate(program.functions, {
-    allowAuxiliary: program.type !== 'raw',
-  });
+  const [problem] = validated
+    ? []
+    : validate(program.functions, { allowAuxiliary: program.type !== 'raw' });
   if (problem !== undefined) throw new InputError(`program ${program.name}: ${problem}`);
   const functions = program.functions.map(({ insns }) => readSlots(insns));
   const entries: number[] = [];

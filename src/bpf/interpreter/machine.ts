@@ -1,23 +1,24 @@
 /**
  * What one interpreter holds besides the program: stack frames, saved registers, the reason of a stop.
  *
- * Each call depth has 512 bytes of stack in a region of its own, so an access beyond a frame faults.
- * Frames are mapped when a depth is first reached and kept. Reference: MAX_BPF_STACK and
- * MAX_CALL_FRAMES in include/linux/{filter,bpf_verifier}.h.
+ * The frames themselves may be shared with other interpreters of the host (`frames.ts`).
  */
-import { high32, join64, low32 } from '../../common/bytes.js';
+import { join64 } from '../../common/bytes.js';
 import type { AccessKind } from '../../cpu/fault.js';
-import type { Region } from '../../cpu/memory.js';
 import type { BpfHost } from '../host.js';
 import type { XlatedProgram } from '../program.js';
+import { FrameStack, MAX_CALL_FRAMES } from './frames.js';
 import { CODE_START, linkProgram, type CallbackRunner, type LinkedProgram } from './link.js';
 
-/** MAX_BPF_STACK */
-const STACK_SIZE = 512;
-/** MAX_CALL_FRAMES */
-export const MAX_CALL_FRAMES = 8;
 /** Words a call saves: R6..R9, return record. */
 const SAVED_WORDS = 9;
+
+export interface MachineOptions {
+  /** Stack frames to use; whoever made them closes them. Default: its own. */
+  readonly frames?: FrameStack | undefined;
+  /** The program and those that it tail-calls have passed `validate`. Default: they are checked. */
+  readonly validated?: boolean | undefined;
+}
 
 /** Why the loop ended. */
 export const OUTCOME = {
@@ -51,6 +52,8 @@ export class Machine {
   /** What callbacks may still execute, and what they have executed. */
   callbackBudget = 0;
   callbackExecuted = 0;
+  /** Programs are known to be valid. */
+  readonly validated: boolean;
   /** How functions of its programs are called back. */
   readonly runCallback: CallbackRunner;
   /** Tail calls of this run. */
@@ -70,19 +73,24 @@ export class Machine {
   readonly #main: LinkedProgram;
   readonly #saved = new Int32Array(MAX_CALL_FRAMES * SAVED_WORDS);
   readonly #callers: LinkedProgram[] = [];
-  readonly #frames: Region[] = [];
-  #mapped = 0;
+  readonly #frames: FrameStack;
+  readonly #ownsFrames: boolean;
   /** Frame pointer of each depth, (lo, hi). */
-  readonly #framePointers = new Int32Array(2 * MAX_CALL_FRAMES);
+  readonly #framePointers: Int32Array;
 
   constructor(
     host: BpfHost,
     program: XlatedProgram,
     runCallback: (machine: Machine, ...args: Parameters<CallbackRunner>) => void,
+    options: MachineOptions = {},
   ) {
     this.host = host;
+    this.validated = options.validated ?? false;
+    this.#ownsFrames = options.frames === undefined;
+    this.#frames = options.frames ?? new FrameStack(host);
+    this.#framePointers = this.#frames.pointers;
     this.runCallback = (linked, entry, registers) => runCallback(this, linked, entry, registers);
-    this.linked = linkProgram(program, host, this.runCallback);
+    this.linked = linkProgram(program, host, this.runCallback, this.validated);
     this.#main = this.linked;
   }
 
@@ -101,18 +109,9 @@ export class Machine {
   /** Points R10 at the stack of the current depth. */
   setFramePointer(words: Int32Array): void {
     const { depth } = this;
-    if (depth >= this.#mapped) this.#mapFrame();
+    if (depth >= this.#frames.mapped) this.#frames.grow();
     words[20] = this.#framePointers[2 * depth];
     words[21] = this.#framePointers[2 * depth + 1];
-  }
-
-  #mapFrame(): void {
-    const frame = this.host.allocate(`bpf_stack_${this.#mapped}`, STACK_SIZE);
-    const top = frame.address + BigInt(STACK_SIZE);
-    this.#frames.push(frame);
-    this.#framePointers[2 * this.#mapped] = low32(top);
-    this.#framePointers[2 * this.#mapped + 1] = high32(top);
-    this.#mapped++;
   }
 
   /** Saves what the callee must not change; false when the calls are nested too deep. */
@@ -195,7 +194,6 @@ export class Machine {
     for (const { callbackBase } of [this.#main, ...this.targets.values()]) {
       if (callbackBase !== undefined) this.host.removeCallbacks(callbackBase);
     }
-    this.#mapped = 0;
-    for (const frame of this.#frames.splice(0)) this.host.release(frame);
+    if (this.#ownsFrames) this.#frames.close();
   }
 }

@@ -49,6 +49,8 @@ export interface CompileOptions {
   /** Number of the first site. */
   readonly firstSite: number;
   readonly isTarget: boolean;
+  /** Loops of the main function may be left and entered again. */
+  readonly isResumable: boolean;
 }
 
 export interface ProgramSource {

@@ -31,12 +31,14 @@ export interface ProgramPlan {
 export interface PlanOptions {
   /** Reached by tail calls: what it leaves in its registers may be read by who called its caller. */
   readonly isTarget: boolean;
+  /** Loops of the main function may be left and entered again. */
+  readonly isResumable: boolean;
 }
 
 export function planProgram(
   { program, slots: decoded }: { program: XlatedProgram; slots: readonly (readonly Slot[])[] },
   host: BpfHost,
-  { isTarget }: PlanOptions,
+  { isTarget, isResumable }: PlanOptions,
 ): ProgramPlan {
   const analysed = decoded.map((slots) => ({ slots, flow: buildFlow(slots) }));
   const needs = analyseNeeds(analysed, isTarget ? EXTRA_OUT : 0);
@@ -47,7 +49,7 @@ export function planProgram(
       !flow.reducible ||
       flow.blocks.length > MAX_STRUCTURED_BLOCKS ||
       slots.length > MAX_STRUCTURED_SLOTS;
-    const canResume = index === 0 && !isTarget && flow.hasLoops && !isChunked;
+    const canResume = isResumable && index === 0 && !isTarget && flow.hasLoops && !isChunked;
     const origins = findOrigins(slots, flow, needs.live[index] ?? new Uint16Array());
     const length = countInstructions(slots);
     const isCalled = called.has(index);

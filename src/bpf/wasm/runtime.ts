@@ -136,6 +136,7 @@ export class Runtime implements MemoryListener {
         allocateSlots: (count) => this.#allocateSlots(count),
         firstSite: this.sites.length,
         isTarget,
+        isResumable: this.#firstSlice <= LONGEST_SLICE,
       },
     );
     for (const site of compiled.sites) this.sites.push(site);
@@ -189,7 +190,7 @@ export class Runtime implements MemoryListener {
     this.#tailCalls = 0;
     this.#remaining = budget;
     this.#nextSlice = this.#firstSlice;
-    this.#slice = Math.min(budget, this.#firstSlice);
+    this.#slice = Math.min(budget, this.#firstSlice, LONGEST_SLICE);
     view.setInt32(at + STATE.fuel, this.#slice, true);
     view.setInt32(at + STATE.resume, 0, true);
     view.setInt32(at + STATE.cpu, this.host.currentCpu(), true);

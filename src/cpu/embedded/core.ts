@@ -15,6 +15,7 @@ import { high32, join64, low32, u64 } from '../../common/bytes.js';
 import type { Stop, SystemRegister } from '../cpu.js';
 import type { AccessKind } from '../fault.js';
 import type { Memory, Region } from '../memory.js';
+import { DecodedWords } from './decoded-words.js';
 import type { TraceLog } from './trace.js';
 
 export const SP_SLOT = 31;
@@ -87,7 +88,8 @@ export class Core {
   branchType = 0;
   branchFrom: Code | undefined = undefined;
 
-  /** Decoded words by number (0 is none): address and word. */
+  readonly decoded = new DecodedWords();
+  /** Words at their addresses by number (0 is none). */
   readonly words: { lo: number; hi: number; word: number }[] = [{ lo: 0, hi: 0, word: 0 }];
   log: TraceLog | undefined = undefined;
 

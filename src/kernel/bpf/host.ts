@@ -132,6 +132,11 @@ export class KernelBpfHost implements BpfHost {
     return this.#bodies.get(address);
   }
 
+  /** Makes the kernel function at `address` a helper; the engines without A64 code run its body. */
+  addHelper(address: bigint, body: HelperBody): void {
+    this.#bodies.set(address, body);
+  }
+
   get kernelBtf(): Btf {
     return this.types.btf;
   }

@@ -92,6 +92,15 @@ export class VectorRecord {
     });
   }
 
+  /** A list of lists of objects. */
+  lists(field: string): readonly (readonly VectorRecord[])[] {
+    const value = this.fields[field];
+    if (!Array.isArray(value)) throw this.#wrong(field, 'a list');
+    return value.map((_item: unknown, index) => {
+      return new VectorRecord(this.origin, { [field]: value[index] as unknown }).records(field);
+    });
+  }
+
   /** The program: `insns_hex`, or one of its compressed forms. */
   instructions(decompressor: Decompressor): Uint8Array {
     const plain = this.bytes('insns_hex');

@@ -1,40 +1,53 @@
 /**
- * Runs random programs on several engines, and cuts a program that they disagree on down to its fewest
- * instructions.
+ * Runs random cases on several engines, in batches, and stops at the first on which one differs from the
+ * first of them.
  *
- * The same seed gives the same programs; shard I of N takes every N-th of them.
+ * The same seed gives the same cases, as long as the same features are asked for; shard I of N takes every
+ * N-th of them.
  */
 import { Random } from '../../common/random.js';
-import type { FuzzCase, FuzzEngine, FuzzOutcome } from './engine.js';
-import { FUZZ_MAPS, generateTree, type GenerateOptions } from './generate.js';
-import { countNodes, emitProgram, type Node, type ProgramTree } from './tree.js';
+import { sameOutcome, type FuzzCase, type FuzzOutcome } from './case.js';
+import { caseOf } from './emit-tree.js';
+import type { FuzzEngine } from './engine.js';
+import { commonFeatures, treeMaker, type GenerateOptions } from './generate.js';
+import type { CaseTree } from './tree.js';
 
-export interface FuzzOptions extends GenerateOptions {
+export interface FuzzOptions {
   readonly seed: number;
   readonly count: number;
+  /** Nodes of a program on the average. Default 12. */
+  readonly size?: number;
   /** Takes programs `index` of every `of`. Default all. */
   readonly shard?: { readonly index: number; readonly of: number };
-  /** Told after each program. */
+  /** Programs that go through an engine at a time. Default 256. */
+  readonly batch?: number;
+  /** Told after each batch. */
   readonly progress?: (done: number) => void;
 }
 
-/** A program on which an engine differs from the first one. */
+/** A case on which an engine differs from the first one. */
 export interface FuzzDifference {
-  /** Number of the program: its seed is made of this and the campaign's. */
+  /** Number of the program: its random numbers come from this and the campaign's seed. */
   readonly index: number;
-  readonly tree: ProgramTree;
+  readonly tree: CaseTree;
   readonly fuzzCase: FuzzCase;
   readonly engines: readonly [FuzzEngine, FuzzEngine];
   readonly outcomes: readonly [FuzzOutcome, FuzzOutcome];
 }
 
-export function caseOf(tree: ProgramTree): FuzzCase {
-  return { insns: emitProgram(tree), memory: tree.memory, maps: FUZZ_MAPS };
+/** Program number `index` of a campaign. */
+export function treeAt(seed: number, index: number, options: GenerateOptions = {}): CaseTree {
+  return treeMaker(options)(randomAt(seed, index));
 }
 
-/** The program number `index` of a campaign. */
-export function treeAt(seed: number, index: number, options: GenerateOptions = {}): ProgramTree {
-  return generateTree(new Random(Math.imul(seed, 0x9e3779b1) ^ index), options);
+function randomAt(seed: number, index: number): Random {
+  return new Random(Math.imul(seed, 0x9e3779b1) ^ index);
+}
+
+interface Candidate {
+  readonly index: number;
+  readonly tree: CaseTree;
+  readonly fuzzCase: FuzzCase;
 }
 
 /** The first difference of a campaign, or undefined. Engines are compared with the first one. */
@@ -43,90 +56,59 @@ export function fuzz(
   options: FuzzOptions,
 ): FuzzDifference | undefined {
   const { index: first, of } = options.shard ?? { index: 0, of: 1 };
-  for (let index = first; index < options.count; index += of) {
-    const difference = compare(engines, treeAt(options.seed, index, options), index);
+  const { seed, count, batch = 256 } = options;
+  const features = commonFeatures(engines.map((engine) => engine.features));
+  const makeTree = treeMaker({
+    features,
+    ...(options.size !== undefined && { size: options.size }),
+  });
+  for (let start = first; start < count; start += of * batch) {
+    const candidates: Candidate[] = [];
+    for (let index = start; index < count && candidates.length < batch; index += of) {
+      const tree = makeTree(randomAt(seed, index));
+      candidates.push({ index, tree, fuzzCase: caseOf(tree) });
+    }
+    const difference = compare(engines, candidates);
     if (difference) return difference;
-    options.progress?.(index + 1);
+    options.progress?.(Math.min(count, start + of * batch));
   }
   return undefined;
 }
 
+/** The first candidate on which an engine differs from the first one. */
 function compare(
   engines: readonly FuzzEngine[],
-  tree: ProgramTree,
-  index: number,
+  candidates: readonly Candidate[],
 ): FuzzDifference | undefined {
   const [reference, ...others] = engines;
   if (!reference) return undefined;
-  const fuzzCase = caseOf(tree);
-  const expected = reference.run(fuzzCase);
+  const expected = reference.run(candidates.map(({ fuzzCase }) => fuzzCase));
+  let found: FuzzDifference | undefined;
   for (const other of others) {
-    const outcome = other.run(fuzzCase);
-    if (!sameOutcome(expected, outcome)) {
-      return {
-        index,
-        tree,
-        fuzzCase,
-        engines: [reference, other],
-        outcomes: [expected, outcome],
-      };
+    const { every = 1 } = other;
+    const chosen = [...candidates.keys()].filter(
+      (at) => (candidates[at]?.index ?? 0) % every === 0,
+    );
+    const cases = chosen.flatMap((at) => candidates[at]?.fuzzCase ?? []);
+    const outcomes = cases.length > 0 ? other.run(cases) : [];
+    for (const [i, at] of chosen.entries()) {
+      const [candidate, wanted, outcome] = [candidates[at], expected[at], outcomes[i]];
+      if (!candidate || !wanted || !outcome) throw new RangeError(`${other.name}: no outcome ${i}`);
+      if (sameOutcome(wanted, outcome)) continue;
+      if (found && found.index <= candidate.index) break;
+      found = { ...candidate, engines: [reference, other], outcomes: [wanted, outcome] };
+      break;
     }
   }
-  return undefined;
+  return found;
 }
 
-export function sameOutcome(a: FuzzOutcome, b: FuzzOutcome): boolean {
-  return a.end === b.end && a.memory === b.memory && a.maps.join() === b.maps.join();
-}
-
-/** Takes nodes out, and bodies out of their branches and loops, as long as the engines still differ. */
-export function minimise(difference: FuzzDifference): FuzzDifference {
-  let best = difference;
-  for (;;) {
-    const smaller = firstDifference(best);
-    if (!smaller) return best;
-    best = smaller;
-  }
-}
-
-function firstDifference({ tree, engines, index }: FuzzDifference): FuzzDifference | undefined {
-  for (const smaller of smallerTrees(tree)) {
-    const difference = compare(engines, smaller, index);
-    if (difference) return difference;
-  }
-  return undefined;
-}
-
-/** Trees with one piece less, the largest cuts first. */
-function smallerTrees(tree: ProgramTree): ProgramTree[] {
-  const candidates: ProgramTree[] = [];
-  tree.functions.forEach(({ body }, index) => {
-    for (const smaller of smallerBodies(body)) {
-      const functions = tree.functions.map((each, i) => (i === index ? { body: smaller } : each));
-      candidates.push({ ...tree, functions });
-    }
-  });
-  return candidates.sort((a, b) => countNodes(a) - countNodes(b));
-}
-
-function smallerBodies(body: readonly Node[]): Node[][] {
-  const results: Node[][] = [];
-  for (let length = body.length; length >= 1; length = length >> 1) {
-    for (let at = 0; at + length <= body.length; at += length) {
-      results.push([...body.slice(0, at), ...body.slice(at + length)]);
-    }
-  }
-  body.forEach((node, index) => {
-    const replace = (...nodes: readonly Node[]): Node[] => [
-      ...body.slice(0, index),
-      ...nodes,
-      ...body.slice(index + 1),
-    ];
-    if (!('body' in node)) return;
-    // behind a lookup r0 is an address: its body cannot stand alone
-    if (node.kind !== 'lookup') results.push(replace(...node.body));
-    if (node.kind === 'loop' && node.count > 1) results.push(replace({ ...node, count: 1 }));
-    for (const inner of smallerBodies(node.body)) results.push(replace({ ...node, body: inner }));
-  });
-  return results;
+/** Whether the engines of a difference also differ on another tree, and how. */
+export function differOn(
+  { engines, index }: FuzzDifference,
+  tree: CaseTree,
+): FuzzDifference | undefined {
+  const [first, second] = engines;
+  // whatever its number is, it is compared
+  return compare([first, { ...second, every: 1 }], [{ index, tree, fuzzCase: caseOf(tree) }]);
 }
