@@ -78,7 +78,8 @@ export function generateTrampoline(random: Random, version: KernelVersion): Tram
     const result = random.below(4) === 0 ? value(random) : 0n;
     return {
       kind,
-      sleepable: random.below(3) === 0,
+      // who traces a program may not sleep
+      sleepable: random.below(3) === 0 && target === 'function',
       ip: random.below(3) === 0,
       cookie: random.below(2) === 0 ? 0n : value(random),
       result,

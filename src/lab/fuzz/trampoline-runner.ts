@@ -69,6 +69,7 @@ export class TrampolineRunner {
         name: TARGET,
         prototype: `u64 ${TARGET}()`,
         parameters: 8,
+        errorInjection: true,
         body: () => this.#original(true),
       },
       {

@@ -17,7 +17,7 @@ import type { FuzzCase, FuzzOutcome, FuzzProgram, MapContents } from './case.js'
 const LD_IMM64 = 0x18;
 const CALL = 0x85;
 /** Bytes of a case at most. */
-const MEMORY_ROOM = 4096;
+const MEMORY_ROOM = 1 << 17;
 
 /** A case with the addresses of a host in it. */
 export interface LinkedCase {
