@@ -2,7 +2,7 @@
  * `struct sock` as this lab keeps it in memory, and what a socket is told by.
  *
  * The part that all sockets share (`struct sock_common`) lies as on an arm64 6.12 with IPv6 and network
- * namespaces; where mark, priority, type and protocol lie in `struct sock` is this lab's choice, because
+ * namespaces; where mark, priority, type, protocol and TCP's fields lie in `struct sock` is this lab's choice, because
  * it changes with version and configuration. Programs written against the uapi's `struct bpf_sock` are
  * rewritten on loading to read these fields (`object/sock-rewrite.ts`). Reference: include/net/sock.h.
  * Left out: queues, timers, everything that sockets do by themselves.
@@ -40,7 +40,11 @@ export const SOCK = {
   /** u16 */
   type: 144,
   protocol: 146,
-  size: 152,
+  /** What TCP keeps behind: a pointer, and two u32. */
+  icskCaOps: 152,
+  sndCwnd: 160,
+  sndSsthresh: 164,
+  size: 168,
 } as const;
 
 export const AF_INET = 2;

@@ -77,6 +77,7 @@ export function generalHelpers(pidTgid: (host: BpfHost) => bigint): readonly Hel
       name: 'probe_read',
       arguments: ['uninit_mem', 'size_or_zero', 'anything'],
       result: 'integer',
+      gplOnly: true,
       body: probeRead,
     },
     {
@@ -84,6 +85,7 @@ export function generalHelpers(pidTgid: (host: BpfHost) => bigint): readonly Hel
       name: 'probe_read_kernel',
       arguments: ['uninit_mem', 'size_or_zero', 'anything'],
       result: 'integer',
+      gplOnly: true,
       body: probeRead,
     },
     {
@@ -91,6 +93,7 @@ export function generalHelpers(pidTgid: (host: BpfHost) => bigint): readonly Hel
       name: 'probe_read_kernel_str',
       arguments: ['uninit_mem', 'size_or_zero', 'anything'],
       result: 'integer',
+      gplOnly: true,
       body: probeReadString,
     },
     {

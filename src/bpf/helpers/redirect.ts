@@ -234,6 +234,7 @@ export function redirectHelpers(sink: RedirectSink): readonly Helper[] {
       arguments: ['ctx', 'anything', 'fixed_mem', 'anything', 'anything'],
       sizes: { 3: 4 },
       result: 'integer',
+      gplOnly: true,
       body: checkMtu,
     },
   ];
