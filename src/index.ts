@@ -44,6 +44,7 @@ export type { SectionKind } from './bpf/object/spec.js';
 export { selectProgram } from './bpf/object/select.js';
 export { PlainHost } from './bpf/plain-host.js';
 export type { KernelVersion } from './jit/profile.js';
+export type { Socket, SocketAddress, TcpState } from './bpf/socket.js';
 export type { XlatedFunction, XlatedProgram } from './bpf/program.js';
 export { textProgram } from './bpf/object/text.js';
 export { rawProgram } from './bpf/raw-program.js';
@@ -125,6 +126,7 @@ export type { Boot, Exhibit, Observation, Variant } from './lab/museum/exhibit.j
 export { listProgramSite, listSite, listTrace } from './lab/listing.js';
 export { callArguments } from './lab/call-arguments.js';
 export { testRunStructOps, testRunTracing } from './lab/tracing-test-run.js';
+export { dumpMaps, listMaps, mapRecords } from './lab/map-list.js';
 export { listMap, mapTypes } from './lab/map-listing.js';
 export { dumpMap, type DumpOptions, type MapTypes } from './bpf/maps/dump.js';
 export { UserMap } from './bpf/maps/user.js';
@@ -136,6 +138,7 @@ export {
   type RunEngine,
   type RunResult,
 } from './lab/run-program.js';
+export { runPackets } from './lab/run-packets.js';
 export { attachScenario, type Scenario } from './lab/scenario.js';
 export { runTour, type TourRow } from './lab/tour.js';
 export { tracedCall, tracedRun } from './lab/traced-call.js';

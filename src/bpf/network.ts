@@ -9,7 +9,10 @@
  *   const network = new Network();
  *   network.addDevice({ ifindex: 2, name: 'eth0', mtu: 1500, mac: hexToBytes('525400123456') });
  *   network.addRoute({ prefix: hexToBytes('0a000000'), length: 8, ifindex: 2 });
+ *   network.sockets.add({ protocol: 'tcp', local: { address: new Uint8Array(4), port: 80 } });
  */
+
+import { SocketTable } from './socket-table.js';
 
 export interface NetDevice {
   readonly ifindex: number;
@@ -62,6 +65,9 @@ export class Network {
   readonly #devices = new Map<number, NetDevice>([[LOOPBACK.ifindex, LOOPBACK]]);
   readonly #routes: Route[] = [];
   readonly #neighbours: Neighbour[] = [];
+  readonly sockets = new SocketTable();
+  /** net.ipv4.tcp_syncookies: 0 never, 1 when a listener's queue is full, 2 always. */
+  synCookies: 0 | 1 | 2 = 1;
   /** Metadata of the packet that a program looks at; empty: the device gives none. */
   rxMetadata: RxMetadata = {};
 

@@ -167,6 +167,13 @@ export class XdpBuff {
     memory.write32(this.address + BigInt(XDP_BUFF.flags), flags);
   }
 
+  /** The device that the packet came in on. */
+  get ifindex(): number {
+    const rxq = this.#read(XDP_BUFF.rxq);
+    const dev = this.memory.read64(rxq + BigInt(XDP_RXQ_INFO.dev));
+    return this.memory.read32(dev + BigInt(NET_DEVICE.ifindex));
+  }
+
   /** Address of the `struct skb_shared_info` behind the first buffer. */
   get sharedInfo(): bigint {
     return this.dataHardStart + BigInt(this.frameSize - SKB_SHARED_INFO_SIZE);

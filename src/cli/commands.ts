@@ -5,6 +5,7 @@ import type { Command } from './command.js';
 import { conformancePlugin } from './conformance-plugin.js';
 import { dump } from './dump.js';
 import { fuzz } from './fuzz.js';
+import { map } from './map.js';
 import { museum } from './museum.js';
 import { run } from './run.js';
 import { tour } from './tour.js';
@@ -16,6 +17,7 @@ export const COMMANDS: readonly Command[] = [
   tour,
   run,
   dump,
+  map,
   check,
   trace,
   xdp,

@@ -81,6 +81,7 @@ export function generalHelpers(pidTgid: (host: BpfHost) => bigint): readonly Hel
       name: 'probe_read',
       arguments: ['uninit_mem', 'size_or_zero', 'anything'],
       result: 'integer',
+      gplOnly: true,
       body: probeRead,
     },
     {
@@ -88,6 +89,7 @@ export function generalHelpers(pidTgid: (host: BpfHost) => bigint): readonly Hel
       name: 'probe_read_kernel',
       arguments: ['uninit_mem', 'size_or_zero', 'anything'],
       result: 'integer',
+      gplOnly: true,
       body: probeRead,
     },
     {
@@ -95,6 +97,7 @@ export function generalHelpers(pidTgid: (host: BpfHost) => bigint): readonly Hel
       name: 'probe_read_kernel_str',
       arguments: ['uninit_mem', 'size_or_zero', 'anything'],
       result: 'integer',
+      gplOnly: true,
       body: probeReadString,
     },
     {

@@ -44,8 +44,9 @@ export type ArgumentKind =
   | 'const_alloc_size'
   /** A ring buffer record that the call gives back. */
   | 'ringbuf_record'
-  /** A socket that the call gives back. */
+  /** A socket; one that the call gives back. */
   | 'socket'
+  | 'release_socket'
   /** A `struct bpf_dynptr` on the stack: filled by the call, used, or given back. */
   | 'uninit_dynptr'
   | 'dynptr'

@@ -73,6 +73,7 @@ export const LOCK_HELPERS: readonly Helper[] = [
     name: 'timer_init',
     arguments: ['timer', 'map', 'anything'],
     result: 'integer',
+    gplOnly: true,
     body: timerInit,
   },
   {
@@ -80,6 +81,7 @@ export const LOCK_HELPERS: readonly Helper[] = [
     name: 'timer_set_callback',
     arguments: ['timer', 'func'],
     result: 'integer',
+    gplOnly: true,
     body: (registers, { timers }) => {
       if (timers.setCallback(argument(registers, 1), argument(registers, 2)))
         setResult(registers, 0);
@@ -91,6 +93,7 @@ export const LOCK_HELPERS: readonly Helper[] = [
     name: 'timer_start',
     arguments: ['timer', 'anything', 'anything'],
     result: 'integer',
+    gplOnly: true,
     body: timerStart,
   },
   {
@@ -98,6 +101,7 @@ export const LOCK_HELPERS: readonly Helper[] = [
     name: 'timer_cancel',
     arguments: ['timer'],
     result: 'integer',
+    gplOnly: true,
     body: timerCancel,
   },
 ];

@@ -9,7 +9,7 @@ import { ERRNO } from '../../common/errno.js';
 import type { BpfHost, RegisterPairs } from '../host.js';
 import { isRedirectMap, type BpfMap, type MapTypeName } from '../maps/map.js';
 import type { NetDevice, Route } from '../network.js';
-import { XDP_BUFF, XDP_RXQ_INFO, XdpBuff, NET_DEVICE } from '../xdp-buff.js';
+import { XdpBuff } from '../xdp-buff.js';
 import { argument, argument32, offsetOf, setResult, setResult64, type Helper } from './helper.js';
 
 const XDP_ABORTED = 0;
@@ -59,13 +59,6 @@ function redirectMap(registers: RegisterPairs, host: BpfHost, sink: RedirectSink
   setResult(registers, XDP_REDIRECT);
 }
 
-/** The device that the packet of the xdp_buff at R1 came in on. */
-function ingressOf(registers: RegisterPairs, { memory }: BpfHost): number {
-  const rxq = memory.read64(argument(registers, 1) + BigInt(XDP_BUFF.rxq));
-  const dev = memory.read64(rxq + BigInt(XDP_RXQ_INFO.dev));
-  return memory.read32(dev + BigInt(NET_DEVICE.ifindex));
-}
-
 const ETH_HLEN = 14;
 
 /** ctx, ifindex (0: ingress), address of the length (0: the packet's), difference, flags. */
@@ -75,7 +68,8 @@ function checkMtu(registers: RegisterPairs, host: BpfHost): void {
     setResult(registers, -ERRNO.EINVAL);
     return;
   }
-  const ifindex = argument32(registers, 2) >>> 0 || ingressOf(registers, host);
+  const xdp = new XdpBuff(host.memory, argument(registers, 1));
+  const ifindex = argument32(registers, 2) >>> 0 || xdp.ifindex;
   const device = host.network.device(ifindex);
   if (!device) {
     setResult(registers, -ERRNO.ENODEV);
@@ -85,8 +79,7 @@ function checkMtu(registers: RegisterPairs, host: BpfHost): void {
   const given = view.getUint32(lengthAt, true);
   const header = device.headerLength ?? ETH_HLEN;
   // a length in the argument is an L3 length
-  const length =
-    given !== 0 ? given + header : new XdpBuff(host.memory, argument(registers, 1)).length;
+  const length = given !== 0 ? given + header : xdp.length;
   const fits = length + argument32(registers, 4) <= device.mtu + header;
   view.setUint32(lengthAt, device.mtu, true);
   setResult(registers, fits ? 0 : 1);
@@ -241,6 +234,7 @@ export function redirectHelpers(sink: RedirectSink): readonly Helper[] {
       arguments: ['ctx', 'anything', 'fixed_mem', 'anything', 'anything'],
       sizes: { 3: 4 },
       result: 'integer',
+      gplOnly: true,
       body: checkMtu,
     },
   ];

@@ -18,6 +18,8 @@ import { loopHelpers } from './loops.js';
 import { mapHelpers } from './maps.js';
 import { redirectHelpers, type RedirectSink } from './redirect.js';
 import { RING_HELPERS } from './rings.js';
+import { SOCKET_HELPERS } from './sockets.js';
+import { SYN_COOKIE_HELPERS } from './syn-cookies.js';
 import { tracingHelpers } from './tracing.js';
 import { XDP_HELPERS } from './xdp.js';
 
@@ -45,6 +47,8 @@ export function helperTable(options: HelperOptions = {}): ReadonlyMap<number, He
     ...DYNPTR_HELPERS,
     ...redirectHelpers(options.redirect ?? (() => {})),
     ...XDP_HELPERS,
+    ...SOCKET_HELPERS,
+    ...SYN_COOKIE_HELPERS,
   ].sort((a, b) => a.id - b.id);
   for (const { arguments: kinds, result, body } of helpers) {
     withSignature({ arguments: kinds.length, result: result !== 'void' }, body);

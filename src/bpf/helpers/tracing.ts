@@ -30,6 +30,7 @@ export function tracingHelpers(attachCookie: (host: BpfHost) => bigint): readonl
       name: 'snprintf',
       arguments: ['mem_or_null_write', 'size_or_zero', 'const_str', 'mem_or_null', 'size_or_zero'],
       result: 'integer',
+      gplOnly: true,
       body: snprintf,
     },
     {
@@ -45,6 +46,7 @@ export function tracingHelpers(attachCookie: (host: BpfHost) => bigint): readonl
       name: 'trace_printk',
       arguments: ['mem', 'size', 'anything', 'anything', 'anything'],
       result: 'integer',
+      gplOnly: true,
       body: tracePrintk,
     },
     {

@@ -15,7 +15,7 @@ import { KernelError } from '../../common/errors.js';
 import { decodeValue, type BtfValue } from '../btf/value.js';
 import { encodeValue } from './encode.js';
 import { entryBytes, type MapTypes } from './dump.js';
-import { isPerCpu, isPushPop, type BpfMap } from './map.js';
+import { isPerCpu, isPushPop, type BpfMap, type MapTypeName, type PushPopMap } from './map.js';
 
 /** A value as a caller gives it: bytes, or by its type. */
 export type UserValue = Uint8Array | BtfValue;
@@ -34,6 +34,9 @@ export interface BatchResult {
 
 const FLAGS = { any: 0n, noexist: 1n, exist: 2n } as const;
 
+/** Map types with an atomic look-up and delete. */
+const HASHES: readonly MapTypeName[] = ['HASH', 'PERCPU_HASH', 'LRU_HASH', 'LRU_PERCPU_HASH'];
+
 export class UserMap implements Iterable<UserEntry> {
   readonly map: BpfMap;
   readonly #types: MapTypes;
@@ -49,8 +52,13 @@ export class UserMap implements Iterable<UserEntry> {
     return values && this.#valueOf(values);
   }
 
-  update(key: UserValue, value: UserValue, flags: keyof typeof FLAGS = 'any'): void {
-    const result = this.map.set(this.#keyBytes(key), this.#valueBytes(value), FLAGS[flags]);
+  /** A per-CPU map takes one value for all CPUs, or a list with one for each. */
+  update(
+    key: UserValue,
+    value: UserValue | readonly UserValue[],
+    flags: keyof typeof FLAGS = 'any',
+  ): void {
+    const result = this.map.set(this.#keyBytes(key), this.#entryBytes(value), FLAGS[flags]);
     this.#refuse(result, 'update');
   }
 
@@ -58,24 +66,50 @@ export class UserMap implements Iterable<UserEntry> {
     this.#refuse(this.map.remove(this.#keyBytes(key)), 'delete');
   }
 
-  /** Looks up and deletes; of a queue or stack, pops. undefined when nothing is there. */
+  /**
+   * Looks up and deletes; of a queue or stack, pops. undefined when nothing is there. Only these and hash
+   * tables can do it.
+   */
   lookupAndDelete(key?: UserValue): UserValue | readonly UserValue[] | undefined {
-    if (isPushPop(this.map)) {
-      const value = this.map.popBytes();
-      return value && this.#valueOf([value]);
-    }
+    if (isPushPop(this.map)) return this.pop();
+    this.#refuseUnlessHash('lookup and delete');
     if (key === undefined) return undefined;
     const value = this.lookup(key);
     if (value !== undefined) this.delete(key);
     return value;
   }
 
+  /** Queue, stack and bloom filter: adds a value; `exist` makes room by dropping the oldest of a queue. */
+  push(value: UserValue, flags: keyof typeof FLAGS = 'any'): void {
+    this.#refuse(this.#pushPop('push').pushBytes(this.#valueBytes(value), FLAGS[flags]), 'push');
+  }
+
+  /** Queue and stack: takes the next value away; undefined when there is none. */
+  pop(): UserValue | undefined {
+    const value = this.#pushPop('pop').popBytes();
+    return value && this.#decode(this.#types.valueType, value);
+  }
+
+  /** Queue and stack: the value that `pop` would take; undefined when there is none. */
+  peek(): UserValue | undefined {
+    this.#pushPop('peek');
+    const [first] = this.map.entries();
+    const value = first?.values[0];
+    return value && this.#decode(this.#types.valueType, value);
+  }
+
   /** The key after `key`, the first for none or one that is gone; undefined at the end. */
-  nextKey(key?: Uint8Array): Uint8Array | undefined {
+  nextKey(key?: UserValue): Uint8Array | undefined {
+    const bytes = key === undefined ? undefined : this.#keyBytes(key);
     const keys = [...this.map.entries()].map((entry) => entry.key);
     const same = (other: Uint8Array): boolean =>
-      key !== undefined && other.every((byte, i) => byte === key[i]);
+      bytes !== undefined && other.every((byte, i) => byte === bytes[i]);
     return keys[keys.findIndex(same) + 1];
+  }
+
+  /** All keys, by their type. */
+  *keys(): Iterable<UserValue> {
+    for (const { key } of this.map.entries()) yield this.#decode(this.#types.keyType, key);
   }
 
   /** Up to `count` entries from behind `from`. */
@@ -89,18 +123,19 @@ export class UserMap implements Iterable<UserEntry> {
     return { entries, next: start + count < all.length ? part.at(-1)?.key : undefined };
   }
 
+  /** Takes up to `count` entries away: hash tables only. Nothing is left when fewer come. */
+  lookupAndDeleteBatch(count: number): readonly UserEntry[] {
+    this.#refuseUnlessHash('lookup and delete of a batch');
+    const part = [...this.map.entries()].slice(0, count);
+    for (const { key } of part) this.map.remove(key);
+    return part.map(({ key, values }) => this.#entry(key, values));
+  }
+
   /** Stops at the first that is refused; its KernelError says how many were done. */
   updateBatch(entries: Iterable<UserEntry>, flags: keyof typeof FLAGS = 'any'): number {
     let done = 0;
     for (const { key, value } of entries) {
-      const bytes =
-        Array.isArray(value) && isPerCpu(this.map.spec.type)
-          ? entryBytes(
-              this.map,
-              value.map((each: UserValue) => this.#valueBytes(each)),
-            )
-          : this.#valueBytes(value as UserValue);
-      const result = this.map.set(this.#keyBytes(key), bytes, FLAGS[flags]);
+      const result = this.map.set(this.#keyBytes(key), this.#entryBytes(value), FLAGS[flags]);
       this.#refuse(result, `update after ${done} of a batch`);
       done++;
     }
@@ -141,6 +176,27 @@ export class UserMap implements Iterable<UserEntry> {
 
   #valueBytes(value: UserValue): Uint8Array {
     return this.#encode(this.#types.valueType, value, this.map.spec.valueSize);
+  }
+
+  /** The value of one entry, or those of all CPUs. */
+  #entryBytes(value: UserValue | readonly UserValue[]): Uint8Array {
+    if (!Array.isArray(value) || !isPerCpu(this.map.spec.type)) {
+      return this.#valueBytes(value as UserValue);
+    }
+    return entryBytes(
+      this.map,
+      value.map((each: UserValue) => this.#valueBytes(each)),
+    );
+  }
+
+  #pushPop(what: string): PushPopMap {
+    if (isPushPop(this.map)) return this.map;
+    throw new KernelError('ENOTSUPP', `map ${this.map.spec.name}: ${what}`);
+  }
+
+  #refuseUnlessHash(what: string): void {
+    if (HASHES.includes(this.map.spec.type)) return;
+    throw new KernelError('ENOTSUPP', `map ${this.map.spec.name}: ${what}`);
   }
 
   #encode(type: number | undefined, value: UserValue, size: number): Uint8Array {

@@ -40,6 +40,8 @@ export interface FunctionFlow {
   readonly contextAccesses: ReadonlyMap<number, ContextAccess>;
   /** Loads through pointers of the kernel that may be bad, by slot; only the verifier knows them. */
   readonly guarded?: ReadonlySet<number>;
+  /** Loads of sockets, by slot; only the verifier knows them. */
+  readonly sockets?: ReadonlySet<number>;
   /** Bytes of stack below R10. */
   readonly stackDepth: number;
 }

@@ -50,6 +50,6 @@ const NAMES = `
 
 /** `bpf_map_lookup_elem`; ids without a name give `bpf_helper`. */
 export function helperName(id: number): string {
-  const name = id > 0 ? NAMES[id] : undefined;
+  const name = id >= 0 ? NAMES[id] : undefined;
   return name === undefined ? 'bpf_helper' : `bpf_${name}`;
 }

@@ -27,6 +27,7 @@ import { validate } from '../validate.js';
 import { verifierInput } from '../verifier/from-object.js';
 import type { AccessKind, VerifiedProgram } from '../verifier/input.js';
 import { verify } from '../verifier/verify.js';
+import { rewriteSocketLoad } from './bpf-sock.js';
 import { contextBytes, rewriteContext } from './ctx-rewrite.js';
 import { analyze, type FunctionFlow } from './data-flow.js';
 import { expandMayGoto, fixupInstruction } from './fixups.js';
@@ -131,6 +132,9 @@ const PROGRAM_TYPES: Readonly<Record<SectionKind, ProgramType | undefined>> = {
   freplace: undefined,
   unsupported: undefined,
 };
+
+/** bpf_sk_lookup_tcp, bpf_sk_lookup_udp, bpf_skc_lookup_tcp */
+const SOCKET_LOOKUPS: readonly number[] = [84, 85, 99];
 
 /** BPF_MEM and BPF_MEMSX of a load; BPF_PROBE_MEM and BPF_PROBE_MEMSX are 0x40 lower. */
 const PROBE = 0x40;
@@ -261,6 +265,7 @@ function loadProgram(
   }
   const patches = linked.map((each, i) => withoutDeadCode(each, verified?.functions[i]?.dead));
   const live = patches.map((each) => each.linked);
+  if (!verified) refuseSockets(program, live);
   const flows = verified ? flowsOf(verified, patches) : analyze(live);
   const finished = live.map((each, i) =>
     finishFunction(program, each, flows[i] as FunctionFlow, host),
@@ -279,6 +284,18 @@ function loadProgram(
   };
 }
 
+/** Loads of sockets are rewritten, and which loads those are only the verifier knows. */
+function refuseSockets(program: ProgramSpec, functions: readonly LinkedFunction[]): void {
+  for (const { slots } of functions) {
+    for (const at of slots.keys()) {
+      if (!isHelperCall(slots, at) || !SOCKET_LOOKUPS.includes(slots[at]?.imm ?? 0)) continue;
+      throw new InputError(
+        `program '${program.name}' looks up sockets: it does not run without the verifier`,
+      );
+    }
+  }
+}
+
 /** What the rewriting needs of what the verifier found. */
 function flowsOf({ functions }: VerifiedProgram, live: readonly LiveFunction[]): FunctionFlow[] {
   return functions.map(({ accesses, stackDepth }, i) => {
@@ -289,6 +306,7 @@ function flowsOf({ functions }: VerifiedProgram, live: readonly LiveFunction[]):
     return {
       contextAccesses: new Map(slotsOf('ctx').map((slot) => [slot, 'ctx'] as const)),
       guarded: new Set(slotsOf('kernel')),
+      sockets: new Set(slotsOf('sock')),
       stackDepth,
     };
   });
@@ -341,6 +359,7 @@ function finishFunction(
 ): { readonly xlated: XlatedFunction; readonly info: LoadedFunction } {
   const { spec, slots } = linked;
   const replacements = rewriteContext(program, linked, flow);
+  for (const at of flow.sockets ?? []) replacements.set(at, rewriteSocketLoad(slots[at] as Slot));
   for (const [at, slot] of slots.entries()) {
     if (!isHelperCall(slots, at)) {
       const fixed = flow.guarded?.has(at)

@@ -158,13 +158,9 @@ function checkArgument(
     case 'release_mem':
     case 'release_sock': {
       const isMemory = rule === 'release_mem';
-      const pointer = expect(
-        env,
-        register,
-        value,
-        [isMemory ? 'mem' : 'sock'],
-        isMemory ? 'ringbuf_mem' : 'sock',
-      );
+      const pointer = isMemory
+        ? expect(env, register, value, ['mem'], 'ringbuf_mem')
+        : expectSocket(env, register, value);
       if (isMemory && pointer.memory !== 'ringbuf') {
         env.refuse('EACCES', `R${register} type=${typeName(pointer)} expected=ringbuf_mem`);
       }
@@ -181,7 +177,7 @@ function checkArgument(
       return;
     }
     case 'sock':
-      expect(env, register, value, ['sock'], 'sock');
+      expectSocket(env, register, value);
       return;
     default: {
       const writes = rule.endsWith('w');
@@ -209,6 +205,11 @@ function expect(
     return env.refuse('EACCES', `R${register} type=${typeName(value)} expected=${names}`);
   }
   return value;
+}
+
+function expectSocket(env: Env, register: number, value: Value): Pointer {
+  const names = 'sock_common, sock, tcp_sock, xdp_sock, ptr_, trusted_ptr_';
+  return expect(env, register, value, ['sock', 'sock_common'], names);
 }
 
 function expectDynptr(env: Env, register: number, value: Value): Pointer {

@@ -11,7 +11,9 @@ import {
   CALLS_CALLBACK,
   CHANGES_PACKET,
   ITERABLE_MAPS,
+  LAST_HELPER,
   PROTOTYPES,
+  XDP_HELPERS,
   type Prototype,
 } from './prototypes.js';
 import { acquire, invalidatePackets, refuseLeaks, release } from './references.js';
@@ -54,12 +56,16 @@ function prototypeOf(env: Env, id: number): Prototype {
   const { input, options } = env;
   const name = `${helperName(id)}#${id}`;
   const prototype = PROTOTYPES.get(id);
-  // helper 12 is no helper but an instruction
-  const isMissing = options.hasHelper?.(id) === false && id !== TAIL_CALL;
-  if (!prototype || isMissing || prototype.kinds?.includes(input.kind) === false) {
-    const isKnown = prototype || helperName(id) !== 'bpf_helper';
-    const what = isKnown ? 'program of this type cannot use helper' : 'invalid func';
-    return env.refuse('EINVAL', `${what} ${name}`);
+  if (!prototype && (id < 0 || id > LAST_HELPER)) {
+    env.refuse('EINVAL', `invalid func unknown#${id}`);
+  }
+  const isOther = prototype?.kinds?.includes(input.kind) === false;
+  if (isOther || (input.kind === 'xdp' && !XDP_HELPERS.has(id))) {
+    env.refuse('EINVAL', `program of this type cannot use helper ${name}`);
+  }
+  // helper 12 is no helper but an instruction; others may be the kernel's and not be here
+  if (!prototype || (options.hasHelper?.(id) === false && id !== TAIL_CALL)) {
+    return env.refuse('EINVAL', `unknown func ${name}`);
   }
   if (prototype.gplOnly && !input.gpl) {
     env.refuse('EINVAL', 'cannot call GPL-restricted function from non-GPL compatible program');
@@ -104,9 +110,11 @@ function resultOf(env: Env, { id, result }: Prototype, facts: CallFacts): Value 
         ref: facts.dynptr?.ref ?? 0,
         dynptr: facts.dynptr?.id ?? 0,
       });
-    case 'sock_or_null': {
+    case 'sock_or_null':
+    case 'sock_common_or_null': {
       const ref = acquire(env);
-      return new Pointer('sock', { orNull: true, id: ref, ref });
+      const type = result === 'sock_or_null' ? 'sock' : 'sock_common';
+      return new Pointer(type, { orNull: true, id: ref, ref });
     }
   }
 }

@@ -7,6 +7,7 @@
  */
 import { viewOf } from '../../common/bytes.js';
 import { hasTrampoline } from '../object/spec.js';
+import { isReadable } from '../object/bpf-sock.js';
 import type { Env } from './env.js';
 import { loadThrough } from './btf-pointer.js';
 import { contextField } from './context.js';
@@ -96,6 +97,16 @@ function loadFrom(
     }
     case 'btf':
       return loadThrough(env, register, base, off, size);
+    case 'sock':
+    case 'sock_common':
+      if (!isReadable(off, size, base.type === 'sock_common')) {
+        env.refuse(
+          'EACCES',
+          `R${register} invalid ${typeName(base)} access off=${off} size=${size}`,
+        );
+      }
+      env.noteAccess('sock');
+      return unknownOf(size);
     default:
       checkMemory(env, register, base, off, size, 'read');
       note(env, base);
@@ -134,6 +145,9 @@ export function store(env: Env, register: number, off: number, size: number, val
     return;
   }
   if (base.type === 'btf') env.refuse('EACCES', 'only read is supported');
+  if (base.type === 'sock' || base.type === 'sock_common') {
+    env.refuse('EACCES', `R${register} cannot write into ${typeName(base)}`);
+  }
   if (base.type === 'ctx') {
     checkContext(env, register, base);
     env.refuse('EACCES', `invalid bpf_context access off=${off} size=${size}`);
@@ -146,7 +160,13 @@ export function store(env: Env, register: number, off: number, size: number, val
 export function atomic(env: Env, register: number, off: number, size: number, value: Value): void {
   const base = env.read(register);
   const type = base.kind === 'pointer' ? base.type : undefined;
-  if (type === 'ctx' || type === 'packet' || type === 'packet_meta' || type === 'sock') {
+  if (
+    type === 'ctx' ||
+    type === 'packet' ||
+    type === 'packet_meta' ||
+    type === 'sock' ||
+    type === 'sock_common'
+  ) {
     env.refuse('EACCES', `BPF_ATOMIC stores into R${register} ${typeName(base)} is not allowed`);
   }
   const pointer = followable(env, register, base);
@@ -196,7 +216,7 @@ export function checkMemory(
   zeroSizeAllowed = false,
 ): void {
   const kind = accessKind(pointer);
-  if (!kind || (kind === 'sock' && access === 'write')) {
+  if (!kind || kind === 'sock') {
     env.refuse('EACCES', `R${register} invalid mem access '${typeName(pointer)}'`);
   }
   if (access === 'write' && (pointer.readOnly || kind === 'map_key')) {
@@ -254,8 +274,10 @@ function accessKind({ type }: Pointer): AccessKind | undefined {
     case 'map_value':
     case 'map_key':
     case 'mem':
-    case 'sock':
       return type;
+    case 'sock':
+    case 'sock_common':
+      return 'sock';
     default:
       return undefined;
   }

@@ -44,6 +44,7 @@ export function pointerArithmetic(
   switch (pointer.type) {
     case 'packet_end':
     case 'sock':
+    case 'sock_common':
     case 'function':
       env.refuse('EACCES', `R${register} pointer arithmetic on ${typeName(pointer)} prohibited`);
       break;

@@ -2,7 +2,7 @@
  * What helpers take and give, as the verifier sees it: one row per helper.
  *
  * Reference: struct bpf_func_proto of each helper, bpf_base_func_proto, xdp_func_proto,
- * tracing_prog_func_proto, sk_filter_func_proto. Left out: kptrs, sockets' fields.
+ * tracing_prog_func_proto, sk_filter_func_proto. Left out: kptrs.
  */
 import type { SectionKind } from '../object/spec.js';
 
@@ -48,6 +48,7 @@ export type ResultRule =
   | 'map_value_or_null'
   | 'alloc_mem_or_null'
   | 'sock_or_null'
+  | 'sock_common_or_null'
   /** Bytes of the dynptr among the arguments. */
   | 'dynptr_mem_or_null'
   /** Address of 8 bytes. */
@@ -99,7 +100,7 @@ const ROWS: readonly Row[] = [
   [65, 'ctx any', 'integer', { kinds: XDP }],
   [67, 'ctx uninit size0 any', 'integer', { gpl: true, kinds: TRACING }],
   [69, 'ctx mem size any', 'integer', { gpl: true, kinds: NETWORK }],
-  [80, '', 'integer', { kinds: TRACING }],
+  [80, ''],
   [84, 'ctx mem size any any', 'sock_or_null', { kinds: NETWORK }],
   [85, 'ctx mem size any any', 'sock_or_null', { kinds: NETWORK }],
   [86, 'release_sock', 'integer', { kinds: NETWORK }],
@@ -108,7 +109,7 @@ const ROWS: readonly Row[] = [
   [89, 'map uninit_map_value'],
   [93, 'spin_lock', 'void'],
   [94, 'spin_lock', 'void'],
-  [99, 'ctx mem size any any', 'sock_or_null', { kinds: NETWORK }],
+  [99, 'ctx mem size any any', 'sock_common_or_null', { kinds: NETWORK }],
   [100, 'sock mem size mem size', 'integer', { kinds: NETWORK }],
   [105, 'mem size any fixed:8w'],
   [106, 'mem size any fixed:8w'],
@@ -151,8 +152,8 @@ const ROWS: readonly Row[] = [
   [201, 'uninit size0 dynptr any any'],
   [202, 'dynptr any mem size0 any'],
   [203, 'dynptr any alloc_size', 'dynptr_mem_or_null'],
-  [204, 'fixed:20 mem size', 'integer', { gpl: true, kinds: NETWORK }],
-  [205, 'fixed:40 mem size', 'integer', { gpl: true, kinds: NETWORK }],
+  [204, 'fixed:20 mem size0', 'integer', { gpl: true, kinds: NETWORK }],
+  [205, 'fixed:40 mem size0', 'integer', { gpl: true, kinds: NETWORK }],
   [206, 'fixed:20 fixed:20', 'integer', { gpl: true, kinds: NETWORK }],
   [207, 'fixed:40 fixed:20', 'integer', { gpl: true, kinds: NETWORK }],
   [208, ''],
@@ -173,6 +174,19 @@ export const PROTOTYPES: ReadonlyMap<number, Prototype> = new Map(
     },
   ]),
 );
+
+/** Ids from 1 up to this one are helpers (__BPF_FUNC_MAX_ID). */
+export const LAST_HELPER = 211;
+
+/** What an XDP program may call in 6.12: xdp_func_proto, bpf_sk_base_func_proto, bpf_base_func_proto. */
+// prettier-ignore
+export const XDP_HELPERS: ReadonlySet<number> = new Set([
+  1, 2, 3, 5, 6, 7, 8, 12, 14, 23, 25, 28, 35, 42, 44, 51, 54, 65, 69, 80, 84, 85, 86, 87, 88, 89,
+  93, 94, 99, 100, 105, 106, 110, 112, 113, 114, 115, 118, 120, 123, 125,
+  130, 131, 132, 133, 134, 136, 137, 138, 139, 140, 149, 153, 154, 158, 160, 163, 164, 165,
+  169, 170, 171, 172, 175, 177, 178, 181, 182, 188, 189, 190, 194, 195, 196,
+  197, 198, 199, 200, 201, 202, 203, 204, 205, 206, 207, 208, 209, 210, 211,
+]);
 
 /** Helpers after which no packet pointer is valid. */
 export const CHANGES_PACKET: ReadonlySet<number> = new Set([9, 12, 44, 54, 65]);

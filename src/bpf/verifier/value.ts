@@ -21,6 +21,8 @@ export type PointerType =
   | 'stack'
   | 'mem'
   | 'sock'
+  /** A socket of any state: what all sockets share. */
+  | 'sock_common'
   /** A kernel structure whose type BTF tells (PTR_TO_BTF_ID). */
   | 'btf'
   | 'function';
@@ -111,6 +113,7 @@ const TYPE_NAMES: Readonly<Record<PointerType, string>> = {
   stack: 'fp',
   mem: 'mem',
   sock: 'sock',
+  sock_common: 'sock_common',
   btf: 'ptr_',
   function: 'func',
 };

@@ -2,9 +2,10 @@
  * The structures that programs can implement here: TCP congestion control, and the kernel's dummy for tests.
  *
  * Reference: net/ipv4/bpf_tcp_ca.c, net/ipv4/tcp_cong.c: tcp_register_congestion_control; net/ipv4/tcp_input.c:
- * tcp_init_cwnd_reduction, tcp_cong_avoid; net/bpf/bpf_dummy_struct_ops.c. Struct sock is the lab's own: only what
- * these functions need of it. Left out: everything else of TCP.
+ * tcp_init_cwnd_reduction, tcp_cong_avoid; net/bpf/bpf_dummy_struct_ops.c. Struct sock is the lab's own
+ * (`bpf/socket.ts`). Left out: everything else of TCP.
  */
+import { SOCK } from '../../bpf/socket.js';
 import { KernelError } from '../../common/errors.js';
 import { call, type KernelFunction } from '../function.js';
 import type { Kernel } from '../kernel.js';
@@ -24,8 +25,13 @@ export const TCP_CONGESTION_OPS = {
   size: 192,
 } as const;
 
-/** The lab's struct sock. */
-export const TCP_SOCK = { icsk_ca_ops: 0, snd_cwnd: 8, snd_ssthresh: 12, size: 16 } as const;
+/** What of the lab's struct sock these functions need. */
+export const TCP_SOCK = {
+  icsk_ca_ops: SOCK.icskCaOps,
+  snd_cwnd: SOCK.sndCwnd,
+  snd_ssthresh: SOCK.sndSsthresh,
+  size: SOCK.size,
+} as const;
 
 /** struct bpf_dummy_ops_state */
 export const DUMMY_STATE = { val: 0, size: 4 } as const;
@@ -143,14 +149,8 @@ export type CongestionControls = ReadonlyMap<string, bigint>;
 export function defineStructOps(kernel: Kernel): CongestionControls {
   const registered = new Map<string, bigint>();
   kernel.bpf.host.types.declare((builder) => {
-    if (builder.has('struct sock')) return;
-    builder
-      .struct('sock', TCP_SOCK.size, {
-        icsk_ca_ops: ['struct tcp_congestion_ops *', TCP_SOCK.icsk_ca_ops],
-        snd_cwnd: ['u32', TCP_SOCK.snd_cwnd],
-        snd_ssthresh: ['u32', TCP_SOCK.snd_ssthresh],
-      })
-      .struct('bpf_dummy_ops_state', DUMMY_STATE.size, { val: ['int', DUMMY_STATE.val] });
+    if (builder.has('struct bpf_dummy_ops_state')) return;
+    builder.struct('bpf_dummy_ops_state', DUMMY_STATE.size, { val: ['int', DUMMY_STATE.val] });
   });
   kernel.bpf.structOps.define(tcpCongestionOps(kernel, registered));
   kernel.bpf.structOps.define(DUMMY_OPS);

@@ -13,6 +13,7 @@ import { BtfBuilder } from '../../bpf/btf/builder.js';
 import type { Btf } from '../../bpf/btf/btf.js';
 import { declareUapiTypes } from '../../bpf/btf/uapi-types.js';
 import { declareKfuncTypes } from '../../bpf/kfuncs/types.js';
+import { SOCK } from '../../bpf/socket.js';
 import { NET_DEVICE, XDP_BUFF, XDP_RXQ_INFO } from '../../bpf/xdp-buff.js';
 import { FTRACE_OPS, FTRACE_REGS, TASK_STRUCT } from '../offsets.js';
 import type { Prototype } from '../prototype.js';
@@ -65,7 +66,35 @@ function declareFunction(builder: BtfBuilder, { name, returnType, parameters }: 
   );
 }
 
+function declareSocketTypes(builder: BtfBuilder): void {
+  builder
+    .struct('sock_common', SOCK.commonSize, {
+      skc_daddr: ['__be32', SOCK.daddr],
+      skc_rcv_saddr: ['__be32', SOCK.rcvSaddr],
+      skc_dport: ['__be16', SOCK.dport],
+      skc_num: ['u16', SOCK.num],
+      skc_family: ['unsigned short', SOCK.family],
+      skc_state: ['unsigned char', SOCK.state],
+      skc_bound_dev_if: ['int', SOCK.boundDevIf],
+      skc_v6_daddr: ['struct in6_addr', SOCK.v6Daddr],
+      skc_v6_rcv_saddr: ['struct in6_addr', SOCK.v6RcvSaddr],
+      skc_rx_queue_mapping: ['unsigned short', SOCK.rxQueueMapping],
+      skc_refcnt: ['int', SOCK.refcnt],
+    })
+    .struct('sock', SOCK.size, {
+      __sk_common: ['struct sock_common', 0],
+      sk_mark: ['u32', SOCK.mark],
+      sk_priority: ['u32', SOCK.priority],
+      sk_type: ['u16', SOCK.type],
+      sk_protocol: ['u16', SOCK.protocol],
+      icsk_ca_ops: ['struct tcp_congestion_ops *', SOCK.icskCaOps],
+      snd_cwnd: ['u32', SOCK.sndCwnd],
+      snd_ssthresh: ['u32', SOCK.sndSsthresh],
+    });
+}
+
 function declareKernelTypes(builder: BtfBuilder, bpfProg: BpfProgOffsets): void {
+  declareSocketTypes(builder);
   builder
     .struct('xdp_buff', XDP_BUFF.size, {
       data: ['void *', XDP_BUFF.data],

@@ -273,7 +273,7 @@ const TABLE: Readonly<Record<string, readonly Row[]>> = {
     ],
     [
       'filled by a helper',
-      `${PACKET}\nr1 = r10\nr1 += -16\nr2 = 16\ncall 16${END}`,
+      `${PACKET}\nr1 = r10\nr1 += -16\nr2 = 16\nr3 = 0\ncall 113${END}`,
       'EACCES potential write to dynptr at off=-16 disallowed',
     ],
     [

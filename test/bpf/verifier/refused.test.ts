@@ -308,7 +308,7 @@ const TABLE: Readonly<Record<string, readonly Row[]>> = {
     ],
   ],
   helpers: [
-    ['unknown', 'call 999\nexit', 'EINVAL invalid func bpf_helper#999'],
+    ['unknown', 'call 999\nexit', 'EINVAL invalid func unknown#999'],
     [
       'of another type',
       'r2 = 0\ncall 174\nexit',
