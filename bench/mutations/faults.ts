@@ -36,9 +36,9 @@ export const CAMPAIGNS = {
   '6.12': { engines: 'interpreter,embedded,embedded:nolse:bti:far' },
   '7.3': { engines: 'interpreter,embedded:7.3,embedded:7.3:nolse:bti:nopac' },
   edge: { engines: 'interpreter,embedded:edge' },
-  'trampolines 6.1': { trampolines: ['6.1', '6.1:far'] },
-  'trampolines 6.12': { trampolines: ['6.12', '6.12:far'] },
-  'trampolines 7.3': { trampolines: ['7.3', '7.3:far'] },
+  'trampolines 6.1': { trampolines: ['6.1', '6.1:apart'] },
+  'trampolines 6.12': { trampolines: ['6.12', '6.12:apart', '6.12:far'] },
+  'trampolines 7.3': { trampolines: ['7.3', '7.3:apart', '7.3:far'] },
 } as const satisfies Readonly<
   Record<string, { readonly engines: string } | { readonly trampolines: readonly string[] }>
 >;
@@ -440,10 +440,10 @@ const TAIL_CALLS = faults('tail calls', '6.12', [
   ['stack is not released', 'tail-call.ts', '  releaseStack(ctx);\n', ''],
   ['saved registers stay on the stack', 'tail-call.ts', '  popCallee(ctx);\n', ''],
   [
-    'lands one instruction early',
+    'lands two instructions early',
     'tail-call.ts',
     'return ctx.profile.tailCallEntry + (pac ? 1 : 0) + (bti ? 1 : 0);',
-    'return ctx.profile.tailCallEntry + (pac ? 1 : 0) + (bti ? 1 : 0) - 1;',
+    'return ctx.profile.tailCallEntry + (pac ? 1 : 0) + (bti ? 1 : 0) - 2;',
   ],
   [
     'empty slot is entered',
@@ -509,7 +509,14 @@ const FRAME = faults('frame', '6.12', [
 ]);
 
 const PLT = faults('plt and poke', 'trampolines 6.12', [
-  ['PLT is not aligned', 'plt.ts', 'if (code.length % 2 !== 0) code.emit(nop());', ''],
+  [
+    'PLT is not aligned',
+    'plt.ts',
+    'if (code.length % 2 !== 0) code.emit(nop());',
+    '',
+    'trampolines 6.12',
+    'an aligned quad is written at once: no other CPU reads half of it; here is no other CPU',
+  ],
   [
     'dummy trampoline does not go back',
     'plt.ts',

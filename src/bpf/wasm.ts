@@ -25,7 +25,7 @@ import { MemoryAccessError } from '../cpu/fault.js';
 import { ProgramExit, type BpfHost } from './host.js';
 import type { XlatedProgram } from './program.js';
 import { DEFAULT_BUDGET, type InterpreterOptions, type InterpreterResult } from './result.js';
-import { FIRST_SLICE, Runtime, StopSignal, type Entry, type StopReason } from './wasm/runtime.js';
+import { Runtime, StopSignal, type Entry, type StopReason } from './wasm/runtime.js';
 import { MAX_CALL_FRAMES } from './wasm/state.js';
 
 export interface WasmOptions {
@@ -34,6 +34,8 @@ export interface WasmOptions {
    * can bring in optimised code. Default: 2^20. Infinity: never, for programs that run briefly.
    */
   readonly slice?: number;
+  /** The programs and those that they tail-call have passed `validate`. Default: they are checked. */
+  readonly validated?: boolean;
 }
 
 export class WasmProgram {
@@ -151,7 +153,7 @@ export function createWasmBatch(
 ): WasmProgram[] {
   if (programs.length === 0) return [];
   const nests = programs.some(({ functions }) => functions.length > 1);
-  const runtime = new Runtime(host, nests ? MAX_CALL_FRAMES : 1, options.slice ?? FIRST_SLICE);
+  const runtime = new Runtime(host, nests ? MAX_CALL_FRAMES : 1, options);
   try {
     const entries = runtime.load(programs, false);
     runtime.share(programs.length);

@@ -20,7 +20,9 @@ import { bootLab } from '../node/index.js';
 import { ENGINES, type EngineName } from './engine.js';
 
 const VERSIONS = ['6.1', '6.12', '7.3'] as const;
-const OPTIONS = ['nolse', 'bti', 'nopac', 'far', 'edge'] as const;
+const OPTIONS = ['nolse', 'bti', 'nopac', 'far', 'edge', 'apart'] as const;
+/** Those that say where images of trampolines are. */
+const TRAMPOLINE_OPTIONS: readonly Option[] = ['far', 'apart'];
 /** vmalloc space in use, so that images are out of BL range of the kernel. */
 const FAR_BYTES = 256 << 20;
 
@@ -73,28 +75,27 @@ function bootFor({ engine, version, options }: EngineRequest): Promise<Kernel> {
   });
 }
 
-/** Kernels for trampolines: a version and `far` each. Throws UsageError. */
+/** Kernels for trampolines: a version, far and apart each. Throws UsageError. */
 export function parseTrampolineKernels(text: string): EngineRequest[] {
-  return parseEngines(text).map((request) => {
-    const { engine, options } = request;
-    if (
-      (engine === 'embedded' || engine === 'unicorn') &&
-      options.every((each) => each === 'far')
-    ) {
-      return request;
-    }
+  const requests = parseEngines(text);
+  for (const { text: name, engine, options } of requests) {
+    const isKernel = engine === 'embedded' || engine === 'unicorn';
+    if (isKernel && options.every((each) => TRAMPOLINE_OPTIONS.includes(each))) continue;
     throw new UsageError(
-      `--trampolines: '${request.text}' is no kernel (embedded or unicorn, with version and far)`,
+      `--trampolines: '${name}' is no kernel (embedded or unicorn, with version, far and apart)`,
     );
-  });
+  }
+  return requests;
 }
 
 export async function makeTrampolineRunner(request: EngineRequest): Promise<TrampolineRunner> {
-  return new TrampolineRunner(await bootFor(request));
+  return new TrampolineRunner(await bootFor(request), request.options.includes('apart'));
 }
 
 /** Engines without a kernel run on the first kernel's host, so that programs are linked once for them. */
 export async function makeEngines(requests: readonly EngineRequest[]): Promise<FuzzEngine[]> {
+  const wrong = requests.find(({ options }) => options.includes('apart'));
+  if (wrong) throw new UsageError(`--engine: '${wrong.text}': apart is for --trampolines`);
   const kernels = new Map<EngineRequest, KernelWorkbench>();
   for (const request of requests) {
     const { engine } = request;

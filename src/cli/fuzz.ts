@@ -32,8 +32,8 @@ const USAGE = `fuzz [--trampolines] [--seed S] [--count N] [--engine A,B,...] [-
                   program: unicorn/20
   --trampolines   attaches random programs to functions with random arguments instead and
                   compares with what programs, function and caller should see; --engine
-                  names kernels then, each with version and far (default
-                  embedded:6.1,embedded,embedded:7.3)
+                  names kernels then, each with version, far and apart (trampolines out of BL
+                  range of programs that they trace; default embedded:6.1,embedded,embedded:7.3)
   --shard I/N     only every N-th program, from the I-th on (1/N .. N/N)
   --size N        parts of a program on the average (default 12)
   --save FILE     write a difference as a record that 'trampolab check' runs again

@@ -38,7 +38,7 @@ import {
  * Instructions until a loop of the first function is left and entered again: engines that have
  * optimised code by then run that, but exchange no code under a running loop.
  */
-export const FIRST_SLICE = 1 << 20;
+const FIRST_SLICE = 1 << 20;
 const LONGEST_SLICE = 1 << 28;
 
 /** Thrown through wasm frames: the run is over, and `Runtime.reason` says why. */
@@ -71,6 +71,13 @@ const TIMER_BUDGET = 1e9;
 const ARGUMENTS = [2, 12] as const;
 const SAVED = [12, 20] as const;
 
+export interface RuntimeOptions {
+  /** Instructions until loops are first left and entered again. Default: 2^20; Infinity: never. */
+  readonly slice?: number;
+  /** Programs need not be checked. Default false. */
+  readonly validated?: boolean;
+}
+
 export class Runtime implements MemoryListener {
   readonly host: BpfHost;
   readonly memory: Memory;
@@ -99,13 +106,15 @@ export class Runtime implements MemoryListener {
   #remaining = 0;
   #slice = 0;
   readonly #firstSlice: number;
+  readonly #validated: boolean;
   #nextSlice = 0;
   #tailCalls = 0;
   #users = 0;
 
-  constructor(host: BpfHost, frameCount: number, firstSlice: number) {
+  constructor(host: BpfHost, frameCount: number, options: RuntimeOptions) {
     this.host = host;
-    this.#firstSlice = firstSlice;
+    this.#firstSlice = options.slice ?? FIRST_SLICE;
+    this.#validated = options.validated ?? false;
     this.memory = host.memory;
     this.#view = this.memory.view;
     this.#mapFrames(frameCount);
@@ -120,8 +129,10 @@ export class Runtime implements MemoryListener {
   /** Decodes, compiles and links programs, as one module. Throws InputError when one cannot run. */
   load(programs: readonly XlatedProgram[], isTarget: boolean): Entry[] {
     const decoded = programs.map(({ functions }) => functions.map(({ insns }) => readSlots(insns)));
-    for (const [index, program] of programs.entries()) {
-      checkProgram(program, decoded[index] ?? [], this.host);
+    if (!this.#validated) {
+      for (const [index, program] of programs.entries()) {
+        checkProgram(program, decoded[index] ?? [], this.host);
+      }
     }
     const entries: Entry[] = [];
     const compiled = compilePrograms(

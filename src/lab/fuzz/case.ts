@@ -5,7 +5,10 @@
  * the instructions a map is its index (ld_imm64 with src_reg MAP_IDX), a helper its number, a function of
  * the program its index (as in an xlated program): a host resolves them, see `workbench.ts`.
  */
+import { encodeSlots, readSlots } from '../../bpf/instruction.js';
 import type { MapSpec } from '../../bpf/maps/map.js';
+import { PSEUDO } from '../../bpf/opcodes.js';
+import type { XlatedFunction } from '../../bpf/program.js';
 import { bytesToHex } from '../../common/bytes.js';
 
 export interface FuzzFunction {
@@ -41,7 +44,17 @@ export interface MapContents {
   readonly bytes: Uint8Array;
 }
 
-export function sameBytes(a: Uint8Array, b: Uint8Array): boolean {
+/** Functions as `validate` takes them: constants in the place of maps. */
+export function functionsOf(program: FuzzProgram): XlatedFunction[] {
+  return program.map(({ insns, stackDepth }, index) => {
+    const slots = readSlots(insns).map((slot) =>
+      slot.code === 0x18 && slot.src === PSEUDO.MAP_IDX ? { ...slot, src: 0 } : slot,
+    );
+    return { name: `function ${index}`, insns: encodeSlots(slots), stackDepth };
+  });
+}
+
+function sameBytes(a: Uint8Array, b: Uint8Array): boolean {
   if (a.length !== b.length) return false;
   for (let i = 0; i < a.length; i++) if (a[i] !== b[i]) return false;
   return true;

@@ -26,7 +26,7 @@ export interface FuzzEngine {
   readonly features: IsaFeatures;
   /** Of every how many programs it gets one. Default: all. */
   readonly every?: number;
-  /** Runs each case from a clean start. */
+  /** Runs each case from a clean start. Its programs pass `validate`. */
   run(cases: readonly FuzzCase[]): FuzzOutcome[];
   /** Runs a case and tells each step. */
   trace?(fuzzCase: FuzzCase): Trace;
@@ -73,7 +73,7 @@ export function interpreterEngine(workbench: Workbench = plainWorkbench()): Fuzz
       cases.map((fuzzCase) => {
         const linked = workbench.link(fuzzCase);
         const [main] = linked.programs;
-        return runOn(workbench, linked, createInterpreter(main, host, { frames }));
+        return runOn(workbench, linked, createInterpreter(main, host, { frames, validated: true }));
       }),
     trace: (fuzzCase) => traceInterpreter(workbench, fuzzCase),
     close: () => frames.close(),
@@ -90,7 +90,7 @@ export function wasmEngine(workbench: Workbench = plainWorkbench()): FuzzEngine 
       const batch = createWasmBatch(
         linked.map(({ programs }) => programs[0]),
         workbench.host,
-        { slice: Infinity },
+        { slice: Infinity, validated: true },
       );
       return linked.map((each, index) => {
         const loaded = batch[index];

@@ -204,9 +204,11 @@ class Generator {
         callees,
         tails,
       };
-      const fn = this.#function(Math.ceil(this.#left / (each + 1)));
-      // many functions are there to be nested
-      functions[each] = count > 2 && callees.length > 0 ? this.#calling(fn, each + 1) : fn;
+      let fn = this.#function(Math.ceil(this.#left / (each + 1)));
+      // many functions are there to be nested, targets of tail calls to go on to the next one
+      if (count > 2 && callees.length > 0) fn = this.#withCall(fn, each + 1);
+      if (tails.length > 0 && random.below(2) === 0) fn = this.#withTailCall(fn, tails);
+      functions[each] = fn;
       this.#costs[each] = this.#executed + 20;
     }
     return functions;
@@ -237,12 +239,19 @@ class Generator {
     return { body, memory, values, stack, mixed: REGISTERS };
   }
 
-  /** The function with a call of `callee` somewhere in it. */
-  #calling(fn: FunctionTree, callee: number): FunctionTree {
-    const at = this.#random.below(fn.body.length + 1);
-    const call: Node = { kind: 'call', callee };
+  #withCall(fn: FunctionTree, callee: number): FunctionTree {
     this.#executed += this.#costs[callee] ?? 0;
-    return { ...fn, body: [...fn.body.slice(0, at), call, ...fn.body.slice(at)] };
+    return this.#withNode(fn, { kind: 'call', callee });
+  }
+
+  #withTailCall(fn: FunctionTree, tails: readonly number[]): FunctionTree {
+    return this.#withNode(fn, { kind: 'tail', index: this.#pick(tails) });
+  }
+
+  /** The function with one more node, which always runs. */
+  #withNode(fn: FunctionTree, node: Node): FunctionTree {
+    const at = this.#random.below(fn.body.length + 1);
+    return { ...fn, body: [...fn.body.slice(0, at), node, ...fn.body.slice(at)] };
   }
 
   /** Sometimes all, sometimes few, so that there is more to do with each. */

@@ -6,6 +6,7 @@
  * done. After a run the registers that a function must preserve are looked at.
  */
 import { InputError, KernelError } from '../../common/errors.js';
+import { encodeSlots, readSlots, type Slot } from '../../bpf/instruction.js';
 import type { XlatedProgram } from '../../bpf/program.js';
 import { compile, type JitOptions, type JitProgram } from '../../jit/program.js';
 import { PROFILES } from '../../jit/profiles.js';
@@ -17,7 +18,7 @@ import { ALL_FEATURES, type IsaFeatures } from './generate.js';
 import { AREA_SIZE, ImageArea } from './image-area.js';
 import { KernelWorkbench } from './kernel-workbench.js';
 import { compileAtEdge, edgeOf } from './edge.js';
-import { dirtyStacks, FRESH, lostRegisters } from './preserved.js';
+import { dirtyTasks, FRESH, lostRegisters } from './preserved.js';
 import { traceKernel } from './kernel-trace.js';
 import type { LinkedCase } from './workbench.js';
 
@@ -63,6 +64,8 @@ export interface Generated {
 /** Puts a program's code into the area. */
 export type Generate = (program: XlatedProgram, area: ImageArea) => Generated;
 
+/** bpf_get_smp_processor_id. */
+const INLINED_HELPER = 8;
 /** Most that one image of a foreign generator takes. */
 const FOREIGN_ROOM = 1 << 16;
 /** Code of a case's programs, or why there is none. */
@@ -127,7 +130,7 @@ export class KernelRunner {
   call({ fuzzCase }: LinkedCase, [main, ...targets]: readonly Generated[]): string {
     const { kernel, workbench } = this;
     if (!main) throw new RangeError('no main program');
-    dirtyStacks(kernel);
+    dirtyTasks(kernel);
     const field = BigInt(kernel.bpf.profile.bpfProg.bpf_func);
     targets.forEach(({ entry }, slot) => {
       const struct = workbench.programAddresses[slot];
@@ -159,12 +162,34 @@ function kernelEngine(
   };
 }
 
+/** The immediate that a call of the helper has which the JIT puts code in the place of. */
+function inlinedCall({ host }: KernelWorkbench): number | undefined {
+  const address = host.helperAddress(INLINED_HELPER);
+  return address === undefined ? undefined : Number(address - host.callBase);
+}
+
+/** The program as the verifier hands it over (bpf_jit_inlines_helper_call): such calls keep the helper's number. */
+function withInlined(program: XlatedProgram, immediate: number): XlatedProgram {
+  const [main, ...rest] = program.functions.map((fn) => {
+    const slots = readSlots(fn.insns);
+    const isInlined = ({ code, src, imm }: Slot): boolean =>
+      code === 0x85 && src === 0 && imm === immediate;
+    if (!slots.some(isInlined)) return fn;
+    const changed = slots.map((slot) =>
+      isInlined(slot) ? { ...slot, imm: INLINED_HELPER } : slot,
+    );
+    return { ...fn, insns: encodeSlots(changed) };
+  });
+  if (!main) throw new RangeError('no functions');
+  return { ...program, functions: [main, ...rest] };
+}
+
 /** The lab's own JIT, in the version of the kernel, on its CPU engine. */
 export function jitEngine(workbench: KernelWorkbench, variant: JitVariant = {}): FuzzEngine {
   const { kernel } = workbench;
   const { profile, host } = kernel.bpf;
   const { version } = profile;
-  const { cpuV4, acquireRelease } = PROFILES[version];
+  const { cpuV4, acquireRelease, inlinesHelpers } = PROFILES[version];
   const { cpu, config, jit: changes } = profile.codegen;
   const { lse = cpu.lse, bti = config.bti, pac = config.pac } = variant;
   const engine = kernel.cpus[0]?.engine ?? 'jit';
@@ -180,7 +205,9 @@ export function jitEngine(workbench: KernelWorkbench, variant: JitVariant = {}):
   };
   const features = { v4: cpuV4, acquireRelease, sharedTailCallCount: version !== '6.1' };
   const around = variant.edge ? edgeOf(workbench) : undefined;
-  const generate: Generate = (program, area) => {
+  const inlined = inlinesHelpers ? inlinedCall(workbench) : undefined;
+  const generate: Generate = (linked, area) => {
+    const program = inlined === undefined ? linked : withInlined(linked, inlined);
     const compileAt = (place: JitOptions['place']): JitProgram =>
       compile(program, { ...options, place });
     const jit = variant.edge

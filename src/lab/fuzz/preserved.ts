@@ -4,6 +4,7 @@
  */
 import { hex64 } from '../../common/bytes.js';
 import type { Kernel } from '../../kernel/kernel.js';
+import { TASK_STRUCT } from '../../kernel/offsets.js';
 
 /** What x0..x30 hold before a call (`Executor.freshRegisters`): none is zero, no two are equal. */
 export const FRESH: readonly bigint[] = Array.from(
@@ -15,12 +16,18 @@ const PRESERVED = [19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 29] as const;
 /** Bytes below the top of a stack that hold no zeros, nor what was there before, when a run begins. */
 const DIRTY = 4096;
 
-/** Makes what a call finds on the stack the same each time, and nothing that could pass for a result. */
-export function dirtyStacks(kernel: Kernel): void {
+/**
+ * Makes what a call finds on the stack and beside the CPU's number the same each time, and nothing that could
+ * pass for a result.
+ */
+export function dirtyTasks(kernel: Kernel): void {
   const { bytes } = kernel.memory;
-  for (const { stack } of kernel.tasks) {
+  for (const { stack, address } of kernel.tasks) {
     const end = stack.offset + stack.size;
     bytes.fill(0xa5, end - DIRTY, end);
+    for (const beside of [TASK_STRUCT.cpu - 4, TASK_STRUCT.cpu + 4]) {
+      kernel.memory.write32(address + BigInt(beside), 0xa5a5a5a5);
+    }
   }
 }
 

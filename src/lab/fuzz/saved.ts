@@ -7,9 +7,16 @@
 import type { MapSpec } from '../../bpf/maps/map.js';
 import { bytesToHex } from '../../common/bytes.js';
 import { InputError } from '../../common/errors.js';
+import { validate } from '../../bpf/validate.js';
 import { failed, passed, type CaseResult } from '../check/kind.js';
 import type { VectorRecord } from '../check/record.js';
-import { mapLines, type FuzzCase, type FuzzFunction, type FuzzOutcome } from './case.js';
+import {
+  functionsOf,
+  mapLines,
+  type FuzzCase,
+  type FuzzFunction,
+  type FuzzOutcome,
+} from './case.js';
 import type { FuzzEngine } from './engine.js';
 
 /** An outcome as text. */
@@ -67,12 +74,17 @@ function bytesOf(record: VectorRecord, field: string): Uint8Array {
 }
 
 function savedPrograms(record: VectorRecord): FuzzFunction[][] {
-  return record.lists('programs').map((functions) =>
+  const programs = record.lists('programs').map((functions) =>
     functions.map((fn) => ({
       insns: bytesOf(fn, 'insns_hex'),
       stackDepth: fn.number('stack_depth'),
     })),
   );
+  for (const program of programs) {
+    const [problem] = validate(functionsOf(program));
+    if (problem !== undefined) throw new InputError(`${record.origin}: ${problem}`);
+  }
+  return programs;
 }
 
 /** Throws InputError when the record is no case that can run. */

@@ -17,7 +17,7 @@ import { KernelOops } from '../../kernel/executor.js';
 import type { Kernel } from '../../kernel/kernel.js';
 import type { Prototype } from '../../kernel/prototype.js';
 import { CLOBBERED } from './helpers.js';
-import { dirtyStacks, FRESH, lostRegisters } from './preserved.js';
+import { dirtyTasks, FRESH, lostRegisters } from './preserved.js';
 import {
   groupOf,
   PROGRAM_ARGUMENTS,
@@ -35,6 +35,10 @@ const GET_ATTACH_COOKIE = 174;
 const TARGET = 'lab_traced';
 const EVENT = 'lab_trace_event';
 const ORIGINAL = 'lab_trace_original';
+/** Farther than BL reaches. */
+const FAR_BYTES = 256n << 20n;
+/** Sizes that leave no room for an image. */
+const FILLERS = [1 << 14, 1 << 10, 64] as const;
 const JUNK = 0xdead_0000_0000_0000n;
 const GROUPS = [0, 1, 2, 3] as const;
 
@@ -58,8 +62,11 @@ export class TrampolineRunner {
   readonly #targets: readonly KernelProgram[];
   #running: Running | undefined;
 
-  /** One per kernel: it defines functions there. */
-  constructor(kernel: Kernel) {
+  /**
+   * One per kernel: it defines functions there.
+   * @param apart trampolines are out of BL range of the BPF programs that they are attached to
+   */
+  constructor(kernel: Kernel, apart = false) {
     this.kernel = kernel;
     this.version = kernel.bpf.profile.version;
     kernel.executor.budget = 1_000_000;
@@ -98,6 +105,15 @@ export class TrampolineRunner {
     this.#targets = Array.from({ length: PROGRAM_ARGUMENTS + 1 }, (_, count) =>
       this.#targetProgram(count),
     );
+    if (apart) this.#moveImages();
+  }
+
+  /** Fills up the memory for images, so that those that follow lie far behind. */
+  #moveImages(): void {
+    const { images } = this.kernel.bpf;
+    this.kernel.vmalloc.take(FAR_BYTES, 4096n);
+    const entry = this.#targets[0]?.entry ?? 0n;
+    for (const size of FILLERS) while (images.alloc(size) < entry + FAR_BYTES);
   }
 
   /** What happens when a case is attached, called, taken off and called again. */
@@ -135,7 +151,7 @@ export class TrampolineRunner {
     const { registers, stack } = passArguments(fuzzCase);
     // what does not fit x0..x7 whole leaves the rest of them unused
     const unused = stack.length > 0 ? Array.from({ length: 8 - registers.length }, () => 0n) : [];
-    dirtyStacks(this.kernel);
+    dirtyTasks(this.kernel);
     try {
       const result = this.kernel.call(address, ...registers, ...unused, ...stack);
       return `returned ${hex64(result)}${lostRegisters(this.kernel, stack.length)}`;

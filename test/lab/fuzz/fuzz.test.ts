@@ -2,9 +2,8 @@
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { encodeSlots, makeSlot, readSlots } from '../../../src/bpf/instruction.js';
 import { ATOMIC, OPCODES } from '../../../src/bpf/opcodes.js';
-import type { XlatedFunction } from '../../../src/bpf/program.js';
 import { validate } from '../../../src/bpf/validate.js';
-import type { FuzzCase, FuzzProgram } from '../../../src/lab/fuzz/case.js';
+import { functionsOf, type FuzzCase } from '../../../src/lab/fuzz/case.js';
 import { caseOf } from '../../../src/lab/fuzz/emit-tree.js';
 import {
   interpreterEngine,
@@ -24,14 +23,6 @@ import { parseRecords } from '../../../src/lab/check/record.js';
 import { bootLab } from '../../../src/node/boot.js';
 import { factories } from '../../helpers/cpus.js';
 import { runForTest } from '../../helpers/cli.js';
-
-/** Functions as engines get them, but for the addresses of maps. */
-function functionsOf(program: FuzzProgram): XlatedFunction[] {
-  return program.map(({ insns, stackDepth }, i) => {
-    const slots = readSlots(insns).map((slot) => (slot.code === 0x18 ? { ...slot, src: 0 } : slot));
-    return { name: `f${i}`, insns: encodeSlots(slots), stackDepth };
-  });
-}
 
 const V3 = { v4: false, acquireRelease: false, sharedTailCallCount: false };
 
