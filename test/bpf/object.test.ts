@@ -398,7 +398,7 @@ describe('bad objects, each with one clear line', () => {
     [
       'unknown helper',
       unknownHelper(),
-      /^-EINVAL: program of this type cannot use helper bpf_[a-z_]+#\d+: program 'count_protocols' insn \d+ \(count_protocols\.c:\d+: /,
+      /^-EINVAL: unknown func bpf_kptr_xchg#194: program 'count_protocols' insn \d+ \(count_protocols\.c:\d+: /,
     ],
     [
       'context offset',
