@@ -1,11 +1,9 @@
-/** Vector files: the copied sample, and the whole set where `../shared` (TRAMPOLAB_SHARED) is present. */
+/** Vector files: the copied sample; `test/vectors.list` has the whole set. */
 import { existsSync, readdirSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { PACKAGE_ROOT } from '../../src/node/files.js';
-import { SHARED } from '../helpers/shared.js';
 
 export const SAMPLE = join(PACKAGE_ROOT, 'test/vectors/jit');
-export const WHOLE = join(SHARED, 'vectors/jit');
 
 export function vectorFiles(folder: string): string[] {
   if (!existsSync(folder)) return [];

@@ -1,7 +1,7 @@
 import { describe, expect, it } from 'vitest';
 import { InputError, KernelError } from '../../src/common/errors.js';
 import { checkJitRecord, isJitRecord } from '../../src/jit/vectors.js';
-import { readRecords, SAMPLE, sampleRecord, vectorFiles, WHOLE } from './shared.js';
+import { readRecords, SAMPLE, sampleRecord, vectorFiles } from './shared.js';
 
 /** Names and differences of the records that are not equal. */
 function differences(folder: string, file: string): string[] {
@@ -20,15 +20,6 @@ describe('sample of what kernels emitted', () => {
   const files = vectorFiles(SAMPLE);
   it('has every kind of file for the three kernels', () => expect(files).toHaveLength(23));
   it.each(files)('%s: all equal', (file) => expect(differences(SAMPLE, file)).toEqual([]));
-});
-
-describe('all of what kernels emitted', () => {
-  const files = vectorFiles(WHOLE);
-  if (files.length === 0)
-    it.skip('vectors/jit is not beside the project: only the sample is checked');
-  it.each(files)('%s: all equal', (file) => {
-    expect(differences(WHOLE, file)).toEqual([]);
-  });
 });
 
 describe('checkJitRecord', () => {

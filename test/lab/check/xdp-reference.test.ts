@@ -80,20 +80,6 @@ describe('XDP programs do what a real kernel did', () => {
       'packets.jsonl:1: a packet: is a side file of other vectors',
     );
   });
-
-  const whole = sharedFile('vectors', 'xdp');
-
-  it.runIf(whole).each([interpreterObjects, wasmObjects])(
-    'in the whole corpus, $name',
-    async (engine) => {
-      const results = await check(whole ?? '', 'reference.jsonl', undefined, engine);
-      expect(results.filter(({ status }) => status === 'failed').map(describeCase)).toEqual([]);
-      const reasons = results.flatMap((each) => (each.status === 'skipped' ? [each.reason] : []));
-      expect(reasons.every((reason) => reason.startsWith('env'))).toBe(true);
-      console.info(summarize(results));
-    },
-    60_000,
-  );
 });
 
 describe('test_bpf', () => {
