@@ -46,7 +46,7 @@ function randomAt(seed: number, index: number): Random {
 
 interface Candidate {
   readonly index: number;
-  readonly tree: CaseTree;
+  readonly tree: () => CaseTree;
   readonly fuzzCase: FuzzCase;
 }
 
@@ -65,14 +65,20 @@ export function fuzz(
   for (let start = first; start < count; start += of * batch) {
     const candidates: Candidate[] = [];
     for (let index = start; index < count && candidates.length < batch; index += of) {
-      const tree = makeTree(randomAt(seed, index));
-      candidates.push({ index, tree, fuzzCase: caseOf(tree) });
+      // trees are made again when they are asked for: so many of them are a burden to the collector
+      const tree = (): CaseTree => makeTree(randomAt(seed, index));
+      candidates.push({ index, tree, fuzzCase: caseOf(tree()) });
     }
     const difference = compare(engines, candidates);
     if (difference) return difference;
     options.progress?.(Math.min(count, start + of * batch));
   }
   return undefined;
+}
+
+/** Every N-th program on the average, in every shard. */
+function isChosen(index: number, every: number): boolean {
+  return (Math.imul(index, 0x9e3779b1) >>> 8) % every === 0;
 }
 
 /** The first candidate on which an engine differs from the first one. */
@@ -87,7 +93,7 @@ function compare(
   for (const other of others) {
     const { every = 1 } = other;
     const chosen = [...candidates.keys()].filter(
-      (at) => (candidates[at]?.index ?? 0) % every === 0,
+      (at) => every === 1 || isChosen(candidates[at]?.index ?? 0, every),
     );
     const cases = chosen.flatMap((at) => candidates[at]?.fuzzCase ?? []);
     const outcomes = cases.length > 0 ? other.run(cases) : [];
@@ -96,7 +102,12 @@ function compare(
       if (!candidate || !wanted || !outcome) throw new RangeError(`${other.name}: no outcome ${i}`);
       if (sameOutcome(wanted, outcome)) continue;
       if (found && found.index <= candidate.index) break;
-      found = { ...candidate, engines: [reference, other], outcomes: [wanted, outcome] };
+      found = {
+        ...candidate,
+        tree: candidate.tree(),
+        engines: [reference, other],
+        outcomes: [wanted, outcome],
+      };
       break;
     }
   }
@@ -110,5 +121,8 @@ export function differOn(
 ): FuzzDifference | undefined {
   const [first, second] = engines;
   // whatever its number is, it is compared
-  return compare([first, { ...second, every: 1 }], [{ index, tree, fuzzCase: caseOf(tree) }]);
+  return compare(
+    [first, { ...second, every: 1 }],
+    [{ index, tree: () => tree, fuzzCase: caseOf(tree) }],
+  );
 }
