@@ -21,7 +21,7 @@ import { InputError } from '../common/errors.js';
 import type { Memory, Region } from '../cpu/memory.js';
 import type { Assembler } from './assembler.js';
 import type { KernelFunction } from './function.js';
-import type { Layout } from './layout.js';
+import type { Layout } from './layout/layout.js';
 import { ASM_OFFSETS } from './offsets.js';
 import { parsePrototype, type Prototype } from './prototype.js';
 import type { SymbolTable } from './symbols.js';

@@ -4,14 +4,15 @@
  * Reference: arch/arm64/kernel/ftrace.c (ftrace_init_nop, ftrace_make_call, ftrace_modify_call,
  * ftrace_make_nop, ftrace_find_callable_addr; 6.12) and patching.c. The literal is stored first, by an
  * aligned 8-byte store; the word is checked against what should be there, then replaced by a 4-byte
- * store and fetched anew by every CPU. Left out: module PLTs (no modules here), BTI pads.
+ * store and fetched anew by every CPU. Where a BL has to go `reach.ts` says. Left out: BTI pads.
  */
-import { branchWord, reachable } from '../../a64/immediates.js';
+import { branchWord } from '../../a64/immediates.js';
 import { encode } from '../../a64/codec.js';
 import { hex32, viewOf } from '../../common/bytes.js';
 import { KernelError } from '../../common/errors.js';
 import type { Memory } from '../../cpu/memory.js';
 import { NOP } from '../text.js';
+import { reach, type ReachParts } from './reach.js';
 
 /** `mov x9, x30`: keeps the return address of the traced function's caller. */
 const MOV_X9_X30 = encode('ORR_shifted', {
@@ -27,7 +28,7 @@ export interface PatcherParts {
   readonly memory: Memory;
   /** Makes every CPU fetch [start, end) anew. */
   readonly syncText: (start: bigint, end: bigint) => void;
-  readonly ftraceCaller: bigint;
+  readonly reach: ReachParts;
 }
 
 export class SitePatcher {
@@ -67,19 +68,8 @@ export class SitePatcher {
     this.#replace(ip, this.#callWord(ip, target), NOP);
   }
 
-  /**
-   * Where a BL at `ip` has to go to get to `target`: a direct trampoline out of range is reached
-   * through ftrace_caller, which reads ops->direct_call.
-   */
-  reach(ip: bigint, target: bigint): bigint {
-    const { ftraceCaller } = this.#parts;
-    const wanted = target !== ftraceCaller && !reachable(ip, target) ? ftraceCaller : target;
-    if (reachable(ip, wanted)) return wanted;
-    throw new KernelError('EINVAL', `ftrace: no module PLT for 0x${ip.toString(16)}`);
-  }
-
   #callWord(ip: bigint, target: bigint): number {
-    return branchWord(ip, this.reach(ip, target), true);
+    return branchWord(ip, reach(ip, target, this.#parts.reach), true);
   }
 
   #replace(address: bigint, expected: number, word: number): void {

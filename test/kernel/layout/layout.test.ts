@@ -1,6 +1,9 @@
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
-import { KIMAGE_VADDR, VMALLOC_END, layoutOf } from '../../src/kernel/layout.js';
+import { layoutOf } from '../../../src/kernel/layout/layout.js';
+
+const { kimage: KIMAGE_VADDR } = layoutOf().map;
+const VMALLOC_END = layoutOf().vmallocEnd;
 
 const TiB = 1n << 40n;
 
