@@ -22,10 +22,13 @@ import type { KernelContext, KernelFunction, PhysicalAllocator } from './functio
 import { ftraceCallbacks } from './ftrace/callbacks.js';
 import { DirectCalls } from './ftrace/direct.js';
 import { Ftrace } from './ftrace/ftrace.js';
-import { layoutOf, type Layout, type LayoutOptions } from './layout.js';
+import { REACH_PROFILES, type FtracePlts, type ReachProfile } from './ftrace/reach.js';
+import { kernelSpace, type VmallocUse } from './layout/address-space.js';
+import { layoutOf, type Layout, type LayoutOptions } from './layout/layout.js';
 import { LinearMap } from './linear-map.js';
+import { Modules, type KernelModule, type ModuleSpec } from './module/modules.js';
 import { FTRACE_OPS, TASK_STRUCT } from './offsets.js';
-import { RangeAllocator } from './range-allocator.js';
+import { MAPPABLE, RangeAllocator } from './range-allocator.js';
 import { Rcu } from './rcu.js';
 import { SymbolTable } from './symbols.js';
 import { Task } from './task.js';
@@ -37,7 +40,7 @@ import type { KernelVersion } from '../jit/profile.js';
 /** Texts of one `asm/` folder: file name to source. */
 export type AsmSources = Readonly<Record<string, string>>;
 
-export interface KernelOptions extends LayoutOptions {
+export interface KernelOptions extends Omit<LayoutOptions, 'version'> {
   readonly asm: AsmSources;
   /** More texts of functions, placed behind all that the kernel itself has. Default none. */
   readonly modules?: AsmSources;
@@ -50,6 +53,12 @@ export interface KernelOptions extends LayoutOptions {
   readonly cpus?: number;
   /** Bytes of vmalloc space in use before the first BPF image. Default 0. */
   readonly vmallocUsed?: number;
+  /** What of them was given back: offset in the block and size. Default none. */
+  readonly vmallocHoles?: VmallocUse['holes'];
+  /** Bytes in use at the start of the first window for modules. Default 0. */
+  readonly modulesUsed?: number;
+  /** How ftrace finds a way to far targets, with a version's mistakes. Default: that of the ftrace text, 6.12. */
+  readonly reach?: ReachProfile;
   /** Bytes of RAM in the linear map. Default 16 MiB. */
   readonly ram?: number;
   /** Seed of get_random_u32. Default 1. */
@@ -89,6 +98,7 @@ export class Kernel implements KernelContext {
   readonly executor: Executor;
   readonly ftrace: Ftrace;
   readonly directCalls: DirectCalls;
+  readonly modules: Modules;
   readonly rcu: Rcu;
   readonly bpf: Bpf;
   /** Lines of printk. */
@@ -117,7 +127,11 @@ export class Kernel implements KernelContext {
     this.data = new KernelData(this.memory, this.layout, this.symbols);
     this.linear = new LinearMap(this.memory, this.layout.linear, ram);
     this.physical = this.linear.physical;
-    this.vmalloc = this.#vmallocSpace(options.vmallocUsed ?? 0);
+    this.vmalloc = kernelSpace(this.layout, {
+      used: options.vmallocUsed ?? 0,
+      holes: options.vmallocHoles ?? [],
+      modulesUsed: options.modulesUsed ?? 0,
+    });
 
     // a return address belongs to the call before it: the BRK stands behind a word of the symbol
     this.text.addWords('lab_return', [NOP, encode('BRK', { imm16: KERNEL_BODY_BRK })]);
@@ -138,10 +152,20 @@ export class Kernel implements KernelContext {
       },
       this.symbol('lab_return') + 4n,
     );
+    const reach = options.reach ?? REACH_PROFILES['6.18'];
+    const entries: FtracePlts = { ftrace_caller: this.symbol('ftrace_caller') };
+    this.modules = new Modules({
+      kernel: this,
+      assembler,
+      reach,
+      entries,
+      guarded: options.guarded ?? false,
+    });
     this.ftrace = new Ftrace({
       memory: this.memory,
       data: this.data,
       syncText: (start, end) => this.syncText(start, end),
+      reach: { profile: reach, entries, moduleAt: (address) => this.modules.at(address) },
       ftraceCaller: this.symbol('ftrace_caller'),
       stub: this.symbol('ftrace_stub'),
       listFunc: this.symbol('arch_ftrace_ops_list_func'),
@@ -179,6 +203,16 @@ export class Kernel implements KernelContext {
     for (const fn of functions) this.text.addFunction(fn);
     this.#addNewSites();
     this.syncText(this.text.region.address, this.text.end);
+  }
+
+  /** Loads a module and runs its init function. Throws KernelError when one or the other is refused. */
+  loadModule(spec: ModuleSpec): KernelModule {
+    return this.modules.load(spec);
+  }
+
+  /** Throws KernelError: ENOENT, EAGAIN (in use), EBUSY. */
+  unloadModule(name: string): void {
+    this.modules.unload(name);
   }
 
   symbol(name: string): bigint {
@@ -423,21 +457,13 @@ export class Kernel implements KernelContext {
 
   #allocStack(name: string): Region {
     // one unmapped page below catches overflows (VMAP_STACK)
-    const start = this.vmalloc.take(BigInt(THREAD_SIZE + 4096), 4096n);
+    const start = this.vmalloc.take(BigInt(THREAD_SIZE + 4096), 4096n, MAPPABLE);
     return this.memory.map({
       name: `stack of ${name}`,
       address: start + 4096n,
       size: THREAD_SIZE,
       permissions: 'rw',
     });
-  }
-
-  #vmallocSpace(used: number): RangeAllocator {
-    const { vmallocStart, vmallocEnd, text, end } = this.layout;
-    const space = new RangeAllocator('vmalloc', vmallocStart, vmallocEnd);
-    space.reserve(text, end);
-    if (used > 0) space.take(BigInt(used), 4096n);
-    return space;
   }
 
   #addNewSites(): void {

@@ -3,12 +3,13 @@
  * BPF function, which bpf_arch_text_poke changes.
  *
  * Reference: kernel/bpf/trampoline.c: register_fentry, modify_fentry, unregister_fentry;
- * tr->func.ftrace_managed. Left out: sites of modules.
+ * tr->func.ftrace_managed. A trampoline on a function of a module holds the module.
  */
 import { KernelError } from '../../common/errors.js';
 import type { JitImage } from '../../jit/program.js';
 import type { FtraceOps } from '../ftrace/ops.js';
 import type { Kernel } from '../kernel.js';
+import type { KernelModule } from '../module/modules.js';
 import { FTRACE_OPS } from '../offsets.js';
 import { parsePrototype, type Prototype } from '../prototype.js';
 import type { BpfProfile } from './profile.js';
@@ -37,6 +38,7 @@ export class FtraceSite implements TrampolineSite {
   readonly program = undefined;
   readonly #kernel: Kernel;
   readonly #profile: BpfProfile;
+  readonly #module: KernelModule | undefined;
   /** Of its direct call. */
   readonly ops: FtraceOps;
 
@@ -53,6 +55,8 @@ export class FtraceSite implements TrampolineSite {
     this.model = target.model;
     const address = kernel.kmalloc(FTRACE_OPS.size);
     this.ops = kernel.ftrace.createOps(`bpf_trampoline_${key}.fops`, address, 0n);
+    this.#module = kernel.modules.at(target.address);
+    if (this.#module) this.#module.users++;
   }
 
   register(image: bigint): void {
@@ -84,6 +88,7 @@ export class FtraceSite implements TrampolineSite {
   close(): void {
     this.#kernel.ftrace.forgetOps(this.ops);
     this.#kernel.kfree(this.ops.address);
+    if (this.#module) this.#module.users--;
   }
 }
 

@@ -10,6 +10,7 @@
 import { KernelError } from '../../common/errors.js';
 import type { KernelData } from '../data.js';
 import { FTRACE_OPS } from '../offsets.js';
+import { enableRecord, forgetSites, recordsIn } from './module-records.js';
 import { FTRACE_OPS_FL, FtraceOps } from './ops.js';
 import { SitePatcher, type PatcherParts } from './patch.js';
 import {
@@ -24,6 +25,7 @@ import {
 
 export interface FtraceParts extends PatcherParts {
   readonly data: KernelData;
+  readonly ftraceCaller: bigint;
   /** Addresses of the functions that stand in ops->func. */
   readonly stub: bigint;
   readonly listFunc: bigint;
@@ -66,13 +68,31 @@ export class Ftrace {
     this.listHead = data.define('ftrace_ops_list', 8);
   }
 
-  /** Takes mcount entries (F-8) in and initialises their sites; before anything can trace them. */
-  addSites(mcountLocations: readonly bigint[]): void {
+  /**
+   * Takes mcount entries (F-8) in and initialises their sites; before anything can trace them. Those of a
+   * module stay DISABLED until `enableModule`.
+   */
+  addSites(mcountLocations: readonly bigint[], flags = 0): void {
     for (const location of [...mcountLocations].sort((a, b) => (a < b ? -1 : 1))) {
       const ip = location + 12n;
       this.patcher.initNop(ip, this.nopOps.address);
-      this.records.set(ip, { ip, name: this.#parts.nameOf(location + 8n), flags: 0 });
+      this.records.set(ip, { ip, name: this.#parts.nameOf(location + 8n), flags });
     }
+  }
+
+  /** ftrace_module_enable: the sites in [start, end) become what the ops that are registered want. */
+  enableModule(start: bigint, end: bigint): void {
+    for (const record of recordsIn(this.records, start, end)) {
+      enableRecord(record, this.list());
+      if (countOf(record) > 0) this.#replaceRecord(record);
+    }
+  }
+
+  /** ftrace_release_mod, ftrace_free_mem: the text in [start, end) is about to go away. */
+  releaseText(start: bigint, end: bigint): void {
+    const gone = recordsIn(this.records, start, end).map(({ ip }) => ip);
+    for (const ip of gone) this.records.delete(ip);
+    for (const ops of this.#opsByAddress.values()) forgetSites(ops, gone);
   }
 
   /** The site of the function at `address` (its symbol address), or undefined. */
@@ -201,30 +221,32 @@ export class Ftrace {
 
   /** __ftrace_replace_code for every record. */
   #replaceCode(): void {
-    for (const record of this.records.values()) {
-      const to = this.#newAddress(record);
-      const from = this.#currentAddress(record);
-      const transition = updateRecord(record, true);
-      if (transition === 'ignore') continue;
-      try {
-        switch (transition) {
-          case 'make_call':
-            this.patcher.writeLiteral(record.ip, this.#literal(record));
-            this.patcher.makeCall(record.ip, to);
-            break;
-          case 'modify_call':
-            this.patcher.writeLiteral(record.ip, this.#literal(record));
-            this.patcher.modifyCall(record.ip, from, to);
-            break;
-          case 'make_nop':
-            this.patcher.writeLiteral(record.ip, this.nopOps.address);
-            this.patcher.makeNop(record.ip, from);
-            break;
-        }
-      } catch (error) {
-        this.#disabledBy = `${record.name}: ${error instanceof Error ? error.message : String(error)}`;
-        throw error;
+    for (const record of this.records.values()) this.#replaceRecord(record);
+  }
+
+  #replaceRecord(record: DynFtrace): void {
+    const to = this.#newAddress(record);
+    const from = this.#currentAddress(record);
+    const transition = updateRecord(record, true);
+    if (transition === 'ignore') return;
+    try {
+      switch (transition) {
+        case 'make_call':
+          this.patcher.writeLiteral(record.ip, this.#literal(record));
+          this.patcher.makeCall(record.ip, to);
+          break;
+        case 'modify_call':
+          this.patcher.writeLiteral(record.ip, this.#literal(record));
+          this.patcher.modifyCall(record.ip, from, to);
+          break;
+        case 'make_nop':
+          this.patcher.writeLiteral(record.ip, this.nopOps.address);
+          this.patcher.makeNop(record.ip, from);
+          break;
       }
+    } catch (error) {
+      this.#disabledBy = `${record.name}: ${error instanceof Error ? error.message : String(error)}`;
+      throw error;
     }
   }
 
