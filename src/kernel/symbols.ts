@@ -42,6 +42,13 @@ export class SymbolTable {
     this.#sorted.splice(this.#sorted.indexOf(symbol), 1);
   }
 
+  /** Removes the symbols that begin in [start, end), and says which. */
+  removeWithin(start: bigint, end: bigint): readonly KernelSymbol[] {
+    const gone = this.#sorted.filter(({ address }) => address >= start && address < end);
+    for (const { name } of gone) this.remove(name);
+    return gone;
+  }
+
   /** `wanted`, or with the first number behind it that makes it new. */
   unique(wanted: string): string {
     let name = wanted;

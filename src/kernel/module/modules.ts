@@ -256,9 +256,7 @@ export class Modules {
     const { memory, symbols, text, ftrace, vmalloc } = this.#parts.kernel;
     const { address, size } = section;
     ftrace.releaseText(address, address + BigInt(size));
-    for (const symbol of [...symbols]) {
-      if (!within(section, symbol.address)) continue;
-      symbols.remove(symbol.name);
+    for (const symbol of symbols.removeWithin(address, address + BigInt(size))) {
       text.prototypes.delete(symbol.address);
     }
     const region = this.#regions.get(section);

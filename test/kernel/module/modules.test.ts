@@ -16,11 +16,10 @@ import { factories } from '../../helpers/cpus.js';
 
 const MiB = 1 << 20;
 const booter = await kernelBooter();
-const asm = kernelAsm();
 
 /** A callback that does nothing: `ret`. */
 const boot = (cpu: (typeof factories)[number], options: Partial<KernelOptions> = {}): Kernel =>
-  booter({ asm, cpu, ...options });
+  booter({ asm: kernelAsm(options.ftrace ?? options.version), cpu, ...options });
 
 const TEXT = `
 FUNCTION int greet(int a)
