@@ -83,6 +83,7 @@ export { jitObjects } from './lab/check/jit-objects.js';
 export { JitRunner } from './lab/check/jit-runner.js';
 export { jitKind } from './lab/check/jit-vectors.js';
 export { checkBooted, isBootedFile } from './lab/check/booted/check-booted.js';
+export { labVersion } from './lab/check/booted/kernel.js';
 export type { BootedOptions } from './lab/check/booted/options.js';
 export { checkKernelText, isKernelText } from './lab/check/kernel-text.js';
 export type { CaseResult, VectorKind } from './lab/check/kind.js';
