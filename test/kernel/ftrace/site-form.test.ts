@@ -38,7 +38,13 @@ describe.each<{ form: SiteForm; bti: boolean; entry: bigint; site: bigint }>([
 it.each([
   { name: 'entry 0', location: 0n, word: NOP, site: 0n, warning: undefined },
   { name: 'not 8-byte aligned', location: F - 4n, word: NOP, site: 0n, warning: 'Misaligned' },
-  { name: 'paciasp at F', location: F - 8n, word: PACIASP, site: F + 4n, warning: 'unexpected insn' },
+  {
+    name: 'paciasp at F',
+    location: F - 8n,
+    word: PACIASP,
+    site: F + 4n,
+    warning: 'unexpected insn',
+  },
 ])('$name', ({ location, word, site, warning }) => {
   const lines: string[] = [];
   const parts = {
@@ -113,7 +119,7 @@ it('skips what is no text, and stops at a site that is not as compiled', () => {
   kernel.text.addWords('no_site', [NOP, NOP, PACIASP, NOP]);
   kernel.ftrace.addSites([kernel.symbol('no_site')]);
   expect(kernel.ftrace.bug).toMatch(/holds d503233f, expected d503201f/);
-  expect(() => kernel.ftrace.register(kernel.ftrace.createOps('o', kernel.kmalloc(216), 1n))).toThrow(
-    '-ENODEV: ftrace is disabled after a bug at no_site',
-  );
+  expect(() =>
+    kernel.ftrace.register(kernel.ftrace.createOps('o', kernel.kmalloc(216), 1n)),
+  ).toThrow('-ENODEV: ftrace is disabled after a bug at no_site');
 });

@@ -27,7 +27,8 @@ function describeStore(kernel: Kernel, { kind, address, value }: FtraceStore): s
   if (kind === 'ipi') return 'ipi';
   if (kind === 'function_trace_op') return `function_trace_op ${opsName(value)}`;
   if (kind === 'literal') return `literal ${opsName(value)}`;
-  if (kind === 'list') return address === kernel.ftrace.listHead ? `list ${opsName(value)}` : 'next';
+  if (kind === 'list')
+    return address === kernel.ftrace.listHead ? `list ${opsName(value)}` : 'next';
   const place = address === siteOf(kernel, TARGET) ? 'site' : 'ftrace_call';
   const word = Number(value);
   if (word === 0xd503201f) return `${place} nop`;
@@ -46,74 +47,76 @@ function storesOf(kernel: Kernel, action: () => void): string[] {
   return seen;
 }
 
-describe.each<{ version: FtraceVersion; isStatic: boolean; steps: readonly (readonly string[])[] }>([
-  {
-    version: '6.12',
-    isStatic: false,
-    steps: [
-      ['+a', 'next', 'list a', 'literal a', 'site bl ftrace_caller'],
-      // the BL stays and is stored all the same
-      ['+b', 'next', 'list b', 'literal ftrace_list_ops', 'site bl ftrace_caller'],
-      ['-a', 'next', 'literal b', 'site bl ftrace_caller'],
-      ['-b', 'list ftrace_list_end', 'literal ftrace_nop_ops', 'site nop'],
-    ],
-  },
-  {
-    version: '6.3',
-    isStatic: false,
-    steps: [
-      ['+a', 'next', 'list a', 'literal a', 'site bl ftrace_caller'],
-      ['+b', 'next', 'list b', 'literal ftrace_list_ops'],
-      ['-a', 'next', 'literal b'],
-      ['-b', 'list ftrace_list_end', 'literal ftrace_nop_ops', 'site nop'],
-    ],
-  },
-  {
-    version: '6.2',
-    isStatic: true,
-    steps: [
-      [
-        '+a',
-        'next',
-        'list a',
-        'ftrace_call bl ftrace_ops_list_func',
-        'site bl ftrace_caller',
-        'function_trace_op a',
-        'ipi',
-        'ftrace_call bl a',
+describe.each<{ version: FtraceVersion; isStatic: boolean; steps: readonly (readonly string[])[] }>(
+  [
+    {
+      version: '6.12',
+      isStatic: false,
+      steps: [
+        ['+a', 'next', 'list a', 'literal a', 'site bl ftrace_caller'],
+        // the BL stays and is stored all the same
+        ['+b', 'next', 'list b', 'literal ftrace_list_ops', 'site bl ftrace_caller'],
+        ['-a', 'next', 'literal b', 'site bl ftrace_caller'],
+        ['-b', 'list ftrace_list_end', 'literal ftrace_nop_ops', 'site nop'],
       ],
-      ['+b', 'next', 'list b', 'ftrace_call bl ftrace_ops_list_func'],
-      ['-a', 'next', 'function_trace_op b', 'ipi', 'ftrace_call bl b'],
-      [
-        '-b',
-        'list ftrace_list_end',
-        'ftrace_call bl ftrace_ops_list_func',
-        'site nop',
-        'function_trace_op ftrace_list_end',
-        'ipi',
-        'ftrace_call bl ftrace_stub',
+    },
+    {
+      version: '6.3',
+      isStatic: false,
+      steps: [
+        ['+a', 'next', 'list a', 'literal a', 'site bl ftrace_caller'],
+        ['+b', 'next', 'list b', 'literal ftrace_list_ops'],
+        ['-a', 'next', 'literal b'],
+        ['-b', 'list ftrace_list_end', 'literal ftrace_nop_ops', 'site nop'],
       ],
-    ],
-  },
-  {
-    // ops that may be freed are always found by the list function
-    version: '6.1',
-    isStatic: false,
-    steps: [
-      ['+a', 'next', 'list a', 'ftrace_call bl ftrace_ops_list_func', 'site bl ftrace_caller'],
-      ['+b', 'next', 'list b'],
-      ['-a', 'next'],
-      [
-        '-b',
-        'list ftrace_list_end',
-        'site nop',
-        'function_trace_op ftrace_list_end',
-        'ipi',
-        'ftrace_call bl ftrace_stub',
+    },
+    {
+      version: '6.2',
+      isStatic: true,
+      steps: [
+        [
+          '+a',
+          'next',
+          'list a',
+          'ftrace_call bl ftrace_ops_list_func',
+          'site bl ftrace_caller',
+          'function_trace_op a',
+          'ipi',
+          'ftrace_call bl a',
+        ],
+        ['+b', 'next', 'list b', 'ftrace_call bl ftrace_ops_list_func'],
+        ['-a', 'next', 'function_trace_op b', 'ipi', 'ftrace_call bl b'],
+        [
+          '-b',
+          'list ftrace_list_end',
+          'ftrace_call bl ftrace_ops_list_func',
+          'site nop',
+          'function_trace_op ftrace_list_end',
+          'ipi',
+          'ftrace_call bl ftrace_stub',
+        ],
       ],
-    ],
-  },
-])('$version, static ops $isStatic', ({ version, isStatic, steps }) => {
+    },
+    {
+      // ops that may be freed are always found by the list function
+      version: '6.1',
+      isStatic: false,
+      steps: [
+        ['+a', 'next', 'list a', 'ftrace_call bl ftrace_ops_list_func', 'site bl ftrace_caller'],
+        ['+b', 'next', 'list b'],
+        ['-a', 'next'],
+        [
+          '-b',
+          'list ftrace_list_end',
+          'site nop',
+          'function_trace_op ftrace_list_end',
+          'ipi',
+          'ftrace_call bl ftrace_stub',
+        ],
+      ],
+    },
+  ],
+)('$version, static ops $isStatic', ({ version, isStatic, steps }) => {
   it('stores in this order', () => {
     const kernel = kernelOf(version);
     const made = new Map(
@@ -150,7 +153,9 @@ it('a direct target changes while a second ops keeps the site on the list', () =
   const direct = directOps(kernel, TARGET);
   kernel.directCalls.register(direct, kernel.symbol('ftrace_stub_direct_tramp'));
   ops.set(direct.name, 'direct');
-  expect(storesOf(kernel, () => kernel.directCalls.modify(direct, kernel.symbol('target_2')))).toEqual([
+  expect(
+    storesOf(kernel, () => kernel.directCalls.modify(direct, kernel.symbol('target_2'))),
+  ).toEqual([
     'next',
     'list tmp_ops',
     'literal ftrace_list_ops',
@@ -163,27 +168,27 @@ it('a direct target changes while a second ops keeps the site on the list', () =
 });
 
 describe('ftrace bug', () => {
-  it.each<{ version: FtraceVersion }>([
-    { version: '6.12' },
-    { version: '6.1' },
-  ])('$version: an unexpected word at the site disables ftrace for good', ({ version }) => {
-    const kernel = bootFtrace(embeddedFactory, version);
-    const other = makeOps(kernel, { targets: ['bpf_fentry_test2'] });
-    kernel.ftrace.register(other.ops);
-    const ip = siteOf(kernel, TARGET);
-    kernel.memory.pokeBytes(ip, new Uint8Array(4));
-    const { ops: broken } = makeOps(kernel, { targets: [TARGET] });
-    const expected = `-ENODEV: ftrace is disabled after a bug at ${TARGET} (-EINVAL: `;
-    expect(() => kernel.ftrace.register(broken)).toThrow(expected);
-    expect(kernel.log.join('\n')).toContain('ftrace failed to modify');
-    // what was registered before stays as it is
-    kernel.call('bpf_fentry_test2', 1n, 2n);
-    expect(other.count()).toBe(1);
-    expect(kernel.ftrace.list()).toEqual([other.ops]);
-    const later = makeOps(kernel).ops;
-    expect(() => kernel.ftrace.register(later)).toThrow('-ENODEV');
-    expect(() => kernel.ftrace.unregister(other.ops)).toThrow('-ENODEV');
-    expect(() => kernel.ftrace.setFilter(later, TARGET)).toThrow('-ENODEV');
-    kernel.close();
-  });
+  it.each<{ version: FtraceVersion }>([{ version: '6.12' }, { version: '6.1' }])(
+    '$version: an unexpected word at the site disables ftrace for good',
+    ({ version }) => {
+      const kernel = bootFtrace(embeddedFactory, version);
+      const other = makeOps(kernel, { targets: ['bpf_fentry_test2'] });
+      kernel.ftrace.register(other.ops);
+      const ip = siteOf(kernel, TARGET);
+      kernel.memory.pokeBytes(ip, new Uint8Array(4));
+      const { ops: broken } = makeOps(kernel, { targets: [TARGET] });
+      const expected = `-ENODEV: ftrace is disabled after a bug at ${TARGET} (-EINVAL: `;
+      expect(() => kernel.ftrace.register(broken)).toThrow(expected);
+      expect(kernel.log.join('\n')).toContain('ftrace failed to modify');
+      // what was registered before stays as it is
+      kernel.call('bpf_fentry_test2', 1n, 2n);
+      expect(other.count()).toBe(1);
+      expect(kernel.ftrace.list()).toEqual([other.ops]);
+      const later = makeOps(kernel).ops;
+      expect(() => kernel.ftrace.register(later)).toThrow('-ENODEV');
+      expect(() => kernel.ftrace.unregister(other.ops)).toThrow('-ENODEV');
+      expect(() => kernel.ftrace.setFilter(later, TARGET)).toThrow('-ENODEV');
+      kernel.close();
+    },
+  );
 });
