@@ -50,13 +50,13 @@ interface FtraceOptions {
 
 /** Columns of `profiles`: its heading and what stands in it. */
 const PROFILE_COLUMNS: readonly (readonly [string, (profile: FtraceProfile) => string])[] = [
-  ['version', ({ version }) => version],
+  ['version', ({ version }) => (/^\d/.test(version) ? `Linux ${version}` : version)],
   ['entry', ({ site }) => `=${site}`],
   ['saves', ({ frame }) => frame],
-  ['literal', ({ callOps, site }) => (callOps ? 'ops' : site === '7,5' ? 'target' : '-')],
-  ['direct calls', ({ direct }) => (direct ? `by ${direct.api}` : '-')],
-  ['far', ({ direct }) => direct?.far ?? '-'],
-  ['late', ({ direct }) => direct?.late ?? '-'],
+  ['literal', ({ callOps, site }) => (callOps ? 'ops' : site === '7,5' ? 'target' : 'none')],
+  ['direct calls', ({ direct }) => (direct ? `by ${direct.api}` : 'none')],
+  ['far', ({ direct }) => direct?.far ?? ''],
+  ['late', ({ direct }) => direct?.late ?? ''],
   ['most ops', ({ refBits }) => String(2 ** refBits - 1)],
 ];
 
