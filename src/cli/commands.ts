@@ -5,6 +5,7 @@ import type { Command } from './command.js';
 import { conformancePlugin } from './conformance-plugin.js';
 import { dump } from './dump.js';
 import { fuzz } from './fuzz.js';
+import { layout } from './layout.js';
 import { map } from './map.js';
 import { museum } from './museum.js';
 import { run } from './run.js';
@@ -20,6 +21,7 @@ export const COMMANDS: readonly Command[] = [
   map,
   check,
   trace,
+  layout,
   xdp,
   fuzz,
   verify,

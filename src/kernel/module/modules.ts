@@ -248,8 +248,8 @@ export class Modules {
     const { memory, symbols, text, ftrace, vmalloc } = this.#parts.kernel;
     const { address, size } = section;
     ftrace.releaseText(address, address + BigInt(size));
-    for (const symbol of [...symbols]) {
-      if (!within(section, symbol.address)) continue;
+    const gone = [...symbols].filter((symbol) => within(section, symbol.address));
+    for (const symbol of gone) {
       symbols.remove(symbol.name);
       text.prototypes.delete(symbol.address);
     }
