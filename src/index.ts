@@ -67,6 +67,18 @@ export {
 } from './kernel/ftrace/profile.js';
 export type { FtraceRegs } from './kernel/ftrace/regs.js';
 export { bootKernel, type AsmSources, type Kernel, type KernelOptions } from './kernel/kernel.js';
+export { REACH_PROFILES, type ReachProfile } from './kernel/ftrace/reach.js';
+export { layoutOf, type Layout, type LayoutOptions } from './kernel/layout/layout.js';
+export { attachOutcome, describeOutcome, type AttachOutcome } from './kernel/layout/outcome.js';
+export { LAYOUT_PROFILES, LAYOUT_VERSIONS, type LayoutVersion } from './kernel/layout/profile.js';
+export {
+  surveyLayout,
+  surveySeeds,
+  type LayoutSurvey,
+  type SeedsSurvey,
+  type SurveyOptions,
+} from './kernel/layout/survey.js';
+export type { KernelModule, ModuleSpec } from './kernel/module/modules.js';
 export { KernelOops } from './kernel/executor.js';
 export {
   atomic,
@@ -135,6 +147,14 @@ export {
 } from './lab/check/runner.js';
 export { EXHIBITS, visit, type Visit } from './lab/museum/museum.js';
 export type { Boot, Exhibit, Observation, Variant } from './lab/museum/exhibit.js';
+export {
+  addressRows,
+  attachRows,
+  distanceText,
+  outcomeCells,
+  outcomeRows,
+  sizeText,
+} from './lab/layout-report.js';
 export { listProgramSite, listSite, listTrace } from './lab/listing.js';
 export { callArguments } from './lab/call-arguments.js';
 export { testRunStructOps, testRunTracing } from './lab/tracing-test-run.js';

@@ -6,6 +6,7 @@ import { conformancePlugin } from './conformance-plugin.js';
 import { dump } from './dump.js';
 import { ftrace } from './ftrace.js';
 import { fuzz } from './fuzz.js';
+import { layout } from './layout.js';
 import { map } from './map.js';
 import { museum } from './museum.js';
 import { run } from './run.js';
@@ -22,6 +23,7 @@ export const COMMANDS: readonly Command[] = [
   check,
   trace,
   ftrace,
+  layout,
   xdp,
   fuzz,
   verify,
