@@ -22,12 +22,14 @@ import type { KernelContext, KernelFunction, PhysicalAllocator } from './functio
 import { ftraceCallbacks } from './ftrace/callbacks.js';
 import { DirectCalls } from './ftrace/direct.js';
 import { Ftrace } from './ftrace/ftrace.js';
+import { FunctionGraph, GRAPH_6_12, graphFunctions } from './ftrace/graph.js';
 import { layoutOf, type Layout, type LayoutOptions } from './layout.js';
 import { LinearMap } from './linear-map.js';
 import { FTRACE_OPS, TASK_STRUCT } from './offsets.js';
 import { RangeAllocator } from './range-allocator.js';
 import { Rcu } from './rcu.js';
 import { SymbolTable } from './symbols.js';
+import { functionTraceCall, Tracing } from './trace/function-tracer.js';
 import { Task } from './task.js';
 import { KERNEL_BODY_BRK, KernelText, NOP } from './text.js';
 import { encode } from '../a64/codec.js';
@@ -89,6 +91,9 @@ export class Kernel implements KernelContext {
   readonly executor: Executor;
   readonly ftrace: Ftrace;
   readonly directCalls: DirectCalls;
+  readonly graph: FunctionGraph;
+  /** The function tracer's instances. */
+  readonly tracing: Tracing;
   readonly rcu: Rcu;
   readonly bpf: Bpf;
   /** Lines of printk. */
@@ -122,6 +127,8 @@ export class Kernel implements KernelContext {
     // a return address belongs to the call before it: the BRK stands behind a word of the symbol
     this.text.addWords('lab_return', [NOP, encode('BRK', { imm16: KERNEL_BODY_BRK })]);
     for (const fn of ftraceCallbacks(() => this.ftrace)) this.text.addFunction(fn);
+    this.text.addFunction(functionTraceCall(() => this.tracing));
+    for (const fn of graphFunctions(() => this.graph)) this.text.addFunction(fn);
     for (const [file, source] of Object.entries(options.asm)) {
       this.text.addAssembly(assembler, file, source);
     }
@@ -158,6 +165,14 @@ export class Kernel implements KernelContext {
         this.symbol('ftrace_stub'),
       ),
     });
+    this.graph = new FunctionGraph({
+      ftrace: this.ftrace,
+      data: this.data,
+      kernel: this,
+      tasks: () => this.#tasks,
+      profile: GRAPH_6_12,
+    });
+    this.tracing = new Tracing(this);
     this.#addNewSites();
     this.rcu = new Rcu(this.memory, () => this.#tasks);
     this.bpf = new Bpf(this, {
