@@ -24,11 +24,14 @@ import { DirectCalls } from './ftrace/direct.js';
 import { Ftrace } from './ftrace/ftrace.js';
 import { FunctionGraph, GRAPH_6_12, graphFunctions } from './ftrace/graph.js';
 import { layoutOf, type Layout, type LayoutOptions } from './layout.js';
+import { Kprobes } from './kprobes/kprobes.js';
+import { Kretprobes } from './kprobes/kretprobes.js';
 import { LinearMap } from './linear-map.js';
 import { FTRACE_OPS, TASK_STRUCT } from './offsets.js';
 import { RangeAllocator } from './range-allocator.js';
 import { Rcu } from './rcu.js';
 import { SymbolTable } from './symbols.js';
+import { Fprobes } from './trace/fprobe.js';
 import { functionTraceCall, Tracing } from './trace/function-tracer.js';
 import { Task } from './task.js';
 import { KERNEL_BODY_BRK, KernelText, NOP } from './text.js';
@@ -94,6 +97,9 @@ export class Kernel implements KernelContext {
   readonly graph: FunctionGraph;
   /** The function tracer's instances. */
   readonly tracing: Tracing;
+  readonly fprobes: Fprobes;
+  readonly kprobes: Kprobes;
+  readonly kretprobes: Kretprobes;
   readonly rcu: Rcu;
   readonly bpf: Bpf;
   /** Lines of printk. */
@@ -173,6 +179,9 @@ export class Kernel implements KernelContext {
       profile: GRAPH_6_12,
     });
     this.tracing = new Tracing(this);
+    this.fprobes = new Fprobes(this);
+    this.kprobes = new Kprobes(this);
+    this.kretprobes = new Kretprobes(this);
     this.#addNewSites();
     this.rcu = new Rcu(this.memory, () => this.#tasks);
     this.bpf = new Bpf(this, {

@@ -48,6 +48,7 @@ export const TASK_STRUCT = {
   curr_ret_stack: 68,
   tracing_graph_pause: 72,
   trace_overrun: 76,
+  kretprobe_instances: 80,
   size: 256,
 } as const;
 
