@@ -13,7 +13,7 @@ import { InputError } from '../common/errors.js';
 import type { CpuFactory } from '../cpu/engines.js';
 import { Memory, type Region } from '../cpu/memory.js';
 import type { Ram } from '../cpu/ram.js';
-import { Assembler } from './assembler.js';
+import { Assembler, withBodies, type FunctionBodies } from './assembler.js';
 import { Bpf } from './bpf/bpf.js';
 import type { CodegenOptions } from './bpf/codegen.js';
 import { KernelData } from './data.js';
@@ -46,6 +46,8 @@ export interface KernelOptions extends LayoutOptions {
   readonly asm: AsmSources;
   /** More texts of functions, placed behind all that the kernel itself has. Default none. */
   readonly modules?: AsmSources;
+  /** Bodies of functions of these texts as another compiler made them. Default: what the texts say. */
+  readonly bodies?: FunctionBodies;
   readonly cpu: CpuFactory;
   /** Whose JIT, trampolines and struct layouts; the ftrace text is `asm` in any case. Default 6.12. */
   readonly version?: KernelVersion;
@@ -136,7 +138,8 @@ export class Kernel implements KernelContext {
     this.text.addFunction(functionTraceCall(() => this.tracing));
     for (const fn of graphFunctions(() => this.graph)) this.text.addFunction(fn);
     for (const [file, source] of Object.entries(options.asm)) {
-      this.text.addAssembly(assembler, file, source);
+      const text = options.bodies ? withBodies(source, options.bodies) : source;
+      this.text.addAssembly(assembler, file, text);
     }
 
     this.cpus = Array.from({ length: options.cpus ?? 1 }, () => options.cpu.create(this.memory));

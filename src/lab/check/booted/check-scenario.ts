@@ -12,13 +12,10 @@
 import { KernelError } from '../../../common/errors.js';
 import { errnoName } from '../../../common/errno.js';
 import { rawProgram } from '../../../bpf/raw-program.js';
-import { inBranchRange } from '../../../jit/calls.js';
-import { VECTOR_OFFSETS } from '../../../jit/vectors/harness.js';
 import type { Kernel } from '../../../kernel/kernel.js';
 import { failed, passed, skipped, type CaseResult } from '../kind.js';
 import { VectorRecord } from '../record.js';
-import { compareImages, findCallBase, type ImageSetting } from './corpus-images.js';
-import { bootedKernel, releaseOfPrologue, type BootedKernel } from './kernel.js';
+import { compareImages, type ImageSetting } from './corpus-images.js';
 import type { BootedOptions } from './options.js';
 import {
   attachScenarioPrograms,
@@ -29,9 +26,9 @@ import {
 import { readScenario, type Scenario, type ScenarioState } from './scenario-file.js';
 import { readImage } from './scenario-image.js';
 import { comparePokedProgram, shownProgram } from './scenario-program-site.js';
+import { isFar, settingOf } from './scenario-setting.js';
 import { compareSite, skipState } from './scenario-site.js';
 import { compareTrampoline } from './scenario-trampoline.js';
-import { readTraits } from './traits.js';
 
 /** r0 = 0; exit */
 const RETURN_0 = Uint8Array.of(0xb7, 0, 0, 0, 0, 0, 0, 0, 0x95, 0, 0, 0, 0, 0, 0, 0);
@@ -80,30 +77,6 @@ function verdict(record: VectorRecord, compare: () => string | undefined): CaseR
     if (error instanceof KernelError) return failed(record, error.message);
     throw error;
   }
-}
-
-function settingOf({ record, programs }: Scenario, { readSibling }: BootedOptions): ImageSetting {
-  const images = programs.flatMap((program) => program.images);
-  const traits = readTraits(images);
-  const facts = readSibling('facts.json');
-  const uname = facts && new VectorRecord(`${record.origin} facts.json`, facts).text('uname');
-  // a file without programs says nothing that depends on the version
-  const release = uname ?? releaseOfPrologue(images[0]) ?? '6.12';
-  const kernel: BootedKernel = bootedKernel(release, traits);
-  return {
-    kernel,
-    traits,
-    offsets: { ...VECTOR_OFFSETS[kernel.lab], ...traits.offsets },
-    callBase: findCallBase(programs) ?? 0n,
-  };
-}
-
-/** Is a trampoline out of reach of the function that it is attached to? */
-function isFar({ states }: Scenario): boolean {
-  return states.some(({ address, literal }) => {
-    const image = literal?.directCall ?? 0n;
-    return image !== 0n && !inBranchRange(address + 4n, image);
-  });
 }
 
 function checkState(

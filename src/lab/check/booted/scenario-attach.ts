@@ -15,11 +15,12 @@ import type { KernelProgram } from '../../../kernel/bpf/program.js';
 import type { KernelFunction } from '../../../kernel/function.js';
 import type { Kernel } from '../../../kernel/kernel.js';
 import { isMapReference } from './corpus-file.js';
+import { stackOf } from './corpus-images.js';
 import type { Scenario, ScenarioProgram } from './scenario-file.js';
 import type { ImageReading } from './scenario-image.js';
 
 /** By enum bpf_attach_type. */
-const KINDS: Readonly<Record<number, AttachKind>> = {
+export const ATTACH_KINDS: Readonly<Record<number, AttachKind>> = {
   24: 'fentry',
   25: 'fexit',
   26: 'fmod_ret',
@@ -29,7 +30,7 @@ const KINDS: Readonly<Record<number, AttachKind>> = {
 const BPF_LSM_MAC = 27;
 
 /** Functions that scenarios attach to and that have no text in every lab kernel. */
-const MORE_FUNCTIONS: readonly KernelFunction[] = [
+export const MORE_FUNCTIONS: readonly KernelFunction[] = [
   {
     name: 'bpf_fentry_test10',
     prototype: 'int bpf_fentry_test10(const void *a)',
@@ -39,12 +40,10 @@ const MORE_FUNCTIONS: readonly KernelFunction[] = [
 ];
 
 /** Pages that stand in for the maps of programs. */
-const MAP_SIZE = 4096;
+export const MAP_SIZE = 4096;
 const LD_IMM64 = 0x18;
 const CALL = 0x85;
 const GET_ATTACH_COOKIE = 174;
-/** Covers what these programs use. */
-const STACK_DEPTH = 64;
 
 /** A function of the booted kernel, from a note like `8: name [('a', 2, 8, ''), ('b', 4, 12, '')]`. */
 function noted(note: string): KernelFunction | undefined {
@@ -73,6 +72,7 @@ function localFunction(
   name: string,
   slots: readonly Slot[],
   map: bigint,
+  image: readonly number[],
 ): XlatedFunction {
   const { host } = kernel.bpf;
   // the one helper that is not made into instructions
@@ -84,15 +84,19 @@ function localFunction(
     }
     return slot.code === CALL && slot.src === 0 ? { ...slot, imm: cookie } : slot;
   });
-  return { name, insns: encodeSlots(local), stackDepth: STACK_DEPTH };
+  return { name, insns: encodeSlots(local), stackDepth: stackOf(image) };
 }
 
 /** Loads a scenario's program. Functions after the main one are called `NAME_sub_1` and so on. */
-function loadProgram(kernel: Kernel, program: ScenarioProgram, map: bigint): KernelProgram {
-  const { name, functions, attachType } = program;
+export function loadProgram(
+  kernel: Kernel,
+  program: ScenarioProgram,
+  map: bigint,
+): KernelProgram {
+  const { name, functions, images, attachType } = program;
   const type = attachType === 0 ? 'socket_filter' : 'tracing';
   const [main, ...others] = functions.map((slots, i) =>
-    localFunction(kernel, i === 0 ? name : `${name}_sub_${i}`, slots, map),
+    localFunction(kernel, i === 0 ? name : `${name}_sub_${i}`, slots, map, images[i] ?? []),
   );
   if (!main) throw new InputError(`program ${name} has no function`);
   const xlated: XlatedProgram = { name, type, functions: [main, ...others] };
@@ -156,7 +160,7 @@ export function attachScenarioPrograms(
       if (!called) continue;
       const loaded = loadProgram(kernel, program, map);
       steps.push(() => loaded.free());
-      const kind = KINDS[program.attachType] ?? 'fentry';
+      const kind = ATTACH_KINDS[program.attachType] ?? 'fentry';
       const attached = kernel.bpf.attach(loaded, kind, place, called.cookie);
       steps.push(() => attached.detach());
       last = attached;

@@ -1,0 +1,240 @@
+/**
+ * Brings a lab kernel from one state of a booted kernel's scenario to the next, by attaching what is new and detaching
+ * what is gone: programs, the function tracer and an instance of it, function graph, fprobes, kprobes.
+ *
+ * What a state has follows from what it shows: enabled_functions says how many ops cover the function and
+ * whether one is a direct call, the live trampoline which programs are attached, a BRK at the entry that a
+ * kprobe is there. Which tracers the other ops are, the literal says when there is one; else those that the
+ * scenario's traces and literals know, in a fixed order.
+ */
+import { InputError } from '../../../common/errors.js';
+import type { ProgramTarget } from '../../../kernel/bpf/bpf.js';
+import type { KernelProgram } from '../../../kernel/bpf/program.js';
+import type { Kernel } from '../../../kernel/kernel.js';
+import type { Fprobe } from '../../../kernel/trace/fprobe.js';
+import { FunctionGraphTracer } from '../../../kernel/trace/function-graph-tracer.js';
+import { branchTarget } from './image.js';
+import { ATTACH_KINDS, loadProgram, MAP_SIZE } from './scenario-attach.js';
+import type { Scenario, ScenarioProgram, ScenarioState } from './scenario-file.js';
+import { readImage } from './scenario-image.js';
+
+/** BRK that arm64 kprobes put at an address. */
+const KPROBE_BRK = 0xd4200080;
+
+/** What is registered at a site. */
+export interface Enabled {
+  readonly ops: number;
+  readonly direct: boolean;
+}
+
+/** `bpf_fentry_test1 (2)     D   M`: number of ops; flags R, I, D, O, M. */
+export function enabledOf({ enabled }: ScenarioState): Enabled {
+  const [, count = '0', flags = ''] =
+    enabled.map((line) => /^(?:\w+) \((\d+)\)([ A-Z]*)/.exec(line)).find((match) => match) ?? [];
+  return { ops: Number(count), direct: flags.includes('D') };
+}
+
+type TracerKind = 'function' | 'instance' | 'graph' | 'fprobe';
+
+/** By its ops and by its callback. */
+const TRACERS: readonly (readonly [kind: TracerKind, ops: string, callback: string])[] = [
+  ['function', 'global_ops', 'function_trace_call'],
+  ['graph', 'graph_ops', 'ftrace_graph_func'],
+  ['fprobe', 'fprobe_ftrace_ops', 'fprobe_ftrace_entry'],
+];
+
+interface Played {
+  readonly program: KernelProgram;
+  /** Function it is attached to. */
+  readonly place: string;
+  readonly undo: () => void;
+}
+
+export class ScenarioPlayer {
+  readonly #kernel: Kernel;
+  readonly #scenario: Scenario;
+  readonly #map: bigint;
+  readonly #programs = new Map<string, Played>();
+  /** By kind and function. */
+  readonly #others = new Map<string, () => void>();
+  #target: KernelProgram | undefined;
+
+  constructor(kernel: Kernel, scenario: Scenario) {
+    this.#kernel = kernel;
+    this.#scenario = scenario;
+    this.#map = kernel.kmalloc(MAP_SIZE);
+  }
+
+  /** Throws KernelError where the lab refuses what the booted kernel did. */
+  goTo(state: ScenarioState): void {
+    if (state.fn.startsWith('bpf ')) this.#playPrograms(state, this.#onProgram(state));
+    else this.#playPrograms(state, this.#onKernel(state));
+    if (!state.fn.startsWith('bpf ')) this.#playOthers(state);
+  }
+
+  /** A program of the file as it is loaded now: those that are attached, and the one that is attached to. */
+  program(name: string): KernelProgram | undefined {
+    return name === 'target' ? this.#target : this.#programs.get(name)?.program;
+  }
+
+  close(): void {
+    for (const undo of [...this.#others.values()].reverse()) undo();
+    this.#others.clear();
+    for (const name of [...this.#programs.keys()].reverse()) this.#detach(name);
+    this.#target?.free();
+    this.#kernel.kfree(this.#map);
+  }
+
+  /** Names of the programs that a kernel function has, with their cookies. */
+  #onKernel(state: ScenarioState): Map<string, bigint> {
+    const wanted = new Map<string, bigint>();
+    if (!enabledOf(state).direct) return wanted;
+    const { programs } = this.#scenario;
+    const base = state.literal?.directCall;
+    // where the literal is the list's, what calls programs for this function
+    const images = state.trampolines.flatMap((trampoline) => {
+      const image = readImage(trampoline, programs);
+      const first = programs.find(({ name }) => name === image?.calls[0]?.name);
+      return image && first?.target === state.fn ? [{ ...image, base: trampoline.base }] : [];
+    });
+    const image = images.find((each) => each.base === base) ?? images[0];
+    if (image) for (const { name, cookie } of image.calls) wanted.set(name, cookie);
+    else for (const { name, target } of programs) if (target === state.fn) wanted.set(name, 0n);
+    return wanted;
+  }
+
+  /** The same for the functions of a BPF program; the value is the cookie. */
+  #onProgram(state: ScenarioState): Map<string, bigint> {
+    const { programs } = this.#scenario;
+    const target = programs.find(({ name }) => name === 'target');
+    if (!target) throw new InputError(`${this.#scenario.name}: no program is the target`);
+    this.#target ??= loadProgram(this.#kernel, target, this.#map);
+    const wanted = new Map<string, bigint>();
+    for (const trampoline of state.trampolines) {
+      for (const call of readImage(trampoline, programs)?.calls ?? []) {
+        wanted.set(call.name, call.cookie);
+      }
+    }
+    const replacement = programs.find(({ addresses }) =>
+      state.words.some((word, i) => {
+        const pc = state.address + BigInt(4 * i);
+        return branchTarget(word, this.#placeOf(target, i) ?? pc, false) === addresses[0];
+      }),
+    );
+    if (replacement) wanted.set(replacement.name, 0n);
+    return wanted;
+  }
+
+  /** Address of word `i` of all functions of a program, one after another. */
+  #placeOf({ images, addresses }: ScenarioProgram, i: number): bigint | undefined {
+    let first = 0;
+    for (const [at, image] of images.entries()) {
+      if (i < first + image.length) return (addresses[at] ?? 0n) + BigInt(4 * (i - first));
+      first += image.length;
+    }
+    return undefined;
+  }
+
+  #playPrograms(state: ScenarioState, wanted: ReadonlyMap<string, bigint>): void {
+    for (const [name, { place }] of [...this.#programs].reverse()) {
+      if (place === state.fn && !wanted.has(name)) this.#detach(name);
+    }
+    for (const program of this.#scenario.programs) {
+      const cookie = wanted.get(program.name);
+      if (cookie === undefined || this.#programs.has(program.name)) continue;
+      this.#attach(program, state, cookie);
+    }
+  }
+
+  #attach(program: ScenarioProgram, state: ScenarioState, cookie: bigint): void {
+    const { bpf } = this.#kernel;
+    const loaded = loadProgram(this.#kernel, program, this.#map);
+    const kind = program.attachType === 0 ? 'freplace' : (ATTACH_KINDS[program.attachType] ?? 'fentry');
+    try {
+      const { detach } = bpf.attach(loaded, kind, this.#targetOf(state), cookie);
+      const undo = (): void => {
+        detach();
+        loaded.free();
+      };
+      this.#programs.set(program.name, { program: loaded, place: state.fn, undo });
+    } catch (error) {
+      loaded.free();
+      throw error;
+    }
+  }
+
+  #targetOf({ fn, label }: ScenarioState): string | ProgramTarget {
+    if (!fn.startsWith('bpf ')) return fn;
+    if (!this.#target) throw new InputError(`${this.#scenario.name}: the target is not loaded`);
+    const { functions } = this.#target.xlated;
+    return { program: this.#target, function: functions[label.includes('sub') ? 1 : 0]?.name ?? '' };
+  }
+
+  #detach(name: string): void {
+    this.#programs.get(name)?.undo();
+    this.#programs.delete(name);
+  }
+
+  #playOthers(state: ScenarioState): void {
+    const wanted = new Set(this.#tracersOf(state).map((kind) => `${kind} ${state.fn}`));
+    if (state.words[0] === KPROBE_BRK) wanted.add(`kprobe ${state.fn}`);
+    for (const [key, undo] of [...this.#others].reverse()) {
+      if (wanted.has(key) || !key.endsWith(` ${state.fn}`)) continue;
+      undo();
+      this.#others.delete(key);
+    }
+    for (const key of wanted) {
+      if (!this.#others.has(key)) this.#others.set(key, this.#begin(key.split(' ')[0] ?? '', state.fn));
+    }
+  }
+
+  #tracersOf(state: ScenarioState): readonly TracerKind[] {
+    const { ops, direct } = enabledOf(state);
+    const count = ops - (direct ? 1 : 0);
+    if (count === 0) return [];
+    const { states, traces } = this.#scenario;
+    const nameOf = ({ literal }: ScenarioState): string => literal?.symbol.split('+')[0] ?? '';
+    const single = TRACERS.find(([, name]) => name === nameOf(state));
+    if (single) return [single[0]];
+    const known = TRACERS.filter(
+      ([, name, callback]) =>
+        states.some((each) => nameOf(each) === name) || traces.some(({ counts }) => counts.has(callback)),
+    ).map(([kind]) => kind);
+    const kinds: readonly TracerKind[] = [...known, 'instance'];
+    if (kinds.length < count) throw new InputError(`${state.label}: ${count} ops, which is not known`);
+    return kinds.slice(0, count);
+  }
+
+  /** Begins one; the value ends it. */
+  #begin(kind: string, fn: string): () => void {
+    const { tracing, fprobes, kprobes } = this.#kernel;
+    switch (kind) {
+      case 'function':
+        tracing.start([fn]);
+        return () => tracing.stop();
+      case 'instance': {
+        const instance = tracing.createInstance('second');
+        instance.start([fn]);
+        return () => {
+          instance.stop();
+          tracing.removeInstance(instance);
+        };
+      }
+      case 'graph': {
+        const graph = new FunctionGraphTracer(this.#kernel);
+        graph.start([fn]);
+        return () => graph.stop();
+      }
+      case 'fprobe': {
+        const fprobe: Fprobe = { name: 'scenario' };
+        fprobes.register(fprobe, [fn]);
+        return () => fprobes.unregister(fprobe);
+      }
+      default: {
+        const kprobe = { name: 'scenario', address: this.#kernel.symbol(fn) };
+        kprobes.register(kprobe);
+        return () => kprobes.unregister(kprobe);
+      }
+    }
+  }
+}
