@@ -14,6 +14,7 @@ import { SP, type TraceEntry } from '../../../cpu/cpu.js';
 import { print } from '../../../a64/print.js';
 import type { TraceRow } from './trace-file.js';
 import type { TracePlaces } from './trace-places.js';
+import { UnknownSlots } from './unknown-slots.js';
 
 /** X0..X30, SP. */
 export type RegisterValues = bigint[];
@@ -51,6 +52,7 @@ export class TraceComparison {
   readonly #ours: RegisterValues;
   readonly #start: { readonly theirs: bigint; readonly ours: bigint };
   readonly #unknown = new Set<number>();
+  readonly #slots = new UnknownSlots();
   /** Registers that a sequence of moves is building an address in. */
   readonly #building = new Set<number>();
 
@@ -88,6 +90,11 @@ export class TraceComparison {
     if (!this.#sameWord(theirs, theirCode, ours, ourCode)) {
       return `${head}: ours is ${hex32(ours.word)} ${print(ours.word, ours.pc)}`;
     }
+    const loaded = this.#slots.follow(
+      theirCode,
+      (register) => this.#theirs[register] ?? 0n,
+      (register) => this.#unknown.has(register),
+    );
     const written = new Set<number>();
     for (const { register } of ours.changes) written.add(register);
     this.ours(ours);
@@ -97,6 +104,7 @@ export class TraceComparison {
       this.#theirs[register] = value;
     }
     for (const register of written) this.#unknown.delete(register);
+    for (const register of loaded) this.#unknown.add(register);
     const difference = this.#differentRegister();
     return difference === undefined ? undefined : `${head}: ${difference}`;
   }

@@ -67,9 +67,26 @@ export class ScenarioPlayer {
 
   /** Throws KernelError where the lab refuses what the booted kernel did. */
   goTo(state: ScenarioState): void {
-    if (state.fn.startsWith('bpf ')) this.#playPrograms(state, this.#onProgram(state));
-    else this.#playPrograms(state, this.#onKernel(state));
-    if (!state.fn.startsWith('bpf ')) this.#playOthers(state);
+    if (state.fn.startsWith('bpf ')) {
+      this.#playPrograms(state, this.#onProgram(state));
+      return;
+    }
+    this.#playPrograms(state, this.#onKernel(state));
+    this.#attachElsewhere(state);
+    this.#playOthers(state);
+  }
+
+  /** Other functions whose live trampolines a state lists. */
+  #attachElsewhere(state: ScenarioState): void {
+    const { programs } = this.#scenario;
+    for (const trampoline of state.trampolines) {
+      for (const { name, cookie } of readImage(trampoline, programs)?.calls ?? []) {
+        const program = programs.find((each) => each.name === name);
+        const fn = program?.target;
+        if (!program || fn === undefined || fn === state.fn || this.#programs.has(name)) continue;
+        this.#attach(program, { ...state, fn }, cookie);
+      }
+    }
   }
 
   /** A program of the file as it is loaded now: those that are attached, and the one that is attached to. */

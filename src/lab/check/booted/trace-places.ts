@@ -101,7 +101,19 @@ export class TracePlaces {
   /** What of theirs an argument is here; values that mean nothing here stay as they are. */
   argument(theirs: bigint, sp: bigint): bigint {
     const distance = theirs - this.#stack.theirs;
-    return distance >= 0n && distance < STACK_ABOVE ? sp + distance : theirs;
+    if (distance >= 0n && distance < STACK_ABOVE) return sp + distance;
+    const place = this.#find(theirs);
+    const base = place && this.#ourBase(place.name);
+    return place && base !== undefined ? base + (theirs - place.start) : theirs;
+  }
+
+  /** Where something of that name begins here: a function, or a program. */
+  #ourBase(name: string): bigint | undefined {
+    const [, program, index = '0'] = /^prog (\w+)(?:\.(\d+))?$/.exec(name) ?? [];
+    if (program === undefined) return this.#kernel.symbols.find(name)?.address;
+    const loaded = this.#player.program(program);
+    const fn = loaded?.xlated.functions[Number(index)];
+    return fn && loaded.functionImage(fn.name).base;
   }
 
   #hasPlace(name: string): boolean {
@@ -161,19 +173,22 @@ function nameAt({ name, start }: Place, address: bigint): string {
   return `${name}+0x${(address - start).toString(16)}`;
 }
 
-/** Images of the programs of a scenario and of the trampolines that are live in a state. */
-function imagesOf({ programs }: Scenario, { trampolines }: ScenarioState): Place[] {
+/** Images of the programs of a scenario and of trampolines, those that are live in a state first. */
+function imagesOf({ programs, states }: Scenario, state: ScenarioState): Place[] {
   const ofPrograms = programs.flatMap(({ name, images, addresses }) =>
     images.map((image, i): Place => {
       return { name: programName(name, i), start: addresses[i] ?? 0n, size: 4 * image.length };
     }),
   );
-  const ofTrampolines = trampolines.flatMap((trampoline): Place[] => {
-    const first = readImage(trampoline, programs)?.calls[0]?.name;
-    if (first === undefined) return [];
-    const target = programs.find(({ name }) => name === first)?.target;
-    const { base: start, words } = trampoline;
-    return [{ name: trampolineName(target), start, size: 4 * words.length }];
-  });
-  return [...ofPrograms, ...ofTrampolines];
+  const trampolinesOf = (trampolines: ScenarioState['trampolines']): Place[] =>
+    trampolines.flatMap((trampoline) => {
+      const first = readImage(trampoline, programs)?.calls[0]?.name;
+      if (first === undefined) return [];
+      const target = programs.find(({ name }) => name === first)?.target;
+      const { base: start, words } = trampoline;
+      return [{ name: trampolineName(target), start, size: 4 * words.length }];
+    });
+  // what lay at an address before a program of the file did comes last; not every state lists all
+  const others = states.flatMap(({ trampolines }) => trampolinesOf(trampolines));
+  return [...trampolinesOf(state.trampolines), ...ofPrograms, ...others];
 }
