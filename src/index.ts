@@ -55,6 +55,17 @@ export { compile, type JitOptions, type JitProgram } from './jit/program.js';
 export { compileTrampoline } from './jit/trampoline.js';
 export { TRAMP_FLAGS } from './jit/trampoline-model.js';
 
+export { ftraceCallback, type FtraceEvent } from './kernel/ftrace/callbacks.js';
+export { listFunctions, type FtraceList } from './kernel/ftrace/listing.js';
+export { FTRACE_OPS_FL, type FtraceOps, type OpsCommand } from './kernel/ftrace/ops.js';
+export {
+  FTRACE_PROFILES,
+  FTRACE_VERSIONS,
+  KERNEL_OF_FTRACE,
+  type FtraceProfile,
+  type FtraceVersion,
+} from './kernel/ftrace/profile.js';
+export type { FtraceRegs } from './kernel/ftrace/regs.js';
 export { bootKernel, type AsmSources, type Kernel, type KernelOptions } from './kernel/kernel.js';
 export { KernelOops } from './kernel/executor.js';
 export {
@@ -85,6 +96,7 @@ export { jitKind } from './lab/check/jit-vectors.js';
 export { checkBooted, isBootedFile } from './lab/check/booted/check-booted.js';
 export { checkTrace } from './lab/check/booted/check-trace.js';
 export { isTraceFile } from './lab/check/booted/trace-file.js';
+export { labVersion } from './lab/check/booted/kernel.js';
 export type { BootedOptions } from './lab/check/booted/options.js';
 export { checkKernelText, isKernelText } from './lab/check/kernel-text.js';
 export type { CaseResult, VectorKind } from './lab/check/kind.js';

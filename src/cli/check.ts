@@ -30,6 +30,7 @@ import {
   jitEngine,
   jitKind,
   jitObjects,
+  labVersion,
   rejectKind,
   summarize,
   wasmEngine,
@@ -110,7 +111,7 @@ class Checker {
     const text = new TextDecoder().decode(readInput(path));
     const json = parseJson(text);
     if (isKernelText(json)) {
-      yield* checkKernelText(await this.#sharedKernel(), json);
+      yield* this.#checkText(path, json);
       return;
     }
     if (isBootedFile(json)) {
@@ -150,6 +151,19 @@ class Checker {
     for (const kernel of this.#booted.values()) kernel.close();
     for (const { kernel } of this.#runners.values()) kernel.close();
     this.#machines?.close();
+  }
+
+  /** Against the lab kernel of the release that facts.json beside the file names, or of --kernel. */
+  async *#checkText(path: string, json: object): AsyncGenerator<CaseResult> {
+    const facts = readJson(join(dirname(path), 'facts.json'));
+    const release = String(facts?.['uname'] ?? this.#version);
+    const boot = await this.#booter();
+    const kernel = boot({ version: labVersion(release) });
+    try {
+      yield* checkKernelText(kernel, json);
+    } finally {
+      kernel.close();
+    }
   }
 
   #bootedOptions(path: string): BootedOptions {

@@ -4,6 +4,7 @@ import { check } from './check.js';
 import type { Command } from './command.js';
 import { conformancePlugin } from './conformance-plugin.js';
 import { dump } from './dump.js';
+import { ftrace } from './ftrace.js';
 import { fuzz } from './fuzz.js';
 import { map } from './map.js';
 import { museum } from './museum.js';
@@ -20,6 +21,7 @@ export const COMMANDS: readonly Command[] = [
   map,
   check,
   trace,
+  ftrace,
   xdp,
   fuzz,
   verify,

@@ -236,7 +236,7 @@ export class Bpf {
     const model = this.#kernel.text.prototypes.get(address);
     if (!model) throw new KernelError('EINVAL', `${name} is no function with a known prototype`);
     const target = { name, address, model };
-    return { address, site: (key) => new FtraceSite(this.#kernel, this.profile, key, target) };
+    return { address, site: (key) => new FtraceSite(this.#kernel, key, target) };
   }
 
   #bpfFunction({ program, function: name }: ProgramTarget): Place {

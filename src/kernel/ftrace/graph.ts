@@ -11,16 +11,17 @@
  *
  * Reference: kernel/trace/fgraph.c (function_graph_enter, ftrace_return_to_handler,
  * register_ftrace_graph), arch/arm64/kernel/ftrace.c (ftrace_graph_func). Left out: data of users on the
- * shadow stack, filters by pid; a change of the union of filters takes graph_ops out and in again.
+ * shadow stack, filters by pid.
  */
 import { KernelError } from '../../common/errors.js';
 import type { KernelData } from '../data.js';
 import { KernelOops } from '../executor.js';
 import type { KernelContext, KernelFunction } from '../function.js';
-import { FTRACE_OPS, TASK_STRUCT } from '../offsets.js';
+import { FTRACE_REGS, PT_REGS, TASK_STRUCT } from '../offsets.js';
 import type { Task } from '../task.js';
 import type { Ftrace } from './ftrace.js';
 import { FTRACE_OPS_FL, type FtraceOps } from './ops.js';
+import type { FtraceProfile } from './profile.js';
 
 /** What differs between kernels. */
 export interface GraphProfile {
@@ -34,20 +35,15 @@ export interface GraphProfile {
   readonly depth: number;
 }
 
-export const GRAPH_6_12: GraphProfile = {
-  fregs: { fp: 80, lr: 88 },
-  handlerArgument: 'fregs',
-  users: 16,
-  depth: 127,
-};
+/** Since 6.12 users share, and return_to_handler saves a struct ftrace_regs. */
+const SHARED = { handlerArgument: 'fregs', users: 16, depth: 127 } as const;
+const EXCLUSIVE = { handlerArgument: 'fp', users: 1, depth: 50 } as const;
 
-/** struct pt_regs: regs[29] and regs[30]. */
-export const GRAPH_6_1: GraphProfile = {
-  fregs: { fp: 232, lr: 240 },
-  handlerArgument: 'fp',
-  users: 1,
-  depth: 50,
-};
+export function graphProfile({ version, frame }: FtraceProfile): GraphProfile {
+  const { fp, lr } = frame === 'pt_regs' ? PT_REGS : FTRACE_REGS;
+  const rest = version === '6.12' || version === '7.3' ? SHARED : EXCLUSIVE;
+  return { fregs: { fp, lr }, ...rest };
+}
 
 export interface GraphEvent {
   /** The patch site. */
@@ -89,7 +85,7 @@ export class FunctionGraph {
 
   constructor(parts: GraphParts) {
     this.#parts = parts;
-    const address = parts.data.define('graph_ops', FTRACE_OPS.size);
+    const address = parts.data.define('graph_ops', parts.ftrace.profile.ops.size);
     this.ops = parts.ftrace.createOps('graph_ops', address, parts.kernel.symbol('ftrace_graph_func'));
     this.ops.flags = FTRACE_OPS_FL.INITIALIZED;
   }
@@ -204,17 +200,22 @@ export class FunctionGraph {
     return this.#parts.kernel.symbol('panic');
   }
 
-  /** Brings graph_ops to what the users want together. */
+  /** Brings graph_ops to what the users want together: its filter is the union of theirs. */
   #update(): void {
     const { ftrace } = this.#parts;
     const { ops, users } = this;
-    if (ops.has(FTRACE_OPS_FL.ENABLED)) ftrace.unregister(ops);
-    if (users.length === 0) return;
-    ops.filter.clear();
-    if (users.every(({ filter }) => filter.size > 0)) {
-      for (const { filter } of users) for (const ip of filter) ftrace.setFilterIp(ops, ip, false);
+    const all = users.some(({ filter }) => filter.size === 0);
+    const wanted = new Set(all ? [] : users.flatMap(({ filter }) => [...filter]));
+    const isRegistered = ops.has(FTRACE_OPS_FL.ENABLED);
+    // an empty filter means all functions, so between that and others there is no step by step
+    if (isRegistered && (wanted.size === 0 || ops.filter.size === 0)) {
+      ftrace.unregister(ops);
+      ops.filter.clear();
     }
-    ftrace.register(ops);
+    if (users.length === 0) return;
+    for (const ip of wanted) if (!ops.filter.has(ip)) ftrace.setFilterIp(ops, ip, false);
+    for (const ip of [...ops.filter]) if (!wanted.has(ip)) ftrace.setFilterIp(ops, ip, true);
+    if (!ops.has(FTRACE_OPS_FL.ENABLED)) ftrace.register(ops);
   }
 
   #isWaitedFor(user: number): boolean {

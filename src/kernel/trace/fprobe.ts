@@ -13,7 +13,6 @@ import type { GraphEvent, GraphOps } from '../ftrace/graph.js';
 import { FTRACE_OPS_FL, type FtraceOps } from '../ftrace/ops.js';
 import type { KernelContext } from '../function.js';
 import type { Kernel } from '../kernel.js';
-import { FTRACE_OPS } from '../offsets.js';
 
 export interface FprobeEvent {
   /** First byte of the function. */
@@ -141,7 +140,7 @@ export class Fprobes {
       body: (kernel, ip: bigint, parent: bigint, _ops: bigint, fregs: bigint) =>
         this.#entered(kernel, ip, parent, fregs),
     });
-    const address = data.define('fprobe_ftrace_ops', FTRACE_OPS.size);
+    const address = data.define('fprobe_ftrace_ops', ftrace.profile.ops.size);
     this.#ops = ftrace.createOps('fprobe_ftrace_ops', address, this.#kernel.symbol(ENTRY_FUNC));
     return this.#ops;
   }

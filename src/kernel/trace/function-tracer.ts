@@ -13,7 +13,6 @@ import { KernelError } from '../../common/errors.js';
 import { FTRACE_OPS_FL, type FtraceOps } from '../ftrace/ops.js';
 import type { KernelFunction } from '../function.js';
 import type { Kernel } from '../kernel.js';
-import { FTRACE_OPS } from '../offsets.js';
 
 /** A call that was seen. */
 interface FunctionEntry {
@@ -62,14 +61,18 @@ export class Tracing extends FunctionTracer {
   readonly #instances = new Map<bigint, FunctionTracer>();
 
   constructor(kernel: Kernel) {
-    super(kernel, 'global_ops', kernel.data.define('global_ops', FTRACE_OPS.size));
+    super(kernel, 'global_ops', kernel.data.define('global_ops', kernel.ftrace.profile.ops.size));
     this.#owner = kernel;
     this.#instances.set(this.ops.address, this);
   }
 
   /** mkdir in tracefs' `instances`. */
   createInstance(name: string): FunctionTracer {
-    const instance = new FunctionTracer(this.#owner, name, this.#owner.kmalloc(FTRACE_OPS.size));
+    const instance = new FunctionTracer(
+      this.#owner,
+      name,
+      this.#owner.kmalloc(this.#owner.ftrace.profile.ops.size),
+    );
     this.#instances.set(instance.ops.address, instance);
     return instance;
   }

@@ -6,11 +6,9 @@
 import { hexToBytes, viewOf } from '../../../common/bytes.js';
 import { ret } from '../../../jit/emit.js';
 import type { FunctionBodies } from '../../../kernel/assembler.js';
-import type { AsmSources } from '../../../kernel/kernel.js';
 import { trampolineProfile } from './kernel.js';
 import type { ImageSetting } from './corpus-images.js';
 import type { BootSetting } from './options.js';
-import { MORE_FUNCTIONS } from './scenario-attach.js';
 import type { Scenario } from './scenario-file.js';
 
 const RET = ret(30);
@@ -32,7 +30,6 @@ export function bootSettingOf(
   return {
     far,
     bodies,
-    texts: textsOf(bodies),
     codegen: {
       cpu: traits.cpu,
       config: traits.config,
@@ -60,14 +57,4 @@ function bodiesOf(code: Readonly<Record<string, unknown>>): FunctionBodies {
     bodies.set(name, words.slice(SITE, words.lastIndexOf(RET) + 1));
   }
   return bodies;
-}
-
-/** Functions among them that not every lab kernel has. */
-function textsOf(bodies: FunctionBodies): AsmSources {
-  const lines = MORE_FUNCTIONS.flatMap(({ name, prototype }) => {
-    const words = bodies.get(name);
-    if (!words) return [];
-    return [`FUNCTION ${prototype}`, ...words.map((word) => `\t.long 0x${word.toString(16)}`)];
-  });
-  return lines.length === 0 ? {} : { 'more-functions.s': `${lines.join('\n')}\n` };
 }

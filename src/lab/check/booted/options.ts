@@ -1,5 +1,5 @@
 /** What checks of a booted kernel's files need: a lab kernel to run and attach in. */
-import type { AsmSources, Kernel } from '../../../kernel/kernel.js';
+import type { Kernel } from '../../../kernel/kernel.js';
 import type { FunctionBodies } from '../../../kernel/assembler.js';
 import type { CodegenOptions } from '../../../kernel/bpf/codegen.js';
 import type { KernelVersion } from '../../../jit/profile.js';
@@ -14,8 +14,6 @@ export interface BootSetting {
   readonly codegen?: CodegenOptions;
   /** Code of functions as the booted kernel's compiler made it. */
   readonly bodies?: FunctionBodies;
-  /** Functions that only the booted kernel has. */
-  readonly texts?: AsmSources;
 }
 
 export interface BootedOptions {

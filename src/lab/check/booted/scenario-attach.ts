@@ -30,7 +30,7 @@ export const ATTACH_KINDS: Readonly<Record<number, AttachKind>> = {
 const BPF_LSM_MAC = 27;
 
 /** Functions that scenarios attach to and that have no text in every lab kernel. */
-export const MORE_FUNCTIONS: readonly KernelFunction[] = [
+const MORE_FUNCTIONS: readonly KernelFunction[] = [
   {
     name: 'bpf_fentry_test10',
     prototype: 'int bpf_fentry_test10(const void *a)',

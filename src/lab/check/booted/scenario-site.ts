@@ -4,13 +4,15 @@
  * How many ftrace_ops cover it and whether one is a direct call is in enabled_functions; in the lab the same
  * number of ops is attached, and a program for the direct one. Compared are the first two words (the
  * branch with the booted kernel's addresses) and, where there are literals, what this one points to:
- * ftrace_nop_ops, ftrace_list_ops, the ops of the direct call with its func and image, or another ops. Not
- * compared: a kprobe's BRK.
+ * ftrace_nop_ops, ftrace_list_ops, the ops of the direct call with its func and image, or another ops; and the line
+ * of enabled_functions, without the names of ordinary ops, sizes, addresses, and M, which depends on what was
+ * attached before. Not compared: a kprobe's BRK.
  */
 import { branchWord } from '../../../a64/immediates.js';
 import { nop } from '../../../jit/emit.js';
 import { compareValues, compareWords } from '../../../jit/vectors/compare.js';
 import type { Kernel } from '../../../kernel/kernel.js';
+import { listFunctions } from '../../../kernel/ftrace/listing.js';
 import { attachScenario } from '../../scenario.js';
 import { branchTarget } from './image.js';
 import { commentSymbol, type ScenarioLiteral, type ScenarioState } from './scenario-file.js';
@@ -71,7 +73,11 @@ function compareView(
     expected.address === undefined ? nop() : branchWord(state.address + 4n, expected.address, true);
   const words = [memory.read32(address), word];
   const different = compareWords(state.words.slice(0, 2), words, state.address);
-  if (different || !state.literal) return different?.text;
+  if (different) return different.text;
+  const shown = compareValues([
+    ['enabled_functions shows', theirLine(state), ourLine(kernel, state.fn)],
+  ]);
+  if (shown !== undefined || !state.literal) return shown;
   const literal = memory.read64(address - 8n);
   return compareValues([
     ['the literal points to', theirOps(state.literal), labOps(kernel, literal, image)],
@@ -104,4 +110,24 @@ function labOps(kernel: Kernel, literal: bigint, image: bigint | undefined): str
   if (ops.directCall === 0n) return 'another ops';
   const whose = ops.directCall === image ? 'the image' : 'something else';
   return `an ops of ${kernel.symbols.lookup(ops.func)?.name ?? 'nothing'} for ${whose}`;
+}
+
+function theirLine({ fn, enabled }: ScenarioState): string {
+  return plainLine(enabled.find((line) => line.startsWith(`${fn} `)) ?? 'nothing');
+}
+
+function ourLine(kernel: Kernel, fn: string): string {
+  const [line = 'nothing'] = listFunctions(kernel.ftrace, kernel.symbols, 'enabled', fn);
+  return plainLine(line);
+}
+
+/** Without what differs between two kernels that have the same attached. */
+function plainLine(line: string): string {
+  return line
+    .replace(/^(.* \(\d+\)[ RIDO]{8}) [ M] /, '$1')
+    .replace(/\tsubops:.*/, '')
+    .replace(/ops: \S+ \((\S+)\)/, (_, func: string) =>
+      func.startsWith('call_direct_funcs') ? 'ops: the direct ops' : 'ops: another',
+    )
+    .replace(/\+0x0\/0x[0-9a-f]+/g, '');
 }
