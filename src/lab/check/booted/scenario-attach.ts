@@ -16,6 +16,7 @@ import type { KernelFunction } from '../../../kernel/function.js';
 import type { Kernel } from '../../../kernel/kernel.js';
 import { isMapReference } from './corpus-file.js';
 import { stackOf } from './corpus-images.js';
+import { bits, constantAt } from './image.js';
 import type { Scenario, ScenarioProgram } from './scenario-file.js';
 import type { ImageReading } from './scenario-image.js';
 
@@ -40,7 +41,7 @@ const MORE_FUNCTIONS: readonly KernelFunction[] = [
 ];
 
 /** Pages that stand in for the maps of programs. */
-export const MAP_SIZE = 4096;
+const MAP_SIZE = 4096;
 const LD_IMM64 = 0x18;
 const CALL = 0x85;
 const GET_ATTACH_COOKIE = 174;
@@ -66,19 +67,35 @@ export function defineFunctions(kernel: Kernel, { notes }: Scenario): void {
   kernel.define(...functions.filter(({ name }) => !kernel.symbols.find(name)));
 }
 
-/** One function with this lab's addresses: `map` for what its maps hold. */
+/** Where what a map holds lies in this lab, by where it lay there. */
+export type MapPlacement = (theirs: bigint) => bigint;
+
+/** Addresses of maps in an image, in order: constants of the upper half, not those that are called (x10). */
+function mapAddresses(image: readonly number[]): bigint[] {
+  return image.flatMap((word, i) => {
+    const value = bits(word, 0, 5) === 10 ? undefined : constantAt(image, i);
+    return value !== undefined && value >> 52n === 0xfffn ? [value] : [];
+  });
+}
+
+/** One function with this lab's addresses. */
 function localFunction(
   kernel: Kernel,
   name: string,
   slots: readonly Slot[],
-  map: bigint,
+  mapAt: MapPlacement,
   image: readonly number[],
 ): XlatedFunction {
+  const addresses = mapAddresses(image);
+  let map = 0n;
   const { host } = kernel.bpf;
   // the one helper that is not made into instructions
   const cookie = Number((host.helperAddress(GET_ATTACH_COOKIE) ?? 0n) - host.callBase);
   const local = slots.map((slot, i): Slot => {
-    if (isMapReference(slots, i)) return { ...slot, src: 0, imm: low32(map) };
+    if (isMapReference(slots, i)) {
+      map = mapAt(addresses.shift() ?? 0n);
+      return { ...slot, src: 0, imm: low32(map) };
+    }
     if (slots[i - 1]?.code === LD_IMM64 && isMapReference(slots, i - 1)) {
       return { ...slot, imm: high32(map) };
     }
@@ -91,12 +108,12 @@ function localFunction(
 export function loadProgram(
   kernel: Kernel,
   program: ScenarioProgram,
-  map: bigint,
+  mapAt: MapPlacement,
 ): KernelProgram {
   const { name, functions, images, attachType } = program;
   const type = attachType === 0 ? 'socket_filter' : 'tracing';
   const [main, ...others] = functions.map((slots, i) =>
-    localFunction(kernel, i === 0 ? name : `${name}_sub_${i}`, slots, map, images[i] ?? []),
+    localFunction(kernel, i === 0 ? name : `${name}_sub_${i}`, slots, mapAt, images[i] ?? []),
   );
   if (!main) throw new InputError(`program ${name} has no function`);
   const xlated: XlatedProgram = { name, type, functions: [main, ...others] };
@@ -150,7 +167,7 @@ export function attachScenarioPrograms(
     if (target.kind === 'kernel') {
       place = target.name;
     } else {
-      const program = loadProgram(kernel, target.program, map);
+      const program = loadProgram(kernel, target.program, () => map);
       steps.push(() => program.free());
       place = { program, function: program.images[target.index]?.name ?? '' };
     }
@@ -158,7 +175,7 @@ export function attachScenarioPrograms(
     for (const program of scenario.programs) {
       const called = image.calls.find(({ name }) => name === program.name);
       if (!called) continue;
-      const loaded = loadProgram(kernel, program, map);
+      const loaded = loadProgram(kernel, program, () => map);
       steps.push(() => loaded.free());
       const kind = ATTACH_KINDS[program.attachType] ?? 'fentry';
       const attached = kernel.bpf.attach(loaded, kind, place, called.cookie);

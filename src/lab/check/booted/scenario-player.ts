@@ -14,7 +14,7 @@ import type { Kernel } from '../../../kernel/kernel.js';
 import type { Fprobe } from '../../../kernel/trace/fprobe.js';
 import { FunctionGraphTracer } from '../../../kernel/trace/function-graph-tracer.js';
 import { branchTarget } from './image.js';
-import { ATTACH_KINDS, loadProgram, MAP_SIZE } from './scenario-attach.js';
+import { ATTACH_KINDS, loadProgram } from './scenario-attach.js';
 import type { Scenario, ScenarioProgram, ScenarioState } from './scenario-file.js';
 import { readImage } from './scenario-image.js';
 
@@ -43,6 +43,11 @@ const TRACERS: readonly (readonly [kind: TracerKind, ops: string, callback: stri
   ['fprobe', 'fprobe_ftrace_ops', 'fprobe_ftrace_entry'],
 ];
 
+/** The 16 bits of an address that one instruction of a sequence of moves has. */
+const PART = 0xffffn;
+/** Pages for what maps hold: a block of 64 KiB aligned to that, and the next one. */
+const MAP_PAGES = 48;
+
 interface Played {
   readonly program: KernelProgram;
   /** Function it is attached to. */
@@ -53,7 +58,7 @@ interface Played {
 export class ScenarioPlayer {
   readonly #kernel: Kernel;
   readonly #scenario: Scenario;
-  readonly #map: bigint;
+  readonly #pages: bigint;
   readonly #programs = new Map<string, Played>();
   /** By kind and function. */
   readonly #others = new Map<string, () => void>();
@@ -62,8 +67,14 @@ export class ScenarioPlayer {
   constructor(kernel: Kernel, scenario: Scenario) {
     this.#kernel = kernel;
     this.#scenario = scenario;
-    this.#map = kernel.kmalloc(MAP_SIZE);
+    this.#pages = kernel.allocPages(MAP_PAGES);
   }
+
+  /** In a block of 64 KiB, so that the lowest 16 bits are theirs and take as many instructions. */
+  readonly #mapAt = (theirs: bigint): bigint => {
+    const block = (this.#pages + PART) & ~PART;
+    return block + (theirs & PART);
+  };
 
   /** Throws KernelError where the lab refuses what the booted kernel did. */
   goTo(state: ScenarioState): void {
@@ -99,7 +110,7 @@ export class ScenarioPlayer {
     this.#others.clear();
     for (const name of [...this.#programs.keys()].reverse()) this.#detach(name);
     this.#target?.free();
-    this.#kernel.kfree(this.#map);
+    this.#kernel.freePages(this.#pages);
   }
 
   /** Names of the programs that a kernel function has, with their cookies. */
@@ -125,20 +136,18 @@ export class ScenarioPlayer {
     const { programs } = this.#scenario;
     const target = programs.find(({ name }) => name === 'target');
     if (!target) throw new InputError(`${this.#scenario.name}: no program is the target`);
-    this.#target ??= loadProgram(this.#kernel, target, this.#map);
+    this.#target ??= loadProgram(this.#kernel, target, this.#mapAt);
     const wanted = new Map<string, bigint>();
-    for (const trampoline of state.trampolines) {
-      for (const call of readImage(trampoline, programs)?.calls ?? []) {
-        wanted.set(call.name, call.cookie);
-      }
-    }
-    const replacement = programs.find(({ addresses }) =>
-      state.words.some((word, i) => {
-        const pc = state.address + BigInt(4 * i);
-        return branchTarget(word, this.#placeOf(target, i) ?? pc, false) === addresses[0];
-      }),
-    );
-    if (replacement) wanted.set(replacement.name, 0n);
+    state.words.forEach((word, i) => {
+      const pc = this.#placeOf(target, i) ?? state.address;
+      const jumpsTo = branchTarget(word, pc, false);
+      const replacement = programs.find(({ addresses }) => addresses[0] === jumpsTo);
+      if (replacement) wanted.set(replacement.name, 0n);
+      const called = branchTarget(word, pc, true);
+      const trampoline = state.trampolines.find(({ base }) => base === called);
+      const image = trampoline && readImage(trampoline, programs);
+      for (const { name, cookie } of image?.calls ?? []) wanted.set(name, cookie);
+    });
     return wanted;
   }
 
@@ -165,8 +174,9 @@ export class ScenarioPlayer {
 
   #attach(program: ScenarioProgram, state: ScenarioState, cookie: bigint): void {
     const { bpf } = this.#kernel;
-    const loaded = loadProgram(this.#kernel, program, this.#map);
+    const loaded = loadProgram(this.#kernel, program, this.#mapAt);
     const kind = program.attachType === 0 ? 'freplace' : (ATTACH_KINDS[program.attachType] ?? 'fentry');
+    const release = this.#steer(state);
     try {
       const { detach } = bpf.attach(loaded, kind, this.#targetOf(state), cookie);
       const undo = (): void => {
@@ -177,7 +187,32 @@ export class ScenarioPlayer {
     } catch (error) {
       loaded.free();
       throw error;
+    } finally {
+      release();
     }
+  }
+
+  /**
+   * Lets the next bpf_tramp_image lie where its lowest 16 bits are 0 if theirs are, and else not, so that the address
+   * takes as many instructions; gives back what was in the way.
+   */
+  #steer({ trampolines, literal }: ScenarioState): () => void {
+    const { programs } = this.#scenario;
+    const shown =
+      trampolines.find(({ base }) => base === literal?.directCall) ?? trampolines[0];
+    const image = shown && readImage(shown, programs);
+    const wantsZero = image !== undefined && image.im !== 0n && (image.im & PART) === 0n;
+    const { size } = this.#kernel.bpf.profile.trampImage;
+    const inTheWay: bigint[] = [];
+    for (;;) {
+      const address = this.#kernel.kmalloc(size);
+      if (((address & PART) === 0n) === wantsZero) {
+        this.#kernel.kfree(address);
+        break;
+      }
+      inTheWay.push(address);
+    }
+    return () => inTheWay.forEach((address) => this.#kernel.kfree(address));
   }
 
   #targetOf({ fn, label }: ScenarioState): string | ProgramTarget {
