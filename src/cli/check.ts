@@ -160,7 +160,7 @@ class Checker {
     const boot = await this.#booter();
     const kernel = boot({ version: labVersion(release) });
     try {
-      yield* checkKernelText(kernel, json);
+      yield* checkKernelText(kernel, json, facts?.['symbols'] as Record<string, string> | undefined);
     } finally {
       kernel.close();
     }

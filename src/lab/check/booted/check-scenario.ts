@@ -2,10 +2,10 @@
  * `trampolab check …/scen.*.json`: patch sites, trampolines and programs of a booted kernel, scenario by
  * scenario, against what the lab makes of the same attachments.
  *
- * One result per program (its images), per state (the patch site and its literal, or the text of a BPF
- * program that is traced), per trampoline image, and per attachment that the kernel refused. Skipped, with
- * their reasons: states with kprobes, images that call no program of the file, scenarios that a
- * kernel did not have.
+ * One result per program (its images), per state (the patch site, its literal and the ops, its line in
+ * enabled_functions, or the text of a BPF program that is traced; each state is reached from the one
+ * before), per trampoline image, and per attachment that the kernel refused. Skipped, with
+ * their reasons: images that call no program of the file, scenarios that a kernel did not have.
  *
  * The kernel's version comes from facts.json beside the file; without it from how its programs begin.
  */
@@ -26,8 +26,9 @@ import {
 import { readScenario, type Scenario, type ScenarioState } from './scenario-file.js';
 import { readImage } from './scenario-image.js';
 import { comparePokedProgram, shownProgram } from './scenario-program-site.js';
+import { ScenarioPlayer } from './scenario-player.js';
 import { isFar, settingOf } from './scenario-setting.js';
-import { compareSite, skipState } from './scenario-site.js';
+import { compareSite } from './scenario-site.js';
 import { compareTrampoline } from './scenario-trampoline.js';
 
 /** r0 = 0; exit */
@@ -50,9 +51,16 @@ export async function* checkScenario(
       compareImages(program, setting),
     );
   }
+  const player = new ScenarioPlayer(kernel, scenario);
+  try {
+    for (const state of scenario.states) {
+      results++;
+      yield checkState(player, kernel, scenario, state, setting);
+    }
+  } finally {
+    player.close();
+  }
   for (const state of scenario.states) {
-    results++;
-    yield checkState(kernel, scenario, state, setting);
     yield* checkTrampolines(kernel, scenario, state, setting);
   }
   for (const result of checkRefusals(kernel, scenario)) {
@@ -80,6 +88,7 @@ function verdict(record: VectorRecord, compare: () => string | undefined): CaseR
 }
 
 function checkState(
+  player: ScenarioPlayer,
   kernel: Kernel,
   scenario: Scenario,
   state: ScenarioState,
@@ -90,9 +99,10 @@ function checkState(
   if (program) {
     return verdict(record, () => comparePokedProgram(program, state, scenario, setting));
   }
-  const reason = skipState(state);
-  if (reason !== undefined) return skipped(record, reason);
-  return verdict(record, () => compareSite(kernel, state));
+  return verdict(record, () => {
+    player.goTo(state);
+    return compareSite(kernel, state);
+  });
 }
 
 function* checkTrampolines(

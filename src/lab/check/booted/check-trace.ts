@@ -12,15 +12,12 @@ import { VectorRecord } from '../record.js';
 import { KernelOops } from '../../../kernel/executor.js';
 import { TraceComparison, withoutPac, type RegisterValues } from './compare-trace.js';
 import type { BootedOptions } from './options.js';
-import { recreate, traceCalled, type Scene } from './recreate.js';
+import { ourEntry, recreate, traceCalled, type Scene } from './recreate.js';
 import { isFar, settingOf } from './scenario-setting.js';
 import { readScenario, type Scenario, type ScenarioTrace } from './scenario-file.js';
 import { readTraceFile, type TraceRow } from './trace-file.js';
 import { TracePlaces } from './trace-places.js';
-import { ARGUMENTS, callTraced, isKept } from './traced-calls.js';
-
-/** Functions that scenarios trace: what a compiler made of them is compared too. */
-const TRACED = /^bpf_(fentry|modify_return)_test\d*$/;
+import { argumentsOf, callTraced, isKept } from './traced-calls.js';
 
 /** Throws InputError for a malformed file, or when its scenario is not beside it. */
 export async function* checkTrace(
@@ -60,9 +57,6 @@ function compareCalls(
   const { kernel, state, player } = scene;
   const symbols = symbolsOf(options);
   const places = new TracePlaces(kernel, scenario, state, player, rows, symbols);
-  const functions = new Set(
-    [...kernel.symbols].map(({ name }) => name).filter((name) => TRACED.test(name)),
-  );
   const theirs: RegisterValues = [...trace.registers];
   let next = 0;
   /** Goes on to the next row that is compared; true when others were in between. */
@@ -70,7 +64,7 @@ function compareCalls(
     const first = next;
     for (; next < rows.length; next++) {
       const row = rows[next] as TraceRow;
-      if (isKept(places.theirName(row.pc), functions)) break;
+      if (isKept(places.theirName(row.pc))) break;
       for (const [register, value] of row.changes) theirs[numberOf(register)] = value;
     }
     return next > first;
@@ -88,14 +82,14 @@ function compareCalls(
     const { entries, registers } = callTraced(
       kernel,
       target,
-      (sp) => theirs.slice(0, ARGUMENTS).map((value) => places.argument(value, sp)),
+      argumentsOf(places, theirs),
       calls === 0 ? trace.stack : [],
     );
     places.begin(start, { sp: registers[SP] ?? 0n, lr: registers[30] ?? 0n });
     const comparison = new TraceComparison(places, theirs, registers);
     let compiled = false;
     for (const entry of entries) {
-      if (!isKept(places.ourName(entry.pc), functions)) {
+      if (!isKept(places.ourName(entry.pc))) {
         compiled = true;
         comparison.ours(entry);
         continue;
@@ -113,15 +107,6 @@ function compareCalls(
 
 function numberOf(register: string): number {
   return register === 'sp' ? SP : Number(register.slice(1));
-}
-
-/** Where a call begins here that begins there at `name+0x0`. */
-function ourEntry({ kernel, player }: Scene, place: string): bigint | undefined {
-  const [, name] = /^(.*)\+0x0$/.exec(place) ?? [];
-  if (name === undefined) return undefined;
-  const [, program] = /^prog (\w+)$/.exec(name) ?? [];
-  if (program !== undefined) return player.program(program)?.entry;
-  return kernel.symbols.find(name)?.address;
 }
 
 /** Addresses of the booted kernel's symbols as far as facts.json has them. */

@@ -29,9 +29,8 @@ export async function recreate(
   setting: ImageSetting,
   far: boolean,
   options: Pick<BootedOptions, 'boot' | 'readSibling'>,
-  folder = '',
 ): Promise<Scene> {
-  const code = options.readSibling(`${folder}static.json`);
+  const code = options.readSibling('static.json');
   const kernel = await options.boot(
     setting.kernel.lab,
     bootSettingOf(scenario, setting, far, code),
@@ -61,4 +60,13 @@ export function traceCalled(scenario: Scenario, label: string): ScenarioTrace {
   const trace = scenario.traces.find((each) => each.label === label);
   if (!trace) throw new InputError(`${scenario.name}: no call '${label}' in the scenario's file`);
   return trace;
+}
+
+/** Where a call begins here that begins there at `name+0x0`. */
+export function ourEntry({ kernel, player }: Scene, place: string): bigint | undefined {
+  const [, name] = /^(.*)\+0x0$/.exec(place) ?? [];
+  if (name === undefined) return undefined;
+  const [, program] = /^prog (\w+)$/.exec(name) ?? [];
+  if (program !== undefined) return player.program(program)?.entry;
+  return kernel.symbols.find(name)?.address;
 }

@@ -7,20 +7,40 @@ import { SP, type TraceEntry } from '../../../cpu/cpu.js';
 import type { Kernel } from '../../../kernel/kernel.js';
 import { tracedRun } from '../../traced-call.js';
 import type { RegisterValues } from './compare-trace.js';
-import { isImageName } from './trace-places.js';
+import { isImageName, type TracePlaces } from './trace-places.js';
 
 /** Registers that pass arguments. */
-export const ARGUMENTS = 8;
+const ARGUMENTS = 8;
 /** Words of stack that a call has above SP when the file does not say what is there: zeros. */
 const STACK_WORDS = 16;
 
 /** Entry code of ftrace in any version. */
 const ENTRY_CODE = /^(ftrace_(regs_)?caller(_\w+)?|ftrace_common|ftrace_call|ftrace_stub(_\w+)?|return_to_handler)$/;
 
-/** Whether a row at `name+0x8` is compared; `functions` are those that are traced. */
-export function isKept(place: string, functions: ReadonlySet<string>): boolean {
+/** Functions that scenarios trace: what a compiler made of them is compared too. */
+const TRACED = /^bpf_(fentry|modify_return)_test\d*$/;
+
+export function isTracedFunction(name: string): boolean {
+  return TRACED.test(name);
+}
+
+export function isEntryCode(name: string): boolean {
+  return ENTRY_CODE.test(name);
+}
+
+/** Whether a row at `name+0x8` is compared. */
+export function isKept(place: string): boolean {
   const name = place.replace(/\+0x[0-9a-f]+$/, '');
-  return functions.has(name) || ENTRY_CODE.test(name) || isImageName(name);
+  return isTracedFunction(name) || isEntryCode(name) || isImageName(name);
+}
+
+/** Arguments as their registers have them, with addresses of this lab; for `callTraced`. */
+export function argumentsOf(
+  places: TracePlaces,
+  registers: readonly bigint[],
+): (sp: bigint) => readonly bigint[] {
+  const values = registers.slice(0, ARGUMENTS);
+  return (sp) => values.map((value) => places.argument(value, sp));
 }
 
 export interface OurCall {
