@@ -106,6 +106,8 @@ export { jitObjects } from './lab/check/jit-objects.js';
 export { JitRunner } from './lab/check/jit-runner.js';
 export { jitKind } from './lab/check/jit-vectors.js';
 export { checkBooted, isBootedFile } from './lab/check/booted/check-booted.js';
+export { checkTrace } from './lab/check/booted/check-trace.js';
+export { isTraceFile } from './lab/check/booted/trace-file.js';
 export { labVersion } from './lab/check/booted/kernel.js';
 export type { BootedOptions } from './lab/check/booted/options.js';
 export { checkKernelText, isKernelText } from './lab/check/kernel-text.js';

@@ -91,6 +91,24 @@ function expandLine(line: string, { before, alignLog2, bti }: FunctionEntry): st
   }
 }
 
+/** Words of functions, patch site not counted, in place of what a text says. */
+export type FunctionBodies = ReadonlyMap<string, readonly number[]>;
+
+/** The text with other bodies for some of its FUNCTIONs: those of another compiler. */
+export function withBodies(source: string, bodies: FunctionBodies): string {
+  let skips = false;
+  return source
+    .split('\n')
+    .flatMap((line) => {
+      const directive = parseDirective(line);
+      if (!directive) return skips ? [] : [line];
+      const words = directive.kind === 'FUNCTION' ? bodies.get(directive.name) : undefined;
+      skips = words !== undefined;
+      return [line, ...(words ?? []).map((word) => `.long 0x${word.toString(16)}`)];
+    })
+    .join('\n');
+}
+
 export class Assembler {
   readonly #keystone: Keystone;
 

@@ -46,6 +46,9 @@ FUNCTION u32 bpf_fentry_test9(u32 *a)
 	ldr w0, [x0]
 	ret
 
+FUNCTION int bpf_fentry_test10(const void *a)
+	ret
+
 FUNCTION int bpf_modify_return_test(int a, int *b)
 	ldr w2, [x1]
 	add w2, w2, #1

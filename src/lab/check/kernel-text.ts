@@ -31,10 +31,15 @@ export function isKernelText(json: unknown): json is Readonly<Record<string, Sta
   return values.length > 0 && values.every(isStaticCode);
 }
 
-/** One result per symbol of the file. */
-export function checkKernelText(kernel: Kernel, json: unknown): CaseResult[] {
+/** One result per symbol of the file. `symbols`: addresses of others, which branches may go to. */
+export function checkKernelText(
+  kernel: Kernel,
+  json: unknown,
+  symbols: Readonly<Record<string, string>> = {},
+): CaseResult[] {
   if (!isKernelText(json)) throw new InputError('no code of a kernel (static.json)');
-  const names = new Map(Object.entries(json).map(([name, { addr }]) => [BigInt(addr), name]));
+  const names = new Map(Object.entries(symbols).map(([name, addr]) => [BigInt(addr), name]));
+  for (const [name, { addr }] of Object.entries(json)) names.set(BigInt(addr), name);
   return Object.entries(json).map(([name, code]) => compareSymbol(kernel, name, code, names));
 }
 
