@@ -47,6 +47,7 @@ export type { KernelVersion } from './jit/profile.js';
 export type { Socket, SocketAddress, TcpState } from './bpf/socket.js';
 export type { XlatedFunction, XlatedProgram } from './bpf/program.js';
 export { textProgram } from './bpf/object/text.js';
+export { callImmediate } from './bpf/call-immediate.js';
 export { rawProgram } from './bpf/raw-program.js';
 export { VerifierError } from './bpf/verifier/error.js';
 export { createWasmBatch, createWasmProgram } from './bpf/wasm.js';
