@@ -174,6 +174,7 @@ export {
   type RunResult,
 } from './lab/run-program.js';
 export { runPackets } from './lab/run-packets.js';
+export { attachProbes, type ProbeCounts } from './lab/probes.js';
 export { attachScenario, type Scenario } from './lab/scenario.js';
 export { runTour, type TourRow } from './lab/tour.js';
 export { tracedCall, tracedRun } from './lab/traced-call.js';

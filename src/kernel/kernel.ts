@@ -544,6 +544,7 @@ export class Kernel implements KernelContext {
       ftraceCaller: this.symbol('ftrace_caller'),
       ftraceRegsCaller: address('ftrace_regs_caller') ?? this.symbol('ftrace_caller'),
       stub: this.symbol('ftrace_stub'),
+      nopFunc: address('ftrace_ops_nop_func') ?? this.symbol('ftrace_stub'),
       stubDirectTramp: address('ftrace_stub_direct_tramp') ?? 0n,
       listFunc: this.symbol('arch_ftrace_ops_list_func'),
       assistFunc: this.symbol('ftrace_ops_assist_func'),

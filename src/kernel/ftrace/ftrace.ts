@@ -37,6 +37,8 @@ export interface FtraceParts
     > {
   readonly data: KernelData;
   readonly stubDirectTramp: bigint;
+  /** What ftrace_nop_ops calls. */
+  readonly nopFunc: bigint;
   /** CONFIG_ARM64_BTI_KERNEL. */
   readonly btiKernel: boolean;
   readonly nameOf: (address: bigint) => string;
@@ -74,7 +76,7 @@ export class Ftrace {
       idleTarget: parts.stubDirectTramp,
     });
     this.records = new RecordTable(parts.base, parts.nameOf);
-    this.nopOps = this.#staticOps('ftrace_nop_ops', parts.stub);
+    this.nopOps = this.#staticOps('ftrace_nop_ops', parts.nopFunc);
     this.listOps = this.#staticOps('ftrace_list_ops', parts.listFunc);
     const listEnd = this.#staticOps('ftrace_list_end', parts.stub);
     this.#list = new OpsList(
