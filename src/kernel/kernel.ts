@@ -25,6 +25,7 @@ import { Ftrace } from './ftrace/ftrace.js';
 import { layoutOf, type Layout, type LayoutOptions } from './layout.js';
 import { LinearMap } from './linear-map.js';
 import { FTRACE_OPS, TASK_STRUCT } from './offsets.js';
+import type { PatchObserver } from './patch-observer.js';
 import { RangeAllocator } from './range-allocator.js';
 import { Rcu } from './rcu.js';
 import { SymbolTable } from './symbols.js';
@@ -101,6 +102,7 @@ export class Kernel implements KernelContext {
   readonly #tasks: Task[] = [];
   readonly #atomics = new Map<string, AtomicTarget>();
   readonly #ram: Ram;
+  #observer: PatchObserver | undefined;
   #running: Task | undefined;
   /** The running task began in a body, and its registers are not on the CPU yet. */
   #isBare = false;
@@ -142,6 +144,7 @@ export class Kernel implements KernelContext {
       memory: this.memory,
       data: this.data,
       syncText: (start, end) => this.syncText(start, end),
+      synchronize: (flavour) => this.rcu.synchronize(flavour),
       ftraceCaller: this.symbol('ftrace_caller'),
       stub: this.symbol('ftrace_stub'),
       listFunc: this.symbol('arch_ftrace_ops_list_func'),
@@ -159,7 +162,11 @@ export class Kernel implements KernelContext {
       ),
     });
     this.#addNewSites();
-    this.rcu = new Rcu(this.memory, () => this.#tasks);
+    this.rcu = new Rcu(
+      this.memory,
+      () => this.#tasks,
+      (flavour) => this.#observer?.waited(flavour),
+    );
     this.bpf = new Bpf(this, {
       seed: options.seed ?? 1,
       version: options.version ?? '6.12',
@@ -270,9 +277,38 @@ export class Kernel implements KernelContext {
     return this.memory.read32(address + 4n) === NOP;
   }
 
-  /** Every CPU fetches [start, end) anew. */
+  /** Every CPU fetches [start, end) anew: caches_clean_inval_pou. */
   syncText(start: bigint, end: bigint): void {
+    this.#observer?.synced(start, end);
     for (const cpu of this.cpus) cpu.sync(start, end);
+  }
+
+  /** The same, and no CPU has anything of it in its pipeline: flush_icache_range. */
+  flushText(start: bigint, end: bigint): void {
+    this.syncText(start, end);
+    this.#observer?.interrupted();
+  }
+
+  /** Tells `observer` of every step of patching from here on; returns the way to end it. */
+  observePatching(observer: PatchObserver): () => void {
+    const { memory } = this;
+    this.#observer = observer;
+    const listener = {
+      mapped: () => undefined,
+      unmapped: (region: Region) => observer.freed(region.address, region.size),
+    };
+    memory.listen(listener);
+    memory.watchStores((address, bytes) => observer.stored(address, bytes));
+    return () => {
+      this.#observer = undefined;
+      memory.unlisten(listener);
+      memory.watchStores(undefined);
+    };
+  }
+
+  /** What follows has to wait until the u64 at `address` is 0. */
+  waitForZero(address: bigint): void {
+    this.#observer?.drained(address);
   }
 
   kmalloc(size: number): bigint {
@@ -280,7 +316,8 @@ export class Kernel implements KernelContext {
   }
 
   kfree(address: bigint): void {
-    this.linear.free(address);
+    const size = this.linear.free(address);
+    this.#observer?.freed(address, size);
   }
 
   allocPages(count: number): bigint {

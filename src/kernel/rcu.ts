@@ -5,6 +5,7 @@
  * | ------------- | ---------------------------------------------------- | --------------------------- |
  * | `rcu`         | between rcu_read_lock and unlock                     | call_rcu                    |
  * | `tasks`       | from when it runs until it sleeps or ends            | call_rcu_tasks              |
+ * | `tasks_rude`  | while it cannot be preempted                         | synchronize_rcu_tasks_rude  |
  * | `tasks_trace` | between rcu_read_lock_trace and unlock, also asleep  | call_rcu_tasks_trace        |
  *
  * A grace period waits for those tasks that held it up when it began. Whether they still do is looked at
@@ -13,9 +14,8 @@
  */
 import type { Memory } from '../cpu/memory.js';
 import { TASK_STRUCT } from './offsets.js';
+import type { RcuFlavour } from './patch-observer.js';
 import type { Task } from './task.js';
-
-export type RcuFlavour = 'rcu' | 'tasks' | 'tasks_trace';
 
 interface Pending {
   readonly flavour: RcuFlavour;
@@ -26,15 +26,28 @@ interface Pending {
 export class Rcu {
   readonly #memory: Memory;
   readonly #tasks: () => readonly Task[];
+  readonly #waited: (flavour: RcuFlavour) => void;
   readonly #pending: Pending[] = [];
 
-  constructor(memory: Memory, tasks: () => readonly Task[]) {
+  /** @param waited is told of each grace period that something waits for. */
+  constructor(
+    memory: Memory,
+    tasks: () => readonly Task[],
+    waited: (flavour: RcuFlavour) => void = () => undefined,
+  ) {
     this.#memory = memory;
     this.#tasks = tasks;
+    this.#waited = waited;
+  }
+
+  /** Waits for a grace period: nobody runs meanwhile here, so there is nothing to wait for. */
+  synchronize(flavour: RcuFlavour): void {
+    this.#waited(flavour);
   }
 
   /** Calls `callback` after a grace period that begins now. */
   call(flavour: RcuFlavour, callback: () => void): void {
+    this.#waited(flavour);
     const holders = new Set(this.#tasks().filter((task) => this.#holds(task, flavour)));
     if (holders.size === 0) callback();
     else this.#pending.push({ flavour, callback, holders });
@@ -63,6 +76,8 @@ export class Rcu {
     switch (flavour) {
       case 'tasks':
         return task.state === 'running';
+      case 'tasks_rude':
+        return false; // whoever waits runs, and here one task runs at a time
       case 'rcu':
         return this.#nesting(task, TASK_STRUCT.rcu_read_lock_nesting) > 0;
       case 'tasks_trace':

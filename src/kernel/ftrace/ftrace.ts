@@ -10,6 +10,7 @@
 import { KernelError } from '../../common/errors.js';
 import type { KernelData } from '../data.js';
 import { FTRACE_OPS } from '../offsets.js';
+import type { RcuFlavour } from '../patch-observer.js';
 import { FTRACE_OPS_FL, FtraceOps } from './ops.js';
 import { SitePatcher, type PatcherParts } from './patch.js';
 import {
@@ -29,6 +30,7 @@ export interface FtraceParts extends PatcherParts {
   readonly listFunc: bigint;
   readonly assistFunc: bigint;
   readonly nameOf: (address: bigint) => string;
+  readonly synchronize: (flavour: RcuFlavour) => void;
 }
 
 export class Ftrace {
@@ -171,6 +173,11 @@ export class Ftrace {
     }
     this.#replaceCode();
     ops.flags &= ~FTRACE_OPS_FL.REMOVING;
+    // who has fetched the call or the literal before is done with the ops after these
+    if (ops.has(FTRACE_OPS_FL.DYNAMIC)) {
+      this.#parts.synchronize('tasks_rude');
+      this.#parts.synchronize('tasks');
+    }
   }
 
   /** ftrace_ops_get_func: the function to call for a single ops. */
