@@ -292,7 +292,7 @@ export class Ftrace {
       if (address === ops.address) break;
       link = address + BigInt(FTRACE_OPS.next);
     }
+    // ops.next stays: a CPU that is at the ops goes on from it
     memory.write64(link, ops.next);
-    ops.next = 0n;
   }
 }

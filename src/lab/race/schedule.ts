@@ -1,0 +1,37 @@
+/**
+ * A schedule as text: which CPU goes on, step after step, and which view it takes where it has several.
+ *
+ *   0x3,1,1.1,0   three steps of the patcher, one of CPU 1, one of CPU 1 that sees what was before, one more
+ */
+import { UsageError } from '../../common/errors.js';
+
+export interface ScheduledStep {
+  /** 0 patches, the others execute. */
+  readonly cpu: number;
+  /** 0: the newest version of what it sees; 1 and up: older ones. */
+  readonly option: number;
+}
+
+export type Schedule = readonly ScheduledStep[];
+
+export function formatSchedule(schedule: Schedule): string {
+  const groups: { text: string; count: number }[] = [];
+  for (const { cpu, option } of schedule) {
+    const text = option === 0 ? `${cpu}` : `${cpu}.${option}`;
+    const last = groups.at(-1);
+    if (last?.text === text) last.count++;
+    else groups.push({ text, count: 1 });
+  }
+  return groups.map(({ text, count }) => (count > 1 ? `${text}x${count}` : text)).join(',');
+}
+
+/** Throws UsageError. */
+export function parseSchedule(text: string): Schedule {
+  return text.split(',').flatMap((group) => {
+    const match = /^(\d{1,2})(?:\.(\d{1,4}))?(?:x(\d{1,4}))?$/.exec(group.trim());
+    if (!match) throw new UsageError(`'${group}' is no step of a schedule (1, 1.2, 0x3)`);
+    const [, cpu, option, count] = match;
+    const step = { cpu: Number(cpu), option: Number(option ?? 0) };
+    return Array.from({ length: Number(count ?? 1) }, () => step);
+  });
+}

@@ -1,0 +1,464 @@
+/**
+ * The states of a plan with executing CPUs, and the steps between them.
+ *
+ * A state is a row of small numbers: steps that the patcher has done, counters, and for each executing CPU its node
+ * in the graph, whether a grace period waits for it, and the oldest version that it may still see of each word,
+ * image or literal. CPUs that stand alike are interchangeable, so their blocks are kept in order.
+ *
+ * What a CPU may see (docs/race.md has the reasons):
+ *   fetches  any version since the one that was coherent at its last context synchronisation event (CSE); having
+ *            fetched a word, nothing older of other text than was coherent when that word was written
+ *   loads    without address dependency any version since its last CSE, never an older one than before;
+ *            others the current one
+ * CSEs are: the plan's IPI, the end of a grace period, waking up, and being quiescent when a grace period begins
+ * or when it lets that go.
+ */
+import { decode } from '../../a64/codec.js';
+import { AARCH64_BREAK_FAULT } from '../../a64/immediates.js';
+import { viewOf } from '../../common/bytes.js';
+import type { RcuFlavour } from '../../kernel/patch-observer.js';
+import type { ExecutorGraph, LocalEdge, LocalNode, Standing } from './executor.js';
+import type { Problem } from './invariants.js';
+import type { MicroStep, PlanProgram, SharedObject } from './objects.js';
+import { valueOf } from './objects.js';
+import type { PatchPlan } from './plan.js';
+
+export type State = Uint16Array;
+
+/** Who goes on: 0 the patcher, n the executing CPU whose block is number n - 1; and which view it takes. */
+export interface Choice {
+  readonly actor: number;
+  readonly option: number;
+}
+
+export interface Outcome {
+  /** Blocks in the order of the actors, not sorted; undefined after a problem. */
+  readonly state: State | undefined;
+  readonly problem: Problem | undefined;
+  readonly micro?: MicroStep;
+  readonly node?: LocalNode;
+  readonly seen?: readonly number[];
+  readonly edge?: LocalEdge;
+}
+
+/** Instructions that may change under execution (Arm ARM B2.2.5). */
+const CMODX = new Set(['B', 'BL', 'BRK', 'HVC', 'ISB', 'NOP', 'SMC', 'SVC']);
+
+function mayChange(bytes: Uint8Array): boolean {
+  return CMODX.has(decode(viewOf(bytes).getUint32(0, true))?.row.name ?? '');
+}
+
+function sameBytes(a: Uint8Array, b: Uint8Array): boolean {
+  return a.length === b.length && a.every((byte, i) => byte === b[i]);
+}
+
+function isBreak(bytes: Uint8Array, offset: number): boolean {
+  return viewOf(bytes).getUint32(offset, true) === AARCH64_BREAK_FAULT;
+}
+
+export class Transitions {
+  readonly plan: PatchPlan;
+  readonly program: PlanProgram;
+  readonly graph: ExecutorGraph;
+  readonly executors: number;
+  /** Objects that CPUs have been seen to touch: steps that touch no others are made with the step before. */
+  readonly touched = new Set<number>();
+  /** `touched` has grown since the exploration began. */
+  grown = false;
+  readonly #windowed: readonly SharedObject[];
+  /** By object: place in a block, or -1. */
+  readonly #window: readonly number[];
+  /** By object: place in a state, or -1. */
+  readonly #counter: readonly number[];
+  readonly #counters: readonly SharedObject[];
+  readonly #head: number;
+  readonly #block: number;
+  readonly #format: (address: bigint) => string;
+  readonly #isWanted: (problem: Problem) => boolean;
+
+  constructor(
+    plan: PatchPlan,
+    program: PlanProgram,
+    graph: ExecutorGraph,
+    executors: number,
+    looks: {
+      readonly format: (address: bigint) => string;
+      /** Problems that are none are passed over. */
+      readonly isWanted: (problem: Problem) => boolean;
+    },
+  ) {
+    this.plan = plan;
+    this.program = program;
+    this.graph = graph;
+    this.executors = executors;
+    this.#format = looks.format;
+    this.#isWanted = looks.isWanted;
+    this.#windowed = program.objects.filter((each) => each.windowed);
+    this.#counters = program.objects.filter((each) => each.kind === 'counter');
+    this.#window = program.objects.map((each) => this.#windowed.indexOf(each));
+    this.#counter = program.objects.map((each) => {
+      const index = this.#counters.indexOf(each);
+      return index < 0 ? -1 : 1 + index;
+    });
+    this.#head = 1 + this.#counters.length;
+    this.#block = 2 + this.#windowed.length;
+  }
+
+  initial(): State {
+    const state = new Uint16Array(this.#head + this.executors * this.#block);
+    for (const [i, { versions }] of this.#counters.entries()) {
+      state[1 + i] = Number(valueOf(versions[0] as Uint8Array));
+    }
+    this.#skip(state);
+    return state;
+  }
+
+  /** The same state with its blocks in order; `order` gets where each block was. */
+  sort(state: State, order?: number[]): State {
+    if (this.executors < 2) return state;
+    const blocks = Array.from({ length: this.executors }, (_, i) => {
+      const start = this.#head + i * this.#block;
+      return { from: i, cells: state.subarray(start, start + this.#block) };
+    });
+    blocks.sort((a, b) => compareCells(a.cells, b.cells));
+    if (order) order.splice(0, order.length, ...blocks.map(({ from }) => from));
+    if (blocks.every(({ from }, i) => from === i)) return state;
+    const sorted = state.slice();
+    blocks.forEach(({ cells }, i) => sorted.set(cells, this.#head + i * this.#block));
+    return sorted;
+  }
+
+  /** Number of ways in which an actor can go on; 0: it has to wait. */
+  options(state: State, actor: number): number {
+    if (actor === 0) return this.#patcherCanGo(state) ? 1 : 0;
+    let count = 1;
+    const block = this.#blockOf(actor);
+    for (const id of this.#nodeAt(state, actor).action.objects) {
+      count *= this.#visible(state, block, id).length;
+    }
+    return count;
+  }
+
+  apply(state: State, { actor, option }: Choice): Outcome {
+    return actor === 0 ? this.#patch(state) : this.#execute(state, actor, option);
+  }
+
+  position(state: State): number {
+    return state[0] as number;
+  }
+
+  nodeOf(state: State, actor: number): LocalNode {
+    return this.#nodeAt(state, actor);
+  }
+
+  #blockOf(actor: number): number {
+    return this.#head + (actor - 1) * this.#block;
+  }
+
+  #nodeAt(state: State, actor: number): LocalNode {
+    return this.graph.nodes[state[this.#blockOf(actor)] as number] as LocalNode;
+  }
+
+  #patcherCanGo(state: State): boolean {
+    const step = this.program.steps[this.position(state)];
+    if (!step) return false;
+    const actors = Array.from({ length: this.executors }, (_, i) => i + 1);
+    switch (step.kind) {
+      case 'change':
+      case 'add':
+      case 'sync':
+      case 'begin':
+        return true;
+      case 'ipi':
+        return actors.every((actor) => !this.#nodeAt(state, actor).standing.uninterrupted);
+      case 'end':
+        return actors.every((actor) => state[this.#blockOf(actor) + 1] === 0);
+      case 'drain':
+        return state[this.#counter[step.object] as number] === 0;
+    }
+  }
+
+  #patch(from: State): Outcome {
+    const state = from.slice();
+    const micro = this.program.steps[this.position(state)] as MicroStep;
+    state[0] = this.position(state) + 1;
+    switch (micro.kind) {
+      case 'change':
+      case 'sync':
+      case 'drain':
+        break;
+      case 'add': {
+        const at = this.#counter[micro.object] as number;
+        state[at] = (state[at] as number) + micro.amount;
+        break;
+      }
+      case 'ipi':
+        this.#synchroniseAll(state);
+        break;
+      case 'begin':
+        for (let actor = 1; actor <= this.executors; actor++) {
+          const { standing } = this.#nodeAt(state, actor);
+          state[this.#blockOf(actor) + 1] = holds(micro.flavour, standing) ? 1 : 0;
+          if (standing.quiescent) this.#synchronise(state, actor);
+        }
+        break;
+      case 'end':
+        this.#synchroniseAll(state);
+        break;
+    }
+    this.#skip(state);
+    return { state, problem: undefined, micro };
+  }
+
+  /** Goes over steps that no CPU can notice. */
+  #skip(state: State): void {
+    const { steps } = this.program;
+    for (;;) {
+      const step = steps[this.position(state)];
+      if (!step || (step.kind !== 'change' && step.kind !== 'sync')) return;
+      if (step.objects.some((id) => this.touched.has(id))) return;
+      state[0] = this.position(state) + 1;
+    }
+  }
+
+  #execute(from: State, actor: number, option: number): Outcome {
+    const state = from.slice();
+    const block = this.#blockOf(actor);
+    const node = this.#nodeAt(state, actor);
+    const { action } = node;
+    const seen: number[] = [];
+    let rest = option;
+    for (const id of action.objects) {
+      if (!this.touched.has(id)) {
+        this.touched.add(id);
+        this.grown = true;
+      }
+      const visible = this.#visible(state, block, id);
+      seen.push(visible[rest % visible.length] as number);
+      rest = Math.floor(rest / visible.length);
+    }
+    const refused = this.#check(state, block, node, seen);
+    if (refused && this.#isWanted(refused)) return { state: undefined, problem: refused, node, seen };
+    const edge = this.graph.follow(node, seen);
+    const problem = edge.problem ?? this.#checkCallbacks(state, edge);
+    if (problem && this.#isWanted(problem)) return { state: undefined, problem, node, seen, edge };
+    // what went wrong on the CPU itself has no continuation
+    if (edge.problem) return { state: undefined, problem: undefined, node, seen, edge };
+
+    state[block] = edge.to;
+    if (edge.counter) state[this.#counter[edge.counter.object] as number] = edge.counter.value;
+    this.#learn(state, block, node, seen);
+    if (action.kind === 'wake') this.#synchronise(state, actor);
+    this.#letGo(state, actor);
+    return { state, problem: undefined, node, seen, edge };
+  }
+
+  /** A grace period that waits for the CPU may not have to any more. */
+  #letGo(state: State, actor: number): void {
+    const block = this.#blockOf(actor);
+    if (state[block + 1] === 0) return;
+    const step = this.program.steps[this.position(state)];
+    const { standing } = this.#nodeAt(state, actor);
+    if (step?.kind !== 'end' || holds(step.flavour, standing)) return;
+    state[block + 1] = 0;
+    if (standing.quiescent) this.#synchronise(state, actor);
+  }
+
+  /** What has been seen bounds what can be seen later. */
+  #learn(state: State, block: number, { action }: LocalNode, seen: readonly number[]): void {
+    const { coherent } = this.program;
+    for (const [i, id] of action.objects.entries()) {
+      const object = this.program.objects[id] as SharedObject;
+      const version = seen[i] as number;
+      if (object.kind === 'data' && object.windowed) this.#raise(state, block, id, version);
+      if (object.kind !== 'word' || this.plan.orderedFetches === false) continue;
+      const clean = coherent[object.writtenAt[version] as number] as Uint16Array;
+      for (const each of this.#windowed) {
+        if (each.kind !== 'data') this.#raise(state, block, each.id, clean[each.id] as number);
+      }
+    }
+  }
+
+  #raise(state: State, block: number, id: number, version: number): void {
+    const at = block + 2 + (this.#window[id] as number);
+    if ((state[at] as number) < version) state[at] = version;
+  }
+
+  /** The versions of an object that the CPU may see, newest first; one for each content. */
+  #visible(state: State, block: number, id: number): number[] {
+    const object = this.program.objects[id] as SharedObject;
+    if (object.kind === 'counter') return [state[this.#counter[id] as number] as number];
+    const now = (this.program.current[this.position(state)] as Uint16Array)[id] as number;
+    if (!object.windowed) return [now];
+    const oldest = state[block + 2 + (this.#window[id] as number)] as number;
+    if (oldest === now) return [now];
+    const found: number[] = [];
+    for (let version = now; version >= oldest; version--) {
+      const bytes = object.versions[version] as Uint8Array;
+      const same = found.findIndex((each) => sameBytes(object.versions[each] as Uint8Array, bytes));
+      // the older of two that look alike promises less
+      if (same < 0) found.push(version);
+      else found[same] = version;
+    }
+    return found;
+  }
+
+  #synchroniseAll(state: State): void {
+    for (let actor = 1; actor <= this.executors; actor++) this.#synchronise(state, actor);
+  }
+
+  /** A context synchronisation event on the CPU. */
+  #synchronise(state: State, actor: number): void {
+    const clean = this.program.coherent[this.position(state)] as Uint16Array;
+    for (const { id } of this.#windowed) {
+      this.#raise(state, this.#blockOf(actor), id, clean[id] as number);
+    }
+  }
+
+  #check(
+    state: State,
+    block: number,
+    { action }: LocalNode,
+    seen: readonly number[],
+  ): Problem | undefined {
+    const where = this.#format(action.pc);
+    for (const [i, id] of action.objects.entries()) {
+      const object = this.program.objects[id] as SharedObject;
+      if (object.kind === 'block') {
+        if (seen[i] === 0) continue;
+        return action.kind === 'fetch'
+          ? { invariant: 'I2', message: `fetches ${where} from ${object.what}` }
+          : { invariant: 'I3', message: `${where} uses ${object.what}` };
+      }
+      if (action.kind !== 'fetch') continue;
+      const problem = this.#checkFetch(state, block, object, action.pc);
+      if (problem) return problem;
+    }
+    return this.#checkLoad(state, action.objects, seen, where);
+  }
+
+  #checkFetch(
+    state: State,
+    block: number,
+    object: SharedObject,
+    pc: bigint,
+  ): Problem | undefined {
+    const visible = this.#visible(state, block, object.id);
+    const where = this.#format(pc);
+    const contents = visible.map((version) => object.versions[version] as Uint8Array);
+    if (object.kind === 'range') {
+      const now = (this.program.current[this.position(state)] as Uint16Array)[object.id] as number;
+      if (now > 0 && isBreak(object.versions[now] as Uint8Array, Number(pc - object.address))) {
+        return { invariant: 'I7', message: `is at ${where} when that is freed` };
+      }
+      if (contents.length === 1) return undefined;
+      return {
+        invariant: 'CMODX',
+        message: `may fetch ${where} as it was before ${object.what} was written`,
+      };
+    }
+    if (object.kind !== 'word' || contents.length === 1 || contents.every(mayChange)) return undefined;
+    return {
+      invariant: 'CMODX',
+      message: `may fetch ${where} old or new, and not both are instructions that may change`,
+    };
+  }
+
+  #checkLoad(
+    state: State,
+    objects: readonly number[],
+    seen: readonly number[],
+    where: string,
+  ): Problem | undefined {
+    const { literal, tracers } = this.plan;
+    for (const [i, id] of objects.entries()) {
+      const object = this.program.objects[id] as SharedObject;
+      if (object.kind !== 'data' || object.address !== literal?.address) continue;
+      const value = valueOf(object.versions[seen[i] as number] as Uint8Array);
+      const tracer = tracers?.find(({ ops }) => ops === value);
+      if (!tracer && !literal.values.includes(value)) {
+        return { invariant: 'I3', message: `${where} loads a literal that is no ops` };
+      }
+      if (tracer && this.#isFreed(state, tracer.ops)) {
+        return { invariant: 'I3', message: `${where} loads ${tracer.name}, which is gone` };
+      }
+    }
+    return this.#checkTorn(objects, seen, where);
+  }
+
+  /** Halves of different stores, together nothing that was ever stored. */
+  #checkTorn(
+    objects: readonly number[],
+    seen: readonly number[],
+    where: string,
+  ): Problem | undefined {
+    const halves = objects.flatMap((id, i) => {
+      const object = this.program.objects[id] as SharedObject;
+      return object.kind === 'data' && object.size === 4 ? [{ object, version: seen[i] as number }] : [];
+    });
+    const [low, high] = halves;
+    if (!low || !high || low.version === high.version) return undefined;
+    const wasStored = low.object.versions.some((_, version) =>
+      halves.every((half) => {
+        const { versions } = half.object;
+        return sameBytes(versions[version] as Uint8Array, versions[half.version] as Uint8Array);
+      }),
+    );
+    if (wasStored) return undefined;
+    return { invariant: 'I6', message: `${where} loads half of one ${low.object.what} and half of another` };
+  }
+
+  #checkCallbacks(state: State, { callbacks }: LocalEdge): Problem | undefined {
+    const { tracers, callbacks: names } = this.plan;
+    if (!tracers || tracers.length === 0) return undefined;
+    for (const { at, ip, ops } of callbacks) {
+      const name = names?.get(at) ?? this.#format(at);
+      const tracer = tracers.find((each) => each.ops === ops);
+      if (!tracer) return { invariant: 'I4', message: `${name} is called with an ops unknown here` };
+      if (tracer.func !== undefined && tracer.func !== at) {
+        return { invariant: 'I9', message: `${name} is called with ${tracer.name}` };
+      }
+      if (!tracer.covers(ip)) {
+        return {
+          invariant: 'I4',
+          message: `${name} is called for ${tracer.name}, which does not cover ${this.#format(ip)}`,
+        };
+      }
+      if (this.#isFreed(state, ops)) {
+        return { invariant: 'I4', message: `${name} is called for ${tracer.name}, which is gone` };
+      }
+    }
+    return undefined;
+  }
+
+  /** Is the block that begins at `address` freed? */
+  #isFreed(state: State, address: bigint): boolean {
+    const block = this.program.objects.find(
+      (each) => each.kind === 'block' && each.address === address,
+    );
+    const now = this.program.current[this.position(state)] as Uint16Array;
+    return block !== undefined && now[block.id] === 1;
+  }
+}
+
+/** Does a CPU that stands there hold up a grace period that begins now? */
+function holds(flavour: RcuFlavour, standing: Standing): boolean {
+  switch (flavour) {
+    case 'tasks':
+      return !standing.quiescent;
+    case 'tasks_rude':
+      return standing.guarded;
+    case 'rcu':
+      return standing.rcuReader;
+    case 'tasks_trace':
+      return standing.traceReader;
+  }
+}
+
+function compareCells(a: Uint16Array, b: Uint16Array): number {
+  for (let i = 0; i < a.length; i++) {
+    const difference = (a[i] as number) - (b[i] as number);
+    if (difference !== 0) return difference;
+  }
+  return 0;
+}
