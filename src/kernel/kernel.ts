@@ -165,7 +165,7 @@ export class Kernel implements KernelContext {
     this.rcu = new Rcu(
       this.memory,
       () => this.#tasks,
-      (flavour) => this.#observer?.waited(flavour),
+      () => this.#observer,
     );
     this.bpf = new Bpf(this, {
       seed: options.seed ?? 1,

@@ -21,6 +21,8 @@ export interface PatchObserver {
   interrupted(): void;
   /** What follows happens after a grace period that begins now. */
   waited(flavour: RcuFlavour): void;
+  /** `callback` is to run after a grace period, beside what follows: call_rcu. The observer runs it. */
+  deferred(flavour: RcuFlavour, callback: () => void): void;
   /** What follows happens once the u64 at `address` is 0. */
   drained(address: bigint): void;
   /** [address, address + size) may be given to others from here on. */

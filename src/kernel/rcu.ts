@@ -14,7 +14,7 @@
  */
 import type { Memory } from '../cpu/memory.js';
 import { TASK_STRUCT } from './offsets.js';
-import type { RcuFlavour } from './patch-observer.js';
+import type { PatchObserver, RcuFlavour } from './patch-observer.js';
 import type { Task } from './task.js';
 
 interface Pending {
@@ -26,28 +26,31 @@ interface Pending {
 export class Rcu {
   readonly #memory: Memory;
   readonly #tasks: () => readonly Task[];
-  readonly #waited: (flavour: RcuFlavour) => void;
+  readonly #observer: () => PatchObserver | undefined;
   readonly #pending: Pending[] = [];
 
-  /** @param waited is told of each grace period that something waits for. */
   constructor(
     memory: Memory,
     tasks: () => readonly Task[],
-    waited: (flavour: RcuFlavour) => void = () => undefined,
+    observer: () => PatchObserver | undefined = () => undefined,
   ) {
     this.#memory = memory;
     this.#tasks = tasks;
-    this.#waited = waited;
+    this.#observer = observer;
   }
 
   /** Waits for a grace period: nobody runs meanwhile here, so there is nothing to wait for. */
   synchronize(flavour: RcuFlavour): void {
-    this.#waited(flavour);
+    this.#observer()?.waited(flavour);
   }
 
   /** Calls `callback` after a grace period that begins now. */
   call(flavour: RcuFlavour, callback: () => void): void {
-    this.#waited(flavour);
+    const observer = this.#observer();
+    if (observer) {
+      observer.deferred(flavour, callback);
+      return;
+    }
     const holders = new Set(this.#tasks().filter((task) => this.#holds(task, flavour)));
     if (holders.size === 0) callback();
     else this.#pending.push({ flavour, callback, holders });

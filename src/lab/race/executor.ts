@@ -90,9 +90,9 @@ interface LocalState {
 
 /** Most instructions of one edge. */
 const BUDGET = 20_000;
-/** Registers that a function leaves as they were, and those its body finds as at its entry. */
+/** Registers that a function leaves as they were, and those its body finds so besides its arguments. */
 const CALLEE_SAVED = [19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 29];
-const AT_ENTRY = [0, 1, 2, 3, 4, 5, 6, 7, 8, 18, ...CALLEE_SAVED];
+const AT_ENTRY = [8, 18, ...CALLEE_SAVED];
 /** Name of the function in which a CPU's task sleeps, and of that which looks ops up. */
 const SLEEP = 'lab_schedule';
 const OPS_TEST = 'lab_ops_test';
@@ -370,7 +370,9 @@ export class ExecutorGraph {
     const lr = cpu.getX(30);
     const fresh = this.#fresh;
     if (lr === this.#returnAddress) {
-      const changed = AT_ENTRY.filter((n) => cpu.getX(n) !== fresh.x[n]).map((n) => `x${n}`);
+      const { args, keeps = args.length } = this.#plan.call;
+      const registers = [...Array.from({ length: keeps }, (_, n) => n), ...AT_ENTRY];
+      const changed = registers.filter((n) => cpu.getX(n) !== fresh.x[n]).map((n) => `x${n}`);
       if (cpu.sp !== fresh.sp) changed.push('sp');
       if (changed.length > 0) this.#fail('I1', `the body finds ${changed.join(', ')} changed`);
     } else if (cpu.sp === fresh.sp || !this.#isText(lr)) {

@@ -14,7 +14,7 @@ import type { Invariant, Problem } from './invariants.js';
 import { compilePlan } from './objects.js';
 import type { PatchPlan } from './plan.js';
 import type { Schedule, ScheduledStep } from './schedule.js';
-import { Transitions, type State } from './transitions.js';
+import { Transitions, type Choice, type State } from './transitions.js';
 
 export interface ExploreOptions {
   /** Executing CPUs beside the patching one. Default 1. */
@@ -60,6 +60,7 @@ export class Exploration {
 
   constructor(kernel: Kernel, plan: PatchPlan, options: ExploreOptions = {}) {
     const roots = new Set(options.roots ?? []);
+    for (const { address, bytes } of plan.before ?? []) kernel.memory.pokeBytes(address, bytes);
     const program = compilePlan(plan, kernel.memory, roots);
     const task = kernel.tasks.find(({ name }) => name === EXECUTOR) ?? kernel.createTask(EXECUTOR);
     const graph = new ExecutorGraph(kernel, plan, program, task);
@@ -75,11 +76,15 @@ export class Exploration {
 
   /** Every interleaving. */
   exhaust(): ExploreResult {
+    const { transitions } = this;
+    transitions.skips = true;
     for (;;) {
-      this.transitions.grown = false;
-      const result = this.#search();
+      transitions.grown = false;
+      const { path, ...result } = this.#search();
       // steps that were taken for unnoticeable are not: once more
-      if (!this.transitions.grown) return result;
+      if (transitions.grown) continue;
+      if (result.kind !== 'violation') return result;
+      return { ...result, schedule: path ? this.#label(path) : result.schedule };
     }
   }
 
@@ -88,18 +93,19 @@ export class Exploration {
     const wrong = this.#staticProblem();
     if (wrong) return wrong;
     const random = new Random(seed);
+    this.transitions.skips = false;
     const { transitions } = this;
     let steps = 0;
     for (let walk = 0; walk < walks; walk++) {
       const taken: ScheduledStep[] = [];
       let state = transitions.initial();
       for (let i = 0; i < length; i++) {
-        const actor = random.below(transitions.executors + 1);
+        const actor = random.below(transitions.actors);
         const count = transitions.options(state, actor);
         if (count === 0) continue;
         const choice = { actor, option: random.below(count) };
         const outcome = transitions.apply(state, choice);
-        taken.push({ cpu: actor, option: choice.option });
+        taken.push({ cpu: this.#cpuOf(actor), option: choice.option });
         steps++;
         if (outcome.problem) {
           const schedule = this.#shorten(taken, outcome.problem);
@@ -119,21 +125,22 @@ export class Exploration {
     readonly last: State;
   } {
     const { transitions } = this;
+    transitions.skips = false;
     let state = transitions.initial();
     const outcomes: ReturnType<Transitions['apply']>[] = [];
     for (const { cpu, option } of schedule) {
-      if (cpu > transitions.executors || option >= transitions.options(state, cpu)) break;
-      const outcome = transitions.apply(state, { actor: cpu, option });
+      const actor = this.#actorOf(cpu);
+      if (actor < 0 || actor >= transitions.actors) break;
+      if (option >= transitions.options(state, actor)) break;
+      const outcome = transitions.apply(state, { actor, option });
       outcomes.push(outcome);
       if (outcome.problem) return { problem: outcome.problem, outcomes, last: state };
       state = outcome.state as State;
     }
-    const { steps } = transitions.program;
-    const isDone = transitions.position(state) === steps.length;
-    return { problem: isDone ? this.#static() : undefined, outcomes, last: state };
+    return { problem: transitions.isDone(state) ? this.#static() : undefined, outcomes, last: state };
   }
 
-  #search(): ExploreResult {
+  #search(): ExploreResult & { readonly path?: readonly Choice[] } {
     const wrong = this.#staticProblem();
     if (wrong) return wrong;
     const { transitions } = this;
@@ -146,7 +153,7 @@ export class Exploration {
     let edges = 0;
     for (let index = 0; index < states.length; index++) {
       const state = states[index] as State;
-      for (let actor = 0; actor <= transitions.executors; actor++) {
+      for (let actor = 0; actor < transitions.actors; actor++) {
         const count = transitions.options(state, actor);
         for (let option = 0; option < count; option++) {
           edges++;
@@ -154,9 +161,8 @@ export class Exploration {
           if (problem) {
             const depth = (depths[index] as number) + 1;
             const path = pathTo(parents, choices, index);
-            path.push({ cpu: actor, option });
-            const schedule = this.#label(path);
-            return { kind: 'violation', problem, schedule, figures: this.#figures(states.length, edges, depth) };
+            path.push({ actor, option });
+            return { kind: 'violation', problem, schedule: [], path, figures: this.#figures(states.length, edges, depth) };
           }
           if (!next) continue;
           const sorted = transitions.sort(next);
@@ -165,7 +171,7 @@ export class Exploration {
           known.add(key);
           states.push(sorted);
           parents.push(index);
-          choices.push(actor + option * (transitions.executors + 1));
+          choices.push(actor + option * transitions.actors);
           depths.push((depths[index] as number) + 1);
           if (states.length >= this.#limit) {
             return { kind: 'limit', figures: this.#figures(states.length, edges, depths.at(-1) ?? 0) };
@@ -175,33 +181,38 @@ export class Exploration {
     }
     return { kind: 'holds', figures: this.#figures(states.length, edges, depths.at(-1) ?? 0) };
 
-    function pathTo(from: number[], taken: number[], index: number): ScheduledStep[] {
-      const path: ScheduledStep[] = [];
-      const width = transitions.executors + 1;
+    function pathTo(from: number[], taken: number[], index: number): Choice[] {
+      const path: Choice[] = [];
+      const width = transitions.actors;
       for (let at = index; at > 0; at = from[at] as number) {
         const packed = taken[at] as number;
-        path.unshift({ cpu: packed % width, option: Math.floor(packed / width) });
+        path.unshift({ actor: packed % width, option: Math.floor(packed / width) });
       }
       return path;
     }
   }
 
-  /** Numbers of blocks, which change places, as numbers of CPUs, which do not. */
-  #label(path: readonly ScheduledStep[]): Schedule {
+  /**
+   * A path as a schedule of single steps: with those that nobody noticed, and with numbers of CPUs, which do not
+   * change places as blocks do.
+   */
+  #label(path: readonly Choice[]): Schedule {
     const { transitions } = this;
-    const order: number[] = [];
+    const { strands } = transitions;
     let state = transitions.initial();
     let cpus = Array.from({ length: transitions.executors }, (_, i) => i + 1);
-    return path.map(({ cpu: actor, option }) => {
-      const cpu = actor === 0 ? 0 : (cpus[actor - 1] as number);
+    const schedule = steppedBetween(undefined, state, strands);
+    for (const { actor, option } of path) {
       const next = transitions.apply(state, { actor, option }).state;
-      if (next) {
-        order.splice(0, order.length, ...cpus.keys());
-        state = transitions.sort(next, order);
-        cpus = order.map((from) => cpus[from] as number);
-      }
-      return { cpu, option };
-    });
+      const block = actor - strands;
+      if (block >= 0) schedule.push({ cpu: cpus[block] as number, option });
+      if (!next) break;
+      if (block < 0) schedule.push(...steppedBetween(state, next, strands));
+      const order = [...cpus.keys()];
+      state = transitions.sort(next, order);
+      cpus = order.map((from) => cpus[from] as number);
+    }
+    return schedule;
   }
 
   /** Leaves out what the problem does not need. */
@@ -227,12 +238,29 @@ export class Exploration {
     const problem = this.#static();
     if (!problem || !this.#isWanted(problem)) return undefined;
     const schedule: ScheduledStep[] = [];
+    transitions.skips = false;
     let state: State | undefined = transitions.initial();
-    while (state && transitions.options(state, 0) > 0) {
-      schedule.push({ cpu: 0, option: 0 });
-      state = transitions.apply(state, { actor: 0, option: 0 }).state;
+    for (let actor = 0; state && actor < transitions.strands;) {
+      if (transitions.options(state, actor) === 0) {
+        actor++;
+        continue;
+      }
+      schedule.push({ cpu: this.#cpuOf(actor), option: 0 });
+      state = transitions.apply(state, { actor, option: 0 }).state;
     }
     return { kind: 'violation', problem, schedule, figures: this.#figures(1, schedule.length, schedule.length) };
+  }
+
+  /** Strands behind the first have numbers below 0. */
+  #cpuOf(actor: number): number {
+    const { strands } = this.transitions;
+    return actor < strands ? -actor : actor - strands + 1;
+  }
+
+  #actorOf(cpu: number): number {
+    const { strands } = this.transitions;
+    if (cpu <= 0) return -cpu < strands ? -cpu : -1;
+    return strands + cpu - 1;
   }
 
   #static(): Problem | undefined {
@@ -247,6 +275,16 @@ export class Exploration {
     const { nodes, instructions } = this.transitions.graph;
     return { states, transitions, depth, nodes: nodes.length, instructions };
   }
+}
+
+/** The patcher's steps from one state to another, in the order of the strands. */
+function steppedBetween(from: State | undefined, to: State, strands: number): ScheduledStep[] {
+  const steps: ScheduledStep[] = [];
+  for (let strand = 0; strand < strands; strand++) {
+    const count = (to[strand] as number) - (from?.[strand] ?? 0);
+    for (let i = 0; i < count; i++) steps.push({ cpu: -strand, option: 0 });
+  }
+  return steps;
 }
 
 /** Explores a plan on a kernel whose memory is as before its first step. */

@@ -78,9 +78,11 @@ export class NameTable {
     }
     const symbol = this.#find(address);
     if (symbol?.address === address) return symbol.name;
+    const image = this.#find(address - 4n);
+    if (!symbol && image?.name.startsWith('bpf_prog_')) return `PLT target of ${image.name}`;
     const block = this.#blocks.find((each) => isIn(each, address));
-    if (block) return `${block.name}+${address - block.address}`;
-    return this.format(address);
+    if (!block) return this.format(address);
+    return block.address === address ? block.name : `${block.name}+${address - block.address}`;
   }
 
   /** What is freed. */
@@ -89,7 +91,8 @@ export class NameTable {
     if (ops !== undefined) return ops;
     const block = this.#blocks.find((each) => isIn(each, address));
     if (block) return block.name;
-    return this.#kernel.memory.regionAt(address)?.name ?? `0x${address.toString(16)}`;
+    const region = this.#kernel.memory.regionAt(address);
+    return region?.address === address ? region.name : `slab object 0x${address.toString(16)}`;
   }
 
   #find(address: bigint): Named | undefined {

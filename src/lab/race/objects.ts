@@ -40,8 +40,20 @@ export interface SharedObject {
   readonly windowed: boolean;
 }
 
+/** Steps in their order; those of `later` are a strand of their own. */
+export interface Strand {
+  /** It begins once `parent` has done `after` steps. -1: at once. */
+  readonly parent: number;
+  readonly after: number;
+  readonly steps: MicroStep[];
+  /** Version of each object that the strand writes, by steps done. */
+  readonly current: Uint16Array[];
+  /** The oldest version that a fetch behind a context synchronisation event can see. */
+  readonly coherent: Uint16Array[];
+}
+
 /** A step that takes effect at once. */
-export type MicroStep = { readonly what: string; readonly planStep: number } & (
+export type MicroStep = { readonly what: string } & (
   | { readonly kind: 'change'; readonly objects: readonly number[]; readonly frees: boolean }
   | { readonly kind: 'add'; readonly object: number; readonly amount: number }
   | { readonly kind: 'sync'; readonly objects: readonly number[] }
@@ -53,11 +65,9 @@ export type MicroStep = { readonly what: string; readonly planStep: number } & (
 
 export interface PlanProgram {
   readonly objects: readonly SharedObject[];
-  readonly steps: readonly MicroStep[];
-  /** Version of each object, by position (number of steps done) and object. */
-  readonly current: readonly Uint16Array[];
-  /** The oldest version that a fetch behind a context synchronisation event can see. */
-  readonly coherent: readonly Uint16Array[];
+  readonly strands: readonly Strand[];
+  /** By object: the strand that writes it. */
+  readonly owners: readonly number[];
 }
 
 interface Extent {
@@ -105,6 +115,8 @@ function extentsOf(step: PlanStep): Extent[] {
       return [{ kind: 'counter', address: step.address, size: 8, what }];
     case 'free':
       return [{ kind: 'block', address: step.address, size: step.size, what }];
+    case 'later':
+      return step.steps.flatMap(extentsOf);
     case 'sync':
     case 'ipi':
     case 'wait':
@@ -180,25 +192,60 @@ export function compilePlan(
     };
   });
   checkNesting(plan, objects);
-  const steps: MicroStep[] = [];
-  const current = [new Uint16Array(objects.length)];
-  const coherent = [new Uint16Array(objects.length)];
-
-  const push = (step: MicroStep): void => {
-    const now = (current.at(-1) as Uint16Array).slice();
-    const clean = (coherent.at(-1) as Uint16Array).slice();
-    if (step.kind === 'change') for (const id of step.objects) now[id] = versionOf(objects, id);
-    if (step.kind === 'sync') for (const id of step.objects) clean[id] = now[id] as number;
-    // data caches are coherent
-    for (const { id, kind } of objects) if (kind === 'data') clean[id] = now[id] as number;
-    steps.push(step);
-    current.push(now);
-    coherent.push(clean);
+  const strands: Strand[] = [];
+  const owners = objects.map(() => -1);
+  const own = (id: number, strand: number): void => {
+    const owner = owners[id] as number;
+    if (owner >= 0 && owner !== strand) {
+      throw new InputError(`${plan.name}: ${objects[id]?.what} is written by two that run side by side`);
+    }
+    owners[id] = strand;
   };
-  plan.steps.forEach((step, planStep) => {
-    for (const micro of microSteps(objects, step, planStep, steps.length)) push(micro);
-  });
-  return { objects, steps, current, coherent };
+
+  const addStrand = (steps: readonly PlanStep[], parent: number, after: number): void => {
+    const index = strands.length;
+    const strand: Strand = {
+      parent,
+      after,
+      steps: [],
+      current: [new Uint16Array(objects.length)],
+      coherent: [new Uint16Array(objects.length)],
+    };
+    strands.push(strand);
+    const later: { readonly steps: readonly PlanStep[]; readonly after: number }[] = [];
+    // what is deferred last goes on in the same strand
+    for (const step of inlineLast(steps)) {
+      if (step.kind === 'later') {
+        later.push({ steps: step.steps, after: strand.steps.length });
+        continue;
+      }
+      const isMine = (id: number): boolean => [-1, index].includes(owners[id] as number);
+      for (const micro of microSteps(objects, step, strand.steps.length, isMine)) {
+        if (micro.kind === 'change') for (const id of micro.objects) own(id, index);
+        push(objects, strand, micro);
+      }
+    }
+    for (const each of later) addStrand(each.steps, index, each.after);
+  };
+  addStrand(plan.steps, -1, 0);
+  return { objects, strands, owners: owners.map((owner) => Math.max(owner, 0)) };
+}
+
+function inlineLast(steps: readonly PlanStep[]): readonly PlanStep[] {
+  const last = steps.at(-1);
+  return last?.kind === 'later' ? inlineLast([...steps.slice(0, -1), ...last.steps]) : steps;
+}
+
+function push(objects: readonly SharedObject[], strand: Strand, step: MicroStep): void {
+  const now = (strand.current.at(-1) as Uint16Array).slice();
+  const clean = (strand.coherent.at(-1) as Uint16Array).slice();
+  if (step.kind === 'change') for (const id of step.objects) now[id] = versionOf(objects, id);
+  if (step.kind === 'sync') for (const id of step.objects) clean[id] = now[id] as number;
+  // data caches are coherent
+  for (const { id, kind } of objects) if (kind === 'data') clean[id] = now[id] as number;
+  strand.steps.push(step);
+  strand.current.push(now);
+  strand.coherent.push(clean);
 }
 
 function versionOf(objects: readonly SharedObject[], id: number): number {
@@ -208,8 +255,8 @@ function versionOf(objects: readonly SharedObject[], id: number): number {
 function* microSteps(
   objects: readonly SharedObject[],
   step: PlanStep,
-  planStep: number,
   first: number,
+  isMine: (id: number) => boolean,
 ): Generator<MicroStep> {
   const { what } = step;
   switch (step.kind) {
@@ -219,22 +266,22 @@ function* microSteps(
           ? parts(step.address, step.bytes)
           : [{ address: step.address, bytes: step.bytes }];
       for (const [i, { address, bytes }] of pieces.entries()) {
-        const changed = store(objects, { address, bytes }, step.as === 'text', first + i + 1);
+        const changed = store(objects, { address, bytes }, step.as === 'text', first + i + 1, isMine);
         const part = pieces.length > 1 ? ` (bytes ${address & 7n}..${(address & 7n) + 3n})` : '';
-        yield { kind: 'change', what: what + part, planStep, objects: changed, frees: false };
+        yield { kind: 'change', what: what + part, objects: changed, frees: false };
       }
       return;
     }
     case 'add':
-      yield { kind: 'add', what, planStep, object: at(objects, step, 'counter'), amount: step.amount };
+      yield { kind: 'add', what, object: at(objects, step, 'counter'), amount: step.amount };
       return;
     case 'drain':
-      yield { kind: 'drain', what, planStep, object: at(objects, step, 'counter') };
+      yield { kind: 'drain', what, object: at(objects, step, 'counter') };
       return;
     case 'free': {
       const block = objects[at(objects, step, 'block')] as SharedObject;
       block.writtenAt.push(first + 1);
-      yield { kind: 'change', what, planStep, objects: [block.id], frees: true };
+      yield { kind: 'change', what, objects: [block.id], frees: true };
       return;
     }
     case 'sync': {
@@ -242,15 +289,17 @@ function* microSteps(
       const covered = objects.filter(
         (each) => (each.kind === 'word' || each.kind === 'range') && overlaps(each, range),
       );
-      yield { kind: 'sync', what, planStep, objects: covered.map(({ id }) => id) };
+      yield { kind: 'sync', what, objects: covered.map(({ id }) => id) };
       return;
     }
     case 'ipi':
-      yield { kind: 'ipi', what, planStep };
+      yield { kind: 'ipi', what };
+      return;
+    case 'later':
       return;
     case 'wait':
-      yield { kind: 'begin', what: `${what} begins`, planStep, flavour: step.flavour };
-      yield { kind: 'end', what: `${what} ends`, planStep, flavour: step.flavour };
+      yield { kind: 'begin', what: `${what} begins`, flavour: step.flavour };
+      yield { kind: 'end', what: `${what} ends`, flavour: step.flavour };
   }
 }
 
@@ -264,6 +313,7 @@ function store(
   { address, bytes }: { readonly address: bigint; readonly bytes: Uint8Array },
   isText: boolean,
   position: number,
+  isMine: (id: number) => boolean,
 ): number[] {
   const piece = { address, size: bytes.length };
   const changed: number[] = [];
@@ -271,6 +321,8 @@ function store(
     if (each.kind === 'block' || each.kind === 'counter' || !overlaps(each, piece)) continue;
     // a word or literal inside a range has versions of its own
     if (each.kind === 'range' && !isText) continue;
+    // what another strand has patched in a range is gone with the range
+    if (each.kind !== 'range' && isText && !isMine(each.id)) continue;
     const next = (each.versions.at(-1) as Uint8Array).slice();
     for (let i = 0; i < bytes.length; i++) {
       const to = Number(address - each.address) + i;

@@ -47,6 +47,8 @@ export type PlanStep =
   | { readonly kind: 'wait'; readonly flavour: RcuFlavour; readonly what: string }
   /** What follows happens once the u64 is 0. */
   | { readonly kind: 'drain'; readonly address: bigint; readonly what: string }
+  /** Steps that are taken beside those that follow: what call_rcu calls. */
+  | { readonly kind: 'later'; readonly steps: readonly PlanStep[]; readonly what: string }
   /** The memory is others' from here on. */
   | {
       readonly kind: 'free';
@@ -64,6 +66,8 @@ export interface PlanCall {
   readonly result: bigint;
   /** Default 32. */
   readonly resultBits?: 32 | 64;
+  /** Argument registers that the body finds as they were; default: as many as there are `args`. */
+  readonly keeps?: number;
   /** First instruction of the function behind its patch site: every call passes there once. */
   readonly body: bigint;
 }
@@ -81,6 +85,8 @@ export interface PlanTracer {
 
 export interface PatchPlan {
   readonly name: string;
+  /** What memory holds at first, other than the kernel has it. */
+  readonly before?: readonly { readonly address: bigint; readonly bytes: Uint8Array }[];
   readonly steps: readonly PlanStep[];
   readonly call: PlanCall;
   /** Callbacks by the address at which they start; x0 = ip, x2 = ops there. */
@@ -153,4 +159,14 @@ export function wait(flavour: RcuFlavour): PlanStep {
 
 export function free(address: bigint, size: number, what: string): PlanStep {
   return { kind: 'free', address, size, what };
+}
+
+/** Steps one by one, those of `later` in their place; `change` gives what stands instead of each. */
+export function changeSteps(
+  steps: readonly PlanStep[],
+  change: (step: PlanStep) => readonly PlanStep[],
+): PlanStep[] {
+  return steps.flatMap((step) =>
+    step.kind === 'later' ? [{ ...step, steps: changeSteps(step.steps, change) }] : change(step),
+  );
 }

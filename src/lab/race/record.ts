@@ -25,6 +25,7 @@ type RawStep =
   | { readonly kind: 'ipi' }
   | { readonly kind: 'wait'; readonly flavour: RcuFlavour }
   | { readonly kind: 'drain'; readonly address: bigint }
+  | { readonly kind: 'later'; readonly steps: RawStep[] }
   | { readonly kind: 'free'; readonly address: bigint; readonly size: number };
 
 /** Names of grace periods by what waits for them. */
@@ -38,26 +39,37 @@ const WAITS: Readonly<Record<RcuFlavour, string>> = {
 export function record(kernel: Kernel, names: NameTable, operation: () => void): Recording {
   const { memory } = kernel;
   const raw: RawStep[] = [];
+  let strand = raw;
+  const deferred: { readonly steps: RawStep[]; readonly callback: () => void }[] = [];
   const before = memory.snapshot();
   const push = (step: RawStep): void => {
     names.collect();
-    raw.push(step);
+    strand.push(step);
   };
   const stop = kernel.observePatching({
     stored: (address, bytes) => {
       // an instruction cache's alias is the same memory
       const old = memory.readBytes(address, bytes.length);
-      raw.push({ kind: 'store', address, old, bytes: bytes.slice() });
+      strand.push({ kind: 'store', address, old, bytes: bytes.slice() });
     },
     synced: (start, end) => push({ kind: 'sync', start, end }),
     interrupted: () => push({ kind: 'ipi' }),
     waited: (flavour) => push({ kind: 'wait', flavour }),
+    deferred: (flavour, callback) => {
+      const steps: RawStep[] = [{ kind: 'wait', flavour }];
+      push({ kind: 'later', steps });
+      deferred.push({ steps, callback });
+    },
     drained: (address) => push({ kind: 'drain', address }),
     freed: (address, size) => push({ kind: 'free', address, size }),
   });
   let refusal: KernelError | undefined;
   try {
     operation();
+    for (let next = deferred.shift(); next; next = deferred.shift()) {
+      strand = next.steps;
+      next.callback();
+    }
   } catch (error) {
     if (!(error instanceof KernelError)) throw error;
     refusal = error;
@@ -66,8 +78,15 @@ export function record(kernel: Kernel, names: NameTable, operation: () => void):
     names.collect();
     memory.restore(before);
   }
-  const counters = new Set(raw.flatMap((step) => (step.kind === 'drain' ? [step.address] : [])));
+  const counters = new Set(drained(raw));
   return { steps: raw.map((step) => describe(kernel, names, counters, step)), refusal };
+}
+
+function drained(steps: readonly RawStep[]): bigint[] {
+  return steps.flatMap((step) => {
+    if (step.kind === 'later') return drained(step.steps);
+    return step.kind === 'drain' ? [step.address] : [];
+  });
 }
 
 function describe(
@@ -87,6 +106,12 @@ function describe(
       return { ...step, what: WAITS[step.flavour] };
     case 'drain':
       return { ...step, what: `${names.variable(step.address)} is 0` };
+    case 'later':
+      return {
+        kind: 'later',
+        steps: step.steps.map((each) => describe(kernel, names, counters, each)),
+        what: 'call_rcu',
+      };
     case 'free':
       return { ...step, what: `${names.block(step.address)}, freed` };
   }

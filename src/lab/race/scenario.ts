@@ -9,7 +9,7 @@ import type { Kernel, KernelOptions } from '../../kernel/kernel.js';
 import { EXECUTOR, Exploration, type ExploreOptions } from './explore.js';
 import type { Invariant } from './invariants.js';
 import { NameTable } from './names.js';
-import type { PatchPlan, PlanStep } from './plan.js';
+import { changeSteps, type PatchPlan, type PlanStep } from './plan.js';
 import { record } from './record.js';
 import { RACE_TEXT } from './text.js';
 
@@ -96,8 +96,13 @@ export function exploration(race: Race, options: ExploreOptions = {}): Explorati
 
 /** A plan without the steps that `drops` names. Throws when there are none: the break would break nothing. */
 export function without(plan: PatchPlan, drops: (step: PlanStep) => boolean): PatchPlan {
-  const steps = plan.steps.filter((step) => !drops(step));
-  if (steps.length === plan.steps.length) {
+  let dropped = 0;
+  const steps = changeSteps(plan.steps, (step) => {
+    if (!drops(step)) return [step];
+    dropped++;
+    return [];
+  });
+  if (dropped === 0) {
     throw new InputError(`${plan.name}: there is no step that this break would leave out`);
   }
   return { ...plan, steps };

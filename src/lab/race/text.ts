@@ -29,6 +29,18 @@ CODE lab_callback_b
 	hint #34
 	ret
 
+CODE lab_direct_a
+	hint #34
+	mov x10, x30
+	mov x30, x9
+	ret x10
+
+CODE lab_direct_b
+	hint #34
+	mov x10, x30
+	mov x30, x9
+	ret x10
+
 CODE lab_list_func
 	hint #34
 	stp x29, x30, [sp, #-48]!
@@ -73,6 +85,34 @@ lab_list_out:
 .align 3
 lab_list_head:
 	.quad ftrace_ops_list
+
+// ftrace_caller without CALL_OPS (6.2), reduced to what a CPU may see of the patcher: the load of
+// function_trace_op and the patched BL behind it
+CODE lab_plain_caller
+	hint #34
+	stp x29, x9, [sp, #-96]!
+	mov x29, sp
+	stp x0, x1, [sp, #16]
+	stp x2, x3, [sp, #32]
+	stp x4, x5, [sp, #48]
+	stp x6, x7, [sp, #64]
+	stp x8, x30, [sp, #80]
+	sub x0, x30, #4
+	mov x1, x9
+	mov x3, sp
+	ldr x2, lab_trace_op
+LABEL lab_ftrace_call
+	nop
+	ldp x0, x1, [sp, #16]
+	ldp x2, x3, [sp, #32]
+	ldp x4, x5, [sp, #48]
+	ldp x6, x7, [sp, #64]
+	ldp x8, x10, [sp, #80]
+	ldp x29, x30, [sp], #96
+	ret x10
+.align 3
+LABEL lab_trace_op
+	.quad 0
 
 FUNCTION int lab_sleeper(int a)
 	stp x29, x30, [sp, #-32]!

@@ -1,9 +1,9 @@
 /**
  * The states of a plan with executing CPUs, and the steps between them.
  *
- * A state is a row of small numbers: steps that the patcher has done, counters, and for each executing CPU its node
- * in the graph, whether a grace period waits for it, and the oldest version that it may still see of each word,
- * image or literal. CPUs that stand alike are interchangeable, so their blocks are kept in order.
+ * A state is a row of small numbers: steps that each strand of the patcher has done, counters, and for each
+ * executing CPU its node in the graph, which strands' grace periods wait for it, and the oldest version that it may
+ * still see of each word, image or literal. CPUs that stand alike are interchangeable, so their blocks are kept in order.
  *
  * What a CPU may see (docs/race.md has the reasons):
  *   fetches  any version since the one that was coherent at its last context synchronisation event (CSE); having
@@ -19,13 +19,13 @@ import { viewOf } from '../../common/bytes.js';
 import type { RcuFlavour } from '../../kernel/patch-observer.js';
 import type { ExecutorGraph, LocalEdge, LocalNode, Standing } from './executor.js';
 import type { Problem } from './invariants.js';
-import type { MicroStep, PlanProgram, SharedObject } from './objects.js';
+import type { MicroStep, PlanProgram, SharedObject, Strand } from './objects.js';
 import { valueOf } from './objects.js';
 import type { PatchPlan } from './plan.js';
 
 export type State = Uint16Array;
 
-/** Who goes on: 0 the patcher, n the executing CPU whose block is number n - 1; and which view it takes. */
+/** Who goes on, strands of the patcher first, then executing CPUs by their blocks; and which view it takes. */
 export interface Choice {
   readonly actor: number;
   readonly option: number;
@@ -60,11 +60,14 @@ export class Transitions {
   readonly plan: PatchPlan;
   readonly program: PlanProgram;
   readonly graph: ExecutorGraph;
+  readonly strands: number;
   readonly executors: number;
   /** Objects that CPUs have been seen to touch: steps that touch no others are made with the step before. */
   readonly touched = new Set<number>();
   /** `touched` has grown since the exploration began. */
   grown = false;
+  /** Steps that nobody notices are made with those before them; else each is one of its own. */
+  skips = true;
   readonly #windowed: readonly SharedObject[];
   /** By object: place in a block, or -1. */
   readonly #window: readonly number[];
@@ -96,18 +99,19 @@ export class Transitions {
     this.#windowed = program.objects.filter((each) => each.windowed);
     this.#counters = program.objects.filter((each) => each.kind === 'counter');
     this.#window = program.objects.map((each) => this.#windowed.indexOf(each));
+    this.strands = program.strands.length;
     this.#counter = program.objects.map((each) => {
       const index = this.#counters.indexOf(each);
-      return index < 0 ? -1 : 1 + index;
+      return index < 0 ? -1 : this.strands + index;
     });
-    this.#head = 1 + this.#counters.length;
+    this.#head = this.strands + this.#counters.length;
     this.#block = 2 + this.#windowed.length;
   }
 
   initial(): State {
     const state = new Uint16Array(this.#head + this.executors * this.#block);
     for (const [i, { versions }] of this.#counters.entries()) {
-      state[1 + i] = Number(valueOf(versions[0] as Uint8Array));
+      state[this.strands + i] = Number(valueOf(versions[0] as Uint8Array));
     }
     this.#skip(state);
     return state;
@@ -128,9 +132,13 @@ export class Transitions {
     return sorted;
   }
 
+  get actors(): number {
+    return this.strands + this.executors;
+  }
+
   /** Number of ways in which an actor can go on; 0: it has to wait. */
   options(state: State, actor: number): number {
-    if (actor === 0) return this.#patcherCanGo(state) ? 1 : 0;
+    if (actor < this.strands) return this.#strandCanGo(state, actor) ? 1 : 0;
     let count = 1;
     const block = this.#blockOf(actor);
     for (const id of this.#nodeAt(state, actor).action.objects) {
@@ -140,29 +148,39 @@ export class Transitions {
   }
 
   apply(state: State, { actor, option }: Choice): Outcome {
-    return actor === 0 ? this.#patch(state) : this.#execute(state, actor, option);
+    return actor < this.strands
+      ? this.#patch(state, actor)
+      : this.#execute(state, actor, option);
   }
 
-  position(state: State): number {
-    return state[0] as number;
+  /** Where an executing CPU is; the first is number 1. */
+  nodeOf(state: State, cpu: number): LocalNode {
+    return this.#nodeAt(state, this.strands + cpu - 1);
   }
 
-  nodeOf(state: State, actor: number): LocalNode {
-    return this.#nodeAt(state, actor);
+  /** All steps of the plan are done. */
+  isDone(state: State): boolean {
+    return this.program.strands.every(({ steps }, strand) => state[strand] === steps.length);
   }
 
   #blockOf(actor: number): number {
-    return this.#head + (actor - 1) * this.#block;
+    return this.#head + (actor - this.strands) * this.#block;
   }
 
   #nodeAt(state: State, actor: number): LocalNode {
     return this.graph.nodes[state[this.#blockOf(actor)] as number] as LocalNode;
   }
 
-  #patcherCanGo(state: State): boolean {
-    const step = this.program.steps[this.position(state)];
+  /** The next step of a strand, if it has begun and is not at its end. */
+  #nextOf(state: State, strand: number): MicroStep | undefined {
+    const { parent, after, steps } = this.program.strands[strand] as Strand;
+    if (parent >= 0 && (state[parent] as number) < after) return undefined;
+    return steps[state[strand] as number];
+  }
+
+  #strandCanGo(state: State, strand: number): boolean {
+    const step = this.#nextOf(state, strand);
     if (!step) return false;
-    const actors = Array.from({ length: this.executors }, (_, i) => i + 1);
     switch (step.kind) {
       case 'change':
       case 'add':
@@ -170,18 +188,25 @@ export class Transitions {
       case 'begin':
         return true;
       case 'ipi':
-        return actors.every((actor) => !this.#nodeAt(state, actor).standing.uninterrupted);
+        return this.#everyCpu((actor) => !this.#nodeAt(state, actor).standing.uninterrupted);
       case 'end':
-        return actors.every((actor) => state[this.#blockOf(actor) + 1] === 0);
+        return this.#everyCpu(
+          (actor) => (((state[this.#blockOf(actor) + 1] as number) >> strand) & 1) === 0,
+        );
       case 'drain':
         return state[this.#counter[step.object] as number] === 0;
     }
   }
 
-  #patch(from: State): Outcome {
+  #everyCpu(holdsFor: (actor: number) => boolean): boolean {
+    for (let actor = this.strands; actor < this.actors; actor++) if (!holdsFor(actor)) return false;
+    return true;
+  }
+
+  #patch(from: State, strand: number): Outcome {
     const state = from.slice();
-    const micro = this.program.steps[this.position(state)] as MicroStep;
-    state[0] = this.position(state) + 1;
+    const micro = this.#nextOf(state, strand) as MicroStep;
+    state[strand] = (state[strand] as number) + 1;
     switch (micro.kind) {
       case 'change':
       case 'sync':
@@ -193,17 +218,16 @@ export class Transitions {
         break;
       }
       case 'ipi':
+      case 'end':
         this.#synchroniseAll(state);
         break;
       case 'begin':
-        for (let actor = 1; actor <= this.executors; actor++) {
+        for (let actor = this.strands; actor < this.actors; actor++) {
           const { standing } = this.#nodeAt(state, actor);
-          state[this.#blockOf(actor) + 1] = holds(micro.flavour, standing) ? 1 : 0;
+          const at = this.#blockOf(actor) + 1;
+          if (holds(micro.flavour, standing)) state[at] = (state[at] as number) | (1 << strand);
           if (standing.quiescent) this.#synchronise(state, actor);
         }
-        break;
-      case 'end':
-        this.#synchroniseAll(state);
         break;
     }
     this.#skip(state);
@@ -212,12 +236,14 @@ export class Transitions {
 
   /** Goes over steps that no CPU can notice. */
   #skip(state: State): void {
-    const { steps } = this.program;
-    for (;;) {
-      const step = steps[this.position(state)];
-      if (!step || (step.kind !== 'change' && step.kind !== 'sync')) return;
-      if (step.objects.some((id) => this.touched.has(id))) return;
-      state[0] = this.position(state) + 1;
+    if (!this.skips) return;
+    for (let strand = 0; strand < this.strands; strand++) {
+      for (;;) {
+        const step = this.#nextOf(state, strand);
+        if (!step || (step.kind !== 'change' && step.kind !== 'sync')) break;
+        if (step.objects.some((id) => this.touched.has(id))) break;
+        state[strand] = (state[strand] as number) + 1;
+      }
     }
   }
 
@@ -253,30 +279,44 @@ export class Transitions {
     return { state, problem: undefined, node, seen, edge };
   }
 
-  /** A grace period that waits for the CPU may not have to any more. */
+  /** Grace periods that wait for the CPU may not have to any more. */
   #letGo(state: State, actor: number): void {
-    const block = this.#blockOf(actor);
-    if (state[block + 1] === 0) return;
-    const step = this.program.steps[this.position(state)];
+    const at = this.#blockOf(actor) + 1;
+    if (state[at] === 0) return;
     const { standing } = this.#nodeAt(state, actor);
-    if (step?.kind !== 'end' || holds(step.flavour, standing)) return;
-    state[block + 1] = 0;
-    if (standing.quiescent) this.#synchronise(state, actor);
+    for (let strand = 0; strand < this.strands; strand++) {
+      if ((((state[at] as number) >> strand) & 1) === 0) continue;
+      const step = this.#nextOf(state, strand);
+      if (step?.kind !== 'end' || holds(step.flavour, standing)) continue;
+      state[at] = (state[at] as number) & ~(1 << strand);
+      if (standing.quiescent) this.#synchronise(state, actor);
+    }
   }
 
   /** What has been seen bounds what can be seen later. */
   #learn(state: State, block: number, { action }: LocalNode, seen: readonly number[]): void {
-    const { coherent } = this.program;
     for (const [i, id] of action.objects.entries()) {
       const object = this.program.objects[id] as SharedObject;
       const version = seen[i] as number;
       if (object.kind === 'data' && object.windowed) this.#raise(state, block, id, version);
       if (object.kind !== 'word' || this.plan.orderedFetches === false) continue;
-      const clean = coherent[object.writtenAt[version] as number] as Uint16Array;
+      const strand = this.#ownerOf(id);
+      const clean = strand.coherent[object.writtenAt[version] as number] as Uint16Array;
       for (const each of this.#windowed) {
-        if (each.kind !== 'data') this.#raise(state, block, each.id, clean[each.id] as number);
+        // of what another strand writes nothing is known
+        if (each.kind !== 'data' && this.#ownerOf(each.id) === strand) this.#raise(state, block, each.id, clean[each.id] as number);
       }
     }
+  }
+
+  #ownerOf(id: number): Strand {
+    return this.program.strands[this.program.owners[id] as number] as Strand;
+  }
+
+  /** The newest version of an object. */
+  currentOf(state: State, id: number): number {
+    const position = state[this.program.owners[id] as number] as number;
+    return (this.#ownerOf(id).current[position] as Uint16Array)[id] as number;
   }
 
   #raise(state: State, block: number, id: number, version: number): void {
@@ -288,7 +328,7 @@ export class Transitions {
   #visible(state: State, block: number, id: number): number[] {
     const object = this.program.objects[id] as SharedObject;
     if (object.kind === 'counter') return [state[this.#counter[id] as number] as number];
-    const now = (this.program.current[this.position(state)] as Uint16Array)[id] as number;
+    const now = this.currentOf(state, id);
     if (!object.windowed) return [now];
     const oldest = state[block + 2 + (this.#window[id] as number)] as number;
     if (oldest === now) return [now];
@@ -304,13 +344,14 @@ export class Transitions {
   }
 
   #synchroniseAll(state: State): void {
-    for (let actor = 1; actor <= this.executors; actor++) this.#synchronise(state, actor);
+    for (let actor = this.strands; actor < this.actors; actor++) this.#synchronise(state, actor);
   }
 
   /** A context synchronisation event on the CPU. */
   #synchronise(state: State, actor: number): void {
-    const clean = this.program.coherent[this.position(state)] as Uint16Array;
     for (const { id } of this.#windowed) {
+      const position = state[this.program.owners[id] as number] as number;
+      const clean = this.#ownerOf(id).coherent[position] as Uint16Array;
       this.#raise(state, this.#blockOf(actor), id, clean[id] as number);
     }
   }
@@ -347,7 +388,7 @@ export class Transitions {
     const where = this.#format(pc);
     const contents = visible.map((version) => object.versions[version] as Uint8Array);
     if (object.kind === 'range') {
-      const now = (this.program.current[this.position(state)] as Uint16Array)[object.id] as number;
+      const now = this.currentOf(state, object.id);
       if (now > 0 && isBreak(object.versions[now] as Uint8Array, Number(pc - object.address))) {
         return { invariant: 'I7', message: `is at ${where} when that is freed` };
       }
@@ -436,8 +477,7 @@ export class Transitions {
     const block = this.program.objects.find(
       (each) => each.kind === 'block' && each.address === address,
     );
-    const now = this.program.current[this.position(state)] as Uint16Array;
-    return block !== undefined && now[block.id] === 1;
+    return block !== undefined && this.currentOf(state, block.id) === 1;
   }
 }
 

@@ -1,7 +1,8 @@
 /** Ordinary ftrace ops come and go: register_ftrace_function and unregister_ftrace_function on one site. */
+import { moveRegisterWord } from '../../../jit/poke.js';
 import { NOP } from '../../../kernel/text.js';
 import type { PatchPlan, PlanStep } from '../plan.js';
-import { storeInstruction, sync } from '../plan.js';
+import { storeInstruction, sync, word32 } from '../plan.js';
 import { without, withoutWaits, type Scenario } from '../scenario.js';
 import { makeOps, siteIsOff, siteOf, TARGET, traced, tracerOf } from './parts.js';
 
@@ -33,18 +34,14 @@ export const enable: Scenario = {
 function dynamicMove(plan: PatchPlan): PatchPlan {
   const { entry } = plan.call;
   const at = plan.steps.findIndex((step) => step.kind === 'store' && step.as === 'instruction');
-  const mov = 0xaa1e03e9;
+  const mov = moveRegisterWord(9, 30);
   const steps = [
-    // stands for the compiled state: before anything of the plan
-    storeInstruction(entry, NOP, 'compiled'),
-    sync(entry, entry + 4n),
-    { kind: 'ipi', what: 'boot' } as const,
     ...plan.steps.slice(0, at),
     storeInstruction(entry, mov, `${TARGET}+0x0 := mov x9, x30`),
     sync(entry, entry + 4n),
     ...plan.steps.slice(at),
   ];
-  return { ...plan, steps };
+  return { ...plan, before: [{ address: entry, bytes: word32(NOP) }], steps };
 }
 
 export const disable: Scenario = {
@@ -78,14 +75,6 @@ export const disable: Scenario = {
       summary: 'only synchronize_rcu_tasks_rude: a preempted task is not waited for',
       breaks: ['I3', 'I4'],
       change: (plan) => withoutWaits(plan, 'tasks'),
-    },
-    {
-      name: 'no-sync',
-      summary: 'no cache maintenance of the site: the BL may be fetched for ever',
-      breaks: ['I3', 'I4'],
-      change: (plan) => ({
-        ...without(plan, ({ kind }) => kind === 'sync'),
-      }),
     },
     {
       name: 'literal-last',

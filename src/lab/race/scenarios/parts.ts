@@ -40,14 +40,22 @@ export function tracerOf(ops: FtraceOps, func = ops.func): PlanTracer {
   return { name: ops.name, ops: ops.address, func, covers: (ip) => filter.has(ip) };
 }
 
-/** Callbacks, tracers and literals of a plan on TARGET. */
-export function traced(kernel: Kernel, tracers: readonly PlanTracer[]): Pick<
+/**
+ * Callbacks, tracers and literals of a plan on TARGET.
+ * @param keeps argument registers that its body finds as they were: ftrace_caller restores all, a BPF trampoline
+ * those of the function
+ */
+export function traced(
+  kernel: Kernel,
+  tracers: readonly PlanTracer[],
+  keeps = 8,
+): Pick<
   PatchPlan,
   'call' | 'callbacks' | 'tracers' | 'literal' | 'zeroWords'
 > {
   const { nopOps, listOps } = kernel.ftrace;
   return {
-    call: callOf(kernel, TARGET),
+    call: { ...callOf(kernel, TARGET), keeps },
     callbacks: new Map(
       ['lab_callback_a', 'lab_callback_b'].map((name) => [kernel.symbol(name), name]),
     ),
