@@ -7,6 +7,7 @@ import { dump } from './dump.js';
 import { fuzz } from './fuzz.js';
 import { map } from './map.js';
 import { museum } from './museum.js';
+import { race } from './race.js';
 import { run } from './run.js';
 import { tour } from './tour.js';
 import { trace } from './trace.js';
@@ -23,6 +24,7 @@ export const COMMANDS: readonly Command[] = [
   xdp,
   fuzz,
   verify,
+  race,
   museum,
   bench,
   conformancePlugin,

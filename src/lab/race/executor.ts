@@ -51,7 +51,8 @@ export interface LocalNode {
   readonly id: number;
   readonly action: Action;
   readonly standing: Standing;
-  readonly edges: Map<string, LocalEdge>;
+  /** By the versions that were seen. */
+  readonly edges: Map<string | number, LocalEdge>;
 }
 
 /** A callback was entered. */
@@ -149,7 +150,7 @@ export class ExecutorGraph {
    * The edge of `node` for an action that saw these versions (counters: values).
    */
   follow(node: LocalNode, seen: readonly number[]): LocalEdge {
-    const key = seen.join();
+    const key = seen.length === 1 ? (seen[0] as number) : seen.join();
     let edge = node.edges.get(key);
     if (!edge) {
       edge = this.#execute(node, seen);
@@ -231,7 +232,9 @@ export class ExecutorGraph {
     const body = this.#bodyAt(pc);
     if (body) {
       const counter = this.#counterOf(body);
-      return counter === undefined ? undefined : { kind: 'body', pc, objects: [counter] };
+      if (counter !== undefined) return { kind: 'body', pc, objects: [counter] };
+      // grace periods see when it takes and leaves its locks
+      return body.name.startsWith('__bpf_prog_') ? { kind: 'body', pc, objects: [] } : undefined;
     }
     const accesses = this.#accessesAt(pc);
     const objects = new Set<number>();
@@ -496,10 +499,9 @@ export class ExecutorGraph {
     return {
       quiescent: this.#mode !== 'running',
       guarded: read(TASK_STRUCT.trace_recursion) !== 0,
-      rcuReader: read(TASK_STRUCT.rcu_read_lock_nesting) !== 0,
+      rcuReader: read(TASK_STRUCT.rcu_read_lock_nesting) !== 0 || within(this.#plan.readers, pc),
       traceReader: read(TASK_STRUCT.trc_reader_nesting) !== 0,
-      uninterrupted:
-        this.#plan.uninterrupted?.some(({ start, end }) => pc >= start && pc < end) ?? false,
+      uninterrupted: within(this.#plan.uninterrupted, pc),
     };
   }
 
@@ -535,6 +537,10 @@ export class ExecutorGraph {
     };
     return { x, sp: this.#task.stackTop, pc: call.entry, nzcv: 0, system };
   }
+}
+
+function within(ranges: PatchPlan['readers'], pc: bigint): boolean {
+  return ranges?.some(({ start, end }) => pc >= start && pc < end) ?? false;
 }
 
 function keyOf({ registers, stack, task, words, mode, bodies, reached }: LocalState): string {

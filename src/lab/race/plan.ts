@@ -101,6 +101,8 @@ export interface PatchPlan {
   readonly literal?: { readonly address: bigint; readonly values: readonly bigint[] };
   /** Ranges of text in which no interrupt of the plan is taken. */
   readonly uninterrupted?: readonly { readonly start: bigint; readonly end: bigint }[];
+  /** Ranges of text in which a CPU is taken for an RCU reader though nothing says that it is one. */
+  readonly readers?: readonly { readonly start: bigint; readonly end: bigint }[];
   /** What holds when all steps are done: address and the bytes expected there. */
   readonly final?: readonly {
     readonly address: bigint;

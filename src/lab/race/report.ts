@@ -53,7 +53,8 @@ export function printReport({ steps, problem, state }: Report): string[] {
 }
 
 function describe({ names }: Race, transitions: Transitions, outcome: Outcome): string {
-  const { node, seen = [], edge } = outcome;
+  const { node, seen = [], edge, interrupted } = outcome;
+  if (interrupted) return `is interrupted at ${names.format(interrupted.action.pc)}: a quiescent state`;
   if (!node) return '';
   const where = names.format(node.action.pc);
   const values = node.action.objects.flatMap((id, i) => {

@@ -39,6 +39,8 @@ export interface Break {
 export interface Scenario {
   readonly name: string;
   readonly summary: string;
+  /** What the kernel needs to be booted with. */
+  readonly boot?: Pick<KernelOptions, 'kaslrSeed'>;
   readonly prepare: (kernel: Kernel, names: NameTable) => Prepared;
   readonly breaks: readonly Break[];
 }
@@ -56,7 +58,7 @@ export async function prepareRace(
   boot: RaceBoot,
   broken?: Break,
 ): Promise<Race> {
-  const kernel = await bootRace(boot);
+  const kernel = await bootRace(boot, { ...scenario.boot });
   const names = new NameTable(kernel);
   const { operation, plan, roots = [], refusal } = scenario.prepare(kernel, names);
   const { steps, refusal: refused } = record(kernel, names, operation);
@@ -81,9 +83,9 @@ export async function prepareRace(
 /** A kernel with the explorer's text, whose list function is made of instructions. */
 export async function bootRace(
   boot: RaceBoot,
-  modules: KernelOptions['modules'] = {},
+  { modules = {}, ...options }: Pick<KernelOptions, 'kaslrSeed' | 'modules'> = {},
 ): Promise<Kernel> {
-  const kernel = await boot({ modules: { ...RACE_TEXT, ...modules }, ram: 1 << 20 });
+  const kernel = await boot({ ...options, modules: { ...RACE_TEXT, ...modules }, ram: 1 << 20 });
   kernel.ftrace.listOps.func = kernel.symbol('lab_list_func');
   kernel.createTask(EXECUTOR);
   return kernel;

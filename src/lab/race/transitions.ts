@@ -10,8 +10,9 @@
  *            fetched a word, nothing older of other text than was coherent when that word was written
  *   loads    without address dependency any version since its last CSE, never an older one than before;
  *            others the current one
- * CSEs are: the plan's IPI, the end of a grace period, waking up, and being quiescent when a grace period begins
- * or when it lets that go.
+ * CSEs are: the plan's IPI, waking up, and the quiescent state that each CPU passes between the begin and the end of
+ * a grace period: by being between calls or asleep, or by an interrupt where it does not hold the grace
+ * period up. That interrupt is a step of its own, since it matters when it comes.
  */
 import { decode } from '../../a64/codec.js';
 import { AARCH64_BREAK_FAULT } from '../../a64/immediates.js';
@@ -21,7 +22,7 @@ import type { ExecutorGraph, LocalEdge, LocalNode, Standing } from './executor.j
 import type { Problem } from './invariants.js';
 import type { MicroStep, PlanProgram, SharedObject, Strand } from './objects.js';
 import { valueOf } from './objects.js';
-import type { PatchPlan } from './plan.js';
+import { word32, type PatchPlan } from './plan.js';
 
 export type State = Uint16Array;
 
@@ -36,6 +37,8 @@ export interface Outcome {
   readonly state: State | undefined;
   readonly problem: Problem | undefined;
   readonly micro?: MicroStep;
+  /** Where an interrupt came that ends a quiescent state's wait. */
+  readonly interrupted?: LocalNode;
   readonly node?: LocalNode;
   readonly seen?: readonly number[];
   readonly edge?: LocalEdge;
@@ -43,6 +46,8 @@ export interface Outcome {
 
 /** Instructions that may change under execution (Arm ARM B2.2.5). */
 const CMODX = new Set(['B', 'BL', 'BRK', 'HVC', 'ISB', 'NOP', 'SMC', 'SVC']);
+
+const BREAK_BYTES = [...word32(AARCH64_BREAK_FAULT)];
 
 function mayChange(bytes: Uint8Array): boolean {
   return CMODX.has(decode(viewOf(bytes).getUint32(0, true))?.row.name ?? '');
@@ -53,7 +58,7 @@ function sameBytes(a: Uint8Array, b: Uint8Array): boolean {
 }
 
 function isBreak(bytes: Uint8Array, offset: number): boolean {
-  return viewOf(bytes).getUint32(offset, true) === AARCH64_BREAK_FAULT;
+  return BREAK_BYTES.every((byte, i) => bytes[offset + i] === byte);
 }
 
 export class Transitions {
@@ -74,6 +79,8 @@ export class Transitions {
   /** By object: place in a state, or -1. */
   readonly #counter: readonly number[];
   readonly #counters: readonly SharedObject[];
+  /** By object, then by newest and oldest version. */
+  readonly #visibleVersions: Map<number, readonly number[]>[];
   readonly #head: number;
   readonly #block: number;
   readonly #format: (address: bigint) => string;
@@ -98,6 +105,7 @@ export class Transitions {
     this.#isWanted = looks.isWanted;
     this.#windowed = program.objects.filter((each) => each.windowed);
     this.#counters = program.objects.filter((each) => each.kind === 'counter');
+    this.#visibleVersions = program.objects.map(() => new Map<number, readonly number[]>());
     this.#window = program.objects.map((each) => this.#windowed.indexOf(each));
     this.strands = program.strands.length;
     this.#counter = program.objects.map((each) => {
@@ -132,6 +140,29 @@ export class Transitions {
     return sorted;
   }
 
+  /** Versions that the next action can see, multiplied over its objects. */
+  #views(state: State, actor: number): number {
+    let count = 1;
+    const block = this.#blockOf(actor);
+    for (const id of this.#nodeAt(state, actor).action.objects) {
+      count *= this.#visible(state, block, id).length;
+    }
+    return count;
+  }
+
+  /** An interrupt here would let a grace period go. */
+  #canReport(state: State, actor: number): boolean {
+    const waiting = state[this.#blockOf(actor) + 1] as number;
+    if (waiting === 0) return false;
+    const { standing } = this.#nodeAt(state, actor);
+    for (let strand = 0; strand < this.strands; strand++) {
+      if (((waiting >> strand) & 1) === 0) continue;
+      const step = this.#nextOf(state, strand);
+      if (step?.kind === 'end' && !holds(step.flavour, standing)) return true;
+    }
+    return false;
+  }
+
   get actors(): number {
     return this.strands + this.executors;
   }
@@ -139,12 +170,8 @@ export class Transitions {
   /** Number of ways in which an actor can go on; 0: it has to wait. */
   options(state: State, actor: number): number {
     if (actor < this.strands) return this.#strandCanGo(state, actor) ? 1 : 0;
-    let count = 1;
-    const block = this.#blockOf(actor);
-    for (const id of this.#nodeAt(state, actor).action.objects) {
-      count *= this.#visible(state, block, id).length;
-    }
-    return count;
+    const count = this.#views(state, actor);
+    return this.#canReport(state, actor) ? count + 1 : count;
   }
 
   apply(state: State, { actor, option }: Choice): Outcome {
@@ -217,16 +244,16 @@ export class Transitions {
         state[at] = (state[at] as number) + micro.amount;
         break;
       }
-      case 'ipi':
       case 'end':
+        break;
+      case 'ipi':
         this.#synchroniseAll(state);
         break;
       case 'begin':
         for (let actor = this.strands; actor < this.actors; actor++) {
-          const { standing } = this.#nodeAt(state, actor);
           const at = this.#blockOf(actor) + 1;
-          if (holds(micro.flavour, standing)) state[at] = (state[at] as number) | (1 << strand);
-          if (standing.quiescent) this.#synchronise(state, actor);
+          if (this.#nodeAt(state, actor).standing.quiescent) this.#synchronise(state, actor);
+          else state[at] = (state[at] as number) | (1 << strand);
         }
         break;
     }
@@ -249,6 +276,11 @@ export class Transitions {
 
   #execute(from: State, actor: number, option: number): Outcome {
     const state = from.slice();
+    if (option === this.#views(state, actor)) {
+      this.#report(state, actor);
+      this.#synchronise(state, actor);
+      return { state, problem: undefined, interrupted: this.#nodeAt(state, actor) };
+    }
     const block = this.#blockOf(actor);
     const node = this.#nodeAt(state, actor);
     const { action } = node;
@@ -275,22 +307,23 @@ export class Transitions {
     if (edge.counter) state[this.#counter[edge.counter.object] as number] = edge.counter.value;
     this.#learn(state, block, node, seen);
     if (action.kind === 'wake') this.#synchronise(state, actor);
-    this.#letGo(state, actor);
+    if (this.#nodeAt(state, actor).standing.quiescent && this.#report(state, actor)) {
+      this.#synchronise(state, actor);
+    }
     return { state, problem: undefined, node, seen, edge };
   }
 
-  /** Grace periods that wait for the CPU may not have to any more. */
-  #letGo(state: State, actor: number): void {
+  /** A quiescent state: grace periods that it is one for do not wait for the CPU any more. */
+  #report(state: State, actor: number): boolean {
     const at = this.#blockOf(actor) + 1;
-    if (state[at] === 0) return;
+    if (state[at] === 0) return false;
     const { standing } = this.#nodeAt(state, actor);
     for (let strand = 0; strand < this.strands; strand++) {
-      if ((((state[at] as number) >> strand) & 1) === 0) continue;
       const step = this.#nextOf(state, strand);
       if (step?.kind !== 'end' || holds(step.flavour, standing)) continue;
       state[at] = (state[at] as number) & ~(1 << strand);
-      if (standing.quiescent) this.#synchronise(state, actor);
     }
+    return true;
   }
 
   /** What has been seen bounds what can be seen later. */
@@ -325,22 +358,20 @@ export class Transitions {
   }
 
   /** The versions of an object that the CPU may see, newest first; one for each content. */
-  #visible(state: State, block: number, id: number): number[] {
+  #visible(state: State, block: number, id: number): readonly number[] {
     const object = this.program.objects[id] as SharedObject;
     if (object.kind === 'counter') return [state[this.#counter[id] as number] as number];
     const now = this.currentOf(state, id);
-    if (!object.windowed) return [now];
-    const oldest = state[block + 2 + (this.#window[id] as number)] as number;
-    if (oldest === now) return [now];
-    const found: number[] = [];
-    for (let version = now; version >= oldest; version--) {
-      const bytes = object.versions[version] as Uint8Array;
-      const same = found.findIndex((each) => sameBytes(object.versions[each] as Uint8Array, bytes));
-      // the older of two that look alike promises less
-      if (same < 0) found.push(version);
-      else found[same] = version;
+    const window = this.#window[id] as number;
+    const oldest = window < 0 ? now : (state[block + 2 + window] as number);
+    const cache = this.#visibleVersions[id] as Map<number, readonly number[]>;
+    const key = (now << 16) | oldest;
+    let versions = cache.get(key);
+    if (!versions) {
+      versions = oldest === now ? [now] : distinctVersions(object, oldest, now);
+      cache.set(key, versions);
     }
-    return found;
+    return versions;
   }
 
   #synchroniseAll(state: State): void {
@@ -362,14 +393,14 @@ export class Transitions {
     { action }: LocalNode,
     seen: readonly number[],
   ): Problem | undefined {
-    const where = this.#format(action.pc);
+    const where = (): string => this.#format(action.pc);
     for (const [i, id] of action.objects.entries()) {
       const object = this.program.objects[id] as SharedObject;
       if (object.kind === 'block') {
         if (seen[i] === 0) continue;
         return action.kind === 'fetch'
-          ? { invariant: 'I2', message: `fetches ${where} from ${object.what}` }
-          : { invariant: 'I3', message: `${where} uses ${object.what}` };
+          ? { invariant: 'I2', message: `fetches ${where()} from ${object.what}` }
+          : { invariant: 'I3', message: `${where()} uses ${object.what}` };
       }
       if (action.kind !== 'fetch') continue;
       const problem = this.#checkFetch(state, block, object, action.pc);
@@ -385,6 +416,9 @@ export class Transitions {
     pc: bigint,
   ): Problem | undefined {
     const visible = this.#visible(state, block, object.id);
+    if (visible.length === 1 && (object.kind === 'word' || this.currentOf(state, object.id) === 0)) {
+      return undefined;
+    }
     const where = this.#format(pc);
     const contents = visible.map((version) => object.versions[version] as Uint8Array);
     if (object.kind === 'range') {
@@ -409,7 +443,7 @@ export class Transitions {
     state: State,
     objects: readonly number[],
     seen: readonly number[],
-    where: string,
+    where: () => string,
   ): Problem | undefined {
     const { literal, tracers } = this.plan;
     for (const [i, id] of objects.entries()) {
@@ -418,10 +452,10 @@ export class Transitions {
       const value = valueOf(object.versions[seen[i] as number] as Uint8Array);
       const tracer = tracers?.find(({ ops }) => ops === value);
       if (!tracer && !literal.values.includes(value)) {
-        return { invariant: 'I3', message: `${where} loads a literal that is no ops` };
+        return { invariant: 'I3', message: `${where()} loads a literal that is no ops` };
       }
       if (tracer && this.#isFreed(state, tracer.ops)) {
-        return { invariant: 'I3', message: `${where} loads ${tracer.name}, which is gone` };
+        return { invariant: 'I3', message: `${where()} loads ${tracer.name}, which is gone` };
       }
     }
     return this.#checkTorn(objects, seen, where);
@@ -431,7 +465,7 @@ export class Transitions {
   #checkTorn(
     objects: readonly number[],
     seen: readonly number[],
-    where: string,
+    where: () => string,
   ): Problem | undefined {
     const halves = objects.flatMap((id, i) => {
       const object = this.program.objects[id] as SharedObject;
@@ -446,7 +480,7 @@ export class Transitions {
       }),
     );
     if (wasStored) return undefined;
-    return { invariant: 'I6', message: `${where} loads half of one ${low.object.what} and half of another` };
+    return { invariant: 'I6', message: `${where()} loads half of one ${low.object.what} and half of another` };
   }
 
   #checkCallbacks(state: State, { callbacks }: LocalEdge): Problem | undefined {
@@ -479,6 +513,19 @@ export class Transitions {
     );
     return block !== undefined && this.currentOf(state, block.id) === 1;
   }
+}
+
+/** Versions from `oldest` to `now`, newest first; one for each content. */
+function distinctVersions({ versions }: SharedObject, oldest: number, now: number): number[] {
+  const found: number[] = [];
+  for (let version = now; version >= oldest; version--) {
+    const bytes = versions[version] as Uint8Array;
+    const same = found.findIndex((each) => sameBytes(versions[each] as Uint8Array, bytes));
+    // the older of two that look alike promises less
+    if (same < 0) found.push(version);
+    else found[same] = version;
+  }
+  return found;
 }
 
 /** Does a CPU that stands there hold up a grace period that begins now? */

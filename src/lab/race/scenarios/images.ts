@@ -1,7 +1,10 @@
 /** Trampoline images and programs at their end: bpf_trampoline_unlink_prog, bpf_tramp_image_put. */
+import { InputError } from '../../../common/errors.js';
+import type { Trampoline } from '../../../jit/trampoline.js';
 import type { Attachment } from '../../../kernel/bpf/bpf.js';
 import type { Kernel } from '../../../kernel/kernel.js';
 import type { NameTable } from '../names.js';
+import type { PatchPlan } from '../plan.js';
 import { without, withoutWaits, type Scenario } from '../scenario.js';
 import { callOf, loadReturning, siteIsOff, TARGET, traced } from './parts.js';
 
@@ -12,6 +15,18 @@ function nameImage(kernel: Kernel, names: NameTable, { trampoline }: Attachment)
   names.addBlock('bpf_tramp_image.pcref', descriptor + BigInt(pcref), 8);
   names.addBlock('bpf_tramp_image', descriptor, size);
   names.collect();
+}
+
+/**
+ * From the NOP behind the original to the lock that __bpf_prog_enter_recur takes: a few instructions in which a
+ * preempted task holds up no grace period of RCU, so that its program may be freed. Here it does.
+ */
+function behindOriginal(kernel: Kernel, { base, ipAfterCall = 0, ipEpilogue = 0 }: Trampoline): NonNullable<PatchPlan['readers']> {
+  const enter = kernel.symbols.get('__bpf_prog_enter_recur');
+  return [
+    { start: base + BigInt(ipAfterCall) + 4n, end: base + BigInt(ipEpilogue) },
+    { start: enter.address, end: enter.address + BigInt(enter.size) },
+  ];
 }
 
 const SLEEPER = 'lab_sleeper';
@@ -63,6 +78,8 @@ export const fexitSleep: Scenario = {
     const program = loadReturning(kernel, 'watcher');
     const attached = kernel.bpf.attach(program, 'fexit', SLEEPER);
     nameImage(kernel, names, attached);
+    const code = attached.trampoline.image?.code;
+    if (!code) throw new InputError('an attached program without an image');
     return {
       operation: () => {
         attached.detach();
@@ -72,6 +89,7 @@ export const fexitSleep: Scenario = {
         steps,
         call: callOf(kernel, SLEEPER),
         final: siteIsOff(kernel, SLEEPER),
+        readers: behindOriginal(kernel, code),
       }),
     };
   },
@@ -81,6 +99,12 @@ export const fexitSleep: Scenario = {
       summary: 'no percpu_ref: RCU tasks does not wait for who sleeps in the original',
       breaks: ['I7', 'I2'],
       change: (plan) => without(plan, ({ kind }) => kind === 'drain'),
+    },
+    {
+      name: 'preempted-behind-nop',
+      summary: 'a task may be preempted between the NOP behind the original and the RCU lock of the program',
+      breaks: ['I7'],
+      change: (plan) => ({ ...plan, readers: [] }),
     },
     {
       name: 'no-skip',
