@@ -240,7 +240,8 @@ export class ExecutorGraph {
     const objects = new Set<number>();
     let stores = false;
     for (const { access, address, size } of accesses) {
-      for (const id of this.#touched(address, size, () => true)) {
+      // loads are coherent with stores to text
+      for (const id of this.#touched(address, size, (kind) => kind !== 'word' && kind !== 'range')) {
         objects.add(id);
         stores ||= access === 'write';
       }
