@@ -158,6 +158,38 @@ export {
   outcomeRows,
   sizeText,
 } from './lab/layout-report.js';
+export {
+  explorePlan,
+  type ExploreOptions,
+  type ExploreResult,
+  type Figures,
+} from './lab/race/explore.js';
+export { INVARIANTS, isInvariant, type Invariant, type Problem } from './lab/race/invariants.js';
+export {
+  free,
+  ipi,
+  storeData,
+  storeInstruction,
+  storeText,
+  sync,
+  wait,
+  type PatchPlan,
+  type PlanCall,
+  type PlanStep,
+} from './lab/race/plan.js';
+export { racePlanFile } from './lab/race/plan-file.js';
+export { printReport, reportSchedule, type Report } from './lab/race/report.js';
+export {
+  bootRace,
+  exploration,
+  prepareRace,
+  type Break,
+  type Race,
+  type RaceBoot,
+  type Scenario as RaceScenario,
+} from './lab/race/scenario.js';
+export { SCENARIOS } from './lab/race/scenarios/index.js';
+export { formatSchedule, parseSchedule, type Schedule } from './lab/race/schedule.js';
 export { listProgramSite, listSite, listTrace } from './lab/listing.js';
 export { callArguments } from './lab/call-arguments.js';
 export { testRunStructOps, testRunTracing } from './lab/tracing-test-run.js';

@@ -9,6 +9,7 @@ import { fuzz } from './fuzz.js';
 import { layout } from './layout.js';
 import { map } from './map.js';
 import { museum } from './museum.js';
+import { race } from './race.js';
 import { run } from './run.js';
 import { tour } from './tour.js';
 import { trace } from './trace.js';
@@ -27,6 +28,7 @@ export const COMMANDS: readonly Command[] = [
   xdp,
   fuzz,
   verify,
+  race,
   museum,
   bench,
   conformancePlugin,
