@@ -3,6 +3,7 @@ import { run as runEngines } from './engines.js';
 import { benchFuzz } from './fuzz.js';
 import { benchInterpreter } from './interpreter.js';
 import type { BenchRow } from './row.js';
+import { benchRace } from './race.js';
 import { benchTraffic } from './traffic.js';
 import { benchWasm } from './wasm.js';
 
@@ -32,6 +33,11 @@ export const SUITES: readonly BenchSuite[] = [
     name: 'fuzz',
     summary: 'random programs per second of CPU time, by set of engines',
     run: benchFuzz,
+  },
+  {
+    name: 'race',
+    summary: 'states per second of the interleaving explorer',
+    run: benchRace,
   },
   {
     name: 'traffic',
