@@ -125,7 +125,13 @@ function explore(output: Output, title: string, race: Race, request: Request): b
   const schedule = found ? formatSchedule(result.schedule) : undefined;
   if (request.json) {
     output.line(
-      JSON.stringify({ scenario: title, result: result.kind, ...result.figures, schedule, ...report }),
+      JSON.stringify({
+        scenario: title,
+        result: result.kind,
+        ...result.figures,
+        schedule,
+        ...report,
+      }),
     );
     return found;
   }
@@ -137,10 +143,7 @@ function explore(output: Output, title: string, race: Race, request: Request): b
   return found;
 }
 
-async function withRace<T>(
-  made: Promise<Race>,
-  use: (race: Race) => T,
-): Promise<T> {
+async function withRace<T>(made: Promise<Race>, use: (race: Race) => T): Promise<T> {
   const race = await made;
   try {
     return use(race);
@@ -165,9 +168,13 @@ async function exploreAll(output: Output, boot: RaceBoot, request: Request): Pro
         const schedule = result.kind === 'violation' ? formatSchedule(result.schedule) : undefined;
         if (request.json) {
           const name = { scenario: scenario.name, break: broken?.name };
-          output.line(JSON.stringify({ ...name, result: result.kind, ...result.figures, schedule }));
+          output.line(
+            JSON.stringify({ ...name, result: result.kind, ...result.figures, schedule }),
+          );
         } else {
-          output.line(`${title}: ${verdict(result, request)}${isRight ? '' : ' (NOT AS IT SHOULD BE)'}`);
+          output.line(
+            `${title}: ${verdict(result, request)}${isRight ? '' : ' (NOT AS IT SHOULD BE)'}`,
+          );
         }
       });
     }
@@ -232,7 +239,8 @@ async function raceCommand(args: string[], output: Output): Promise<number> {
 
 export const race: Command = {
   name: 'race',
-  summary: 'every interleaving of patching with executing CPUs, and shortest schedules that break it',
+  summary:
+    'every interleaving of patching with executing CPUs, and shortest schedules that break it',
   usage: USAGE,
   run: raceCommand,
 };

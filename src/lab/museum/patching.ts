@@ -26,7 +26,13 @@ import {
   type PatchPlan,
 } from '../race/plan.js';
 import { printReport, reportSchedule } from '../race/report.js';
-import { exploration, prepareRace, type Break, type Race, type Scenario } from '../race/scenario.js';
+import {
+  exploration,
+  prepareRace,
+  type Break,
+  type Race,
+  type Scenario,
+} from '../race/scenario.js';
 import { makeDirect } from '../race/scenarios/direct.js';
 import { fexitSleep } from '../race/scenarios/images.js';
 import { makeOps, siteOf, TARGET, traced } from '../race/scenarios/parts.js';
@@ -37,7 +43,10 @@ function observe(race: Race): Observation {
   const explorer = exploration(race);
   const result = explorer.exhaust();
   if (result.kind !== 'violation') {
-    return { lines: [`${result.kind}: ${result.figures.states} states`], right: result.kind === 'holds' };
+    return {
+      lines: [`${result.kind}: ${result.figures.states} states`],
+      right: result.kind === 'holds',
+    };
   }
   return { lines: printReport(reportSchedule(race, explorer, result.schedule)), right: false };
 }
@@ -174,12 +183,7 @@ function farModule(kernel: Kernel, pltIsThere = true): FarModule {
   kernel.memory.map({ name: 'module text', address: base, size: 4096, permissions: 'rx' });
   const plt = base + 24n;
   const target = kernel.symbol('ftrace_caller');
-  const pltWords = [
-    ldrLiteral(16, 2),
-    br(16),
-    Number(target & 0xffffffffn),
-    Number(target >> 32n),
-  ];
+  const pltWords = [ldrLiteral(16, 2), br(16), Number(target & 0xffffffffn), Number(target >> 32n)];
   const increment = encode('ADD_immediate', { sf: 0, sh: 0, imm12: 1, Rn: 0, Rd: 0 });
   const words = [moveRegisterWord(9, 30), NOP, increment, encode('RET', { Rn: 30 })];
   kernel.memory.pokeBytes(base, word64(nopOps.address));
@@ -308,11 +312,20 @@ export const staleDirect = exhibit(
       prepare: (kernel, names) => {
         const { ftrace, directCalls } = kernel;
         const page = kernel.vmalloc.take(8192n, 4096n);
-        const old = kernel.memory.map({ name: 'the old trampoline', address: page, size: 64, permissions: 'rx' });
+        const old = kernel.memory.map({
+          name: 'the old trampoline',
+          address: page,
+          size: 64,
+          permissions: 'rx',
+        });
         const code = [moveRegisterWord(10, 30), moveRegisterWord(30, 9), encode('RET', { Rn: 10 })];
         code.forEach((word, i) => kernel.memory.pokeBytes(page + BigInt(4 * i), word32(word)));
         const ops = makeDirect(kernel, names, 'direct_ops');
-        const beside = ftrace.createOps('tmp_ops_2', kernel.data.define('tmp_ops_2', FTRACE_OPS.size), 0n);
+        const beside = ftrace.createOps(
+          'tmp_ops_2',
+          kernel.data.define('tmp_ops_2', FTRACE_OPS.size),
+          0n,
+        );
         const next = kernel.symbol('lab_direct_b');
         directCalls.register(ops, page);
         return {
@@ -329,7 +342,11 @@ export const staleDirect = exhibit(
             kernel.rcu.synchronize('tasks');
             kernel.memory.unmap(old);
           },
-          plan: (steps) => ({ steps, ...traced(kernel, [], 1), literal: literalOf(kernel, ops.address) }),
+          plan: (steps) => ({
+            steps,
+            ...traced(kernel, [], 1),
+            literal: literalOf(kernel, ops.address),
+          }),
         };
       },
     },

@@ -23,7 +23,7 @@ import { TASK_STRUCT } from '../../kernel/offsets.js';
 import type { Task } from '../../kernel/task.js';
 import { ExecutorContext } from './context.js';
 import type { Problem } from './invariants.js';
-import type { PlanProgram, SharedObject } from './objects.js';
+import { valueOf, type PlanProgram, type SharedObject } from './objects.js';
 import type { PatchPlan } from './plan.js';
 
 export type ActionKind = 'start' | 'fetch' | 'load' | 'store' | 'body' | 'sleep' | 'wake';
@@ -159,6 +159,18 @@ export class ExecutorGraph {
     return edge;
   }
 
+  /** Puts memory back to what it was before the first step of the plan. */
+  putBack(): void {
+    for (const first of [true, false]) {
+      for (const { id, kind, versions } of this.#objects) {
+        if ((kind === 'range') !== first || versions.length === 0) continue;
+        this.#load(id, kind === 'counter' ? Number(valueOf(versions[0] as Uint8Array)) : 0);
+      }
+    }
+    this.#restorePrivate(new Map());
+    this.#kernel.memory.writeBytes(this.#task.address, this.#freshTask);
+  }
+
   #execute(node: LocalNode, seen: readonly number[]): LocalEdge {
     this.#restore(this.#states[node.id] as LocalState);
     const { action } = node;
@@ -241,7 +253,11 @@ export class ExecutorGraph {
     let stores = false;
     for (const { access, address, size } of accesses) {
       // loads are coherent with stores to text
-      for (const id of this.#touched(address, size, (kind) => kind !== 'word' && kind !== 'range')) {
+      for (const id of this.#touched(
+        address,
+        size,
+        (kind) => kind !== 'word' && kind !== 'range',
+      )) {
         objects.add(id);
         stores ||= access === 'write';
       }
@@ -253,7 +269,8 @@ export class ExecutorGraph {
   /** The instruction before was in the same range and saw its version. */
   #isInside(objects: readonly number[]): boolean {
     const last = this.#path.at(-1)?.pc;
-    if (last === undefined || objects.some((id) => this.#objects[id]?.kind === 'word')) return false;
+    if (last === undefined || objects.some((id) => this.#objects[id]?.kind === 'word'))
+      return false;
     return objects.every((id) => {
       const { address, size } = this.#objects[id] as SharedObject;
       return last >= address && last < address + BigInt(size);
@@ -393,7 +410,9 @@ export class ExecutorGraph {
   #checkReturn(): void {
     const cpu = this.#cpu;
     const { call, always } = this.#plan;
-    const changed = CALLEE_SAVED.filter((n) => cpu.getX(n) !== this.#fresh.x[n]).map((n) => `x${n}`);
+    const changed = CALLEE_SAVED.filter((n) => cpu.getX(n) !== this.#fresh.x[n]).map(
+      (n) => `x${n}`,
+    );
     if (cpu.sp !== this.#fresh.sp) changed.push('sp');
     if (changed.length > 0) this.#fail('I8', `the caller gets ${changed.join(', ')} back changed`);
     const bits = call.resultBits ?? 32;
@@ -453,10 +472,15 @@ export class ExecutorGraph {
     this.#mode = 'idle';
     this.#bodies = 0;
     this.#reached = false;
-    for (const [address, value] of this.#privateWords) {
-      viewOf(this.#kernel.memory.bytes).setBigUint64(this.#offsetOf(address), value, true);
-    }
+    this.#restorePrivate(new Map());
     return this.#save({ kind: 'start', pc: this.#fresh.pc, objects: [] });
+  }
+
+  #restorePrivate(words: ReadonlyMap<bigint, bigint>): void {
+    const view = viewOf(this.#kernel.memory.bytes);
+    for (const [address, first] of this.#privateWords) {
+      view.setBigUint64(this.#offsetOf(address), words.get(address) ?? first, true);
+    }
   }
 
   #offsetOf(address: bigint): number {
@@ -511,10 +535,7 @@ export class ExecutorGraph {
     this.#cpu.loadRegisters(state.registers);
     memory.writeBytes(state.registers.sp, state.stack);
     memory.writeBytes(this.#task.address, state.task);
-    for (const [address, first] of this.#privateWords) {
-      const value = state.words.get(address) ?? first;
-      viewOf(memory.bytes).setBigUint64(this.#offsetOf(address), value, true);
-    }
+    this.#restorePrivate(state.words);
     this.#mode = state.mode;
     this.#bodies = state.bodies;
     this.#reached = state.reached;

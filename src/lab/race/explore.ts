@@ -14,7 +14,7 @@ import type { Invariant, Problem } from './invariants.js';
 import { compilePlan } from './objects.js';
 import type { PatchPlan } from './plan.js';
 import type { Schedule, ScheduledStep } from './schedule.js';
-import { Transitions, type Choice, type State } from './transitions.js';
+import { Transitions, type Choice, type Outcome, type State } from './transitions.js';
 
 export interface ExploreOptions {
   /** Executing CPUs beside the patching one. Default 1. */
@@ -46,6 +46,14 @@ export type ExploreResult = { readonly figures: Figures } & (
   | { readonly kind: 'violation'; readonly problem: Problem; readonly schedule: Schedule }
 );
 
+/** What a schedule does. */
+export interface Replay {
+  readonly problem: Problem | undefined;
+  readonly outcomes: readonly Outcome[];
+  /** Before the problem, or at the end. */
+  readonly last: State;
+}
+
 const DEFAULT_LIMIT = 5_000_000;
 /** Name of the task that executing CPUs run; memory that a plan frees must not become its own. */
 export const EXECUTOR = 'executor';
@@ -76,6 +84,29 @@ export class Exploration {
 
   /** Every interleaving. */
   exhaust(): ExploreResult {
+    return this.#puttingBack(() => this.#exhaust());
+  }
+
+  /** `walks` random schedules of at most `length` steps. */
+  sample(walks: number, seed: number, length = 400): ExploreResult {
+    return this.#puttingBack(() => this.#sample(walks, seed, length));
+  }
+
+  /** What happens on a schedule; stops at the first problem, or where a step is not possible. */
+  replay(schedule: Schedule): Replay {
+    return this.#puttingBack(() => this.#replay(schedule));
+  }
+
+  /** Memory is afterwards as it was. */
+  #puttingBack<T>(work: () => T): T {
+    try {
+      return work();
+    } finally {
+      this.transitions.graph.putBack();
+    }
+  }
+
+  #exhaust(): ExploreResult {
     const { transitions } = this;
     transitions.skips = true;
     for (;;) {
@@ -88,8 +119,7 @@ export class Exploration {
     }
   }
 
-  /** `walks` random schedules of at most `length` steps. */
-  sample(walks: number, seed: number, length = 400): ExploreResult {
+  #sample(walks: number, seed: number, length: number): ExploreResult {
     const wrong = this.#staticProblem();
     if (wrong) return wrong;
     const random = new Random(seed);
@@ -109,7 +139,12 @@ export class Exploration {
         steps++;
         if (outcome.problem) {
           const schedule = this.#shorten(taken, outcome.problem);
-          return { kind: 'violation', problem: outcome.problem, schedule, figures: this.#figures(walk + 1, steps, length) };
+          return {
+            kind: 'violation',
+            problem: outcome.problem,
+            schedule,
+            figures: this.#figures(walk + 1, steps, length),
+          };
         }
         if (!outcome.state) break;
         state = outcome.state;
@@ -118,16 +153,11 @@ export class Exploration {
     return { kind: 'limit', figures: this.#figures(walks, steps, length) };
   }
 
-  /** What happens on a schedule; stops at the first problem, or where a step is not possible. */
-  replay(schedule: Schedule): {
-    readonly problem: Problem | undefined;
-    readonly outcomes: readonly ReturnType<Transitions['apply']>[];
-    readonly last: State;
-  } {
+  #replay(schedule: Schedule): Replay {
     const { transitions } = this;
     transitions.skips = false;
     let state = transitions.initial();
-    const outcomes: ReturnType<Transitions['apply']>[] = [];
+    const outcomes: Outcome[] = [];
     for (const { cpu, option } of schedule) {
       const actor = this.#actorOf(cpu);
       if (actor < 0 || actor >= transitions.actors) break;
@@ -137,7 +167,11 @@ export class Exploration {
       if (outcome.problem) return { problem: outcome.problem, outcomes, last: state };
       state = outcome.state as State;
     }
-    return { problem: transitions.isDone(state) ? this.#static() : undefined, outcomes, last: state };
+    return {
+      problem: transitions.isDone(state) ? this.#static() : undefined,
+      outcomes,
+      last: state,
+    };
   }
 
   #search(): ExploreResult & { readonly path?: readonly Choice[] } {
@@ -162,7 +196,13 @@ export class Exploration {
             const depth = (depths[index] as number) + 1;
             const path = pathTo(parents, choices, index);
             path.push({ actor, option });
-            return { kind: 'violation', problem, schedule: [], path, figures: this.#figures(states.length, edges, depth) };
+            return {
+              kind: 'violation',
+              problem,
+              schedule: [],
+              path,
+              figures: this.#figures(states.length, edges, depth),
+            };
           }
           if (!next) continue;
           const sorted = transitions.sort(next);
@@ -174,7 +214,10 @@ export class Exploration {
           choices.push(actor + option * transitions.actors);
           depths.push((depths[index] as number) + 1);
           if (states.length >= this.#limit) {
-            return { kind: 'limit', figures: this.#figures(states.length, edges, depths.at(-1) ?? 0) };
+            return {
+              kind: 'limit',
+              figures: this.#figures(states.length, edges, depths.at(-1) ?? 0),
+            };
           }
         }
       }
@@ -215,18 +258,22 @@ export class Exploration {
     return schedule;
   }
 
-  /** Leaves out what the problem does not need. */
+  /** Leaves out what the problem does not need: whole CPUs, then ever smaller pieces. */
   #shorten(taken: readonly ScheduledStep[], problem: Problem): Schedule {
-    let best = [...taken];
-    for (let size = Math.ceil(best.length / 2); size >= 1; size = size === 1 ? 0 : Math.ceil(size / 2)) {
+    let best = taken;
+    const tryOut = (candidate: Schedule): boolean => {
+      const { problem: found, outcomes } = this.#replay(candidate);
+      const isShorter =
+        found?.invariant === problem.invariant && outcomes.length === candidate.length;
+      if (isShorter) best = candidate;
+      return isShorter;
+    };
+    for (const cpu of new Set(taken.map((step) => step.cpu))) {
+      tryOut(best.filter((step) => step.cpu !== cpu));
+    }
+    for (let size = best.length; size >= 1; size = Math.floor(size / 2)) {
       for (let at = 0; at < best.length;) {
-        const candidate = [...best.slice(0, at), ...best.slice(at + size)];
-        const { problem: found, outcomes } = this.replay(candidate);
-        if (found?.invariant === problem.invariant && outcomes.length === candidate.length) {
-          best = candidate;
-        } else {
-          at += size;
-        }
+        if (!tryOut([...best.slice(0, at), ...best.slice(at + size)])) at++;
       }
     }
     return best;
@@ -248,13 +295,18 @@ export class Exploration {
       schedule.push({ cpu: this.#cpuOf(actor), option: 0 });
       state = transitions.apply(state, { actor, option: 0 }).state;
     }
-    return { kind: 'violation', problem, schedule, figures: this.#figures(1, schedule.length, schedule.length) };
+    return {
+      kind: 'violation',
+      problem,
+      schedule,
+      figures: this.#figures(1, schedule.length, schedule.length),
+    };
   }
 
   /** Strands behind the first have numbers below 0. */
   #cpuOf(actor: number): number {
     const { strands } = this.transitions;
-    return actor < strands ? -actor : actor - strands + 1;
+    return actor < strands ? 0 - actor : actor - strands + 1;
   }
 
   #actorOf(cpu: number): number {
@@ -282,13 +334,17 @@ function steppedBetween(from: State | undefined, to: State, strands: number): Sc
   const steps: ScheduledStep[] = [];
   for (let strand = 0; strand < strands; strand++) {
     const count = (to[strand] as number) - (from?.[strand] ?? 0);
-    for (let i = 0; i < count; i++) steps.push({ cpu: -strand, option: 0 });
+    for (let i = 0; i < count; i++) steps.push({ cpu: 0 - strand, option: 0 });
   }
   return steps;
 }
 
 /** Explores a plan on a kernel whose memory is as before its first step. */
-export function explorePlan(kernel: Kernel, plan: PatchPlan, options: ExploreOptions = {}): ExploreResult {
+export function explorePlan(
+  kernel: Kernel,
+  plan: PatchPlan,
+  options: ExploreOptions = {},
+): ExploreResult {
   return new Exploration(kernel, plan, options).exhaust();
 }
 

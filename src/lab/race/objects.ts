@@ -80,7 +80,10 @@ interface Extent {
 const endOf = ({ address, size }: { address: bigint; size: number }): bigint =>
   address + BigInt(size);
 
-function overlaps(a: Pick<Extent, 'address' | 'size'>, b: Pick<Extent, 'address' | 'size'>): boolean {
+function overlaps(
+  a: Pick<Extent, 'address' | 'size'>,
+  b: Pick<Extent, 'address' | 'size'>,
+): boolean {
   return a.address < endOf(b) && b.address < endOf(a);
 }
 
@@ -197,7 +200,9 @@ export function compilePlan(
   const own = (id: number, strand: number): void => {
     const owner = owners[id] as number;
     if (owner >= 0 && owner !== strand) {
-      throw new InputError(`${plan.name}: ${objects[id]?.what} is written by two that run side by side`);
+      throw new InputError(
+        `${plan.name}: ${objects[id]?.what} is written by two that run side by side`,
+      );
     }
     owners[id] = strand;
   };
@@ -266,7 +271,13 @@ function* microSteps(
           ? parts(step.address, step.bytes)
           : [{ address: step.address, bytes: step.bytes }];
       for (const [i, { address, bytes }] of pieces.entries()) {
-        const changed = store(objects, { address, bytes }, step.as === 'text', first + i + 1, isMine);
+        const changed = store(
+          objects,
+          { address, bytes },
+          step.as === 'text',
+          first + i + 1,
+          isMine,
+        );
         const part = pieces.length > 1 ? ` (bytes ${address & 7n}..${(address & 7n) + 3n})` : '';
         yield { kind: 'change', what: what + part, objects: changed, frees: false };
       }
@@ -351,5 +362,7 @@ function checkNesting(plan: PatchPlan, objects: readonly SharedObject[]): void {
 
 /** The u64 that an 8-byte version holds. */
 export function valueOf(bytes: Uint8Array): bigint {
-  return bytes.length === 8 ? viewOf(bytes).getBigUint64(0, true) : BigInt(viewOf(bytes).getUint32(0, true));
+  return bytes.length === 8
+    ? viewOf(bytes).getBigUint64(0, true)
+    : BigInt(viewOf(bytes).getUint32(0, true));
 }

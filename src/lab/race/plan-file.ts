@@ -65,7 +65,9 @@ function isFields(value: unknown): value is Fields {
 function textOf(fields: Fields, name: string): string {
   const value = fields[name];
   if (typeof value === 'string') return value;
-  throw new InputError(`the plan has no text for '${name}' in ${JSON.stringify(fields).slice(0, 60)}`);
+  throw new InputError(
+    `the plan has no text for '${name}' in ${JSON.stringify(fields).slice(0, 60)}`,
+  );
 }
 
 function listOf(fields: Fields, name: string): readonly unknown[] {
@@ -137,10 +139,18 @@ class PlanReader {
     const address = this.#address(place);
     if ('value' in fields) {
       this.roots.push(address);
-      return storeData(address, this.#value(fields['value']), `${place} := ${String(fields['value'])}`);
+      return storeData(
+        address,
+        this.#value(fields['value']),
+        `${place} := ${String(fields['value'])}`,
+      );
     }
     const instruction = textOf(fields, 'instruction');
-    return storeInstruction(address, this.#word(address, instruction), `${place} := ${instruction}`);
+    return storeInstruction(
+      address,
+      this.#word(address, instruction),
+      `${place} := ${instruction}`,
+    );
   }
 
   #word(address: bigint, instruction: string): number {

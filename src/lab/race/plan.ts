@@ -156,7 +156,11 @@ export function ipi(what = 'IPI to every CPU'): PlanStep {
 }
 
 export function wait(flavour: RcuFlavour): PlanStep {
-  return { kind: 'wait', flavour, what: `synchronize_rcu${flavour.replace(/^rcu$/, '').replace(/^tasks/, '_tasks')}` };
+  return {
+    kind: 'wait',
+    flavour,
+    what: `synchronize_rcu${flavour.replace(/^rcu$/, '').replace(/^tasks/, '_tasks')}`,
+  };
 }
 
 export function free(address: bigint, size: number, what: string): PlanStep {

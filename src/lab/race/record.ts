@@ -20,7 +20,12 @@ export interface Recording {
 }
 
 type RawStep =
-  | { readonly kind: 'store'; readonly address: bigint; readonly old: Uint8Array; readonly bytes: Uint8Array }
+  | {
+      readonly kind: 'store';
+      readonly address: bigint;
+      readonly old: Uint8Array;
+      readonly bytes: Uint8Array;
+    }
   | { readonly kind: 'sync'; readonly start: bigint; readonly end: bigint }
   | { readonly kind: 'ipi' }
   | { readonly kind: 'wait'; readonly flavour: RcuFlavour }
@@ -125,8 +130,15 @@ function describeStore(
 ): PlanStep {
   const view = viewOf(bytes);
   if (counters.has(address)) {
-    const amount = Number(BigInt.asIntN(64, view.getBigUint64(0, true) - viewOf(old).getBigUint64(0, true)));
-    return { kind: 'add', address, amount, what: `${names.variable(address)} ${amount < 0 ? '-' : '+'} ${Math.abs(amount)}` };
+    const amount = Number(
+      BigInt.asIntN(64, view.getBigUint64(0, true) - viewOf(old).getBigUint64(0, true)),
+    );
+    return {
+      kind: 'add',
+      address,
+      amount,
+      what: `${names.variable(address)} ${amount < 0 ? '-' : '+'} ${Math.abs(amount)}`,
+    };
   }
   const isText = kernel.memory.regionAt(address)?.permissions.includes('x') ?? false;
   if (isText && bytes.length === 4) {
@@ -139,6 +151,13 @@ function describeStore(
     const what = `${names.format(address)} := ${isFill ? 'BRK' : 'code'}, ${bytes.length / 4} words`;
     return { kind: 'store', as: 'text', address, bytes, what };
   }
-  const value = bytes.length === 8 ? names.pointer(view.getBigUint64(0, true)) : `${bytes.length} bytes`;
-  return { kind: 'store', as: 'data', address, bytes, what: `${names.variable(address)} := ${value}` };
+  const value =
+    bytes.length === 8 ? names.pointer(view.getBigUint64(0, true)) : `${bytes.length} bytes`;
+  return {
+    kind: 'store',
+    as: 'data',
+    address,
+    bytes,
+    what: `${names.variable(address)} := ${value}`,
+  };
 }

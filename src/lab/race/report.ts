@@ -54,7 +54,8 @@ export function printReport({ steps, problem, state }: Report): string[] {
 
 function describe({ names }: Race, transitions: Transitions, outcome: Outcome): string {
   const { node, seen = [], edge, interrupted } = outcome;
-  if (interrupted) return `is interrupted at ${names.format(interrupted.action.pc)}: a quiescent state`;
+  if (interrupted)
+    return `is interrupted at ${names.format(interrupted.action.pc)}: a quiescent state`;
   if (!node) return '';
   const where = names.format(node.action.pc);
   const values = node.action.objects.flatMap((id, i) => {
@@ -79,11 +80,7 @@ function describe({ names }: Race, transitions: Transitions, outcome: Outcome): 
   }
 }
 
-function endText(
-  { graph }: Transitions,
-  to: number,
-  names: Race['names'],
-): string {
+function endText({ graph }: Transitions, to: number, names: Race['names']): string {
   const action = graph.nodes[to]?.action;
   if (!action || action.kind === 'start') return 'returns';
   return names.format(action.pc);
@@ -99,7 +96,9 @@ function valueText(object: SharedObject, version: number, names: Race['names']):
     case 'word':
       return [`${print(viewOf(bytes).getUint32(0, true), object.address, names.format)}${age}`];
     case 'range':
-      return object.versions.length > 1 ? [`its version ${version + 1} of ${object.versions.length}`] : [];
+      return object.versions.length > 1
+        ? [`its version ${version + 1} of ${object.versions.length}`]
+        : [];
     case 'data':
       return [`${names.variable(object.address)} = ${names.pointer(valueOf(bytes))}${age}`];
   }
@@ -122,7 +121,8 @@ function stateLines({ names }: Race, transitions: Transitions, state: Outcome['s
   }
   for (let cpu = 1; cpu <= transitions.executors; cpu++) {
     const { action } = transitions.nodeOf(state, cpu);
-    const place = action.kind === 'start' ? 'is between two calls' : `is at ${names.format(action.pc)}`;
+    const place =
+      action.kind === 'start' ? 'is between two calls' : `is at ${names.format(action.pc)}`;
     lines.push(`    cpu${cpu} ${place}`);
   }
   return lines;

@@ -175,9 +175,7 @@ export class Transitions {
   }
 
   apply(state: State, { actor, option }: Choice): Outcome {
-    return actor < this.strands
-      ? this.#patch(state, actor)
-      : this.#execute(state, actor, option);
+    return actor < this.strands ? this.#patch(state, actor) : this.#execute(state, actor, option);
   }
 
   /** Where an executing CPU is; the first is number 1. */
@@ -296,7 +294,8 @@ export class Transitions {
       rest = Math.floor(rest / visible.length);
     }
     const refused = this.#check(state, block, node, seen);
-    if (refused && this.#isWanted(refused)) return { state: undefined, problem: refused, node, seen };
+    if (refused && this.#isWanted(refused))
+      return { state: undefined, problem: refused, node, seen };
     const edge = this.graph.follow(node, seen);
     const problem = edge.problem ?? this.#checkCallbacks(state, edge);
     if (problem && this.#isWanted(problem)) return { state: undefined, problem, node, seen, edge };
@@ -337,7 +336,8 @@ export class Transitions {
       const clean = strand.coherent[object.writtenAt[version] as number] as Uint16Array;
       for (const each of this.#windowed) {
         // of what another strand writes nothing is known
-        if (each.kind !== 'data' && this.#ownerOf(each.id) === strand) this.#raise(state, block, each.id, clean[each.id] as number);
+        if (each.kind !== 'data' && this.#ownerOf(each.id) === strand)
+          this.#raise(state, block, each.id, clean[each.id] as number);
       }
     }
   }
@@ -409,14 +409,12 @@ export class Transitions {
     return this.#checkLoad(state, action.objects, seen, where);
   }
 
-  #checkFetch(
-    state: State,
-    block: number,
-    object: SharedObject,
-    pc: bigint,
-  ): Problem | undefined {
+  #checkFetch(state: State, block: number, object: SharedObject, pc: bigint): Problem | undefined {
     const visible = this.#visible(state, block, object.id);
-    if (visible.length === 1 && (object.kind === 'word' || this.currentOf(state, object.id) === 0)) {
+    if (
+      visible.length === 1 &&
+      (object.kind === 'word' || this.currentOf(state, object.id) === 0)
+    ) {
       return undefined;
     }
     const where = this.#format(pc);
@@ -432,7 +430,8 @@ export class Transitions {
         message: `may fetch ${where} as it was before ${object.what} was written`,
       };
     }
-    if (object.kind !== 'word' || contents.length === 1 || contents.every(mayChange)) return undefined;
+    if (object.kind !== 'word' || contents.length === 1 || contents.every(mayChange))
+      return undefined;
     return {
       invariant: 'CMODX',
       message: `may fetch ${where} old or new, and not both are instructions that may change`,
@@ -469,7 +468,9 @@ export class Transitions {
   ): Problem | undefined {
     const halves = objects.flatMap((id, i) => {
       const object = this.program.objects[id] as SharedObject;
-      return object.kind === 'data' && object.size === 4 ? [{ object, version: seen[i] as number }] : [];
+      return object.kind === 'data' && object.size === 4
+        ? [{ object, version: seen[i] as number }]
+        : [];
     });
     const [low, high] = halves;
     if (!low || !high || low.version === high.version) return undefined;
@@ -480,7 +481,10 @@ export class Transitions {
       }),
     );
     if (wasStored) return undefined;
-    return { invariant: 'I6', message: `${where()} loads half of one ${low.object.what} and half of another` };
+    return {
+      invariant: 'I6',
+      message: `${where()} loads half of one ${low.object.what} and half of another`,
+    };
   }
 
   #checkCallbacks(state: State, { callbacks }: LocalEdge): Problem | undefined {
@@ -489,7 +493,8 @@ export class Transitions {
     for (const { at, ip, ops } of callbacks) {
       const name = names?.get(at) ?? this.#format(at);
       const tracer = tracers.find((each) => each.ops === ops);
-      if (!tracer) return { invariant: 'I4', message: `${name} is called with an ops unknown here` };
+      if (!tracer)
+        return { invariant: 'I4', message: `${name} is called with an ops unknown here` };
       if (tracer.func !== undefined && tracer.func !== at) {
         return { invariant: 'I9', message: `${name} is called with ${tracer.name}` };
       }

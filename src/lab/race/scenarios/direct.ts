@@ -99,21 +99,24 @@ function exchange(
 
 export const nearFar: Scenario = {
   name: 'near_far',
-  summary: 'a second program, its image out of range: bl image -> bl ftrace_caller; the old image is freed',
+  summary:
+    'a second program, its image out of range: bl image -> bl ftrace_caller; the old image is freed',
   prepare: (kernel, names) => exchange(kernel, names, { first: 'near', then: 'far' }),
   breaks: [FREED_AT_ONCE, NO_SITE_SYNC],
 };
 
 export const farNear: Scenario = {
   name: 'far_near',
-  summary: 'a second program, its image in range again: bl ftrace_caller -> bl image; the old one is freed',
+  summary:
+    'a second program, its image in range again: bl ftrace_caller -> bl image; the old one is freed',
   prepare: (kernel, names) => exchange(kernel, names, { first: 'far', then: 'near' }),
   breaks: [FREED_AT_ONCE],
 };
 
 export const imageExchange: Scenario = {
   name: 'image_exchange',
-  summary: 'a second program, both images in range: bl old -> bl ftrace_caller -> bl new; the old is freed',
+  summary:
+    'a second program, both images in range: bl old -> bl ftrace_caller -> bl new; the old is freed',
   prepare: (kernel, names) => exchange(kernel, names, { first: 'near', then: 'near' }),
   breaks: [FREED_AT_ONCE, NO_SITE_SYNC],
 };
@@ -124,10 +127,7 @@ function directPlan(kernel: Kernel, names: NameTable): Omit<PatchPlan, 'name' | 
   return traced(kernel, ops ? [directTracer(kernel, ops)] : [], 1);
 }
 
-function directTracer(
-  kernel: Kernel,
-  ops: FtraceOps,
-): NonNullable<PatchPlan['tracers']>[number] {
+function directTracer(kernel: Kernel, ops: FtraceOps): NonNullable<PatchPlan['tracers']>[number] {
   const filter = new Set(ops.filter);
   const func = kernel.symbol('call_direct_funcs');
   return { name: ops.name, ops: ops.address, func, covers: (ip) => filter.has(ip) };
@@ -143,7 +143,8 @@ export function makeDirect(kernel: Kernel, names: NameTable, name: string): Ftra
 
 export const modifyDirect: Scenario = {
   name: 'modify_direct',
-  summary: 'modify_ftrace_direct: tmp_ops sends calls through the list while the target is exchanged',
+  summary:
+    'modify_ftrace_direct: tmp_ops sends calls through the list while the target is exchanged',
   prepare: (kernel, names) => {
     const ops = makeDirect(kernel, names, 'direct_ops');
     const [from, to] = ['lab_direct_a', 'lab_direct_b'].map((name) => kernel.symbol(name));
@@ -161,7 +162,8 @@ export const modifyDirect: Scenario = {
   breaks: [
     {
       name: 'site-off-meanwhile',
-      summary: 'the site is a NOP while the target is exchanged, instead of calling through the list',
+      summary:
+        'the site is a NOP while the target is exchanged, instead of calling through the list',
       breaks: ['I5'],
       change: siteOff,
     },

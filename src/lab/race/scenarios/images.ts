@@ -21,7 +21,10 @@ function nameImage(kernel: Kernel, names: NameTable, { trampoline }: Attachment)
  * From the NOP behind the original to the lock that __bpf_prog_enter_recur takes: a few instructions in which a
  * preempted task holds up no grace period of RCU, so that its program may be freed. Here it does.
  */
-function behindOriginal(kernel: Kernel, { base, ipAfterCall = 0, ipEpilogue = 0 }: Trampoline): NonNullable<PatchPlan['readers']> {
+function behindOriginal(
+  kernel: Kernel,
+  { base, ipAfterCall = 0, ipEpilogue = 0 }: Trampoline,
+): NonNullable<PatchPlan['readers']> {
   const enter = kernel.symbols.get('__bpf_prog_enter_recur');
   return [
     { start: base + BigInt(ipAfterCall) + 4n, end: base + BigInt(ipEpilogue) },
@@ -102,7 +105,8 @@ export const fexitSleep: Scenario = {
     },
     {
       name: 'preempted-behind-nop',
-      summary: 'a task may be preempted between the NOP behind the original and the RCU lock of the program',
+      summary:
+        'a task may be preempted between the NOP behind the original and the RCU lock of the program',
       breaks: ['I7'],
       change: (plan) => ({ ...plan, readers: [] }),
     },
@@ -119,7 +123,8 @@ export const fexitSleep: Scenario = {
     },
     {
       name: 'no-tasks',
-      summary: 'no RCU tasks grace period around the reference: a CPU is in front of tramp_enter or behind tramp_exit',
+      summary:
+        'no RCU tasks grace period around the reference: a CPU is in front of tramp_enter or behind tramp_exit',
       breaks: ['I7', 'I2'],
       change: (plan) => withoutWaits(plan, 'tasks'),
     },

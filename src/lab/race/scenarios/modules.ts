@@ -10,11 +10,17 @@ const CALLBACK = [encode('BTI', { targets: 1 }), encode('RET', { Rn: 30 })];
 
 export const moduleUnload: Scenario = {
   name: 'module_unload',
-  summary: 'delete_module: the ops of a module is unregistered, then its callback and its data are unmapped',
+  summary:
+    'delete_module: the ops of a module is unregistered, then its callback and its data are unmapped',
   prepare: (kernel, names) => {
     const page = BigInt(PAGE_SIZE);
     const address = kernel.vmalloc.take(2n * page, page);
-    const text = kernel.memory.map({ name: 'text of the module', address, size: 64, permissions: 'rx' });
+    const text = kernel.memory.map({
+      name: 'text of the module',
+      address,
+      size: 64,
+      permissions: 'rx',
+    });
     const data = kernel.memory.map({
       name: 'data of the module',
       address: address + page,

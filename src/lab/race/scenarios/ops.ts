@@ -46,7 +46,8 @@ function dynamicMove(plan: PatchPlan): PatchPlan {
 
 export const disable: Scenario = {
   name: 'disable',
-  summary: 'the only ops is unregistered and freed: literal := nop_ops, bl -> NOP, grace periods, kfree',
+  summary:
+    'the only ops is unregistered and freed: literal := nop_ops, bl -> NOP, grace periods, kfree',
   prepare: (kernel, names) => {
     const ops = makeOps(kernel, names, 'ops_a', kernel.symbol('lab_callback_a'));
     const tracer = tracerOf(ops);
@@ -97,7 +98,8 @@ export const disable: Scenario = {
 
 export const list: Scenario = {
   name: 'list',
-  summary: 'a second ops comes and goes: literal ops -> list_ops -> ops; the first is there all the time',
+  summary:
+    'a second ops comes and goes: literal ops -> list_ops -> ops; the first is there all the time',
   prepare: (kernel, names) => {
     const first = makeOps(kernel, names, 'ops_a', kernel.symbol('lab_callback_a'));
     const second = makeOps(kernel, names, 'ops_b', kernel.symbol('lab_callback_b'));

@@ -49,10 +49,7 @@ export function traced(
   kernel: Kernel,
   tracers: readonly PlanTracer[],
   keeps = 8,
-): Pick<
-  PatchPlan,
-  'call' | 'callbacks' | 'tracers' | 'literal' | 'zeroWords'
-> {
+): Pick<PatchPlan, 'call' | 'callbacks' | 'tracers' | 'literal' | 'zeroWords'> {
   const { nopOps, listOps } = kernel.ftrace;
   return {
     call: { ...callOf(kernel, TARGET), keeps },

@@ -48,7 +48,8 @@ export const pokeLong: Scenario = {
   breaks: [
     {
       name: 'plt-empty',
-      summary: 'the PLT target is 0 until there is one, instead of dummy_tramp, and is written last',
+      summary:
+        'the PLT target is 0 until there is one, instead of dummy_tramp, and is written last',
       breaks: ['I2'],
       change: (plan) => {
         const store = plan.steps.find(isPltStore);
@@ -62,7 +63,8 @@ export const pokeLong: Scenario = {
 
 export const pokeShortLong: Scenario = {
   name: 'poke_short_long',
-  summary: 'bl image -> bl plt: the PLT target first, so that every value it has is a place to land',
+  summary:
+    'bl image -> bl plt: the PLT target first, so that every value it has is a place to land',
   // dummy_tramp and images are far from each other: the upper half of the target changes as well
   boot: { kaslrSeed: 0x1234_5678_9abc_def0n },
   prepare: (kernel, names) => poke(kernel, names, { first: 'short', then: 'long' }),

@@ -13,7 +13,17 @@
 import { branchWord } from '../../../a64/immediates.js';
 import type { Kernel } from '../../../kernel/kernel.js';
 import { FTRACE_OPS } from '../../../kernel/offsets.js';
-import { free, ipi, storeData, storeInstruction, sync, wait, word32, word64, type PlanStep } from '../plan.js';
+import {
+  free,
+  ipi,
+  storeData,
+  storeInstruction,
+  sync,
+  wait,
+  word32,
+  word64,
+  type PlanStep,
+} from '../plan.js';
 import { without, type Scenario } from '../scenario.js';
 import { makeOps, siteOf, TARGET, traced, tracerOf } from './parts.js';
 
@@ -28,7 +38,8 @@ function callStep(kernel: Kernel, target: string, what: string): PlanStep[] {
 
 export const traceOp: Scenario = {
   name: 'trace_op',
-  summary: 'without CALL_OPS: ops_a alone -> both -> ops_b alone; function_trace_op and the BL in ftrace_caller',
+  summary:
+    'without CALL_OPS: ops_a alone -> both -> ops_b alone; function_trace_op and the BL in ftrace_caller',
   prepare: (kernel, names) => {
     const a = makeOps(kernel, names, 'ops_a', kernel.symbol('lab_callback_a'));
     const b = makeOps(kernel, names, 'ops_b', kernel.symbol('lab_callback_b'));
