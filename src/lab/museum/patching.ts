@@ -13,7 +13,6 @@ import { br, ldrLiteral } from '../../jit/emit.js';
 import { moveRegisterWord } from '../../jit/poke.js';
 import type { Kernel } from '../../kernel/kernel.js';
 import { FTRACE_OPS_FL } from '../../kernel/ftrace/ops.js';
-import { FTRACE_OPS } from '../../kernel/offsets.js';
 import { NOP } from '../../kernel/text.js';
 import type { NameTable } from '../race/names.js';
 import {
@@ -323,7 +322,7 @@ export const staleDirect = exhibit(
         const ops = makeDirect(kernel, names, 'direct_ops');
         const beside = ftrace.createOps(
           'tmp_ops_2',
-          kernel.data.define('tmp_ops_2', FTRACE_OPS.size),
+          kernel.data.define('tmp_ops_2', kernel.ftrace.profile.ops.size),
           0n,
         );
         const next = kernel.symbol('lab_direct_b');

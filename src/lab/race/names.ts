@@ -13,20 +13,17 @@ interface Named {
   readonly size: number;
 }
 
-const OPS_FIELDS: ReadonlyMap<number, string> = new Map(
-  Object.entries(FTRACE_OPS).flatMap(([name, offset]): [number, string][] =>
-    name === 'size' ? [] : [[offset, name]],
-  ),
-);
-
 export class NameTable {
   readonly #kernel: Kernel;
   readonly #symbols: Named[] = [];
   readonly #ops = new Map<bigint, string>();
+  readonly #opsFields: ReadonlyMap<number, string>;
   readonly #blocks: Named[] = [];
 
   constructor(kernel: Kernel) {
     this.#kernel = kernel;
+    const { size: _, ...fields } = { ...FTRACE_OPS, ...kernel.ftrace.profile.ops };
+    this.#opsFields = new Map(Object.entries(fields).map(([name, offset]) => [offset, name]));
     this.addOps(kernel.ftrace.nopOps);
     this.addOps(kernel.ftrace.listOps);
     this.collect();
@@ -73,8 +70,8 @@ export class NameTable {
     if (site) return `literal of ${site.name}`;
     for (const [start, name] of this.#ops) {
       const offset = address - start;
-      if (offset < 0n || offset >= BigInt(FTRACE_OPS.size)) continue;
-      return `${name}.${OPS_FIELDS.get(Number(offset)) ?? `+${offset}`}`;
+      if (offset < 0n || offset >= BigInt(this.#kernel.ftrace.profile.ops.size)) continue;
+      return `${name}.${this.#opsFields.get(Number(offset)) ?? `+${offset}`}`;
     }
     const symbol = this.#find(address);
     if (symbol?.address === address) return symbol.name;

@@ -1,7 +1,6 @@
 /** Direct calls and the BPF trampolines behind them: attached, exchanged, moved in and out of BL range. */
 import type { Kernel } from '../../../kernel/kernel.js';
 import type { FtraceOps } from '../../../kernel/ftrace/ops.js';
-import { FTRACE_OPS } from '../../../kernel/offsets.js';
 import type { NameTable } from '../names.js';
 import type { PatchPlan, PlanStep } from '../plan.js';
 import { without, withoutWaits, type Break, type Scenario } from '../scenario.js';
@@ -135,7 +134,7 @@ function directTracer(kernel: Kernel, ops: FtraceOps): NonNullable<PatchPlan['tr
 
 /** A direct ops on TARGET; not registered. */
 export function makeDirect(kernel: Kernel, names: NameTable, name: string): FtraceOps {
-  const ops = kernel.ftrace.createOps(name, kernel.kmalloc(FTRACE_OPS.size), 0n);
+  const ops = kernel.ftrace.createOps(name, kernel.kmalloc(kernel.ftrace.profile.ops.size), 0n);
   kernel.ftrace.setFilterIp(ops, siteOf(kernel, TARGET), false);
   names.addOps(ops);
   return ops;

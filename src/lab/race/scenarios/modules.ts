@@ -1,7 +1,6 @@
 /** A module with an ftrace callback goes: its ops is unregistered, then its text and data are unmapped. */
 import { encode } from '../../../a64/codec.js';
 import { PAGE_SIZE } from '../../../cpu/memory.js';
-import { FTRACE_OPS } from '../../../kernel/offsets.js';
 import { storeText } from '../plan.js';
 import { without, withoutWaits, type Scenario } from '../scenario.js';
 import { siteIsOff, siteOf, TARGET, traced, tracerOf } from './parts.js';
@@ -24,7 +23,7 @@ export const moduleUnload: Scenario = {
     const data = kernel.memory.map({
       name: 'data of the module',
       address: address + page,
-      size: FTRACE_OPS.size,
+      size: kernel.ftrace.profile.ops.size,
       permissions: 'rw',
     });
     const code = storeText(address, CALLBACK, 'callback');

@@ -5,7 +5,6 @@ import { InputError } from '../../../common/errors.js';
 import type { KernelProgram } from '../../../kernel/bpf/program.js';
 import type { FtraceOps } from '../../../kernel/ftrace/ops.js';
 import type { Kernel } from '../../../kernel/kernel.js';
-import { FTRACE_OPS } from '../../../kernel/offsets.js';
 import { NOP } from '../../../kernel/text.js';
 import type { NameTable } from '../names.js';
 import { word32, word64, type PatchPlan, type PlanCall, type PlanTracer } from '../plan.js';
@@ -18,7 +17,7 @@ const CHUNK = 64;
 
 /** A heap ops on TARGET whose callback is `func`; not registered. */
 export function makeOps(kernel: Kernel, names: NameTable, name: string, func: bigint): FtraceOps {
-  const ops = kernel.ftrace.createOps(name, kernel.kmalloc(FTRACE_OPS.size), func);
+  const ops = kernel.ftrace.createOps(name, kernel.kmalloc(kernel.ftrace.profile.ops.size), func);
   kernel.ftrace.setFilterIp(ops, siteOf(kernel, TARGET), false);
   names.addOps(ops);
   return ops;
@@ -58,7 +57,7 @@ export function traced(
     ),
     tracers,
     literal: { address: kernel.symbol(TARGET) - 8n, values: [nopOps.address, listOps.address] },
-    zeroWords: [nopOps, listOps].map(({ address }) => address + BigInt(FTRACE_OPS.direct_call)),
+    zeroWords: [nopOps, listOps].flatMap((ops) => ops.directCallAddress ?? []),
   };
 }
 

@@ -60,7 +60,7 @@ export const traceOp: Scenario = {
       ...callStep(kernel, 'lab_callback_b', 'ftrace_call := bl callback of ops_b'),
       wait('tasks_rude'),
       wait('tasks'),
-      free(a.address, FTRACE_OPS.size, 'ops_a, freed'),
+      free(a.address, kernel.ftrace.profile.ops.size, 'ops_a, freed'),
     ];
     const before = [
       { address: b.address + BigInt(FTRACE_OPS.next), bytes: word64(a.address) },
