@@ -62,7 +62,8 @@ export class Range implements Bounds, Half, Hashed {
   readonly hash: number;
   #whole: Whole | undefined;
 
-  constructor(half: Half, whole?: Whole) {
+  /** @param upper a mix of what is known of the upper half, for the hash */
+  constructor(half: Half, whole?: Whole, upper = 0) {
     this.u32min = half.u32min;
     this.u32max = half.u32max;
     this.s32min = half.s32min;
@@ -75,7 +76,8 @@ export class Range implements Bounds, Half, Hashed {
       Math.imul(this.u32min, 31) ^
       Math.imul(this.u32max, 0x2545f491) ^
       Math.imul(this.value32, 0x1b873593) ^
-      Math.imul(this.s32max, 0x5bd1e995);
+      Math.imul(this.s32max, 0x5bd1e995) ^
+      Math.imul(upper, 0x9e3779b1);
     this.#whole = whole;
   }
 
@@ -112,16 +114,32 @@ function wholeOf({ u32min, u32max, value32, mask32 }: Half): Whole {
   return { umin, umax, smin: umin, smax: umax, bits };
 }
 
+const PLACES = 1 << 13;
+const KNOWN: (Range | undefined)[] = Array.from({ length: PLACES }, () => undefined);
+
+/**
+ * A range with these bounds: the same object as the last time, if that is not too long ago. Loops compute few
+ * different ranges, and tables of results (`ComputedTable`) know operands as objects.
+ */
+function rangeOf(half: Half, whole?: Whole, upper = 0): Range {
+  const range = new Range(half, whole, upper);
+  const place = (range.hash ^ (range.hash >>> 13)) & (PLACES - 1);
+  const known = KNOWN[place];
+  if (known && sameBounds(known, range)) return known;
+  KNOWN[place] = range;
+  return range;
+}
+
 /** The number that these 32 bits are, unsigned. */
 export function lowConstRange(bits: number): Range {
   const [u32, s32] = [bits >>> 0, bits | 0];
   const half = { u32min: u32, u32max: u32, s32min: s32, s32max: s32, value32: s32, mask32: 0 };
-  return new Range(half);
+  return rangeOf(half);
 }
 
 /** Numbers below 2^32. Bounds of a computed value are never contradictory. */
 export function lowRange(half: Half): Range {
-  return new Range(syncHalf(half) ?? UNKNOWN_HALF);
+  return rangeOf(syncHalf(half) ?? UNKNOWN_HALF);
 }
 
 export class Scalar implements Bounds {
@@ -218,7 +236,7 @@ export const UNKNOWN: Bounds = {
   bits: TNUM_UNKNOWN,
 };
 
-export const UNKNOWN_RANGE = new Range(UNKNOWN_HALF, UNKNOWN);
+export const UNKNOWN_RANGE = rangeOf(UNKNOWN_HALF, UNKNOWN);
 
 export function unknownScalar(first?: Scalar, second?: Scalar): Scalar {
   return new Scalar(UNKNOWN_RANGE, first, second);
@@ -242,7 +260,7 @@ export function constRange(value: bigint): Range {
   const half = { u32min, u32max: u32min, s32min, s32max: s32min, value32: s32min, mask32: 0 };
   const smin = BigInt.asIntN(64, umin);
   const whole = { umin, umax: umin, smin, smax: smin, bits: { value: umin, mask: 0n } };
-  const range = new Range(half, umin > LOW32 ? whole : undefined);
+  const range = umin > LOW32 ? rangeOf(half, whole, Number(umin >> 32n) | 0) : rangeOf(half);
   CONSTANTS[place] = range;
   return range;
 }
@@ -372,7 +390,7 @@ export function syncBounds(bounds: Bounds): Range | undefined {
   const half = { u32min, u32max, s32min, s32max, value32: valueLow, mask32: maskLow };
   if (umaxHigh === 0) {
     const tight = syncHalf(half);
-    return tight && new Range(tight);
+    return tight && rangeOf(tight);
   }
   if ((maskHigh | maskLow) === 0) {
     const value = pair(valueHigh, valueLow);
@@ -387,13 +405,19 @@ export function syncBounds(bounds: Bounds): Range | undefined {
       ? constRange(value)
       : undefined;
   }
-  return new Range(half, {
+  const upper = mixed(mixed(mixed(uminHigh, umaxHigh), mixed(sminHigh, smaxHigh)), maskHigh);
+  const whole = {
     umin: pair(uminHigh, uminLow),
     umax: pair(umaxHigh, umaxLow),
     smin: BigInt.asIntN(64, pair(sminHigh, sminLow)),
     smax: BigInt.asIntN(64, pair(smaxHigh, smaxLow)),
     bits: { value: pair(valueHigh, valueLow), mask: pair(maskHigh, maskLow) },
-  });
+  };
+  return rangeOf(half, whole, mixed(upper, valueHigh));
+}
+
+function mixed(a: number, b: number): number {
+  return Math.imul(a ^ (a >>> 15), 0x2c1b3c6d) + b;
 }
 
 /** A mask of the bits up to the highest one in which two words differ. */
@@ -423,7 +447,7 @@ function syncLow(bounds: Bounds): Range | undefined {
     value32: Number(bits.value) | 0,
     mask32: Number(bits.mask & LOW32) | 0,
   });
-  return half && new Range(half);
+  return half && rangeOf(half);
 }
 
 /** Bounds of a computed value, tightened: they are never contradictory. */
@@ -470,7 +494,7 @@ export function refineHalf(range: Range, limits: Partial<Half>): Range | undefin
   };
   if (range.isLow) {
     const tight = syncHalf(half);
-    return tight && new Range(tight);
+    return tight && rangeOf(tight);
   }
   const { umin, umax, smin, smax, bits } = range;
   const low = { value: BigInt(half.value32 >>> 0), mask: BigInt(mask >>> 0) };
@@ -501,7 +525,7 @@ function truncated(range: Range, size: number): Range {
   const bits = BigInt(8 * size);
   const limit = (1n << bits) - 1n;
   if (range.isLow && range.u32max <= 2 ** (8 * size) - 1) return range;
-  if (size === 4) return new Range(range);
+  if (size === 4) return rangeOf(range);
   if (range.isConst) return constRange(range.umin & limit);
   // the range survives when all numbers agree above the cut
   const same = range.umin >> bits === range.umax >> bits;
@@ -559,15 +583,20 @@ export function boundsContain(outer: Range, inner: Range): boolean {
 
 export function sameBounds(a: Range, b: Range): boolean {
   if (a === b) return true;
+  const isSameHalf =
+    a.isLow === b.isLow &&
+    a.u32min === b.u32min &&
+    a.u32max === b.u32max &&
+    a.s32min === b.s32min &&
+    a.s32max === b.s32max &&
+    a.value32 === b.value32 &&
+    a.mask32 === b.mask32;
+  if (!isSameHalf || a.isLow) return isSameHalf;
   return (
     a.umin === b.umin &&
     a.umax === b.umax &&
     a.smin === b.smin &&
     a.smax === b.smax &&
-    a.u32min === b.u32min &&
-    a.u32max === b.u32max &&
-    a.s32min === b.s32min &&
-    a.s32max === b.s32max &&
     a.bits.value === b.bits.value &&
     a.bits.mask === b.bits.mask
   );
