@@ -160,7 +160,11 @@ class Checker {
     const boot = await this.#booter();
     const kernel = boot({ version: labVersion(release) });
     try {
-      yield* checkKernelText(kernel, json, facts?.['symbols'] as Record<string, string> | undefined);
+      yield* checkKernelText(
+        kernel,
+        json,
+        facts?.['symbols'] as Record<string, string> | undefined,
+      );
     } finally {
       kernel.close();
     }
