@@ -49,7 +49,7 @@ describe.skipIf(!GRAPH || !FPROBE)('a trace', () => {
       'the way of sp',
       /(ftrace_caller\+0x14 .*\n.* sp=0x\w+)50\n/,
       '$160\n',
-      /sp has moved by -128, ours by -144/,
+      /sp has moved by -?\d+, ours by -144/,
     ],
   ])('of which %s is changed', async (_, from, to, message) => {
     const told = await check(graph, (text) => text.replace(from, to));
