@@ -58,7 +58,9 @@ CODE lab_list_func
 	ldr x22, lab_list_head
 	ldr x22, [x22]
 lab_list_next:
-	cbz x22, lab_list_end
+	ldr x10, lab_list_tail
+	cmp x22, x10
+	b.eq lab_list_end
 	ldr x10, [x22, #${FTRACE_OPS.flags}]
 	tbnz x10, #${STUB_BIT}, lab_list_skip
 	mov x0, x22
@@ -85,6 +87,8 @@ lab_list_out:
 .align 3
 lab_list_head:
 	.quad ftrace_ops_list
+lab_list_tail:
+	.quad ftrace_list_end
 
 // ftrace_caller without CALL_OPS (6.2), reduced to what a CPU may see of the patcher: the load of
 // function_trace_op and the patched BL behind it

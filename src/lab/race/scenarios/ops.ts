@@ -127,8 +127,8 @@ export const list: Scenario = {
     },
     {
       name: 'next-cleared',
-      summary: 'the unlinked ops loses its next: a CPU at it ends its walk there',
-      breaks: ['I5'],
+      summary: 'the unlinked ops loses its next: a CPU at it follows NULL',
+      breaks: ['I2'],
       change: (plan) => {
         const unlink = plan.steps.findLastIndex((step) => isStoreTo(step, 'ftrace_ops_list'));
         const link = plan.steps.find((step) => isStoreTo(step, 'ops_b.next'));

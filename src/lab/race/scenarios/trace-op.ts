@@ -44,17 +44,18 @@ export const traceOp: Scenario = {
     const a = makeOps(kernel, names, 'ops_a', kernel.symbol('lab_callback_a'));
     const b = makeOps(kernel, names, 'ops_b', kernel.symbol('lab_callback_b'));
     const tracers = [tracerOf(a), tracerOf(b)];
-    const [call, op, head, site] = [
+    const [call, op, head, site, end] = [
       kernel.symbol('lab_ftrace_call'),
       kernel.symbol('lab_trace_op'),
       kernel.ftrace.listHead,
       siteOf(kernel, TARGET),
+      kernel.symbol('ftrace_list_end'),
     ];
     const steps = [
       storeData(head, b.address, 'ftrace_ops_list := &ops_b'),
       ...callStep(kernel, 'lab_list_func', LIST_PHASE),
       ipi(BETWEEN),
-      storeData(b.address + BigInt(FTRACE_OPS.next), 0n, 'ops_b.next := 0'),
+      storeData(b.address + BigInt(FTRACE_OPS.next), end, 'ops_b.next := ftrace_list_end'),
       storeData(op, b.address, 'function_trace_op := &ops_b'),
       ipi(),
       ...callStep(kernel, 'lab_callback_b', 'ftrace_call := bl callback of ops_b'),
@@ -63,6 +64,7 @@ export const traceOp: Scenario = {
       free(a.address, kernel.ftrace.profile.ops.size, 'ops_a, freed'),
     ];
     const before = [
+      { address: a.address + BigInt(FTRACE_OPS.next), bytes: word64(end) },
       { address: b.address + BigInt(FTRACE_OPS.next), bytes: word64(a.address) },
       { address: head, bytes: word64(a.address) },
       { address: op, bytes: word64(a.address) },
