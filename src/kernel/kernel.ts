@@ -16,6 +16,7 @@ import type { Ram } from '../cpu/ram.js';
 import { Assembler } from './assembler.js';
 import { Bpf } from './bpf/bpf.js';
 import type { CodegenOptions } from './bpf/codegen.js';
+import type { FunctionSiteMaker } from './bpf/site.js';
 import { KernelData } from './data.js';
 import { Executor, type FaultFixup } from './executor.js';
 import type { KernelContext, KernelFunction, PhysicalAllocator } from './function.js';
@@ -56,6 +57,8 @@ export interface KernelOptions extends LayoutOptions {
   readonly seed?: number;
   /** CPU features, configuration and changes that BPF code is generated with. Default: see codegen.ts. */
   readonly codegen?: CodegenOptions;
+  /** How kernel functions get to their BPF trampolines. Default: direct calls of ftrace (`FtraceSite`). */
+  readonly functionSite?: FunctionSiteMaker;
   /**
    * Kernel text and BPF images are guarded, as with CONFIG_ARM64_BTI_KERNEL: only the embedded engine looks.
    * Functions here have no BTI of their own: calls have to come by BL. Default false.
@@ -166,6 +169,7 @@ export class Kernel implements KernelContext {
       codegen: options.codegen ?? {},
       guarded: options.guarded ?? false,
       helpers: options.helpers ?? '6.12',
+      functionSite: options.functionSite,
     });
     for (const [file, source] of Object.entries(options.modules ?? {})) {
       this.text.addAssembly(assembler, file, source);

@@ -13,10 +13,20 @@ export const FTRACE_OPS = {
   flags: 16,
   private: 24,
   saved_func: 32,
+  func_hash: 88,
   trampoline: 144,
   direct_call: 208,
   size: 216,
 } as const;
+
+/** struct ftrace_ops_hash as far as ops->func_hash is read. */
+export const FTRACE_OPS_HASH = { notrace_hash: 0, filter_hash: 8, size: 16 } as const;
+
+/** struct ftrace_hash. */
+export const FTRACE_HASH = { size_bits: 0, buckets: 8, count: 16, flags: 24, size: 32 } as const;
+
+/** struct ftrace_func_entry; `next` is that of its hlist_node. */
+export const FTRACE_FUNC_ENTRY = { next: 0, ip: 16, size: 32 } as const;
 
 /** struct __arch_ftrace_regs (112 bytes). */
 export const FTRACE_REGS = {
@@ -50,7 +60,17 @@ export const TASK_STRUCT = {
 /** Names under which the texts in `asm/` know the offsets. */
 export const ASM_OFFSETS: ReadonlyMap<string, bigint> = new Map([
   ['FTRACE_OPS_FUNC', BigInt(FTRACE_OPS.func)],
+  ['FTRACE_OPS_NEXT', BigInt(FTRACE_OPS.next)],
+  ['FTRACE_OPS_FLAGS', BigInt(FTRACE_OPS.flags)],
+  ['FTRACE_OPS_PRIVATE', BigInt(FTRACE_OPS.private)],
+  ['FTRACE_OPS_FUNC_HASH', BigInt(FTRACE_OPS.func_hash)],
   ['FTRACE_OPS_DIRECT_CALL', BigInt(FTRACE_OPS.direct_call)],
+  ['OPS_HASH_NOTRACE', BigInt(FTRACE_OPS_HASH.notrace_hash)],
+  ['OPS_HASH_FILTER', BigInt(FTRACE_OPS_HASH.filter_hash)],
+  ['FTRACE_HASH_BUCKETS', BigInt(FTRACE_HASH.buckets)],
+  ['FTRACE_HASH_COUNT', BigInt(FTRACE_HASH.count)],
+  ['FTRACE_ENTRY_IP', BigInt(FTRACE_FUNC_ENTRY.ip)],
+  ['TASK_TRACE_RECURSION', BigInt(TASK_STRUCT.trace_recursion)],
   ...[0, 2, 4, 6, 8].map((n): [string, bigint] => [`FREGS_X${n}`, BigInt(8 * n)]),
   ['FREGS_DIRECT_TRAMP', BigInt(FTRACE_REGS.direct_tramp)],
   ['FREGS_FP', BigInt(FTRACE_REGS.fp)],

@@ -14,6 +14,7 @@ import { parsePrototype, type Prototype } from '../prototype.js';
 import type { BpfProfile } from './profile.js';
 import type { KernelProgram } from './program.js';
 import type { BpfText } from './text.js';
+import type { TrampolineImage } from './trampoline-image.js';
 
 export interface TrampolineSite {
   readonly name: string;
@@ -22,14 +23,29 @@ export interface TrampolineSite {
   readonly model: Prototype;
   /** The BPF program that the function belongs to. */
   readonly program: KernelProgram | undefined;
-  register(image: bigint): void;
-  modify(from: bigint, to: bigint): void;
-  unregister(image: bigint): void;
+  register(image: TrampolineImage): void;
+  modify(from: TrampolineImage, to: TrampolineImage): void;
+  unregister(image: TrampolineImage): void;
   /** Nothing is attached any more. */
   close(): void;
 }
 
-/** A kernel function. */
+/** The kernel function that a trampoline is for. */
+export interface FunctionTarget {
+  readonly name: string;
+  readonly address: bigint;
+  readonly model: Prototype;
+}
+
+/** What makes the site of a kernel function: how a call of the function gets to the trampoline. */
+export type FunctionSiteMaker = (
+  kernel: Kernel,
+  profile: BpfProfile,
+  key: number,
+  target: FunctionTarget,
+) => TrampolineSite;
+
+/** A kernel function, by a direct call of ftrace. */
 export class FtraceSite implements TrampolineSite {
   readonly name: string;
   readonly address: bigint;
@@ -40,12 +56,7 @@ export class FtraceSite implements TrampolineSite {
   /** Of its direct call. */
   readonly ops: FtraceOps;
 
-  constructor(
-    kernel: Kernel,
-    profile: BpfProfile,
-    key: number,
-    target: { readonly name: string; readonly address: bigint; readonly model: Prototype },
-  ) {
+  constructor(kernel: Kernel, profile: BpfProfile, key: number, target: FunctionTarget) {
     this.#kernel = kernel;
     this.#profile = profile;
     this.name = target.name;
@@ -55,7 +66,7 @@ export class FtraceSite implements TrampolineSite {
     this.ops = kernel.ftrace.createOps(`bpf_trampoline_${key}.fops`, address, 0n);
   }
 
-  register(image: bigint): void {
+  register(image: TrampolineImage): void {
     const ip = this.#kernel.ftrace.location(this.address);
     if (ip === undefined) {
       throw new KernelError(
@@ -70,11 +81,11 @@ export class FtraceSite implements TrampolineSite {
       );
     }
     this.#kernel.ftrace.setFilterIp(this.ops, ip, false);
-    this.#kernel.directCalls.register(this.ops, image);
+    this.#kernel.directCalls.register(this.ops, image.code.base);
   }
 
-  modify(_from: bigint, to: bigint): void {
-    this.#kernel.directCalls.modify(this.ops, to);
+  modify(_from: TrampolineImage, to: TrampolineImage): void {
+    this.#kernel.directCalls.modify(this.ops, to.code.base);
   }
 
   unregister(): void {
@@ -109,16 +120,16 @@ export class ProgramSite implements TrampolineSite {
     program.hold();
   }
 
-  register(image: bigint): void {
-    this.#text.poke(this.address, 'call', 0n, image);
+  register(image: TrampolineImage): void {
+    this.#text.poke(this.address, 'call', 0n, image.code.base);
   }
 
-  modify(from: bigint, to: bigint): void {
-    this.#text.poke(this.address, 'call', from, to);
+  modify(from: TrampolineImage, to: TrampolineImage): void {
+    this.#text.poke(this.address, 'call', from.code.base, to.code.base);
   }
 
-  unregister(image: bigint): void {
-    this.#text.poke(this.address, 'call', image, 0n);
+  unregister(image: TrampolineImage): void {
+    this.#text.poke(this.address, 'call', image.code.base, 0n);
   }
 
   /** freplace: the entry jumps to another program. */

@@ -132,14 +132,14 @@ export class Trampoline {
     if (links.length > 0) {
       next = this.#generate(links);
       try {
-        if (old) target.modify(old.code.base, next.code.base);
-        else target.register(next.code.base);
+        if (old) target.modify(old, next);
+        else target.register(next);
       } catch (error) {
         next.discard();
         throw error;
       }
     } else if (old) {
-      target.unregister(old.code.base);
+      target.unregister(old);
     }
     this.image = next;
     this.#links = links;

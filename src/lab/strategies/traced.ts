@@ -1,0 +1,51 @@
+/**
+ * Functions for strategies to be measured on: one of the kernel's own, and one of a BPF program.
+ *
+ * Both do nothing. How many arguments the kernel function has is in its name (`asm/strategies/targets.s`).
+ */
+import { assemble } from '../../bpf/assemble.js';
+import { rawProgram } from '../../bpf/raw-program.js';
+import { PLT_TARGET_SIZE } from '../../jit/plt.js';
+import type { Kernel } from '../../kernel/kernel.js';
+import { moveImagesAway } from '../far-images.js';
+import type { Situation } from './situation.js';
+import type { TracedFunction } from './strategy.js';
+
+/** MOV and NOP. */
+const SITE_WORDS = 8n;
+
+export function kernelFunction(kernel: Kernel, { args }: Situation): TracedFunction {
+  const name = `lab_traced_${args}`;
+  const { address, size } = kernel.symbols.get(name);
+  const ip = kernel.ftrace.location(address);
+  if (ip === undefined) throw kernel.ftrace.noSite(name);
+  return {
+    name,
+    attach: name,
+    address,
+    siteEnd: ip + 4n,
+    end: address + BigInt(size),
+    siteBytes: Number(ip + 4n - kernel.ftrace.patcher.literalAddress(ip)),
+  };
+}
+
+/** A program whose images to come are near it or out of its BL range. */
+export function programFunction(kernel: Kernel, { args, far }: Situation): TracedFunction {
+  const name = 'lab_traced';
+  const parameters = Array.from({ length: args }, (_, i) => `u64 a${i}`).join(', ');
+  const program = kernel.bpf.load(
+    rawProgram(name, assemble('r0 = 0\nexit\n'), { type: 'tracing', stackDepth: 0 }),
+    { prototypes: [`u64 ${name}(${parameters === '' ? 'void' : parameters})`] },
+  );
+  const { base, jitedLength, pltOffset } = program.functionImage(name);
+  if (far) moveImagesAway(kernel);
+  return {
+    name,
+    attach: { program },
+    address: base,
+    siteEnd: base + SITE_WORDS,
+    end: base + BigInt(jitedLength),
+    plt: base + BigInt(pltOffset),
+    siteBytes: Number(SITE_WORDS) + jitedLength - pltOffset + PLT_TARGET_SIZE,
+  };
+}
