@@ -140,6 +140,17 @@ export {
 } from './lab/run-program.js';
 export { runPackets } from './lab/run-packets.js';
 export { attachScenario, type Scenario } from './lab/scenario.js';
+export { PARTS, WAY, type Outcome, type Part } from './lab/strategies/bench.js';
+export { STRATEGIES } from './lab/strategies/catalogue.js';
+export { GRID, StrategyLab, type Comparison } from './lab/strategies/compare.js';
+export type { PartMeasure } from './lab/strategies/measure.js';
+export {
+  ALONE,
+  shortSituation,
+  describeSituation,
+  type Situation,
+} from './lab/strategies/situation.js';
+export type { Strategy } from './lab/strategies/strategy.js';
 export { runTour, type TourRow } from './lab/tour.js';
 export { tracedCall, tracedRun } from './lab/traced-call.js';
 export {

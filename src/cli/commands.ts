@@ -8,6 +8,7 @@ import { fuzz } from './fuzz.js';
 import { map } from './map.js';
 import { museum } from './museum.js';
 import { run } from './run.js';
+import { strategies } from './strategies.js';
 import { tour } from './tour.js';
 import { trace } from './trace.js';
 import { verify } from './verify.js';
@@ -20,6 +21,7 @@ export const COMMANDS: readonly Command[] = [
   map,
   check,
   trace,
+  strategies,
   xdp,
   fuzz,
   verify,

@@ -97,6 +97,7 @@ export function bootFor(
   const modules = Object.fromEntries(
     Object.entries(texts).filter(([path]) => wanted.some((name) => path.endsWith(`/${name}`))),
   );
+  Object.assign(modules, strategy.ownTexts);
   return boot({ ...strategy.kernel, modules, ...(far ? { vmallocUsed: Number(BL_RANGE) } : {}) });
 }
 
@@ -123,6 +124,9 @@ function attachAll(
   { programs, others, irrelevant }: Situation,
   undo: (() => void)[],
 ): { attachments: readonly Attachment[]; ops: readonly FtraceOps[] } {
+  if (typeof attach !== 'string' && others > 0) {
+    throw new KernelError('EINVAL', 'ftrace: a BPF program is no patch site');
+  }
   const elsewhere = attachScenario(kernel, 'lab_elsewhere', { ops: irrelevant });
   undo.push(elsewhere.detach);
   const { attachments, ops, detach } = attachScenario(kernel, attach, {

@@ -39,7 +39,7 @@ export function describeSituation(situation: Situation): string {
 }
 
 /** What differs from `ALONE`: `far`, `1 other ops`; `alone` for nothing. */
-export function describeDifference(situation: Partial<Situation>): string {
+export function shortSituation(situation: Partial<Situation>): string {
   const words: string[] = [];
   if (situation.far) words.push('far');
   for (const [key, one, many] of COUNTED) {

@@ -46,6 +46,8 @@ export interface Strategy {
   readonly kernel: StrategyKernel;
   /** Files of `asm/strategies` that have its text. */
   readonly texts: readonly string[];
+  /** More texts, by file name. Default none. */
+  readonly ownTexts?: AsmSources;
   /** The simplest situation in which a call goes its way. */
   readonly least: Partial<Situation>;
   /** The function to attach to. Default: a kernel function. */

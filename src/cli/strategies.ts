@@ -1,0 +1,102 @@
+/** `trampolab strategies`: what the ways from a patch site to BPF programs cost, and where each fails. */
+import {
+  ALONE,
+  GRID,
+  STRATEGIES,
+  StrategyLab,
+  UsageError,
+  type Situation,
+  type Strategy,
+} from '../index.js';
+import { labBooter, readAsm } from '../node/index.js';
+import { integerOption, parseOptions, type Command, type Output } from './command.js';
+import { detailLines, gridLines, summaryLines, toJson } from './strategies-tables.js';
+
+const USAGE = `strategies [--strategy NAME] [--programs N] [--args N] [--others N] [--irrelevant N] [--far]
+strategies --grid
+  without options: each strategy in the simplest situation in which it is used
+  --strategy NAME  one of them, part by part
+  --programs N     fentry programs on the function; default 1
+  --args N         its arguments, 0 to 8; default 1
+  --others N       ordinary ftrace ops on the same function
+  --irrelevant N   ordinary ftrace ops on another function
+  --far            BPF images out of BL range
+  --grid           all strategies in many situations: instructions of the way
+  --json, -j       as JSON`;
+
+/** The situation that the options ask for; undefined: none. */
+function situationOf(values: {
+  readonly programs?: string;
+  readonly args?: string;
+  readonly others?: string;
+  readonly irrelevant?: string;
+  readonly far?: boolean;
+}): Situation | undefined {
+  const { programs, args, others, irrelevant, far } = values;
+  const given = [programs, args, others, irrelevant, far].some((value) => value !== undefined);
+  if (!given) return undefined;
+  const count = (name: string, text: string | undefined, fallback: number, max: number): number =>
+    integerOption(name, text, fallback, { min: 0, max });
+  return {
+    programs: count('programs', programs, ALONE.programs, 38),
+    args: count('args', args, ALONE.args, 8),
+    others: count('others', others, 0, 1000),
+    irrelevant: count('irrelevant', irrelevant, 0, 1000),
+    far: far ?? false,
+  };
+}
+
+function chosen(name: string | undefined, strategies: readonly Strategy[]): readonly Strategy[] {
+  if (name === undefined) return strategies;
+  const found = strategies.find((strategy) => strategy.name === name);
+  if (found) return [found];
+  const names = strategies.map((strategy) => strategy.name).join(', ');
+  throw new UsageError(`no strategy '${name}' (there are ${names})`);
+}
+
+async function strategiesCommand(args: string[], output: Output): Promise<number> {
+  const { values, positionals } = parseOptions(args, {
+    strategy: { type: 'string' },
+    programs: { type: 'string' },
+    args: { type: 'string' },
+    others: { type: 'string' },
+    irrelevant: { type: 'string' },
+    far: { type: 'boolean' },
+    grid: { type: 'boolean' },
+    json: { type: 'boolean', short: 'j' },
+  });
+  if (positionals[0] !== undefined) throw new UsageError(`unexpected '${positionals[0]}'`);
+  const situation = situationOf(values);
+  const strategies = chosen(values.strategy, STRATEGIES);
+  const lab = new StrategyLab(await labBooter(), readAsm('strategies'));
+  const print = (lines: readonly string[]): void => lines.forEach((line) => output.line(line));
+  try {
+    if (values.grid) {
+      const columns = GRID.map((each) => ({ ...(situation ?? ALONE), ...each }));
+      const rows = strategies.map((strategy) =>
+        columns.map((each) => ({
+          strategy,
+          situation: each,
+          outcome: lab.outcome(strategy, each),
+        })),
+      );
+      if (values.json) output.line(JSON.stringify(rows.flat().map(toJson)));
+      else print(gridLines(rows));
+      return 0;
+    }
+    const compared = lab.compare(strategies, situation);
+    if (values.json) output.line(JSON.stringify(compared.map(toJson)));
+    else if (values.strategy === undefined) print(summaryLines(compared));
+    else for (const each of compared) print(detailLines(each));
+    return 0;
+  } finally {
+    lab.close();
+  }
+}
+
+export const strategies: Command = {
+  name: 'strategies',
+  summary: 'what the ways from a patch site to BPF programs cost, and where each fails',
+  usage: USAGE,
+  run: strategiesCommand,
+};
