@@ -17,16 +17,33 @@ CODE lab_list_func
 	mov x21, x1				// parent_ip
 	mov x22, x3				// fregs
 
-	// trace_test_and_set_recursion: the bit of this context, or one more for a transition
+	// trace_test_and_set_recursion: the context that preempt_count names has a bit, a transition one more;
+	// bits 5 to 9 of the word. Preemption is off while one is held.
 	mrs x23, sp_el0
 	ldr w9, [x23, #TASK_TRACE_RECURSION]
+	ldr w10, [x23, #TASK_PREEMPT_COUNT]
+	mov w11, #8				// NORMAL
+	tst w10, #0xff00
+	cset w12, ne
+	sub w11, w11, w12			// SOFTIRQ
+	tst w10, #0xf0000
+	mov w13, #6				// IRQ
+	csel w11, w13, w11, ne
+	tst w10, #0xf00000
+	mov w13, #5				// NMI
+	csel w11, w13, w11, ne
 	mov w24, #1
-	tbz w9, #0, lab_list_func_enter
-	mov w24, #2
-	tbnz w9, #1, lab_list_func_out
+	lsl w24, w24, w11
+	tst w9, w24
+	b.eq lab_list_func_enter
+	mov w24, #(1 << 9)			// TRANSITION
+	tst w9, w24
+	b.ne lab_list_func_out
 lab_list_func_enter:
 	orr w9, w9, w24
 	str w9, [x23, #TASK_TRACE_RECURSION]
+	add w10, w10, #1
+	str w10, [x23, #TASK_PREEMPT_COUNT]
 
 	ldr x25, lab_list_func_head
 	ldr x19, [x25]
@@ -51,6 +68,9 @@ lab_list_func_next:
 	cbnz x19, lab_list_func_loop
 
 lab_list_func_leave:
+	ldr w10, [x23, #TASK_PREEMPT_COUNT]
+	sub w10, w10, #1
+	str w10, [x23, #TASK_PREEMPT_COUNT]
 	ldr w9, [x23, #TASK_TRACE_RECURSION]
 	bic w9, w9, w24
 	str w9, [x23, #TASK_TRACE_RECURSION]
@@ -62,8 +82,8 @@ lab_list_func_out:
 	ldp x29, x30, [sp], #80
 	ret
 	.align 3
-lab_list_func_head:
-	.quad ftrace_ops_list
+LABEL lab_list_func_head
+	.quad 0					// &ftrace_ops_list, filled in when that has a place
 
 // bool lab_hash_contains_ip(unsigned long ip, struct ftrace_hash *notrace, struct ftrace_hash *filter)
 // An empty filter has every function.

@@ -5,6 +5,7 @@
 // ops->private is the image. It is entered as from a patch site, with what comes after the BLR in
 // place of the traced function: it leaves to there with x30 = x9. So it may be an image for fentry
 // programs only: calling the original or returning to the caller of F is not possible from here.
+// x0 to x7 are at the same place in struct pt_regs and struct ftrace_regs: it serves with both.
 //
 // void lab_ops_caller(unsigned long ip, unsigned long parent_ip, struct ftrace_ops *op, void *fregs)
 

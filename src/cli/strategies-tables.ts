@@ -14,8 +14,8 @@ import { table } from './command.js';
 const COUNT_HEADINGS = ['loads', 'stores', 'branches', 'indirect', 'ret miss', 'stack', 'saves'];
 
 /** As under `COUNT_HEADINGS`. */
-function countCells(measure: PartMeasure): string[] {
-  const { loads, stores, branches, indirect, returnMisses, stack, saved } = measure;
+function countCells(measure: PartMeasure, returnMisses = measure.returnMisses): string[] {
+  const { loads, stores, branches, indirect, stack, saved } = measure;
   const counts = [loads, stores, branches, indirect, returnMisses, stack];
   return [...counts.map(String), saved.length === 0 ? '-' : String(Math.max(...saved))];
 }
@@ -29,12 +29,12 @@ function refusalCell(outcome: Outcome): string {
 }
 
 const LEGEND = [
-  'way: instructions from the first of the function to the programs and back, without the programs, what counts',
-  'them in and out (__bpf_prog_enter, exit), and callbacks of others; site, glue, list, callback and image are its',
-  'parts. glue: ftrace entry code, PLTs, literal calls. list: the list function, as text of the lab. callback: that',
-  'of the ops that belongs to the programs. indirect: BR, BLR. ret miss: RETs that a return predictor gets wrong.',
-  'stack: bytes below the caller. saves: how often an argument is stored. text/fn: bytes at every traceable function.',
-  'text/att: bytes made when attaching.',
+  'way: instructions from the first of the function to the programs and back, without the programs, what counts them',
+  'in and out (__bpf_prog_enter, exit), and callbacks of others; site, glue, list, callback, image are its parts.',
+  'glue: ftrace entry code, PLTs, literal calls. list: the list function, as text of the lab. callback: that of the',
+  'ops that belongs to the programs. image: the trampoline, as 6.12 makes it. indirect: BR, BLR. ret miss: RETs of',
+  'the call that a return predictor gets wrong. stack: bytes below the caller. saves: how often an argument is',
+  'stored. text/fn: bytes at every traceable function. text/att: bytes made when attaching.',
 ];
 
 export function summaryLines(compared: readonly Comparison[]): string[] {
@@ -47,9 +47,9 @@ export function summaryLines(compared: readonly Comparison[]): string[] {
       ...start,
       String(outcome.way.instructions),
       ...WAY.map((part) => String(instructionsOf(outcome, part))),
-      ...countCells(outcome.way),
+      ...countCells(outcome.way, outcome.returnMisses),
       String(outcome.text.site),
-      String(outcome.text.image),
+      String(outcome.text.made),
     ];
   });
   return [...table([heading, ...rows]), '', ...LEGEND];
@@ -78,10 +78,10 @@ export function detailLines({ strategy, situation, outcome }: Comparison): strin
   ];
   if (outcome.kind === 'refused') return [...lines, `refused: ${outcome.message}`];
   const { parts, way, programStack, text } = outcome;
-  const row = (name: string, measure: PartMeasure): string[] => [
+  const row = (name: string, measure: PartMeasure, returnMisses?: number): string[] => [
     name,
     String(measure.instructions),
-    ...countCells(measure),
+    ...countCells(measure, returnMisses),
     measure.restored.length === 0 ? '-' : String(Math.max(...measure.restored)),
     String(measure.text),
   ];
@@ -90,10 +90,10 @@ export function detailLines({ strategy, situation, outcome }: Comparison): strin
     const measure = parts.get(part);
     return measure ? [row(part, measure)] : [];
   });
-  lines.push(...table([heading, ...rows, row('the way', way)]), '');
+  lines.push(...table([heading, ...rows, row('the way', way, outcome.returnMisses)]), '');
   lines.push(`stack between the caller and the first program: ${programStack} bytes`);
   lines.push(
-    `text at every traceable function: ${text.site} bytes, made by attaching: ${text.image}`,
+    `text at every traceable function: ${text.site} bytes, made by attaching: ${text.made}`,
   );
   return lines;
 }
@@ -103,12 +103,13 @@ export function toJson({ strategy, situation, outcome }: Comparison): object {
   if (outcome.kind === 'refused') {
     return { ...head, refused: { errno: outcome.errno, message: outcome.message } };
   }
-  const { parts, way, programStack, text } = outcome;
+  const { parts, way, programStack, returnMisses, text } = outcome;
   return {
     ...head,
     way,
     parts: Object.fromEntries(parts),
     program_stack: programStack,
-    text: { function: text.site, attachment: text.image },
+    return_misses: returnMisses,
+    text: { function: text.site, attachment: text.made },
   };
 }

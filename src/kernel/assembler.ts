@@ -2,8 +2,8 @@
  * Assembles the texts of `asm/` with Keystone.
  *
  * A text consists of A64 instructions in GNU syntax and of three directives at line starts:
- *   FUNCTION int name(int a)   a traceable function, compiled with -fpatchable-function-entry=4,2:
- *                              8-byte aligned, two NOPs before the symbol, two behind it
+ *   FUNCTION int name(int a)   a traceable function, compiled with the kernel's -fpatchable-function-entry;
+ *                              in a BTI kernel it begins with `bti c`, unless it is `static`
  *   CODE name                  a function without patch site, 8-byte aligned
  *   LABEL name                 a symbol inside the function above
  * Struct offsets and addresses of other symbols come in as constants, so no number of a kernel
@@ -25,6 +25,17 @@ interface Directive {
   readonly name: string;
   /** C prototype of a FUNCTION. */
   readonly prototype?: string;
+  /** A FUNCTION whose address nobody takes. */
+  readonly isStatic?: boolean;
+}
+
+/** What the compiler puts around a function's first instruction. */
+export interface FunctionEntry {
+  /** NOPs before the symbol. */
+  readonly before: number;
+  readonly alignLog2: number;
+  /** `bti c` at the symbol. */
+  readonly bti: boolean;
 }
 
 export interface AssembledSymbol extends Directive {
@@ -40,19 +51,27 @@ export interface AssembledText {
 
 function parseDirective(line: string): Directive | undefined {
   const text = line.replace(/\/\/.*$/, '').trimEnd();
-  const traceable = /^FUNCTION\s+(.*?(\w+)\(.*\))$/.exec(text);
+  const traceable = /^FUNCTION\s+(static\s+)?(.*?(\w+)\(.*\))$/.exec(text);
   if (traceable) {
-    return { kind: 'FUNCTION', name: traceable[2] as string, prototype: traceable[1] as string };
+    const [, isStatic, prototype, name] = traceable as unknown as string[];
+    return {
+      kind: 'FUNCTION',
+      name: name as string,
+      prototype: prototype as string,
+      isStatic: isStatic !== undefined,
+    };
   }
   const plain = /^(CODE|LABEL)\s+(\w+)$/.exec(text);
   return plain ? { kind: plain[1] as 'CODE' | 'LABEL', name: plain[2] as string } : undefined;
 }
 
-function expandLine(line: string): string {
+function expandLine(line: string, { before, alignLog2, bti }: FunctionEntry): string {
   const directive = parseDirective(line);
   switch (directive?.kind) {
-    case 'FUNCTION':
-      return `.align 3\nnop\nnop\n${directive.name}:\nnop\nnop`;
+    case 'FUNCTION': {
+      const pad = bti && !directive.isStatic ? 'hint #34\n' : '';
+      return `.align ${alignLog2}\n${'nop\n'.repeat(before)}${directive.name}:\n${pad}nop\nnop`;
+    }
     case 'CODE':
       return `.align 3\n${directive.name}:`;
     case 'LABEL':
@@ -77,18 +96,20 @@ export class Assembler {
    * @param file name for error messages
    * @param address where the text will be placed, 8-byte aligned
    * @param constants offsets and addresses the text may name
+   * @param entry how a FUNCTION begins
    */
   assemble(
     file: string,
     source: string,
     address: bigint,
     constants: ReadonlyMap<string, bigint>,
+    entry: FunctionEntry,
   ): AssembledText {
     const lines = source.split('\n');
     const marks = lines.flatMap((line) => parseDirective(line) ?? []);
     if (marks.length === 0) throw new InputError(`${file}: no FUNCTION or CODE in it`);
     const prelude = [...constants].map(([name, value]) => `.equ ${name}, 0x${value.toString(16)}`);
-    const body = lines.map(expandLine);
+    const body = lines.map((line) => expandLine(line, entry));
     const table = ['.align 3', 'end_of_text:'];
     for (const { name } of marks) table.push(`.quad ${name}`);
     table.push('.quad end_of_text');
@@ -104,8 +125,8 @@ export class Assembler {
     checkBranches(file, source, address, bytes.length, constants);
     const symbols = marks.map((mark, i) => {
       const start = labels[i] as bigint;
-      // the two NOPs in front of a FUNCTION belong to it, not to its predecessor
-      const gap = marks[i + 1]?.kind === 'FUNCTION' ? 8n : 0n;
+      // the NOPs in front of a FUNCTION belong to it, not to its predecessor
+      const gap = marks[i + 1]?.kind === 'FUNCTION' ? BigInt(4 * entry.before) : 0n;
       return { ...mark, address: start, size: Number((labels[i + 1] as bigint) - gap - start) };
     });
     return { bytes, symbols };

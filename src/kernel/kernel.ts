@@ -2,7 +2,7 @@
  * The kernel: memory, CPUs, text, symbols, ftrace, tasks, put together by `bootKernel`.
  *
  * Usage:
- *   const kernel = await bootKernel({ asm: readAsm('6.12'), cpu: embeddedFactory });
+ *   const kernel = await bootKernel({ asm: kernelAsm(), cpu: embeddedFactory });
  *   kernel.call('bpf_fentry_test2', 2n, 3n); // 5n
  *
  * Reference: the order of arm64's start_kernel as far as it shows: text, ftrace_init, per-CPU
@@ -20,17 +20,20 @@ import type { FunctionSiteMaker } from './bpf/site.js';
 import { KernelData } from './data.js';
 import { Executor, type FaultFixup } from './executor.js';
 import type { KernelContext, KernelFunction, PhysicalAllocator } from './function.js';
-import { ftraceCallbacks } from './ftrace/callbacks.js';
-import { DirectCalls } from './ftrace/direct.js';
+import { coreCallbacks } from './ftrace/callbacks.js';
+import { DirectCallsByIp } from './ftrace/direct-by-ip.js';
+import { DirectCalls, type DirectParts } from './ftrace/direct.js';
 import { Ftrace } from './ftrace/ftrace.js';
+import type { FtraceOps } from './ftrace/ops.js';
+import { FTRACE_PROFILES, type FtraceProfile, type FtraceVersion } from './ftrace/profile.js';
 import { layoutOf, type Layout, type LayoutOptions } from './layout.js';
 import { LinearMap } from './linear-map.js';
-import { FTRACE_OPS, TASK_STRUCT } from './offsets.js';
+import { TASK_STRUCT } from './offsets.js';
 import { RangeAllocator } from './range-allocator.js';
 import { Rcu } from './rcu.js';
 import { SymbolTable } from './symbols.js';
 import { Task } from './task.js';
-import { KERNEL_BODY_BRK, KernelText, NOP } from './text.js';
+import { KERNEL_BODY_BRK, KernelText, NOP, type WordFunction } from './text.js';
 import { encode } from '../a64/codec.js';
 import type { HelperVersion } from '../bpf/helpers/checksum.js';
 import type { KernelVersion } from '../jit/profile.js';
@@ -43,8 +46,19 @@ export interface KernelOptions extends LayoutOptions {
   /** More texts of functions, placed behind all that the kernel itself has. Default none. */
   readonly modules?: AsmSources;
   readonly cpu: CpuFactory;
-  /** Whose JIT, trampolines and struct layouts; the ftrace text is `asm` in any case. Default 6.12. */
+  /** Whose JIT, trampolines and struct layouts. Default 6.12. */
   readonly version?: KernelVersion;
+  /**
+   * Whose ftrace: patch sites, records, registration. `asm` has to be its entry code
+   * (`FTRACE_PROFILES[ftrace].asm`). Default: that of `version`.
+   */
+  readonly ftrace?: FtraceVersion;
+  /** Symbol of the function in `asm` that walks the list of ops. Default: the kernel's, whose body is TypeScript. */
+  readonly listFunc?: string;
+  /** Functions begin with `bti c` (CONFIG_ARM64_BTI_KERNEL), those of texts unless they are static. Default false. */
+  readonly bti?: boolean;
+  /** Bytes of kernel text. Default 256 KiB. */
+  readonly textSize?: number;
   /** Whose semantics BPF helpers have. Default 6.12. */
   readonly helpers?: HelperVersion;
   /** Number of CPUs. Default 1. */
@@ -92,6 +106,7 @@ export class Kernel implements KernelContext {
   readonly executor: Executor;
   readonly ftrace: Ftrace;
   readonly directCalls: DirectCalls;
+  readonly directCallsByIp: DirectCallsByIp;
   readonly rcu: Rcu;
   readonly bpf: Bpf;
   /** Lines of printk. */
@@ -116,15 +131,24 @@ export class Kernel implements KernelContext {
     this.memory = new Memory(ram + VMALLOC_BACKING);
     this.#ram = this.memory.ram;
     this.layout = layoutOf(options);
-    this.text = new KernelText(this.memory, this.layout, this.symbols, options.guarded);
+    const version = options.version ?? '6.12';
+    const profile = FTRACE_PROFILES[options.ftrace ?? version];
+    this.text = new KernelText(this.memory, this.symbols, {
+      address: this.layout.stext,
+      profile,
+      bti: options.bti ?? false,
+      guarded: options.guarded ?? false,
+      size: options.textSize,
+    });
     this.data = new KernelData(this.memory, this.layout, this.symbols);
+    if (!profile.callOps) this.data.define('function_trace_op', 8);
     this.linear = new LinearMap(this.memory, this.layout.linear, ram);
     this.physical = this.linear.physical;
     this.vmalloc = this.#vmallocSpace(options.vmallocUsed ?? 0);
 
     // a return address belongs to the call before it: the BRK stands behind a word of the symbol
     this.text.addWords('lab_return', [NOP, encode('BRK', { imm16: KERNEL_BODY_BRK })]);
-    for (const fn of ftraceCallbacks(() => this.ftrace)) this.text.addFunction(fn);
+    for (const fn of coreCallbacks(profile, () => this.ftrace)) this.text.addFunction(fn);
     for (const [file, source] of Object.entries(options.asm)) {
       this.text.addAssembly(assembler, file, source);
     }
@@ -141,31 +165,19 @@ export class Kernel implements KernelContext {
       },
       this.symbol('lab_return') + 4n,
     );
-    this.ftrace = new Ftrace({
-      memory: this.memory,
-      data: this.data,
-      syncText: (start, end) => this.syncText(start, end),
-      ftraceCaller: this.symbol('ftrace_caller'),
-      stub: this.symbol('ftrace_stub'),
-      listFunc: this.symbol('arch_ftrace_ops_list_func'),
-      assistFunc: this.symbol('ftrace_ops_assist_func'),
-      nameOf: (address) => this.symbols.lookup(address)?.name ?? '',
-    });
-    this.directCalls = new DirectCalls({
-      ftrace: this.ftrace,
-      callDirectFuncs: this.symbol('call_direct_funcs'),
-      ftraceCaller: this.symbol('ftrace_caller'),
-      temporary: this.ftrace.createOps(
-        'tmp_ops',
-        this.data.define('tmp_ops', FTRACE_OPS.size),
-        this.symbol('ftrace_stub'),
-      ),
+    this.ftrace = this.#makeFtrace(profile, options);
+    const direct = this.#directParts();
+    this.directCalls = new DirectCalls({ ...direct, temporary: this.#staticOps('tmp_ops') });
+    this.directCallsByIp = new DirectCallsByIp({
+      ...direct,
+      directOps: this.#staticOps('direct_ops'),
+      stubOps: this.#staticOps('stub_ops'),
     });
     this.#addNewSites();
     this.rcu = new Rcu(this.memory, () => this.#tasks);
     this.bpf = new Bpf(this, {
       seed: options.seed ?? 1,
-      version: options.version ?? '6.12',
+      version,
       codegen: options.codegen ?? {},
       guarded: options.guarded ?? false,
       helpers: options.helpers ?? '6.12',
@@ -181,6 +193,13 @@ export class Kernel implements KernelContext {
   /** Places functions with TypeScript bodies and makes their sites known to ftrace. */
   define(...functions: readonly KernelFunction[]): void {
     for (const fn of functions) this.text.addFunction(fn);
+    this.#addNewSites();
+    this.syncText(this.text.region.address, this.text.end);
+  }
+
+  /** The same for functions that consist of words only. */
+  defineWords(functions: Iterable<WordFunction>): void {
+    this.text.addWordFunctions(functions);
     this.#addNewSites();
     this.syncText(this.text.region.address, this.text.end);
   }
@@ -269,9 +288,9 @@ export class Kernel implements KernelContext {
     return this.#tasks;
   }
 
-  /** Is the patch site of the function at `address` a NOP? */
+  /** Is the patch site of the function at `address`, which has a TypeScript body, a NOP? */
   siteIsOff(address: bigint): boolean {
-    return this.memory.read32(address + 4n) === NOP;
+    return this.memory.read32(address + BigInt(this.text.siteOffset)) === NOP;
   }
 
   /** Every CPU fetches [start, end) anew. */
@@ -343,7 +362,7 @@ export class Kernel implements KernelContext {
     const address = this.symbol(name);
     const fn = this.text.functions.get(address);
     if (!fn?.entry) throw new InputError(`${name} is no atomic function`);
-    const siteWord = this.#ram.virtToPhys(address) + 4;
+    const siteWord = this.#ram.virtToPhys(address) + this.text.siteOffset;
     const target: AtomicTarget = { address, entry: fn.entry, siteWord };
     this.#atomics.set(name, target);
     return target;
@@ -405,7 +424,8 @@ export class Kernel implements KernelContext {
   #kill(task: Task): void {
     task.leaveFrames(0);
     task.state = 'done';
-    const { rcu_read_lock_nesting: first, size } = TASK_STRUCT;
+    const { preempt_count, rcu_read_lock_nesting: first, size } = TASK_STRUCT;
+    this.memory.write32(task.address + BigInt(preempt_count), 0);
     this.memory.writeBytes(task.address + BigInt(first), new Uint8Array(size - first));
   }
 
@@ -442,6 +462,49 @@ export class Kernel implements KernelContext {
     space.reserve(text, end);
     if (used > 0) space.take(BigInt(used), 4096n);
     return space;
+  }
+
+  #makeFtrace(profile: FtraceProfile, options: KernelOptions): Ftrace {
+    const address = (name: string): bigint | undefined => this.symbols.find(name)?.address;
+    const [ftraceCall, functionTraceOp] = [address('ftrace_call'), address('function_trace_op')];
+    const isPatched = ftraceCall !== undefined && functionTraceOp !== undefined;
+    if (isPatched === profile.callOps) {
+      throw new InputError(`asm: entry code of another version, ftrace is ${profile.version}`);
+    }
+    return new Ftrace({
+      memory: this.memory,
+      data: this.data,
+      profile,
+      base: this.layout.text,
+      btiKernel: (options.bti ?? false) || (options.guarded ?? false),
+      syncText: (start, end) => this.syncText(start, end),
+      // one CPU patches while no other runs: its stores are seen
+      ipi: () => undefined,
+      printk: (line) => this.printk(line),
+      ftraceCaller: this.symbol('ftrace_caller'),
+      ftraceRegsCaller: address('ftrace_regs_caller') ?? this.symbol('ftrace_caller'),
+      stub: this.symbol('ftrace_stub'),
+      stubDirectTramp: address('ftrace_stub_direct_tramp') ?? 0n,
+      listFunc: this.symbol(options.listFunc ?? 'arch_ftrace_ops_list_func'),
+      assistFunc: this.symbol('ftrace_ops_assist_func'),
+      call: isPatched ? { ftraceCall, functionTraceOp } : undefined,
+      nameOf: (at) => this.symbols.lookup(at)?.name ?? '',
+      rcu: () => this.rcu,
+    });
+  }
+
+  #directParts(): Pick<DirectParts, 'ftrace' | 'callDirectFuncs' | 'ftraceRegsCaller'> {
+    const regsCaller = this.symbols.find('ftrace_regs_caller') ?? this.symbols.get('ftrace_caller');
+    return {
+      ftrace: this.ftrace,
+      callDirectFuncs: this.symbols.find('call_direct_funcs')?.address ?? 0n,
+      ftraceRegsCaller: regsCaller.address,
+    };
+  }
+
+  #staticOps(name: string): FtraceOps {
+    const address = this.data.define(name, this.ftrace.profile.ops.size);
+    return this.ftrace.createOps(name, address, this.symbol('ftrace_stub'));
   }
 
   #addNewSites(): void {

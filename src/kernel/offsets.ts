@@ -5,8 +5,12 @@
  * Source: BTF of a booted 6.12.107 arm64 kernel. They are inputs: another configuration
  * moves them, nothing else may hold these numbers.
  */
+import type { FtraceProfile } from './ftrace/profile.js';
 
-/** struct ftrace_ops (216 bytes). */
+/**
+ * struct ftrace_ops: what is at the same place in all versions; the rest is in `ftrace/profile.ts`. `size` is
+ * that of the largest: room for one of any version.
+ */
 export const FTRACE_OPS = {
   func: 0,
   next: 8,
@@ -14,8 +18,6 @@ export const FTRACE_OPS = {
   private: 24,
   saved_func: 32,
   func_hash: 88,
-  trampoline: 144,
-  direct_call: 208,
   size: 216,
 } as const;
 
@@ -39,14 +41,26 @@ export const FTRACE_REGS = {
   size: 112,
 } as const;
 
+/** struct pt_regs (336 bytes), which callbacks got up to 6.1; x0 to x30 are at its start. */
+export const PT_REGS = {
+  fp: 232,
+  lr: 240,
+  sp: 248,
+  pc: 256,
+  orig_x0: 272,
+  stackframe: 304,
+  size: 336,
+} as const;
+
 /** struct bpf_tramp_run_ctx (16 bytes). */
 export const BPF_TRAMP_RUN_CTX = { bpf_cookie: 0, saved_run_ctx: 8 } as const;
 
 /**
- * struct task_struct as far as the lab uses it; thread_info comes first, so `cpu` is where the
+ * struct task_struct as far as the lab uses it; thread_info comes first, so `preempt_count` and `cpu` are where they are in Linux: there the
  * JIT's inlined bpf_get_smp_processor_id reads it. The rest is the lab's own layout.
  */
 export const TASK_STRUCT = {
+  preempt_count: 8,
   cpu: 16,
   pid: 32,
   rcu_read_lock_nesting: 40,
@@ -58,24 +72,37 @@ export const TASK_STRUCT = {
 } as const;
 
 /** Names under which the texts in `asm/` know the offsets. */
-export const ASM_OFFSETS: ReadonlyMap<string, bigint> = new Map([
-  ['FTRACE_OPS_FUNC', BigInt(FTRACE_OPS.func)],
-  ['FTRACE_OPS_NEXT', BigInt(FTRACE_OPS.next)],
-  ['FTRACE_OPS_FLAGS', BigInt(FTRACE_OPS.flags)],
-  ['FTRACE_OPS_PRIVATE', BigInt(FTRACE_OPS.private)],
-  ['FTRACE_OPS_FUNC_HASH', BigInt(FTRACE_OPS.func_hash)],
-  ['FTRACE_OPS_DIRECT_CALL', BigInt(FTRACE_OPS.direct_call)],
-  ['OPS_HASH_NOTRACE', BigInt(FTRACE_OPS_HASH.notrace_hash)],
-  ['OPS_HASH_FILTER', BigInt(FTRACE_OPS_HASH.filter_hash)],
-  ['FTRACE_HASH_BUCKETS', BigInt(FTRACE_HASH.buckets)],
-  ['FTRACE_HASH_COUNT', BigInt(FTRACE_HASH.count)],
-  ['FTRACE_ENTRY_IP', BigInt(FTRACE_FUNC_ENTRY.ip)],
-  ['TASK_TRACE_RECURSION', BigInt(TASK_STRUCT.trace_recursion)],
-  ...[0, 2, 4, 6, 8].map((n): [string, bigint] => [`FREGS_X${n}`, BigInt(8 * n)]),
-  ['FREGS_DIRECT_TRAMP', BigInt(FTRACE_REGS.direct_tramp)],
-  ['FREGS_FP', BigInt(FTRACE_REGS.fp)],
-  ['FREGS_LR', BigInt(FTRACE_REGS.lr)],
-  ['FREGS_SP', BigInt(FTRACE_REGS.sp)],
-  ['FREGS_PC', BigInt(FTRACE_REGS.pc)],
-  ['FREGS_SIZE', BigInt(FTRACE_REGS.size)],
-]);
+export function asmOffsets({ ops }: FtraceProfile): ReadonlyMap<string, bigint> {
+  const offsets: [string, number][] = [
+    ['FTRACE_OPS_FUNC', FTRACE_OPS.func],
+    ['FTRACE_OPS_NEXT', FTRACE_OPS.next],
+    ['FTRACE_OPS_FLAGS', FTRACE_OPS.flags],
+    ['FTRACE_OPS_PRIVATE', FTRACE_OPS.private],
+    ['FTRACE_OPS_FUNC_HASH', FTRACE_OPS.func_hash],
+    ['OPS_HASH_NOTRACE', FTRACE_OPS_HASH.notrace_hash],
+    ['OPS_HASH_FILTER', FTRACE_OPS_HASH.filter_hash],
+    ['FTRACE_HASH_BUCKETS', FTRACE_HASH.buckets],
+    ['FTRACE_HASH_COUNT', FTRACE_HASH.count],
+    ['FTRACE_ENTRY_IP', FTRACE_FUNC_ENTRY.ip],
+    ['TASK_TRACE_RECURSION', TASK_STRUCT.trace_recursion],
+    ['TASK_PREEMPT_COUNT', TASK_STRUCT.preempt_count],
+    ...(ops.direct_call === undefined
+      ? []
+      : [['FTRACE_OPS_DIRECT_CALL', ops.direct_call] satisfies [string, number]]),
+    ...[0, 2, 4, 6, 8].map((n): [string, number] => [`FREGS_X${n}`, 8 * n]),
+    ['FREGS_DIRECT_TRAMP', FTRACE_REGS.direct_tramp],
+    ['FREGS_FP', FTRACE_REGS.fp],
+    ['FREGS_LR', FTRACE_REGS.lr],
+    ['FREGS_SP', FTRACE_REGS.sp],
+    ['FREGS_PC', FTRACE_REGS.pc],
+    ['FREGS_SIZE', FTRACE_REGS.size],
+    ...Array.from({ length: 15 }, (_, n): [string, number] => [`S_X${2 * n}`, 16 * n]),
+    ['S_FP', PT_REGS.fp],
+    ['S_LR', PT_REGS.lr],
+    ['S_PC', PT_REGS.pc],
+    ['S_ORIG_X0', PT_REGS.orig_x0],
+    ['S_STACKFRAME', PT_REGS.stackframe],
+    ['PT_REGS_SIZE', PT_REGS.size],
+  ];
+  return new Map(offsets.map(([name, value]) => [name, BigInt(value)]));
+}

@@ -5,6 +5,7 @@
  * | ------------- | ---------------------------------------------------- | --------------------------- |
  * | `rcu`         | between rcu_read_lock and unlock                     | call_rcu                    |
  * | `tasks`       | from when it runs until it sleeps or ends            | call_rcu_tasks              |
+ * | `tasks_rude`  | the same: its CPU has not switched since             | call_rcu_tasks_rude         |
  * | `tasks_trace` | between rcu_read_lock_trace and unlock, also asleep  | call_rcu_tasks_trace        |
  *
  * A grace period waits for those tasks that held it up when it began. Whether they still do is looked at
@@ -15,7 +16,7 @@ import type { Memory } from '../cpu/memory.js';
 import { TASK_STRUCT } from './offsets.js';
 import type { Task } from './task.js';
 
-export type RcuFlavour = 'rcu' | 'tasks' | 'tasks_trace';
+export type RcuFlavour = 'rcu' | 'tasks' | 'tasks_rude' | 'tasks_trace';
 
 interface Pending {
   readonly flavour: RcuFlavour;
@@ -62,6 +63,7 @@ export class Rcu {
   #holds(task: Task, flavour: RcuFlavour): boolean {
     switch (flavour) {
       case 'tasks':
+      case 'tasks_rude':
         return task.state === 'running';
       case 'rcu':
         return this.#nesting(task, TASK_STRUCT.rcu_read_lock_nesting) > 0;

@@ -1,12 +1,13 @@
 /**
  * The executable text of the kernel image: where functions are placed and what they look like.
  *
- * A traceable function has the `=4,2` form of -fpatchable-function-entry (two NOPs before the symbol,
- * two behind it, 8-byte aligned); its mcount entry is the first NOP, F-8. A function whose body is
- * TypeScript gets the entry of a compiled one and a BRK where the body runs (see `function.ts`):
+ * A traceable function is compiled with the -fpatchable-function-entry of the ftrace profile
+ * (`ftrace/site-form.ts`). One whose body is TypeScript gets the entry of a compiled one and a BRK where the
+ * body runs (see `function.ts`):
  *
- *   F+0  nop            patch site            [absent if notrace]
- *   F+4  nop                                  [absent if notrace]
+ *        bti c                                [only in a BTI kernel]
+ *        nop                   patch site     [absent if notrace]
+ *        nop                                  [absent if notrace]
  *        stp x29, x30, [sp, #-16]!            [only if the body calls others]
  *        mov x29, sp                          [only if the body calls others]
  *        brk #KERNEL_BODY_BRK
@@ -19,10 +20,12 @@ import { encode } from '../a64/codec.js';
 import { alignUp } from '../common/bytes.js';
 import { InputError } from '../common/errors.js';
 import type { Memory, Region } from '../cpu/memory.js';
-import type { Assembler } from './assembler.js';
+import { bti } from '../jit/emit.js';
+import type { Assembler, FunctionEntry } from './assembler.js';
+import type { FtraceProfile } from './ftrace/profile.js';
+import { SITE_SHAPES, mcountLocation } from './ftrace/site-form.js';
 import type { KernelFunction } from './function.js';
-import type { Layout } from './layout.js';
-import { ASM_OFFSETS } from './offsets.js';
+import { asmOffsets } from './offsets.js';
 import { parsePrototype, type Prototype } from './prototype.js';
 import type { SymbolTable } from './symbols.js';
 import { TEST_STRUCT_SIZES } from './test-types.js';
@@ -37,13 +40,35 @@ const PUSH_FRAME = encode('STP_pre', { sf: 1, imm7: -2, Rt2: 30, Rn: 31, Rt: 29 
 const SET_FRAME = encode('ADD_immediate', { sf: 1, sh: 0, imm12: 0, Rn: 31, Rd: 29 });
 const POP_FRAME = encode('LDP_post', { sf: 1, imm7: 2, Rt2: 30, Rn: 31, Rt: 29 });
 
-/** Bytes of text the lab maps; all functions of all models fit many times over. */
+/** Bytes of text that are mapped by default; all functions of all models fit many times over. */
 const TEXT_SIZE = 0x40000;
+
+export interface TextOptions {
+  /** Where the region begins. */
+  readonly address: bigint;
+  readonly profile: FtraceProfile;
+  /** Functions begin with `bti c` (CONFIG_ARM64_BTI_KERNEL). */
+  readonly bti: boolean;
+  /** Pages are guarded. */
+  readonly guarded: boolean;
+  /** Bytes. Default 256 KiB. */
+  readonly size: number | undefined;
+}
+
+/** A compiled function as words, without its entry. */
+export interface WordFunction {
+  readonly name: string;
+  readonly words: readonly number[];
+  /** Nobody takes its address: no BTI. Default false. */
+  readonly isStatic?: boolean;
+}
 
 export class KernelText {
   readonly region: Region;
-  /** Entries of __mcount_loc: F-8 of each traceable function, not yet given to ftrace. */
+  /** Entries of __mcount_loc, not yet given to ftrace. */
   readonly mcountLocations: bigint[] = [];
+  /** Distance of the patch site from the first word of a function with a TypeScript body. */
+  readonly siteOffset: 4 | 8;
   /** TypeScript bodies by the address of their BRK. */
   readonly bodies = new Map<bigint, KernelFunction>();
   /** Functions with a TypeScript body by entry address. */
@@ -54,18 +79,18 @@ export class KernelText {
   readonly assembled = new Set<string>();
   readonly #memory: Memory;
   readonly #symbols: SymbolTable;
+  readonly #profile: FtraceProfile;
+  readonly #entry: FunctionEntry;
   #used = 0;
 
-  constructor(memory: Memory, layout: Layout, symbols: SymbolTable, guarded = false) {
+  constructor(memory: Memory, symbols: SymbolTable, options: TextOptions) {
+    const { address, profile, guarded, size = TEXT_SIZE } = options;
     this.#memory = memory;
     this.#symbols = symbols;
-    this.region = memory.map({
-      name: 'kernel text',
-      address: layout.stext,
-      size: TEXT_SIZE,
-      permissions: 'rx',
-      guarded,
-    });
+    this.#profile = profile;
+    this.#entry = { ...SITE_SHAPES[profile.site], bti: options.bti };
+    this.siteOffset = options.bti ? 8 : 4;
+    this.region = memory.map({ name: 'kernel text', address, size, permissions: 'rx', guarded });
   }
 
   /** Address where the next function would begin (before its alignment). */
@@ -76,15 +101,21 @@ export class KernelText {
   /** Assembles one text of `asm/` and places it. Symbols placed before are known to it. */
   addAssembly(assembler: Assembler, file: string, source: string): void {
     this.#used = alignUp(this.#used, 16);
-    const constants = new Map(ASM_OFFSETS);
+    const constants = new Map(asmOffsets(this.#profile));
     for (const { name, address } of this.#symbols) constants.set(name, address);
-    const text = assembler.assemble(file, source, this.end, constants);
+    // Keystone has no :lo12:
+    const traceOp = constants.get('function_trace_op');
+    if (traceOp !== undefined) {
+      constants.set('FUNCTION_TRACE_OP_PAGE', traceOp & ~0xfffn);
+      constants.set('FUNCTION_TRACE_OP_LO12', traceOp & 0xfffn);
+    }
+    const text = assembler.assemble(file, source, this.end, constants, this.#entry);
     this.#append(text.bytes);
     for (const symbol of text.symbols) {
       this.#symbols.add(symbol.name, symbol.address, symbol.size);
       this.assembled.add(symbol.name);
       if (symbol.kind !== 'FUNCTION') continue;
-      this.mcountLocations.push(symbol.address - 8n);
+      this.#addMcount(symbol.address, symbol.isStatic ?? false);
       if (!symbol.prototype) continue;
       const prototype = parsePrototype(symbol.prototype, TEST_STRUCT_SIZES);
       this.prototypes.set(symbol.address, prototype);
@@ -99,20 +130,34 @@ export class KernelText {
     const calls = fn.entry?.calls ?? fn.body.constructor.name === 'GeneratorFunction';
     const prologue = calls ? [PUSH_FRAME, SET_FRAME] : [];
     const epilogue = calls ? [POP_FRAME, RET] : [RET];
-    const site = fn.notrace ? [] : [NOP, NOP];
+    const pad = this.#entry.bti ? [bti('c')] : [];
+    const site = fn.notrace ? pad : [...pad, NOP, NOP];
     const code = [...site, ...prologue, BRK_BODY, ...epilogue];
     this.#used = alignUp(this.#used, 16);
-    if (!fn.notrace) {
-      this.mcountLocations.push(this.end);
-      this.#append(words([NOP, NOP]));
-    }
+    if (!fn.notrace) this.#append(words(this.#before()));
     const address = this.end;
     this.#append(words(code));
+    if (!fn.notrace) this.#addMcount(address, false);
     this.#symbols.add(fn.name, address, 4 * code.length);
     this.bodies.set(address + BigInt(4 * (site.length + prologue.length)), fn);
     this.functions.set(address, fn);
     this.prototypes.set(address, parsePrototype(fn.prototype, fn.structs));
     return address;
+  }
+
+  /** Places traceable functions that consist of words only. */
+  addWordFunctions(functions: Iterable<WordFunction>): void {
+    const align = 1 << this.#entry.alignLog2;
+    for (const { name, words: body, isStatic = false } of functions) {
+      this.#used = alignUp(this.#used, align);
+      this.#append(words(this.#before()));
+      const address = this.end;
+      const pad = this.#entry.bti && !isStatic ? [bti('c')] : [];
+      const code = [...pad, NOP, NOP, ...body];
+      this.#append(words(code));
+      this.#symbols.add(name, address, 4 * code.length);
+      this.#addMcount(address, isStatic);
+    }
   }
 
   /** Places raw words under a symbol. */
@@ -124,8 +169,19 @@ export class KernelText {
     return address;
   }
 
+  /** The NOPs before a symbol. */
+  #before(): number[] {
+    const { before } = this.#entry;
+    return Array.from({ length: before }, () => NOP);
+  }
+
+  #addMcount(address: bigint, isStatic: boolean): void {
+    const hasPad = this.#entry.bti && !isStatic;
+    this.mcountLocations.push(mcountLocation(this.#profile.site, address, hasPad));
+  }
+
   #append(bytes: Uint8Array): void {
-    if (this.#used + bytes.length > TEXT_SIZE) throw new InputError('kernel text is full');
+    if (this.#used + bytes.length > this.region.size) throw new InputError('kernel text is full');
     this.#memory.pokeBytes(this.end, bytes);
     this.#used += bytes.length;
   }

@@ -7,7 +7,7 @@ import {
   type KernelOptions,
 } from '../kernel/kernel.js';
 import { declareVirtioNetTypes } from '../virtio/net-types.js';
-import { readAsm } from './files.js';
+import { kernelAsm, readAsm } from './files.js';
 
 export interface LabOptions extends Omit<KernelOptions, 'asm' | 'cpu'> {
   /** Default `embedded`. `auto`: Unicorn where it can be loaded. */
@@ -23,9 +23,9 @@ export type LabBooter = (options?: Omit<LabOptions, 'engine'>) => Kernel;
 export async function labBooter(engine: EngineName = 'embedded'): Promise<LabBooter> {
   const boot = await kernelBooter();
   const cpu = await cpuFactory(engine);
-  const asm = readAsm('6.12');
   const modules = readAsm('modules');
   return ({ texts = {}, ...options } = {}) => {
+    const asm = kernelAsm(options.ftrace ?? options.version);
     const kernel = boot({ modules, ...options, asm: { ...asm, ...texts }, cpu });
     kernel.bpf.host.types.declare(declareVirtioNetTypes);
     return kernel;

@@ -5,6 +5,7 @@ import { existsSync, readdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { InputError } from '../common/errors.js';
+import { FTRACE_PROFILES, type FtraceVersion } from '../kernel/ftrace/profile.js';
 import type { AsmSources } from '../kernel/kernel.js';
 
 /** The folder of the package: the nearest above this file with a package.json, built or not. */
@@ -20,14 +21,17 @@ function packageRoot(from: string): string {
   return folder;
 }
 
-/** The assembly texts of one kernel version (`asm/6.12/`), in name order. */
-export function readAsm(version: string): AsmSources {
-  const folder = join(PACKAGE_ROOT, 'asm', version);
-  const files = readdirSync(folder).filter((name) => name.endsWith('.s'));
+/** The texts of a kernel: entry code of its ftrace, and the functions of the tracing test runs. Default 6.12. */
+export function kernelAsm(version: FtraceVersion = '6.12'): AsmSources {
+  return { ...readAsm(FTRACE_PROFILES[version].asm), ...readAsm('test-run') };
+}
+
+/** The assembly texts of one folder (`asm/6.12/`), in name order. */
+export function readAsm(name: string): AsmSources {
+  const folder = join(PACKAGE_ROOT, 'asm', name);
+  const files = readdirSync(folder).filter((file) => file.endsWith('.s'));
   return Object.fromEntries(
-    files
-      .sort()
-      .map((name) => [`asm/${version}/${name}`, readFileSync(join(folder, name), 'utf8')]),
+    files.sort().map((file) => [`asm/${name}/${file}`, readFileSync(join(folder, file), 'utf8')]),
   );
 }
 

@@ -11,7 +11,7 @@ import { cpuFactory } from '../../src/cpu/engines.js';
 import type { KernelVersion } from '../../src/jit/profile.js';
 import { bootKernel, type Kernel } from '../../src/kernel/kernel.js';
 import { bootLab } from '../../src/node/boot.js';
-import { readAsm } from '../../src/node/files.js';
+import { kernelAsm } from '../../src/node/files.js';
 import { factories } from '../helpers/cpus.js';
 import { counter, inUse, recorder, textProgram } from '../helpers/tracing.js';
 
@@ -114,7 +114,7 @@ describe.each(factories.map(({ name }) => name))('on %s', (engine) => {
   });
 
   it('7.3: fentry and fexit see twelve arguments, and the original gets its own', async () => {
-    const asm = { ...readAsm('6.12'), 'many.s': MANY_ARGUMENTS };
+    const asm = { ...kernelAsm(), 'many.s': MANY_ARGUMENTS };
     kernel = await bootKernel({ asm, cpu: await cpuFactory(engine), version: '7.3' });
     const sum = 78n;
     expect(kernel.call('lab_call_many')).toBe(sum);

@@ -9,7 +9,7 @@ import { findVariable, readVariable } from '../../src/bpf/object/variables.js';
 import type { ObjectSpec } from '../../src/bpf/object/spec.js';
 import { createRunner, xdpContext, type RunEngine } from '../../src/lab/run-program.js';
 import { bootKernel, type Kernel } from '../../src/kernel/kernel.js';
-import { readAsm } from '../../src/node/files.js';
+import { kernelAsm } from '../../src/node/files.js';
 import { embeddedFactory, type CpuFactory } from '../../src/cpu/engines.js';
 import { unicorn } from '../helpers/cpus.js';
 
@@ -100,7 +100,7 @@ function results(object: LoadedObject, kernel: Kernel, count: number): number[] 
 }
 
 describe.each(ENGINES)('on %s', (_, engine, cpu) => {
-  const booted = bootKernel({ asm: readAsm('6.12'), cpu });
+  const booted = bootKernel({ asm: kernelAsm(), cpu });
 
   describe.each(Object.entries(OBJECTS))('%s.c', (name, programs) => {
     const spec = read(name);

@@ -9,7 +9,7 @@ import { SOCK, type Socket } from '../../src/bpf/socket.js';
 import { embeddedFactory, type CpuFactory } from '../../src/cpu/engines.js';
 import { bootKernel, type Kernel } from '../../src/kernel/kernel.js';
 import { createRunner, xdpContext, type RunEngine } from '../../src/lab/run-program.js';
-import { readAsm } from '../../src/node/files.js';
+import { kernelAsm } from '../../src/node/files.js';
 import { unicorn } from '../helpers/cpus.js';
 
 const ENGINES: readonly (readonly [string, RunEngine, CpuFactory])[] = [
@@ -66,7 +66,7 @@ describe.each(ENGINES)('on %s', (_, engine, cpu) => {
     return [Number(ran.r0 & 0xffff_ffffn), seen];
   }
 
-  const booted = bootKernel({ asm: readAsm('6.12'), cpu });
+  const booted = bootKernel({ asm: kernelAsm(), cpu });
   let open: readonly Socket[] = [];
 
   /** The kernel with these sockets alone. */
@@ -161,7 +161,7 @@ describe.each(ENGINES)('on %s', (_, engine, cpu) => {
 });
 
 it('asks for the verifier', async () => {
-  const kernel = await bootKernel({ asm: readAsm('6.12'), cpu: embeddedFactory });
+  const kernel = await bootKernel({ asm: kernelAsm(), cpu: embeddedFactory });
   expect(() => load(SPEC, kernel.bpf.host, { check: false })).toThrow(
     /looks up sockets: it does not run without the verifier/,
   );

@@ -239,7 +239,7 @@ export class Bpf {
     const model = this.#kernel.text.prototypes.get(address);
     if (!model) throw new KernelError('EINVAL', `${name} is no function with a known prototype`);
     const target = { name, address, model };
-    return { address, site: (key) => this.#functionSite(this.#kernel, this.profile, key, target) };
+    return { address, site: (key) => this.#functionSite(this.#kernel, key, target) };
   }
 
   #bpfFunction({ program, function: name }: ProgramTarget): Place {

@@ -2,9 +2,8 @@
  * What a kernel version does its own way when BPF is loaded and attached: the one place to look.
  *
  * The JIT and trampoline generators have profiles of their own (`jit/profiles.ts`,
- * `jit/trampoline-profile.ts`); this one has the struct layouts and the attachment around them. The
- * ftrace text is that of 6.12 in every version here (`asm/6.12`): 6.1 attaches to BPF programs only, and
- * ftrace of 7.3 differs in ways that no trampoline sees.
+ * `jit/trampoline-profile.ts`), and so has ftrace (`ftrace/profile.ts`: whether kernel functions can be
+ * targets); this one has the struct layouts and the attachment around them.
  *
  * Struct offsets: `vectors/jit/meta-*.json` for what the JIT bakes in, BTF of booted 6.1.176, 6.12.107 and
  * 7.2.13 kernels for the rest. They are data of one configuration each; no code has these numbers.
@@ -38,8 +37,6 @@ export interface BpfProfile {
   readonly version: KernelVersion;
   /** Images have pages of their own (6.1), or share packs of 2 MiB (since 6.9). */
   readonly images: 'pages' | 'packs';
-  /** HAVE_DYNAMIC_FTRACE_WITH_DIRECT_CALLS: kernel functions can be targets (since 6.4). */
-  readonly directCalls: boolean;
   /** fsession: one program at entry and at exit (since 7.0). */
   readonly sessions: boolean;
   /** bpf_throw (since 6.7). */
@@ -54,7 +51,6 @@ export interface BpfProfile {
 const LINUX_6_1: BpfProfile = {
   version: '6.1',
   images: 'pages',
-  directCalls: false,
   sessions: false,
   exceptions: false,
   offsets: { maxEntries: 36, ptrs: 272, bpfFunc: 48, insnsi: 72, threadInfoCpu: 16 },
@@ -67,7 +63,6 @@ const LINUX_6_12: BpfProfile = {
   ...LINUX_6_1,
   version: '6.12',
   images: 'packs',
-  directCalls: true,
   exceptions: true,
   offsets: { ...LINUX_6_1.offsets, ptrs: 264 },
   trampImage: { image: 0, pcref: 616, ip_after_call: 632, ip_epilogue: 640, size: 680 },

@@ -5,13 +5,12 @@
  * Reference: kernel/bpf/trampoline.c: register_fentry, modify_fentry, unregister_fentry;
  * tr->func.ftrace_managed. Left out: sites of modules.
  */
+import { reachable } from '../../a64/immediates.js';
 import { KernelError } from '../../common/errors.js';
 import type { JitImage } from '../../jit/program.js';
 import type { FtraceOps } from '../ftrace/ops.js';
 import type { Kernel } from '../kernel.js';
-import { FTRACE_OPS } from '../offsets.js';
 import { parsePrototype, type Prototype } from '../prototype.js';
-import type { BpfProfile } from './profile.js';
 import type { KernelProgram } from './program.js';
 import type { BpfText } from './text.js';
 import type { TrampolineImage } from './trampoline-image.js';
@@ -40,7 +39,6 @@ export interface FunctionTarget {
 /** What makes the site of a kernel function: how a call of the function gets to the trampoline. */
 export type FunctionSiteMaker = (
   kernel: Kernel,
-  profile: BpfProfile,
   key: number,
   target: FunctionTarget,
 ) => TrampolineSite;
@@ -52,49 +50,75 @@ export class FtraceSite implements TrampolineSite {
   readonly model: Prototype;
   readonly program = undefined;
   readonly #kernel: Kernel;
-  readonly #profile: BpfProfile;
-  /** Of its direct call. */
-  readonly ops: FtraceOps;
+  /** Of its direct call; undefined where the direct calls of all sites share one. */
+  readonly ops: FtraceOps | undefined;
 
-  constructor(kernel: Kernel, profile: BpfProfile, key: number, target: FunctionTarget) {
+  constructor(kernel: Kernel, key: number, target: FunctionTarget) {
     this.#kernel = kernel;
-    this.#profile = profile;
     this.name = target.name;
     this.address = target.address;
     this.model = target.model;
-    const address = kernel.kmalloc(FTRACE_OPS.size);
+    const { profile } = kernel.ftrace;
+    if (profile.direct?.api === 'ip') return;
+    const address = kernel.kmalloc(profile.ops.size);
     this.ops = kernel.ftrace.createOps(`bpf_trampoline_${key}.fops`, address, 0n);
   }
 
   register(image: TrampolineImage): void {
-    const ip = this.#kernel.ftrace.location(this.address);
+    const { ftrace, directCalls, directCallsByIp } = this.#kernel;
+    const ip = ftrace.location(this.address);
     if (ip === undefined) {
       throw new KernelError(
         'ENOTSUPP',
         `${this.name} has no patch site (notrace), nothing can be attached to it`,
       );
     }
-    if (!this.#profile.directCalls) {
+    if (!ftrace.profile.direct) {
       throw new KernelError(
         'ENOTSUPP',
-        `${this.#profile.version} has no direct calls on kernel functions (since 6.4), ${this.name} is one`,
+        `${ftrace.profile.version} has no direct calls on kernel functions (since 6.4), ${this.name} is one`,
       );
     }
-    this.#kernel.ftrace.setFilterIp(this.ops, ip, false);
-    this.#kernel.directCalls.register(this.ops, image.code.base);
+    this.#checkRange(image.code.base);
+    if (this.ops) {
+      ftrace.setFilterIp(this.ops, ip, false, true);
+      directCalls.register(this.ops, image.code.base);
+    } else {
+      directCallsByIp.register(ip, image.code.base);
+    }
   }
 
-  modify(_from: TrampolineImage, to: TrampolineImage): void {
-    this.#kernel.directCalls.modify(this.ops, to.code.base);
+  modify(from: TrampolineImage, to: TrampolineImage): void {
+    this.#checkRange(to.code.base);
+    const { directCalls, directCallsByIp } = this.#kernel;
+    if (this.ops) directCalls.modify(this.ops, to.code.base);
+    else directCallsByIp.modify(this.address, from.code.base, to.code.base);
   }
 
   unregister(): void {
-    this.#kernel.directCalls.unregister(this.ops);
+    const { directCalls, directCallsByIp } = this.#kernel;
+    if (this.ops) directCalls.unregister(this.ops);
+    else directCallsByIp.unregister(this.address);
   }
 
   close(): void {
-    this.#kernel.ftrace.forgetOps(this.ops);
-    this.#kernel.kfree(this.ops.address);
+    const { ftrace } = this.#kernel;
+    const { ops } = this;
+    if (!ops) return;
+    ftrace.whenUnused(ops, () => {
+      ftrace.forgetOps(ops);
+      this.#kernel.kfree(ops.address);
+    });
+  }
+
+  /** Where ftrace cannot reach a far image, v5 refuses it beforehand; it measures from the function's entry. */
+  #checkRange(image: bigint): void {
+    const { profile } = this.#kernel.ftrace;
+    if (profile.direct?.far !== 'refused' || reachable(this.address, image)) return;
+    throw new KernelError(
+      'ENOTSUPP',
+      `bpf: the trampoline image is out of BL range of ${this.name}, which ${profile.version} cannot bridge`,
+    );
   }
 }
 

@@ -3,12 +3,13 @@
  *
  * Reference: kernel/bpf/trampoline.c: bpf_trampoline_link_prog, bpf_trampoline_unlink_prog,
  * bpf_trampoline_update (6.12). Attaching or detaching makes a new image and lets the site go to it; the old
- * one goes away when nothing runs in it any more (`trampoline-image.ts`). Left out: sharing a site with
- * livepatch (-EAGAIN), BPF_TRAMP_F_TAIL_CALL_CTX.
+ * one goes away when nothing runs in it any more (`trampoline-image.ts`). A site that a livepatch has too is
+ * shared (bpf_tramp_ftrace_ops_func) once the image is made with BPF_TRAMP_F_ORIG_STACK. Left out:
+ * BPF_TRAMP_F_TAIL_CALL_CTX.
  */
 import { KernelError } from '../../common/errors.js';
 import { TRAMP_FLAGS, type LinkKind } from '../../jit/trampoline-model.js';
-import type { FtraceOps } from '../ftrace/ops.js';
+import type { FtraceOps, OpsCommand } from '../ftrace/ops.js';
 import type { Prototype } from '../prototype.js';
 import { enterName, exitName } from './enter-exit.js';
 import { BPF_MAX_TRAMP_LINKS } from './profile.js';
@@ -41,19 +42,22 @@ export class Trampoline {
   readonly #symbol: string;
   /** Most recently attached first, as they run. */
   #links: readonly TrampolineLink[] = [];
+  /** BPF_TRAMP_F_* of the image that is used or being made. */
+  #flags = 0;
 
   constructor(parts: ImageParts, key: number, target: TrampolineSite) {
     this.#parts = parts;
     this.#symbol = `bpf_trampoline_${key}`;
     this.target = target;
     this.model = target.model;
+    if (this.ops) this.ops.opsFunc = (command) => this.#shareIpmodify(command);
   }
 
   get links(): readonly TrampolineLink[] {
     return this.#links;
   }
 
-  /** The ftrace_ops of the direct call; a BPF function has none. */
+  /** The ftrace_ops of the direct call; a BPF function has none, and in v5 all share one. */
   get ops(): FtraceOps | undefined {
     return this.target instanceof FtraceSite ? this.target.ops : undefined;
   }
@@ -128,14 +132,13 @@ export class Trampoline {
   #update(links: readonly TrampolineLink[]): void {
     const { target } = this;
     const old = this.image;
+    const oldFlags = this.#flags;
     let next: TrampolineImage | undefined;
     if (links.length > 0) {
-      next = this.#generate(links);
       try {
-        if (old) target.modify(old, next);
-        else target.register(next);
+        next = this.#install(links, old);
       } catch (error) {
-        next.discard();
+        this.#flags = oldFlags;
         throw error;
       }
     } else if (old) {
@@ -147,13 +150,54 @@ export class Trampoline {
     next?.name(this.#symbol);
   }
 
+  /** Generates an image and lets the site go to it; again with other flags when ftrace says -EAGAIN. */
+  #install(links: readonly TrampolineLink[], old: TrampolineImage | undefined): TrampolineImage {
+    const { target } = this;
+    for (;;) {
+      this.#flags = flagsOf(links) | (this.#flags & TRAMP_FLAGS.SHARE_IPMODIFY);
+      if (this.#flags & TRAMP_FLAGS.SHARE_IPMODIFY && this.#flags & TRAMP_FLAGS.CALL_ORIG) {
+        this.#flags |= TRAMP_FLAGS.ORIG_STACK;
+      }
+      const next = this.#generate(links);
+      try {
+        if (old) target.modify(old, next);
+        else target.register(next);
+        return next;
+      } catch (error) {
+        next.discard();
+        if (!(error instanceof KernelError && error.errno === 'EAGAIN')) throw error;
+      }
+    }
+  }
+
+  /** bpf_tramp_ftrace_ops_func: is the site to be shared with an IPMODIFY ops, or no longer? */
+  #shareIpmodify(command: OpsCommand): void {
+    const { SHARE_IPMODIFY, ORIG_STACK, CALL_ORIG } = TRAMP_FLAGS;
+    const lacksOrigStack = (this.#flags & CALL_ORIG) !== 0 && (this.#flags & ORIG_STACK) === 0;
+    switch (command) {
+      case 'ENABLE_SHARE_IPMODIFY_SELF':
+        if (!lacksOrigStack) return;
+        this.#flags |= SHARE_IPMODIFY;
+        throw new KernelError('EAGAIN', `bpf: ${this.target.name} needs an image for livepatch`);
+      case 'ENABLE_SHARE_IPMODIFY_PEER':
+        this.#flags |= SHARE_IPMODIFY;
+        if (lacksOrigStack) this.#update(this.#links);
+        return;
+      case 'DISABLE_SHARE_IPMODIFY_PEER': {
+        const hadOrigStack = (this.#flags & ORIG_STACK) !== 0;
+        this.#flags &= ~SHARE_IPMODIFY;
+        if (hadOrigStack) this.#update(this.#links);
+      }
+    }
+  }
+
   #generate(links: readonly TrampolineLink[]): TrampolineImage {
     const { kernel } = this.#parts;
     const ordered = LINK_KINDS.flatMap((kind) => links.filter((link) => link.kind === kind));
     const { parameters, returnSize } = this.model;
     return new TrampolineImage(this.#parts, {
       model: { arguments: parameters.map(({ size, struct }) => ({ size, struct })), returnSize },
-      flags: flagsOf(links),
+      flags: this.#flags,
       links: ordered.map(({ kind, program, cookie, session }) => ({
         kind,
         program: program.address,

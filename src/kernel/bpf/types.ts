@@ -15,10 +15,11 @@ import { declareUapiTypes } from '../../bpf/btf/uapi-types.js';
 import { declareKfuncTypes } from '../../bpf/kfuncs/types.js';
 import { SOCK } from '../../bpf/socket.js';
 import { NET_DEVICE, XDP_BUFF, XDP_RXQ_INFO } from '../../bpf/xdp-buff.js';
+import { FTRACE_PROFILES } from '../ftrace/profile.js';
 import { FTRACE_OPS, FTRACE_REGS, TASK_STRUCT } from '../offsets.js';
 import type { Prototype } from '../prototype.js';
 import { declareTestTypes } from '../test-types.js';
-import type { BpfProfile, BpfProgOffsets } from './profile.js';
+import type { BpfProfile } from './profile.js';
 
 export type TypeDeclarations = (builder: BtfBuilder) => void;
 
@@ -46,7 +47,7 @@ export class KernelTypes {
     if (this.#btf && this.#known === this.#functions.size) return this.#btf;
     const builder = declareKfuncTypes(declareUapiTypes(new BtfBuilder()));
     for (const declare of this.#declarations) declare(builder);
-    declareKernelTypes(builder, this.#profile.bpfProg);
+    declareKernelTypes(builder, this.#profile);
     declareTestTypes(builder);
     for (const prototype of this.#functions.values()) declareFunction(builder, prototype);
     this.#known = this.#functions.size;
@@ -93,7 +94,8 @@ function declareSocketTypes(builder: BtfBuilder): void {
     });
 }
 
-function declareKernelTypes(builder: BtfBuilder, bpfProg: BpfProgOffsets): void {
+function declareKernelTypes(builder: BtfBuilder, { bpfProg, version }: BpfProfile): void {
+  const { ops } = FTRACE_PROFILES[version];
   declareSocketTypes(builder);
   builder
     .struct('xdp_buff', XDP_BUFF.size, {
@@ -127,14 +129,14 @@ function declareKernelTypes(builder: BtfBuilder, bpfProg: BpfProgOffsets): void 
       active: ['int *', bpfProg.active],
       bpf_func: ['void *', bpfProg.bpf_func],
     })
-    .struct('ftrace_ops', FTRACE_OPS.size, {
+    .struct('ftrace_ops', ops.size, {
       func: ['void *', FTRACE_OPS.func],
       next: ['struct ftrace_ops *', FTRACE_OPS.next],
       flags: ['unsigned long', FTRACE_OPS.flags],
       private: ['void *', FTRACE_OPS.private],
       saved_func: ['void *', FTRACE_OPS.saved_func],
-      trampoline: ['unsigned long', FTRACE_OPS.trampoline],
-      direct_call: ['unsigned long', FTRACE_OPS.direct_call],
+      trampoline: ['unsigned long', ops.trampoline],
+      ...(ops.direct_call === undefined ? {} : { direct_call: ['unsigned long', ops.direct_call] }),
     })
     .struct('__arch_ftrace_regs', FTRACE_REGS.size, {
       regs: ['unsigned long[9]', FTRACE_REGS.regs],

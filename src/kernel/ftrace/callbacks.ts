@@ -1,23 +1,50 @@
 /**
- * The functions that ops->func points at when several ops share a site or one needs help.
+ * Functions that ops->func points at: those of the core, for several ops on a site, for one that needs help and
+ * for direct calls, and callbacks written in TypeScript.
  *
- * Reference: kernel/trace/ftrace.c: arch_ftrace_ops_list_func, ftrace_ops_assist_func;
- * include/linux/trace_recursion.h. Only the NORMAL context exists here, so the guard is one bit
- * and the TRANSITION bit.
+ * Reference: kernel/trace/ftrace.c: arch_ftrace_ops_list_func, ftrace_ops_assist_func, call_direct_funcs.
+ * From 6.4 on the last is a load and a store and stands in `asm/`; before, it looked the target up by ip.
+ * RCU always watches here.
+ *
+ * Usage:
+ *   kernel.define(ftraceCallback(kernel.ftrace.profile, 'deny', ({ regs }) => {
+ *     regs.setReturnValue(BigInt(-1));
+ *     regs.overrideFunction();
+ *   }));
  */
-import { FTRACE_OPS, TASK_STRUCT } from '../offsets.js';
+import { FTRACE_OPS, PT_REGS } from '../offsets.js';
 import { call, type BodyGenerator, type KernelContext, type KernelFunction } from '../function.js';
 import type { Ftrace } from './ftrace.js';
 import { FTRACE_OPS_FL } from './ops.js';
+import type { FtraceProfile } from './profile.js';
+import { clearRecursion, tryRecursion } from './recursion.js';
+import { FtraceRegs } from './regs.js';
 
-const TRACE_INTERNAL_NORMAL_BIT = 1 << 0;
-const TRACE_INTERNAL_TRANSITION_BIT = 1 << 1;
+/** What a callback is called with. */
+export interface FtraceEvent {
+  readonly kernel: KernelContext;
+  /** The site. */
+  readonly ip: bigint;
+  /** Where the traced function returns to. */
+  readonly parentIp: bigint;
+  /** Address of the ops. */
+  readonly ops: bigint;
+  readonly regs: FtraceRegs;
+}
 
-const PROTOTYPE_ARGUMENTS =
-  '(unsigned long ip, unsigned long parent_ip, struct ftrace_ops *op, struct ftrace_regs *fregs)';
+/** A callback for ops->func; it has no patch site. */
+export function ftraceCallback(
+  profile: FtraceProfile,
+  name: string,
+  body: (event: FtraceEvent) => void,
+): KernelFunction {
+  return callbackFunction(name, (kernel, ip = 0n, parentIp = 0n, ops = 0n, fregs = 0n) => {
+    body({ kernel, ip, parentIp, ops, regs: new FtraceRegs(kernel.memory, profile, fregs) });
+  });
+}
 
-/** The two functions; `ftrace` is asked late because it is made after its functions are placed. */
-export function ftraceCallbacks(ftrace: () => Ftrace): KernelFunction[] {
+/** Those of the core; `ftrace` is asked late because it is made after its functions are placed. */
+export function coreCallbacks(profile: FtraceProfile, ftrace: () => Ftrace): KernelFunction[] {
   function* listFunc(
     kernel: KernelContext,
     ip: bigint,
@@ -25,8 +52,8 @@ export function ftraceCallbacks(ftrace: () => Ftrace): KernelFunction[] {
     _op: bigint,
     fregs: bigint,
   ): BodyGenerator<void> {
-    const bit = tryRecursion(kernel);
-    if (bit === 0) return;
+    const bit = tryRecursion(kernel, 'internal');
+    if (bit < 0) return;
     for (const ops of ftrace().list()) {
       if (ops.has(FTRACE_OPS_FL.STUB) || !ops.covers(ip)) continue;
       yield* call(ops.func, ip, parent, ops.address, fregs);
@@ -41,47 +68,30 @@ export function ftraceCallbacks(ftrace: () => Ftrace): KernelFunction[] {
     op: bigint,
     fregs: bigint,
   ): BodyGenerator<void> {
-    const bit = tryRecursion(kernel);
-    if (bit === 0) return;
+    const bit = tryRecursion(kernel, 'internal');
+    if (bit < 0) return;
     const func = kernel.memory.read64(op + BigInt(FTRACE_OPS.func));
     yield* call(func, ip, parent, op, fregs);
     clearRecursion(kernel, bit);
   }
 
-  return [
-    {
-      name: 'arch_ftrace_ops_list_func',
-      prototype: `void arch_ftrace_ops_list_func${PROTOTYPE_ARGUMENTS}`,
-      parameters: 4,
-      notrace: true,
-      body: listFunc,
-    },
-    {
-      name: 'ftrace_ops_assist_func',
-      prototype: `void ftrace_ops_assist_func${PROTOTYPE_ARGUMENTS}`,
-      parameters: 4,
-      notrace: true,
-      body: assistFunc,
-    },
+  const core = [
+    callbackFunction('arch_ftrace_ops_list_func', listFunc),
+    callbackFunction('ftrace_ops_assist_func', assistFunc),
   ];
+  if (profile.direct?.late !== 'orig_x0') return core;
+  const callDirectFuncs = callbackFunction(
+    'call_direct_funcs',
+    ({ memory }, ip, _parent, _op, regs) => {
+      const target = ftrace().directFunctions.get(ip as bigint);
+      if (target !== undefined) memory.write64((regs as bigint) + BigInt(PT_REGS.orig_x0), target);
+    },
+  );
+  return [...core, callDirectFuncs];
 }
 
-function recursionWord(kernel: KernelContext): bigint {
-  return kernel.current + BigInt(TASK_STRUCT.trace_recursion);
-}
-
-/** The guard bit that was taken, or 0 when the event has to be dropped. */
-function tryRecursion(kernel: KernelContext): number {
-  const address = recursionWord(kernel);
-  const value = kernel.memory.read32(address);
-  const bit =
-    value & TRACE_INTERNAL_NORMAL_BIT ? TRACE_INTERNAL_TRANSITION_BIT : TRACE_INTERNAL_NORMAL_BIT;
-  if (value & bit) return 0;
-  kernel.memory.write32(address, value | bit);
-  return bit;
-}
-
-function clearRecursion(kernel: KernelContext, bit: number): void {
-  const address = recursionWord(kernel);
-  kernel.memory.write32(address, kernel.memory.read32(address) & ~bit);
+function callbackFunction(name: string, body: KernelFunction['body']): KernelFunction {
+  const parameters =
+    '(unsigned long ip, unsigned long parent_ip, struct ftrace_ops *op, struct ftrace_regs *fregs)';
+  return { name, prototype: `void ${name}${parameters}`, parameters: 4, notrace: true, body };
 }

@@ -1,84 +1,138 @@
 /**
- * The ftrace core: records of all patch sites, the list of ops, and the command that brings every site
- * to what its ops want.
+ * The ftrace core: records of all patch sites, registered ops and their filters.
  *
- * Reference: kernel/trace/ftrace.c (ftrace_process_locs, __register_ftrace_function,
- * ftrace_startup, ftrace_shutdown, __ftrace_replace_code; 6.12 with CALL_OPS and DIRECT_CALLS).
- * A failing patch is an "ftrace bug" and disables ftrace for good. Left out: pid filters, instances,
- * graph tracer; IPMODIFY beside direct calls is refused (nothing here can share the ip).
+ * Reference: kernel/trace/ftrace.c (ftrace_process_locs, register_ftrace_function, ftrace_startup,
+ * ftrace_shutdown, ftrace_hash_move_and_update_ops, ftrace_enable_sysctl). What is patched is in `update.ts`, what a
+ * version does its own way in `profile.ts`. Left out: pid filters, instances, subops.
+ *
+ * Usage:
+ *   const ops = ftrace.createOps('mine', kernel.kmalloc(ftrace.profile.ops.size), callback);
+ *   ftrace.setFilter(ops, 'bpf_fentry_*');
+ *   ftrace.register(ops);
  */
+import { hex64 } from '../../common/bytes.js';
 import { KernelError } from '../../common/errors.js';
 import type { KernelData } from '../data.js';
-import { FTRACE_OPS } from '../offsets.js';
+import type { Rcu } from '../rcu.js';
+import { DirectFunctions } from './direct-functions.js';
+import { parseFilterPattern } from './glob.js';
+import { IpModify } from './ipmodify.js';
 import { FTRACE_OPS_FL, FtraceOps } from './ops.js';
+import { OpsList } from './ops-list.js';
 import { SitePatcher, type PatcherParts } from './patch.js';
-import {
-  FTRACE_FL,
-  addOps,
-  countOf,
-  removeOps,
-  updateRecord,
-  type DynFtrace,
-  type OpsTraits,
-} from './record.js';
+import type { FtraceProfile } from './profile.js';
+import { addOps, recordRules, removeOps, type OpsTraits, type OtherOps } from './record.js';
+import { RecordTable, type NewRecord } from './record-table.js';
+import { adjustMcount } from './site-form.js';
+import { CodeUpdater, type UpdaterParts } from './update.js';
 
-export interface FtraceParts extends PatcherParts {
+export interface FtraceParts
+  extends
+    Omit<PatcherParts, 'idleTarget'>,
+    Pick<
+      UpdaterParts,
+      'ftraceRegsCaller' | 'stub' | 'listFunc' | 'assistFunc' | 'call' | 'ipi' | 'printk'
+    > {
   readonly data: KernelData;
-  /** Addresses of the functions that stand in ops->func. */
-  readonly stub: bigint;
-  readonly listFunc: bigint;
-  readonly assistFunc: bigint;
+  readonly stubDirectTramp: bigint;
+  /** CONFIG_ARM64_BTI_KERNEL. */
+  readonly btiKernel: boolean;
   readonly nameOf: (address: bigint) => string;
+  readonly rcu: () => Rcu;
 }
 
 export class Ftrace {
+  readonly profile: FtraceProfile;
   readonly patcher: SitePatcher;
-  /** Records by site (rec->ip), in address order per `addSites` call. */
-  readonly records = new Map<bigint, DynFtrace>();
+  /** Records by site (rec->ip), in address order. */
+  readonly records: RecordTable;
   /** Targets of direct calls by site (`direct_functions`). */
-  readonly directFunctions = new Map<bigint, bigint>();
+  readonly directFunctions = new DirectFunctions();
   readonly nopOps: FtraceOps;
   readonly listOps: FtraceOps;
-  /** Where `ftrace_ops_list` lies in kernel memory; newest ops first. */
-  readonly listHead: bigint;
   readonly #parts: FtraceParts;
+  readonly #list: OpsList;
+  readonly #updater: CodeUpdater;
+  readonly #ipmodify: IpModify;
+  readonly #rules;
   readonly #opsByAddress = new Map<bigint, FtraceOps>();
-  #disabledBy: string | undefined;
+  /** sysctl kernel.ftrace_enabled. */
+  #isOn = true;
 
   constructor(parts: FtraceParts) {
+    const { data, memory, profile } = parts;
     this.#parts = parts;
-    this.patcher = new SitePatcher(parts);
-    const { data, memory } = parts;
-    this.nopOps = new FtraceOps(
-      memory,
-      'ftrace_nop_ops',
-      data.define('ftrace_nop_ops', FTRACE_OPS.size),
+    this.profile = profile;
+    this.#rules = recordRules(profile);
+    this.patcher = new SitePatcher({ ...parts, idleTarget: parts.stubDirectTramp });
+    this.records = new RecordTable(parts.base, parts.nameOf);
+    this.nopOps = this.#staticOps('ftrace_nop_ops', parts.stub);
+    this.listOps = this.#staticOps('ftrace_list_ops', parts.listFunc);
+    const listEnd = this.#staticOps('ftrace_list_end', parts.stub);
+    this.#list = new OpsList(memory, data.define('ftrace_ops_list', 8), listEnd, (address) =>
+      this.#opsByAddress.get(address),
     );
-    this.listOps = new FtraceOps(
-      memory,
-      'ftrace_list_ops',
-      data.define('ftrace_list_ops', FTRACE_OPS.size),
-    );
-    this.nopOps.func = parts.stub;
-    this.nopOps.flags = FTRACE_OPS_FL.STUB;
-    this.listOps.func = parts.listFunc;
-    this.listOps.flags = FTRACE_OPS_FL.STUB;
-    this.listHead = data.define('ftrace_ops_list', 8);
+    this.#ipmodify = new IpModify(this.records, this.#list);
+    this.#updater = new CodeUpdater({
+      ...parts,
+      rules: this.#rules,
+      table: this.records,
+      list: this.#list,
+      patcher: this.patcher,
+      direct: this.directFunctions,
+      nopOps: this.nopOps,
+      listOps: this.listOps,
+      listEnd,
+    });
   }
 
-  /** Takes mcount entries (F-8) in and initialises their sites; before anything can trace them. */
+  /** ftrace_process_locs: takes mcount entries in and initialises their sites, before anything can run them. */
   addSites(mcountLocations: readonly bigint[]): void {
-    for (const location of [...mcountLocations].sort((a, b) => (a < b ? -1 : 1))) {
-      const ip = location + 12n;
-      this.patcher.initNop(ip, this.nopOps.address);
-      this.records.set(ip, { ip, name: this.#parts.nameOf(location + 8n), flags: 0 });
+    const { memory, profile, base, btiKernel, printk } = this.#parts;
+    const added: NewRecord[] = [];
+    for (const location of mcountLocations) {
+      const ip = adjustMcount(location, {
+        form: profile.site,
+        btiKernel,
+        read32: (address) => memory.read32(address),
+        warn: printk,
+      });
+      // entries of discarded and weak functions are zero or lead nowhere
+      if (!memory.regionAt(ip)?.permissions.includes('x')) continue;
+      added.push({ ip, lead: this.#leadOf(ip) });
     }
+    this.records.insert(added);
+    try {
+      for (const { ip, lead } of added) {
+        const at = Number(BigInt.asIntN(64, ip - base));
+        this.#initSite(at, at - 4 * lead, ip);
+      }
+    } finally {
+      this.patcher.flush();
+    }
+  }
+
+  #initSite(at: number, entry: number, ip: bigint): void {
+    if (this.#updater.bug !== undefined) return;
+    try {
+      this.patcher.initNop({ at, entry }, this.nopOps.address);
+    } catch (error) {
+      this.#updater.reportBug(error, this.records.indexOf(ip));
+    }
+  }
+
+  /** The function begins at the MOV, or at a BTI before it. */
+  #leadOf(ip: bigint): number {
+    const { nameOf, memory, btiKernel } = this.#parts;
+    if (!btiKernel) return 1;
+    const first = ip - 8n;
+    return memory.regionAt(first) && nameOf(first) !== '' && nameOf(first) === nameOf(ip) ? 2 : 1;
   }
 
   /** The site of the function at `address` (its symbol address), or undefined. */
   location(address: bigint): bigint | undefined {
-    const ip = address + 4n;
-    return this.records.has(ip) ? ip : undefined;
+    const index = this.records.indexOfFunction(address);
+    return index < 0 ? undefined : this.records.ip(index);
   }
 
   /** The refusal for a function that cannot be traced. */
@@ -86,13 +140,13 @@ export class Ftrace {
     return new KernelError('EINVAL', `${name} has no patch site (notrace), ftrace cannot attach`);
   }
 
-  /** Names of all sites, in address order. */
+  /** Names of all functions with a site, in address order: available_filter_functions. */
   available(): string[] {
-    return [...this.records.values()].map((record) => record.name);
+    return Array.from({ length: this.records.size }, (_, index) => this.records.nameOf(index));
   }
 
   createOps(name: string, address: bigint, func: bigint): FtraceOps {
-    const ops = new FtraceOps(this.#parts.memory, name, address);
+    const ops = new FtraceOps(this.#parts.memory, name, address, this.profile.ops);
     ops.func = func;
     this.#opsByAddress.set(address, ops);
     return ops;
@@ -108,75 +162,280 @@ export class Ftrace {
   }
 
   /** The registered ops, newest first. */
-  list(): FtraceOps[] {
-    const result: FtraceOps[] = [];
-    let address = this.#parts.memory.read64(this.listHead);
-    while (address !== 0n) {
-      const ops = this.#opsByAddress.get(address);
-      if (!ops) throw new RangeError(`0x${address.toString(16)} in ftrace_ops_list is no ops`);
-      result.push(ops);
-      address = ops.next;
-    }
-    return result;
+  list(): readonly FtraceOps[] {
+    return this.#list.ops;
   }
 
-  /** ftrace_set_filter_ip. */
-  setFilterIp(ops: FtraceOps, ip: bigint, remove: boolean): void {
-    if (!this.records.has(ip)) {
-      throw new KernelError('EINVAL', `ftrace: 0x${ip.toString(16)} is no patch site`);
+  /** Where `ftrace_ops_list` lies in kernel memory. */
+  get listHead(): bigint {
+    return this.#list.head;
+  }
+
+  /** The only ops that covers a site; undefined when none or more do. */
+  uniqueOps(ip: bigint): FtraceOps | undefined {
+    const index = this.records.indexOf(ip);
+    return index < 0 ? undefined : this.#updater.uniqueOps(index);
+  }
+
+  /** Why ftrace is off for good; undefined while it is not. */
+  get bug(): string | undefined {
+    return this.#updater.bug;
+  }
+
+  /** ftrace_set_filter_ip: `ip` is a site or the first byte of a function. */
+  setFilterIp(ops: FtraceOps, ip: bigint, remove: boolean, reset = false): void {
+    this.checkAlive();
+    const site = this.records.has(ip) ? ip : this.location(ip);
+    if (site === undefined) {
+      throw new KernelError('EINVAL', `ftrace: ${hex64(ip)} is no patch site`);
     }
-    ops.flags |= FTRACE_OPS_FL.INITIALIZED;
-    if (remove) ops.filter.delete(ip);
-    else ops.filter.add(ip);
+    if (remove && !ops.filter.has(site)) {
+      throw new KernelError('ENOENT', `ftrace: ${hex64(ip)} is not in the filter of ${ops.name}`);
+    }
+    const next = new Set(reset ? [] : ops.filter);
+    if (remove) next.delete(site);
+    else next.add(site);
+    this.#setHash(ops, 'filter', next);
+  }
+
+  /** ftrace_set_filter, or with `notrace` ftrace_set_notrace. `reset` forgets what was set before. */
+  setFilter(
+    ops: FtraceOps,
+    pattern: string,
+    options: { readonly reset?: boolean; readonly notrace?: boolean } = {},
+  ): void {
+    this.checkAlive();
+    const kind = options.notrace ? 'notrace' : 'filter';
+    const { negated, matches } = parseFilterPattern(pattern);
+    const next = new Set(options.reset ? [] : ops[kind]);
+    let found = 0;
+    for (let index = 0; index < this.records.size; index++) {
+      if (!matches(this.records.nameOf(index))) continue;
+      found++;
+      if (negated) next.delete(this.records.ip(index));
+      else next.add(this.records.ip(index));
+    }
+    if (found === 0) {
+      throw new KernelError('EINVAL', `ftrace: no function with a patch site matches '${pattern}'`);
+    }
+    this.#setHash(ops, kind, next);
+  }
+
+  /** ftrace_free_filter: forgets filter and notrace of an ops that is not registered. */
+  freeFilter(ops: FtraceOps): void {
+    if (ops.has(FTRACE_OPS_FL.ENABLED)) {
+      throw new KernelError('EBUSY', `ftrace: ${ops.name} is registered`);
+    }
+    ops.filter.clear();
+    ops.notrace.clear();
   }
 
   /** register_ftrace_function. */
   register(ops: FtraceOps): void {
-    this.#checkAlive();
-    if (ops.has(FTRACE_OPS_FL.DELETED)) throw new KernelError('EINVAL', `${ops.name} is deleted`);
-    if (ops.has(FTRACE_OPS_FL.ENABLED)) {
-      throw new KernelError('EBUSY', `${ops.name} is registered already`);
+    if (!ops.has(FTRACE_OPS_FL.IPMODIFY)) {
+      this.#startup(ops);
+      return;
     }
-    if (ops.has(FTRACE_OPS_FL.SAVE_REGS) && !ops.has(FTRACE_OPS_FL.SAVE_REGS_IF_SUPPORTED)) {
-      throw new KernelError('EINVAL', 'ftrace: arm64 6.12 has no SAVE_REGS (only saved arguments)');
+    this.#ipmodify.askPeers(ops);
+    try {
+      this.#startup(ops);
+    } catch (error) {
+      this.#ipmodify.releasePeers(ops);
+      throw error;
     }
-    this.#checkIpmodify(ops);
-    if (!this.#parts.data.contains(ops.address)) ops.flags |= FTRACE_OPS_FL.DYNAMIC;
-    ops.next = this.#parts.memory.read64(this.listHead);
-    this.#parts.memory.write64(this.listHead, ops.address);
-    ops.savedFunc = ops.func;
-    ops.flags |= FTRACE_OPS_FL.ENABLED | FTRACE_OPS_FL.ADDING;
-    for (const record of this.#covered(ops)) addOps(record, this.#traits(ops));
-    this.#replaceCode();
-    ops.flags &= ~FTRACE_OPS_FL.ADDING;
   }
 
   /** unregister_ftrace_function. */
   unregister(ops: FtraceOps): void {
-    this.#checkAlive();
+    this.#shutdown(ops);
+    if (ops.has(FTRACE_OPS_FL.IPMODIFY)) this.#ipmodify.releasePeers(ops);
+  }
+
+  /**
+   * Calls back once nobody can be using an ops any more that has been unregistered: at once for static ones, after
+   * RCU-tasks-rude and RCU-tasks grace periods for DYNAMIC ones. In Linux unregister waits for that itself.
+   */
+  whenUnused(ops: FtraceOps, callback: () => void): void {
+    if (!ops.has(FTRACE_OPS_FL.DYNAMIC)) {
+      callback();
+      return;
+    }
+    const rcu = this.#parts.rcu();
+    rcu.call('tasks_rude', () => rcu.call('tasks', callback));
+  }
+
+  /** sysctl kernel.ftrace_enabled. Throws -EBUSY while a PERMANENT ops is registered. */
+  setEnabled(on: boolean): void {
+    this.checkAlive();
+    if (on === this.#isOn) return;
+    const permanent = this.list().find((ops) => ops.has(FTRACE_OPS_FL.PERMANENT));
+    if (!on && permanent) {
+      throw new KernelError('EBUSY', `ftrace: ${permanent.name} is registered and PERMANENT`);
+    }
+    this.#isOn = on;
+    const updater = this.#updater;
+    if (on) updater.chooseFunction();
+    else updater.stopFunction();
+    if (this.list().length === 0) return;
+    if (on) updater.restart();
+    else updater.disableCalls();
+  }
+
+  /** The ops_func of a direct call is asked again, its target changes (see `DirectCallProfile`). */
+  recheckIpmodify(ops: FtraceOps): void {
+    this.#ipmodify.update(ops, { added: ops.filter, removed: [] });
+  }
+
+  checkAlive(): void {
+    const { bug } = this.#updater;
+    if (bug !== undefined) {
+      throw new KernelError('ENODEV', `ftrace is disabled after a bug at ${bug}`);
+    }
+  }
+
+  #startup(ops: FtraceOps): void {
+    this.checkAlive();
+    this.#checkRegistration(ops);
+    ops.flags |= FTRACE_OPS_FL.INITIALIZED;
+    if (!this.#parts.data.contains(ops.address)) ops.flags |= FTRACE_OPS_FL.DYNAMIC;
+    this.#list.add(ops);
+    ops.savedFunc = ops.func;
+    this.#functionMayChange();
+    ops.flags |= FTRACE_OPS_FL.ENABLED | FTRACE_OPS_FL.ADDING;
+    try {
+      this.#ipmodifyEnable(ops);
+    } catch (error) {
+      this.#takeBack(ops);
+      throw error;
+    }
+    this.#count(ops, 'add');
+    this.#run();
+    ops.flags &= ~FTRACE_OPS_FL.ADDING;
+    if (this.#updater.bug !== undefined) {
+      this.#takeBack(ops);
+      this.checkAlive();
+    }
+  }
+
+  #takeBack(ops: FtraceOps): void {
+    this.#list.remove(ops);
+    this.#functionMayChange();
+    ops.flags &= ~(FTRACE_OPS_FL.ENABLED | FTRACE_OPS_FL.ADDING);
+  }
+
+  #shutdown(ops: FtraceOps): void {
+    this.checkAlive();
     if (!ops.has(FTRACE_OPS_FL.ENABLED)) {
       throw new KernelError('EBUSY', `${ops.name} is not registered`);
     }
-    this.#unlink(ops);
+    this.#list.remove(ops);
+    this.#functionMayChange();
     ops.func = ops.savedFunc;
+    this.#ipmodify.update(ops, { added: [], removed: ops.filter });
+    this.#count(ops, 'remove');
     ops.flags &= ~FTRACE_OPS_FL.ENABLED;
     ops.flags |= FTRACE_OPS_FL.REMOVING;
-    const remaining = this.list();
-    for (const record of this.#covered(ops)) {
-      const others = remaining.filter((each) => each.covers(record.ip));
-      removeOps(record, this.#traits(ops), {
-        wantRegs: others.some((each) => each.has(FTRACE_OPS_FL.SAVE_REGS)),
-        haveTrampoline: others.some((each) => each.trampoline !== 0n),
-      });
-    }
-    this.#replaceCode();
+    this.#run();
     ops.flags &= ~FTRACE_OPS_FL.REMOVING;
   }
 
-  /** ftrace_ops_get_func: the function to call for a single ops. */
-  callableFunc(ops: FtraceOps): bigint {
-    const assisted = ops.has(FTRACE_OPS_FL.RECURSION | FTRACE_OPS_FL.RCU);
-    return assisted ? this.#parts.assistFunc : ops.func;
+  #checkRegistration(ops: FtraceOps): void {
+    if (ops.has(FTRACE_OPS_FL.DELETED)) throw new KernelError('EINVAL', `${ops.name} is deleted`);
+    if (ops.has(FTRACE_OPS_FL.ENABLED)) {
+      throw new KernelError('EBUSY', `${ops.name} is registered already`);
+    }
+    const { frame, version } = this.profile;
+    if (frame === 'ftrace_regs' && ops.has(FTRACE_OPS_FL.SAVE_REGS)) {
+      if (!ops.has(FTRACE_OPS_FL.SAVE_REGS_IF_SUPPORTED)) {
+        throw new KernelError(
+          'EINVAL',
+          `ftrace: arm64 ${version} has no SAVE_REGS (only saved arguments)`,
+        );
+      }
+      ops.flags &= ~FTRACE_OPS_FL.SAVE_REGS;
+    } else if (frame === 'pt_regs' && ops.has(FTRACE_OPS_FL.SAVE_REGS_IF_SUPPORTED)) {
+      ops.flags |= FTRACE_OPS_FL.SAVE_REGS;
+    }
+    if (!this.#isOn && ops.has(FTRACE_OPS_FL.PERMANENT)) {
+      throw new KernelError('EBUSY', `ftrace: ${ops.name} is PERMANENT, and ftrace_enabled is 0`);
+    }
+  }
+
+  #ipmodifyEnable(ops: FtraceOps): void {
+    this.#mustHaveFilter(ops, ops.filter);
+    this.#ipmodify.update(ops, { added: ops.filter, removed: [] });
+  }
+
+  #mustHaveFilter(ops: FtraceOps, filter: ReadonlySet<bigint>): void {
+    if (filter.size > 0 || !ops.has(FTRACE_OPS_FL.IPMODIFY | FTRACE_OPS_FL.DIRECT)) return;
+    throw new KernelError('EINVAL', `ftrace: ${ops.name} (IPMODIFY or DIRECT) needs a filter`);
+  }
+
+  /** ftrace_hash_move_and_update_ops: a registered ops changes at once. */
+  #setHash(ops: FtraceOps, kind: 'filter' | 'notrace', next: ReadonlySet<bigint>): void {
+    ops.flags |= FTRACE_OPS_FL.INITIALIZED;
+    if (!ops.has(FTRACE_OPS_FL.ENABLED)) {
+      replace(ops[kind], next);
+      return;
+    }
+    if (kind === 'notrace' && ops.has(FTRACE_OPS_FL.IPMODIFY)) {
+      throw new KernelError('EINVAL', `ftrace: ${ops.name} is IPMODIFY and cannot have notrace`);
+    }
+    if (kind === 'filter') {
+      this.#mustHaveFilter(ops, next);
+      this.#ipmodify.update(ops, {
+        added: [...next].filter((ip) => !ops.filter.has(ip)),
+        removed: [...ops.filter].filter((ip) => !next.has(ip)),
+      });
+    }
+    this.#count(ops, 'remove');
+    replace(ops[kind], next);
+    this.#count(ops, 'add');
+    ops.flags |= FTRACE_OPS_FL.MODIFYING;
+    this.#run();
+    ops.flags &= ~FTRACE_OPS_FL.MODIFYING;
+    this.checkAlive();
+  }
+
+  #functionMayChange(): void {
+    if (this.#isOn) this.#updater.chooseFunction();
+  }
+
+  #run(): void {
+    if (this.#isOn) this.#updater.run();
+  }
+
+  /** __ftrace_hash_rec_update: counts the ops in or out at all sites that it covers. */
+  #count(ops: FtraceOps, what: 'add' | 'remove'): void {
+    const { records } = this;
+    const rules = this.#rules;
+    const traits = this.#traits(ops);
+    let index = 0;
+    const others: OtherOps = {
+      wantRegs: () => this.#othersAt(ops, index).some((each) => each.has(FTRACE_OPS_FL.SAVE_REGS)),
+      haveTrampoline: () => this.#othersAt(ops, index).some((each) => each.trampoline !== 0n),
+    };
+    const update = (): void => {
+      const flags = records.flags[index] as number;
+      records.flags[index] =
+        what === 'add' ? addOps(flags, traits, rules) : removeOps(flags, traits, others, rules);
+    };
+    if (ops.filter.size > 0) {
+      for (const ip of ops.filter) {
+        index = records.indexOf(ip);
+        if (index >= 0 && !ops.notrace.has(ip)) update();
+      }
+      return;
+    }
+    const exceptions = ops.notrace.size > 0;
+    for (index = 0; index < records.size; index++) {
+      if (!exceptions || !ops.notrace.has(records.ip(index))) update();
+    }
+  }
+
+  #othersAt(ops: FtraceOps, index: number): FtraceOps[] {
+    const ip = this.records.ip(index);
+    return this.list().filter((each) => each !== ops && each.covers(ip));
   }
 
   #traits(ops: FtraceOps): OpsTraits {
@@ -185,107 +444,19 @@ export class Ftrace {
       ipmodify: ops.has(FTRACE_OPS_FL.IPMODIFY),
       saveRegs: ops.has(FTRACE_OPS_FL.SAVE_REGS),
       hasTrampoline: ops.trampoline !== 0n,
-      callable: this.callableFunc(ops) === ops.func,
+      callable: this.#updater.callableFunc(ops) === ops.func,
     };
   }
 
-  #covered(ops: FtraceOps): DynFtrace[] {
-    if (ops.filter.size > 0) {
-      return [...ops.filter].flatMap((ip) => {
-        const record = this.records.get(ip);
-        return record && ops.covers(ip) ? [record] : [];
-      });
-    }
-    return [...this.records.values()].filter((record) => ops.covers(record.ip));
+  #staticOps(name: string, func: bigint): FtraceOps {
+    const { data } = this.#parts;
+    const ops = this.createOps(name, data.define(name, this.profile.ops.size), func);
+    ops.flags = FTRACE_OPS_FL.STUB;
+    return ops;
   }
+}
 
-  /** __ftrace_replace_code for every record. */
-  #replaceCode(): void {
-    for (const record of this.records.values()) {
-      const to = this.#newAddress(record);
-      const from = this.#currentAddress(record);
-      const transition = updateRecord(record, true);
-      if (transition === 'ignore') continue;
-      try {
-        switch (transition) {
-          case 'make_call':
-            this.patcher.writeLiteral(record.ip, this.#literal(record));
-            this.patcher.makeCall(record.ip, to);
-            break;
-          case 'modify_call':
-            this.patcher.writeLiteral(record.ip, this.#literal(record));
-            this.patcher.modifyCall(record.ip, from, to);
-            break;
-          case 'make_nop':
-            this.patcher.writeLiteral(record.ip, this.nopOps.address);
-            this.patcher.makeNop(record.ip, from);
-            break;
-        }
-      } catch (error) {
-        this.#disabledBy = `${record.name}: ${error instanceof Error ? error.message : String(error)}`;
-        throw error;
-      }
-    }
-  }
-
-  /** The ops that ftrace_caller shall read at this site: the only one, or the list. */
-  #literal(record: DynFtrace): bigint {
-    if (!(record.flags & FTRACE_FL.CALL_OPS_EN)) return this.listOps.address;
-    const covering = this.list().filter((ops) => ops.covers(record.ip));
-    return covering.length === 1 ? (covering[0] as FtraceOps).address : this.listOps.address;
-  }
-
-  #newAddress(record: DynFtrace): bigint {
-    if (record.flags & FTRACE_FL.DIRECT && countOf(record) === 1) {
-      return this.#directTarget(record);
-    }
-    return this.#parts.ftraceCaller;
-  }
-
-  #currentAddress(record: DynFtrace): bigint {
-    if (record.flags & FTRACE_FL.DIRECT_EN) return this.#directTarget(record);
-    return this.#parts.ftraceCaller;
-  }
-
-  #directTarget(record: DynFtrace): bigint {
-    const target = this.directFunctions.get(record.ip);
-    if (target === undefined) throw new RangeError(`${record.name}: DIRECT without a target`);
-    return target;
-  }
-
-  #checkAlive(): void {
-    if (this.#disabledBy !== undefined) {
-      throw new KernelError('ENODEV', `ftrace is disabled after a bug at ${this.#disabledBy}`);
-    }
-  }
-
-  #checkIpmodify(ops: FtraceOps): void {
-    if (!ops.has(FTRACE_OPS_FL.IPMODIFY)) {
-      if (!ops.has(FTRACE_OPS_FL.DIRECT)) return;
-    } else if (ops.filter.size === 0) {
-      throw new KernelError('EINVAL', `${ops.name}: IPMODIFY needs a filter`);
-    }
-    for (const other of this.list()) {
-      const clashes = ops.has(FTRACE_OPS_FL.IPMODIFY)
-        ? other.has(FTRACE_OPS_FL.IPMODIFY | FTRACE_OPS_FL.DIRECT)
-        : other.has(FTRACE_OPS_FL.IPMODIFY);
-      const shared = clashes && [...ops.filter].find((ip) => other.covers(ip));
-      if (shared) {
-        const name = this.records.get(shared)?.name ?? '';
-        throw new KernelError('EBUSY', `${name}: ${other.name} cannot share the site`);
-      }
-    }
-  }
-
-  #unlink(ops: FtraceOps): void {
-    const { memory } = this.#parts;
-    let link = this.listHead;
-    for (;;) {
-      const address = memory.read64(link);
-      if (address === ops.address) break;
-      link = address + BigInt(FTRACE_OPS.next);
-    }
-    memory.write64(link, ops.next);
-    ops.next = 0n;
-  }
+function replace(set: Set<bigint>, next: ReadonlySet<bigint>): void {
+  set.clear();
+  for (const each of next) set.add(each);
 }

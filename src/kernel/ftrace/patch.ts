@@ -2,69 +2,136 @@
  * Writes patch sites: the literal in front of the function, then the one instruction.
  *
  * Reference: arch/arm64/kernel/ftrace.c (ftrace_init_nop, ftrace_make_call, ftrace_modify_call,
- * ftrace_make_nop, ftrace_find_callable_addr; 6.12) and patching.c. The literal is stored first, by an
- * aligned 8-byte store; the word is checked against what should be there, then replaced by a 4-byte
- * store and fetched anew by every CPU. Left out: module PLTs (no modules here), BTI pads.
+ * ftrace_make_nop, ftrace_update_ftrace_func, ftrace_find_callable_addr) and patching.c. With CALL_OPS the
+ * literal is stored first, by an aligned 8-byte store; the word is checked against what should be there, then
+ * replaced by a 4-byte store, even where it stays the same. `flush` makes every CPU fetch anew what was
+ * stored since the last one: nothing runs in between here. Left out: module PLTs.
+ *
+ * All addresses of sites are distances from `base`, as numbers. Every store to text goes through
+ * `#storeInstruction` and `#storeLiteral`, in the order the kernel makes them; `onStore` is told of each.
  */
 import { branchWord, reachable } from '../../a64/immediates.js';
-import { encode } from '../../a64/codec.js';
-import { hex32, viewOf } from '../../common/bytes.js';
+import { hex32, hex64, s64 } from '../../common/bytes.js';
 import { KernelError } from '../../common/errors.js';
-import type { Memory } from '../../cpu/memory.js';
-import { NOP } from '../text.js';
+import type { Memory, Region } from '../../cpu/memory.js';
+import { br, ldrLiteral, nop } from '../../jit/emit.js';
+import { moveRegisterWord } from '../../jit/poke.js';
+import type { FtraceProfile } from './profile.js';
+import { SITE_SHAPES, literalCall, opsLiteral } from './site-form.js';
 
+const NOP = nop();
 /** `mov x9, x30`: keeps the return address of the traced function's caller. */
-const MOV_X9_X30 = encode('ORR_shifted', {
-  sf: 1,
-  shift: 0,
-  Rm: 30,
-  imm6: 0,
-  Rn: 31,
-  Rd: 9,
-});
+const MOV_X9_X30 = moveRegisterWord(9, 30);
+/** Half the range of BL: nearer than this every version's range test says yes. */
+const SZ_128M = 0x800_0000;
+const BL = 0x9400_0000;
+
+/** A store of the patcher. */
+export interface PatchStore {
+  readonly kind: 'literal' | 'instruction';
+  readonly address: bigint;
+  readonly value: bigint;
+}
 
 export interface PatcherParts {
   readonly memory: Memory;
   /** Makes every CPU fetch [start, end) anew. */
   readonly syncText: (start: bigint, end: bigint) => void;
   readonly ftraceCaller: bigint;
+  readonly profile: FtraceProfile;
+  /** What distances are measured from. */
+  readonly base: bigint;
+  /** ftrace_stub_direct_tramp: where a `7,5` literal call goes before it has a target. */
+  readonly idleTarget: bigint;
+}
+
+/** A record as the patcher needs it. */
+export interface Site {
+  /** Distance of rec->ip. */
+  readonly at: number;
+  /** Distance of the function's first word. */
+  readonly entry: number;
 }
 
 export class SitePatcher {
+  /** Told of each store after it was made. */
+  onStore: ((store: PatchStore) => void) | undefined;
   readonly #parts: PatcherParts;
+  readonly #view: DataView;
+  #region: Region | undefined;
+  /** Distance of the region's first byte. */
+  #regionAt = 0;
+  /** The last target of a BL and its distance. */
+  #target = 0n;
+  #targetAt = 0;
+  /** What CPUs have to fetch anew. */
+  #from = Infinity;
+  #to = -Infinity;
 
   constructor(parts: PatcherParts) {
     this.#parts = parts;
+    this.#view = parts.memory.view;
   }
 
   /** Once per site, before anybody can execute it: literal, MOV; the second NOP stays. */
-  initNop(ip: bigint, nopOps: bigint): void {
-    this.writeLiteral(ip, nopOps);
-    this.#replace(ip - 4n, NOP, MOV_X9_X30);
+  initNop(site: Site, nopOps: bigint): void {
+    const { callOps, site: form } = this.#parts.profile;
+    if (callOps) this.#storeLiteral(opsLiteral(site.at), nopOps);
+    if (form === '7,5') this.#initLiteralCall(site);
+    this.#replace(site.at - 4, NOP, MOV_X9_X30);
   }
 
-  /** The ops pointer at F-8, which ftrace_caller loads: ALIGN_DOWN(ip - 12, 8). */
-  literalAddress(ip: bigint): bigint {
-    return (ip - 12n) & ~7n;
+  makeCall(site: Site, ops: bigint, to: bigint): void {
+    if (this.#parts.profile.callOps) this.#storeLiteral(opsLiteral(site.at), ops);
+    const word = this.#callWord(site, to, true);
+    this.#replace(site.at, NOP, word);
   }
 
-  writeLiteral(ip: bigint, ops: bigint): void {
-    const bytes = new Uint8Array(8);
-    viewOf(bytes).setBigUint64(0, ops, true);
-    this.#parts.memory.pokeBytes(this.literalAddress(ip), bytes);
+  modifyCall(site: Site, ops: bigint, from: bigint, to: bigint): void {
+    const { profile, ftraceCaller } = this.#parts;
+    switch (profile.modifyCall) {
+      case 'refuse':
+        throw new KernelError('EINVAL', `ftrace: arm64 ${profile.version} cannot modify a call`);
+      case 'literal':
+        if (from !== ftraceCaller || to !== ftraceCaller) {
+          throw new KernelError('EINVAL', `ftrace: ${hex64(to)} is not ftrace_caller`);
+        }
+        this.#storeLiteral(opsLiteral(site.at), ops);
+        return;
+      case 'branch': {
+        if (profile.callOps) this.#storeLiteral(opsLiteral(site.at), ops);
+        const old = this.#callWord(site, from, false);
+        this.#replace(site.at, old, this.#callWord(site, to, true));
+      }
+    }
   }
 
-  makeCall(ip: bigint, target: bigint): void {
-    this.#replace(ip, NOP, this.#callWord(ip, target));
+  makeNop(site: Site, nopOps: bigint, from: bigint): void {
+    if (this.#parts.profile.callOps) this.#storeLiteral(opsLiteral(site.at), nopOps);
+    this.#replace(site.at, this.#callWord(site, from, false), NOP);
   }
 
-  modifyCall(ip: bigint, from: bigint, to: bigint): void {
-    const old = this.#callWord(ip, from);
-    this.#replace(ip, old, this.#callWord(ip, to));
+  /** ftrace_update_ftrace_func: the BL at `ftrace_call` in ftrace_caller goes to `func`; nobody checks the old one. */
+  updateFtraceCall(ftraceCall: bigint, func: bigint): void {
+    const at = Number(s64(ftraceCall - this.#parts.base));
+    this.#storeInstruction(at, branchWord(ftraceCall, func, true));
+    this.flush();
   }
 
-  makeNop(ip: bigint, target: bigint): void {
-    this.#replace(ip, this.#callWord(ip, target), NOP);
+  /** Every CPU fetches anew what was stored. */
+  flush(): void {
+    // what is mapped may change between commands
+    this.#region = undefined;
+    if (this.#from > this.#to) return;
+    const { base, syncText } = this.#parts;
+    syncText(base + BigInt(this.#from), base + BigInt(this.#to));
+    this.#from = Infinity;
+    this.#to = -Infinity;
+  }
+
+  /** The word at a distance. Throws KernelError -EFAULT where nothing is mapped. */
+  read(at: number): number {
+    return this.#view.getUint32(this.#locate(at, 4), true);
   }
 
   /**
@@ -78,22 +145,85 @@ export class SitePatcher {
     throw new KernelError('EINVAL', `ftrace: no module PLT for 0x${ip.toString(16)}`);
   }
 
-  #callWord(ip: bigint, target: bigint): number {
+  /** `store`: a far target of a `7,5` site is stored in its literal. */
+  #callWord({ at, entry }: Site, target: bigint, store: boolean): number {
+    if (target !== this.#target) {
+      this.#target = target;
+      this.#targetAt = Number(s64(target - this.#parts.base));
+    }
+    const distance = this.#targetAt - at;
+    if (distance > -SZ_128M && distance < SZ_128M) return branchLink(distance);
+    if (this.#parts.profile.direct?.far === 'literal_call') {
+      const { literal, call } = literalCall((entry & 7) === 0);
+      if (store) this.#storeLiteral(entry + literal, target);
+      return branchLink(entry + call - at);
+    }
+    const ip = this.#parts.base + BigInt(at);
     return branchWord(ip, this.reach(ip, target), true);
   }
 
-  #replace(address: bigint, expected: number, word: number): void {
-    const { memory, syncText } = this.#parts;
-    const found = memory.read32(address);
-    if (found !== expected) {
-      throw new KernelError(
-        'EINVAL',
-        `0x${address.toString(16)} holds ${hex32(found)}, expected ${hex32(expected)}`,
-      );
+  /** `ldr x16, literal; br x16` before the function. */
+  #initLiteralCall({ entry }: Site): void {
+    const { literal, call } = literalCall((entry & 7) === 0);
+    for (let word = 1; word <= SITE_SHAPES['7,5'].before; word++) {
+      this.#expect(entry - 4 * word, NOP);
     }
-    const bytes = new Uint8Array(4);
-    viewOf(bytes).setUint32(0, word, true);
-    memory.pokeBytes(address, bytes);
-    syncText(address, address + 4n);
+    this.#storeLiteral(entry + literal, this.#parts.idleTarget);
+    this.#storeInstruction(entry + call, ldrLiteral(16, (literal - call) / 4));
+    this.#storeInstruction(entry + call + 4, br(16));
   }
+
+  #replace(at: number, expected: number, word: number): void {
+    this.#expect(at, expected);
+    this.#storeInstruction(at, word);
+  }
+
+  #expect(at: number, expected: number): void {
+    const found = this.read(at);
+    if (found === expected) return;
+    const where = hex64(this.#parts.base + BigInt(at));
+    throw new KernelError('EINVAL', `${where} holds ${hex32(found)}, expected ${hex32(expected)}`);
+  }
+
+  #storeInstruction(at: number, word: number): void {
+    const offset = this.#locate(at, 4);
+    const region = this.#region as Region;
+    this.#parts.memory.pokeWord(region, offset - region.offset, word);
+    this.#from = Math.min(this.#from, at);
+    this.#to = Math.max(this.#to, at + 4);
+    this.onStore?.(this.#told('instruction', at, BigInt(word >>> 0)));
+  }
+
+  /** No cache maintenance: it is read by LDR. */
+  #storeLiteral(at: number, value: bigint): void {
+    const offset = this.#locate(at, 8);
+    const region = this.#region as Region;
+    this.#parts.memory.pokePointer(region, offset - region.offset, value);
+    this.onStore?.(this.#told('literal', at, value));
+  }
+
+  #told(kind: PatchStore['kind'], at: number, value: bigint): PatchStore {
+    return { kind, address: this.#parts.base + BigInt(at), value };
+  }
+
+  /** Physical offset of `size` bytes at a distance. */
+  #locate(at: number, size: number): number {
+    let region = this.#region;
+    let within = at - this.#regionAt;
+    if (!region || within < 0 || within > region.size - size) {
+      const address = this.#parts.base + BigInt(at);
+      region = this.#parts.memory.regionAt(address);
+      if (!region)
+        throw new KernelError('EFAULT', `ftrace: nothing is mapped at ${hex64(address)}`);
+      this.#region = region;
+      this.#regionAt = Number(s64(region.address - this.#parts.base));
+      within = at - this.#regionAt;
+    }
+    return region.offset + within;
+  }
+}
+
+/** 100101 imm26 */
+function branchLink(distance: number): number {
+  return (BL | ((distance >> 2) & 0x3ff_ffff)) >>> 0;
 }

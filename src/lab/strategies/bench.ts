@@ -8,6 +8,7 @@
  * kin, and the callbacks of others are not part of it: they cost the same in every strategy. Where the way
  * is not right (a program did not run, an argument was lost) it throws.
  */
+import { viewOf } from '../../common/bytes.js';
 import { KernelError } from '../../common/errors.js';
 import type { Registers } from '../../cpu/cpu.js';
 import type { Attachment } from '../../kernel/bpf/bpf.js';
@@ -19,6 +20,7 @@ import { attachScenario } from '../scenario.js';
 import { tracedRun } from '../traced-call.js';
 import { writeFilterHashes } from './filter-hashes.js';
 import { emptyMeasure, measurePath, sumOf, type PartMeasure } from './measure.js';
+import { OpsSite } from './sites.js';
 import type { Situation } from './situation.js';
 import type { Strategy, StrategyBooter, TracedFunction } from './strategy.js';
 import { kernelFunction } from './traced.js';
@@ -51,11 +53,13 @@ export interface Attached {
   readonly way: PartMeasure;
   /** Bytes of stack between the caller and the first program. */
   readonly programStack: number;
+  /** Of the whole call, the function's own RET included. */
+  readonly returnMisses: number;
   readonly text: {
     /** Bytes at every function that can be traced. */
     readonly site: number;
-    /** Bytes that attaching makes: the image. */
-    readonly image: number;
+    /** Bytes that attaching makes: the image, and what the strategy needs beside it. */
+    readonly made: number;
   };
 }
 
@@ -66,6 +70,9 @@ export interface Refused {
 }
 
 export type Outcome = Attached | Refused;
+
+/** The list of ops is walked by text, not by a TypeScript body. */
+const LIST_FUNC = 'lab_list_func';
 
 /** Argument values: none is an address, a count or a saved register. */
 function argumentValues(count: number): bigint[] {
@@ -93,12 +100,24 @@ export function bootFor(
   strategy: Strategy,
   { far }: Pick<Situation, 'far'>,
 ): Kernel {
-  const wanted = ['targets.s', 'list-func.s', ...strategy.texts];
-  const modules = Object.fromEntries(
-    Object.entries(texts).filter(([path]) => wanted.some((name) => path.endsWith(`/${name}`))),
+  const wanted = ['targets.s', ...strategy.texts];
+  const kernel = boot({
+    ...strategy.kernel,
+    ...(far ? { vmallocUsed: Number(BL_RANGE) } : {}),
+    texts: filesOf(texts, ['list-func.s']),
+    listFunc: LIST_FUNC,
+    modules: { ...filesOf(texts, wanted), ...strategy.ownTexts },
+  });
+  const list = new Uint8Array(8);
+  viewOf(list).setBigUint64(0, kernel.ftrace.listHead, true);
+  kernel.memory.pokeBytes(kernel.symbol(`${LIST_FUNC}_head`), list);
+  return kernel;
+}
+
+function filesOf(texts: AsmSources, names: readonly string[]): AsmSources {
+  return Object.fromEntries(
+    Object.entries(texts).filter(([path]) => names.some((name) => path.endsWith(`/${name}`))),
   );
-  Object.assign(modules, strategy.ownTexts);
-  return boot({ ...strategy.kernel, modules, ...(far ? { vmallocUsed: Number(BL_RANGE) } : {}) });
 }
 
 /** Measures in a kernel that is there, and leaves it as it was. */
@@ -108,7 +127,6 @@ export function measureIn(kernel: Kernel, strategy: Strategy, situation: Situati
   try {
     const { attachments, ops } = attachAll(kernel, traced, situation, undo);
     undo.push(writeFilterHashes(kernel));
-    useListFunction(kernel);
     return measureCall(kernel, strategy, traced, situation, attachments, ops);
   } catch (error) {
     if (!(error instanceof KernelError)) throw error;
@@ -135,11 +153,6 @@ function attachAll(
   });
   undo.push(detach);
   return { attachments, ops };
-}
-
-/** The list of ops is walked by text. */
-function useListFunction(kernel: Kernel): void {
-  kernel.ftrace.listOps.func = kernel.symbol('lab_list_func');
 }
 
 function measureCall(
@@ -174,13 +187,16 @@ function measureCall(
 
   const parts = measurePath(entries, start, args, partOf(kernel, strategy, traced, attachments));
   const way = sumOf(WAY.map((part) => parts.get(part) ?? emptyMeasure(argCount)));
-  const image = attachments[0]?.trampoline.image?.code.length ?? 0;
+  const { trampoline } = attachments[0] ?? {};
+  const image = strategy.withoutImage ? 0 : (trampoline?.image?.code.length ?? 0);
+  const made = trampoline?.target instanceof OpsSite ? trampoline.target.generatedText : 0;
   return {
     kind: 'attached',
     parts,
     way,
     programStack: Number(start.sp - (atPrograms[0]?.seen[0]?.sp ?? start.sp)),
-    text: { site: traced.siteBytes, image: strategy.withoutImage ? 0 : image },
+    returnMisses: sumOf([...parts.values()]).returnMisses,
+    text: { site: traced.siteBytes, made: image + made },
   };
 }
 

@@ -9,113 +9,159 @@
  * | ftrace trampoline  | ftrace_caller goes on to the image, at its start or at its end             |
  * | PLT                | veneers for sites that even ftrace_caller, or a BPF image, is too far from |
  *
- * Text of the lab's own is said to be so in `source`; all other is that of the kernel.
+ * Text of the lab's own is said to be so in `source`; all other is that of the kernel that is named.
  */
-import { OpsSite, OpsTrampolineSite, programTable } from './sites.js';
-import type { Strategy } from './strategy.js';
+import { FTRACE_OPS_FL } from '../../kernel/ftrace/ops.js';
+import { OpsSite, OpsTrampolineSite, programTable, type OpsRecipe } from './sites.js';
+import type { Strategy, StrategyKernel } from './strategy.js';
 import { programFunction } from './traced.js';
+
+const V5: StrategyKernel = { ftrace: 'v5' };
+
+/** A kernel in which programs are attached by an ops. */
+function withOps(kernel: StrategyKernel, recipe: OpsRecipe): StrategyKernel {
+  return { ...kernel, functionSite: (...parts) => new OpsSite(...parts, recipe) };
+}
 
 const OFF: Strategy = {
   name: 'off',
   title: 'nothing attached',
   place: 'patch site',
-  source: 'any kernel; what every call of a traceable function costs',
+  source: 'any kernel: what every call of a traceable function costs',
   kernel: {},
   texts: [],
   least: { programs: 0 },
 };
 
-const DIRECT: Strategy = {
-  name: 'direct',
-  title: '6.4: BL to the image, or early, or late',
+const V5_SITE: Strategy = {
+  name: 'v5',
+  title: 'BL to the image, as on x86',
   place: 'patch site',
-  source: 'merged in 6.4 (2aa6ac03516d): near BL, far through ftrace_caller, beside others late',
-  kernel: {},
+  source: 'Xu Kuohai, v5, May 2022 (not merged); on 5.19',
+  kernel: V5,
   texts: [],
   least: {},
 };
 
-const EARLY: Strategy = {
-  ...DIRECT,
-  name: 'direct-early',
-  title: '6.4: early tail call of ftrace_caller',
+const V5_LATE: Strategy = {
+  ...V5_SITE,
+  name: 'v5-late',
+  title: 'ftrace_regs_caller ends in pt_regs.orig_x0',
   place: 'ftrace trampoline',
-  source: 'merged in 6.4: the image is out of BL range of the site',
+  source: 'v5 where other ops are on the site, as on x86',
+  least: { others: 1 },
+};
+
+const LITERAL_CALL: Strategy = {
+  name: 'literal-call',
+  title: 'BL to ldr x16, br x16 before the function (7,5 NOPs)',
+  place: 'patch site',
+  source: 'Xu Kuohai, "Add ftrace direct call for arm64" v2, September 2022 (not merged); on 6.0',
+  kernel: { ftrace: 'sep-2022' },
+  texts: [],
   least: { far: true },
 };
 
-const LATE: Strategy = {
-  ...DIRECT,
-  name: 'direct-late',
-  title: '6.4: late tail call of ftrace_caller',
+const ALWAYS_ORIG_X0: Strategy = {
+  name: 'always-orig-x0',
+  title: 'always through an ops, then tail call (pt_regs)',
   place: 'ftrace trampoline',
-  source: 'merged in 6.4: other ops are on the site',
-  least: { others: 1 },
+  source: "Florent Revest's suggestion of 9 August 2022 on v5; the lab's own callback",
+  kernel: withOps(V5, { callback: 'lab_set_orig_x0', flags: FTRACE_OPS_FL.SAVE_REGS }),
+  texts: ['set-orig-x0.s'],
+  least: {},
+  callbacks: ['lab_set_orig_x0'],
 };
 
 const ALWAYS_LATE: Strategy = {
   name: 'always-late',
-  title: 'every call through ops, then tail call',
+  title: 'always through the ops of the site, then tail call',
   place: 'ftrace trampoline',
-  source: "Florent Revest's suggestion of 9 August 2022, on 6.12; the lab's own callback",
-  kernel: {
-    functionSite: (kernel, _profile, key, target) =>
-      new OpsSite(kernel, key, target, { callback: 'lab_set_direct' }),
-  },
+  source: "the same with arguments only and per-call-site ops, on 6.12; the lab's own callback",
+  kernel: withOps({}, { callback: 'lab_set_direct' }),
   texts: ['set-direct.s'],
   least: {},
   callbacks: ['lab_set_direct'],
 };
 
-const OPS_CALL_SITE: Strategy = {
-  name: 'ops-call-site',
-  title: 'ftrace op, found by the literal of its site',
+const OPS_LIST: Strategy = {
+  name: 'ops-list',
+  title: 'ftrace op on the global list, calls the image',
   place: 'ftrace op',
-  source:
-    "Mark Rutland's proposal on his per-call-site ops (merged in 6.3); the lab's own callback",
-  kernel: {
-    functionSite: (kernel, _profile, key, target) =>
-      new OpsSite(kernel, key, target, { callback: 'lab_ops_caller' }),
-  },
+  source: "Mark Rutland's proposal without what 6.3 brought, on 6.2; the lab's own callback",
+  kernel: withOps({ ftrace: '6.2' }, { callback: 'lab_ops_caller' }),
   texts: ['ops-caller.s'],
   least: {},
   callbacks: ['lab_ops_caller'],
 };
 
+const OPS_CALL_SITE: Strategy = {
+  ...OPS_LIST,
+  name: 'ops-call-site',
+  title: 'ftrace op found by the literal of its site, calls the image',
+  source: "the same on the per-call-site ops of 6.3; the lab's own callback",
+  kernel: withOps({ ftrace: '6.3' }, { callback: 'lab_ops_caller' }),
+};
+
+const OPS_TRAMPOLINE: Strategy = {
+  ...OPS_LIST,
+  name: 'ops-trampoline',
+  title: 'ftrace op with an ftrace trampoline of its own, calls the image',
+  source:
+    "the same with Wang ShaoBo's dynamic trampolines of March 2022 (not merged), on 6.1; the lab's own text",
+  kernel: {
+    ftrace: '6.1',
+    functionSite: (...parts) => new OpsTrampolineSite(...parts, { callback: 'lab_ops_caller' }),
+  },
+  texts: ['ops-caller.s', 'ops-trampoline.s'],
+};
+
 const OPS_LOOP: Strategy = {
   name: 'ops-loop',
-  title: 'ftrace op that calls the programs itself',
+  title: 'ftrace op found by the literal of its site, calls the programs itself',
   place: 'ftrace op',
-  source: 'after the "BPF on fprobe" proof of concept of October 2022; the lab\'s own callback',
-  kernel: {
-    functionSite: (kernel, _profile, key, target) =>
-      new OpsSite(kernel, key, target, { callback: 'lab_ops_loop', private: programTable }),
-  },
+  source:
+    'after the "BPF on fprobe" proof of concept of October 2022 (not merged), on 6.3; the lab\'s own callback',
+  kernel: withOps({ ftrace: '6.3' }, { callback: 'lab_ops_loop', private: programTable }),
   texts: ['ops-loop.s'],
   least: {},
   callbacks: ['lab_ops_loop'],
   withoutImage: true,
 };
 
-const OPS_TRAMPOLINE: Strategy = {
-  name: 'ops-trampoline',
-  title: 'ftrace op with an ftrace trampoline of its own',
-  place: 'ftrace op',
-  source: "Wang ShaoBo's dynamic trampolines of March 2022 (never merged); the lab's own text",
-  kernel: {
-    functionSite: (kernel, _profile, key, target) =>
-      new OpsTrampolineSite(kernel, key, target, { callback: 'lab_ops_caller' }),
-  },
-  texts: ['ops-caller.s', 'ops-trampoline.s'],
+const DIRECT: Strategy = {
+  name: 'direct',
+  title: 'BL to the image',
+  place: 'patch site',
+  source: 'merged in 6.4 (2aa6ac03516d): the image is in BL range, nobody else on the site',
+  kernel: {},
+  texts: [],
   least: {},
-  callbacks: ['lab_ops_caller'],
+};
+
+const DIRECT_EARLY: Strategy = {
+  ...DIRECT,
+  name: 'direct-early',
+  title: 'ftrace_caller goes on to ops->direct_call before it saves anything',
+  place: 'ftrace trampoline',
+  source: 'merged in 6.4: the image is out of BL range',
+  least: { far: true },
+};
+
+const DIRECT_LATE: Strategy = {
+  ...DIRECT,
+  name: 'direct-late',
+  title: 'ftrace_caller ends in fregs->direct_tramp',
+  place: 'ftrace trampoline',
+  source: 'merged in 6.4: other ops are on the site',
+  least: { others: 1 },
 };
 
 const BPF_PLT: Strategy = {
   name: 'bpf-plt',
-  title: 'PLT behind a BPF program',
+  title: 'ldr x10, br x10 behind a BPF program that is traced',
   place: 'PLT',
-  source: 'merged in 6.0 (b2ad54e1533e): programs as targets',
+  source: 'merged in 6.0 (b2ad54e1533e): BPF programs as targets, the image is out of BL range',
   kernel: {},
   texts: [],
   least: { far: true },
@@ -124,12 +170,17 @@ const BPF_PLT: Strategy = {
 
 export const STRATEGIES: readonly Strategy[] = [
   OFF,
-  DIRECT,
-  EARLY,
-  LATE,
-  ALWAYS_LATE,
+  V5_SITE,
+  V5_LATE,
+  ALWAYS_ORIG_X0,
+  OPS_LIST,
+  OPS_TRAMPOLINE,
   OPS_CALL_SITE,
   OPS_LOOP,
-  OPS_TRAMPOLINE,
+  LITERAL_CALL,
+  ALWAYS_LATE,
+  DIRECT,
+  DIRECT_EARLY,
+  DIRECT_LATE,
   BPF_PLT,
 ];

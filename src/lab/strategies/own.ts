@@ -12,7 +12,7 @@ import type { Assembler } from '../../kernel/assembler.js';
 import type { FunctionTarget, TrampolineSite } from '../../kernel/bpf/site.js';
 import type { PlacedImage } from '../../kernel/bpf/trampoline.js';
 import type { AsmSources, Kernel } from '../../kernel/kernel.js';
-import { ASM_OFFSETS } from '../../kernel/offsets.js';
+import { asmOffsets } from '../../kernel/offsets.js';
 import { parsePrototype, type Prototype } from '../../kernel/prototype.js';
 import type { OwnPlan, OwnStep, OwnStrategy } from './own-file.js';
 import { OpsSite } from './sites.js';
@@ -23,6 +23,8 @@ import type { Strategy, TracedFunction } from './strategy.js';
 const FUNCTIONS_FILE = 'own functions';
 const NOP_LINE = '\tnop\n';
 const MOST_ARGS = 8;
+/** How FUNCTIONs would begin: a step has none. */
+const ENTRY = { before: 0, alignLog2: 2, bti: false } as const;
 
 /** What a store of a plan is, with addresses and bytes. */
 export type OwnStore = {
@@ -50,8 +52,7 @@ export function ownStrategy(own: OwnStrategy, texts: AsmSources, assembler: Asse
       return {
         ...base,
         kernel: {
-          functionSite: (kernel, _profile, key, target) =>
-            new OpsSite(kernel, key, target, { callback: way.callback }),
+          functionSite: (...parts) => new OpsSite(...parts, { callback: way.callback }),
         },
         texts: [],
         ownTexts: texts,
@@ -61,8 +62,7 @@ export function ownStrategy(own: OwnStrategy, texts: AsmSources, assembler: Asse
       return {
         ...base,
         kernel: {
-          functionSite: (kernel, _profile, _key, target) =>
-            new OwnSite(kernel, target, way, assembler),
+          functionSite: (kernel, _key, target) => new OwnSite(kernel, target, way, assembler),
         },
         texts: [],
         ownTexts: { ...texts, [FUNCTIONS_FILE]: ownFunctionsText(way) },
@@ -231,12 +231,18 @@ function assembleWord(
   image: bigint,
   assembler: Assembler,
 ): Uint8Array {
-  const constants = new Map(ASM_OFFSETS);
+  const constants = new Map(asmOffsets(kernel.ftrace.profile));
   for (const symbol of kernel.symbols) constants.set(symbol.name, symbol.address);
   constants.set('F', address);
   constants.set('image', image);
   // an address of F-16 is what the file means; the assembler takes the sum as a constant
-  const { bytes } = assembler.assemble(`'${word}'`, `CODE own_step\n\t${word}\n`, at, constants);
+  const { bytes } = assembler.assemble(
+    `'${word}'`,
+    `CODE own_step\n\t${word}\n`,
+    at,
+    constants,
+    ENTRY,
+  );
   if (bytes.length < 4) throw new InputError(`'${word}' is no instruction`);
   return bytes.slice(0, 4);
 }

@@ -37,6 +37,8 @@ export class OpsSite implements TrampolineSite {
   readonly program = undefined;
   protected readonly kernel: Kernel;
   protected readonly ops: FtraceOps;
+  /** Bytes of text that were made for it. */
+  generatedText = 0;
   readonly #recipe: OpsRecipe;
   #private: PrivateData | undefined;
 
@@ -70,9 +72,11 @@ export class OpsSite implements TrampolineSite {
   }
 
   close(): void {
-    this.#private?.free();
-    this.kernel.ftrace.forgetOps(this.ops);
-    this.kernel.kfree(this.ops.address);
+    this.kernel.ftrace.whenUnused(this.ops, () => {
+      this.#private?.free();
+      this.kernel.ftrace.forgetOps(this.ops);
+      this.kernel.kfree(this.ops.address);
+    });
   }
 
   #point(image: PlacedImage): void {
@@ -120,6 +124,7 @@ export class OpsTrampolineSite extends OpsSite {
     super.unregister();
     if (this.#copy !== undefined) this.kernel.bpf.images.free(this.#copy);
     this.ops.trampoline = 0n;
+    this.generatedText = 0;
     this.#copy = undefined;
   }
 
@@ -140,6 +145,7 @@ export class OpsTrampolineSite extends OpsSite {
     view.setBigUint64(Number(literal), ops.address, true);
     kernel.memory.pokeBytes(at, bytes);
     kernel.syncText(at, at + BigInt(size));
+    this.generatedText = size;
     return at;
   }
 }

@@ -12,11 +12,20 @@ import type { Situation } from './situation.js';
 /** The places for an indirection to BPF that the thread of v5 names, and what came beside them. */
 export type Place = 'patch site' | 'ftrace op' | 'ftrace trampoline' | 'PLT' | "a user's own";
 
-/** Boots a kernel with texts beside its own; what needs a file system is done. */
-export type StrategyBooter = (options: StrategyKernel & { readonly modules: AsmSources }) => Kernel;
+/**
+ * Boots a kernel; what needs a file system is done. `texts` are placed with the entry code, `modules` behind all
+ * that the kernel itself has.
+ */
+export type StrategyBooter = (
+  options: StrategyKernel & {
+    readonly texts: AsmSources;
+    readonly modules: AsmSources;
+    readonly listFunc: string;
+  },
+) => Kernel;
 
 /** What a strategy asks for when its kernel boots. */
-export type StrategyKernel = Omit<KernelOptions, 'asm' | 'cpu' | 'modules'>;
+export type StrategyKernel = Omit<KernelOptions, 'asm' | 'cpu' | 'modules' | 'listFunc'>;
 
 /** The function that is traced, in a kernel. */
 export interface TracedFunction {

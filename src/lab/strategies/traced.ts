@@ -6,13 +6,14 @@
 import { assemble } from '../../bpf/assemble.js';
 import { rawProgram } from '../../bpf/raw-program.js';
 import { PLT_TARGET_SIZE } from '../../jit/plt.js';
+import { SITE_SHAPES } from '../../kernel/ftrace/site-form.js';
 import type { Kernel } from '../../kernel/kernel.js';
 import { moveImagesAway } from '../far-images.js';
 import type { Situation } from './situation.js';
 import type { TracedFunction } from './strategy.js';
 
 /** MOV and NOP. */
-const SITE_WORDS = 8n;
+const SITE_WORDS = 2;
 
 export function kernelFunction(kernel: Kernel, { args }: Situation): TracedFunction {
   const name = `lab_traced_${args}`;
@@ -25,7 +26,7 @@ export function kernelFunction(kernel: Kernel, { args }: Situation): TracedFunct
     address,
     siteEnd: ip + 4n,
     end: address + BigInt(size),
-    siteBytes: Number(ip + 4n - kernel.ftrace.patcher.literalAddress(ip)),
+    siteBytes: 4 * (SITE_SHAPES[kernel.ftrace.profile.site].before + SITE_WORDS),
   };
 }
 
@@ -43,9 +44,9 @@ export function programFunction(kernel: Kernel, { args, far }: Situation): Trace
     name,
     attach: { program },
     address: base,
-    siteEnd: base + SITE_WORDS,
+    siteEnd: base + BigInt(4 * SITE_WORDS),
     end: base + BigInt(jitedLength),
     plt: base + BigInt(pltOffset),
-    siteBytes: Number(SITE_WORDS) + jitedLength - pltOffset + PLT_TARGET_SIZE,
+    siteBytes: 4 * SITE_WORDS + jitedLength - pltOffset + PLT_TARGET_SIZE,
   };
 }
