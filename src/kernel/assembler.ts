@@ -65,6 +65,16 @@ function parseDirective(line: string): Directive | undefined {
   return plain ? { kind: plain[1] as 'CODE' | 'LABEL', name: plain[2] as string } : undefined;
 }
 
+/** Names that the text branches to and does not define: symbols of other texts. */
+export function externalBranches(source: string): ReadonlySet<string> {
+  const lines = source.split('\n');
+  const own = new Set(
+    lines.flatMap((line) => parseDirective(line)?.name ?? /^(\w+):/.exec(line)?.[1] ?? []),
+  );
+  const targets = lines.flatMap((line) => /^\s*bl?\s+([A-Za-z_]\w*)/.exec(line)?.[1] ?? []);
+  return new Set(targets.filter((name) => !own.has(name)));
+}
+
 function expandLine(line: string, { before, alignLog2, bti }: FunctionEntry): string {
   const directive = parseDirective(line);
   switch (directive?.kind) {

@@ -7,7 +7,7 @@
 import { alignUp } from '../common/bytes.js';
 import { InputError } from '../common/errors.js';
 import type { Memory, Region } from '../cpu/memory.js';
-import type { Layout } from './layout.js';
+import type { Layout } from './layout/layout.js';
 import type { SymbolTable } from './symbols.js';
 
 const DATA_SIZE = 0x10000;

@@ -26,10 +26,13 @@ import { DirectCalls, type DirectParts } from './ftrace/direct.js';
 import { Ftrace } from './ftrace/ftrace.js';
 import type { FtraceOps } from './ftrace/ops.js';
 import { FTRACE_PROFILES, type FtraceProfile, type FtraceVersion } from './ftrace/profile.js';
-import { layoutOf, type Layout, type LayoutOptions } from './layout.js';
+import type { FtracePlts, ReachParts, ReachProfile } from './ftrace/reach.js';
+import { kernelSpace, type VmallocUse } from './layout/address-space.js';
+import { layoutOf, type Layout, type LayoutOptions } from './layout/layout.js';
 import { LinearMap } from './linear-map.js';
+import { Modules, type KernelModule, type ModuleSpec } from './module/modules.js';
 import { TASK_STRUCT } from './offsets.js';
-import { RangeAllocator } from './range-allocator.js';
+import { MAPPABLE, RangeAllocator } from './range-allocator.js';
 import { Rcu } from './rcu.js';
 import { SymbolTable } from './symbols.js';
 import { Task } from './task.js';
@@ -41,7 +44,7 @@ import type { KernelVersion } from '../jit/profile.js';
 /** Texts of one `asm/` folder: file name to source. */
 export type AsmSources = Readonly<Record<string, string>>;
 
-export interface KernelOptions extends LayoutOptions {
+export interface KernelOptions extends Omit<LayoutOptions, 'version'> {
   readonly asm: AsmSources;
   /** More texts of functions, placed behind all that the kernel itself has. Default none. */
   readonly modules?: AsmSources;
@@ -65,6 +68,12 @@ export interface KernelOptions extends LayoutOptions {
   readonly cpus?: number;
   /** Bytes of vmalloc space in use before the first BPF image. Default 0. */
   readonly vmallocUsed?: number;
+  /** What of them was given back: offset in the block and size. Default none. */
+  readonly vmallocHoles?: VmallocUse['holes'];
+  /** Bytes in use at the start of the first window for modules. Default 0. */
+  readonly modulesUsed?: number;
+  /** How ftrace finds a way to far targets, with a version's mistakes. Default: that of `ftrace`. */
+  readonly reach?: ReachProfile;
   /** Bytes of RAM in the linear map. Default 16 MiB. */
   readonly ram?: number;
   /** Seed of get_random_u32. Default 1. */
@@ -107,6 +116,7 @@ export class Kernel implements KernelContext {
   readonly ftrace: Ftrace;
   readonly directCalls: DirectCalls;
   readonly directCallsByIp: DirectCallsByIp;
+  readonly modules: Modules;
   readonly rcu: Rcu;
   readonly bpf: Bpf;
   /** Lines of printk. */
@@ -144,7 +154,11 @@ export class Kernel implements KernelContext {
     if (!profile.callOps) this.data.define('function_trace_op', 8);
     this.linear = new LinearMap(this.memory, this.layout.linear, ram);
     this.physical = this.linear.physical;
-    this.vmalloc = this.#vmallocSpace(options.vmallocUsed ?? 0);
+    this.vmalloc = kernelSpace(this.layout, {
+      used: options.vmallocUsed ?? 0,
+      holes: options.vmallocHoles ?? [],
+      modulesUsed: options.modulesUsed ?? 0,
+    });
 
     // a return address belongs to the call before it: the BRK stands behind a word of the symbol
     this.text.addWords('lab_return', [NOP, encode('BRK', { imm16: KERNEL_BODY_BRK })]);
@@ -165,7 +179,20 @@ export class Kernel implements KernelContext {
       },
       this.symbol('lab_return') + 4n,
     );
-    this.ftrace = this.#makeFtrace(profile, options);
+    const reach = options.reach ?? profile.reach;
+    const entries = this.#ftraceEntries();
+    this.modules = new Modules({
+      kernel: this,
+      assembler,
+      reach,
+      entries,
+      guarded: options.guarded ?? false,
+    });
+    this.ftrace = this.#makeFtrace(
+      profile,
+      { profile: reach, entries, moduleAt: (address) => this.modules.at(address) },
+      options,
+    );
     const direct = this.#directParts();
     this.directCalls = new DirectCalls({ ...direct, temporary: this.#staticOps('tmp_ops') });
     this.directCallsByIp = new DirectCallsByIp({
@@ -202,6 +229,16 @@ export class Kernel implements KernelContext {
     this.text.addWordFunctions(functions);
     this.#addNewSites();
     this.syncText(this.text.region.address, this.text.end);
+  }
+
+  /** Loads a module and runs its init function. Throws KernelError when one or the other is refused. */
+  loadModule(spec: ModuleSpec): KernelModule {
+    return this.modules.load(spec);
+  }
+
+  /** Throws KernelError: ENOENT, EAGAIN (in use), EBUSY. */
+  unloadModule(name: string): void {
+    this.modules.unload(name);
   }
 
   symbol(name: string): bigint {
@@ -447,7 +484,7 @@ export class Kernel implements KernelContext {
 
   #allocStack(name: string): Region {
     // one unmapped page below catches overflows (VMAP_STACK)
-    const start = this.vmalloc.take(BigInt(THREAD_SIZE + 4096), 4096n);
+    const start = this.vmalloc.take(BigInt(THREAD_SIZE + 4096), 4096n, MAPPABLE);
     return this.memory.map({
       name: `stack of ${name}`,
       address: start + 4096n,
@@ -456,15 +493,16 @@ export class Kernel implements KernelContext {
     });
   }
 
-  #vmallocSpace(used: number): RangeAllocator {
-    const { vmallocStart, vmallocEnd, text, end } = this.layout;
-    const space = new RangeAllocator('vmalloc', vmallocStart, vmallocEnd);
-    space.reserve(text, end);
-    if (used > 0) space.take(BigInt(used), 4096n);
-    return space;
+  /** What module PLT entries for ftrace go to. */
+  #ftraceEntries(): FtracePlts {
+    const regsCaller = this.symbols.find('ftrace_regs_caller')?.address;
+    return {
+      ftrace_caller: this.symbol('ftrace_caller'),
+      ...(regsCaller === undefined ? {} : { ftrace_regs_caller: regsCaller }),
+    };
   }
 
-  #makeFtrace(profile: FtraceProfile, options: KernelOptions): Ftrace {
+  #makeFtrace(profile: FtraceProfile, reach: ReachParts, options: KernelOptions): Ftrace {
     const address = (name: string): bigint | undefined => this.symbols.find(name)?.address;
     const [ftraceCall, functionTraceOp] = [address('ftrace_call'), address('function_trace_op')];
     const isPatched = ftraceCall !== undefined && functionTraceOp !== undefined;
@@ -475,6 +513,7 @@ export class Kernel implements KernelContext {
       memory: this.memory,
       data: this.data,
       profile,
+      reach,
       base: this.layout.text,
       btiKernel: (options.bti ?? false) || (options.guarded ?? false),
       syncText: (start, end) => this.syncText(start, end),

@@ -11,12 +11,15 @@ export interface KernelSymbol {
   readonly address: bigint;
   /** Bytes. */
   readonly size: number;
+  /** Module that it belongs to; undefined: the kernel image or BPF. */
+  readonly module: string | undefined;
 }
 
 export interface SymbolHit {
   readonly name: string;
   readonly offset: number;
   readonly size: number;
+  readonly module: string | undefined;
 }
 
 export class SymbolTable {
@@ -24,9 +27,9 @@ export class SymbolTable {
   /** Sorted by address. */
   readonly #sorted: KernelSymbol[] = [];
 
-  add(name: string, address: bigint, size: number): KernelSymbol {
+  add(name: string, address: bigint, size: number, module?: string): KernelSymbol {
     if (this.#byName.has(name)) throw new InputError(`symbol ${name} is defined twice`);
-    const symbol = { name, address, size };
+    const symbol = { name, address, size, module };
     this.#byName.set(name, symbol);
     this.#sorted.splice(this.#indexAfter(address), 0, symbol);
     return symbol;
@@ -37,6 +40,13 @@ export class SymbolTable {
     if (!symbol) return;
     this.#byName.delete(name);
     this.#sorted.splice(this.#sorted.indexOf(symbol), 1);
+  }
+
+  /** Removes the symbols that begin in [start, end), and says which. */
+  removeWithin(start: bigint, end: bigint): readonly KernelSymbol[] {
+    const gone = this.#sorted.filter(({ address }) => address >= start && address < end);
+    for (const { name } of gone) this.remove(name);
+    return gone;
   }
 
   /** `wanted`, or with the first number behind it that makes it new. */
@@ -64,18 +74,20 @@ export class SymbolTable {
     for (let i = this.#indexAfter(address) - 1; i >= 0; i--) {
       const symbol = this.#sorted[i] as KernelSymbol;
       const offset = Number(address - symbol.address);
-      if (offset < symbol.size) return { name: symbol.name, offset, size: symbol.size };
+      const { name, size, module } = symbol;
+      if (offset < size) return { name, offset, size, module };
       // a zero-sized label may stand in front of the symbol that covers the address
-      if (symbol.size > 0) return undefined;
+      if (size > 0) return undefined;
     }
     return undefined;
   }
 
-  /** `name+0x8`, or plain hex outside every symbol. */
+  /** `name+0x8`, `name+0x8 [module]`, or plain hex outside every symbol. */
   format(address: bigint): string {
     const hit = this.lookup(address);
     if (!hit) return `0x${address.toString(16)}`;
-    return `${hit.name}+0x${hit.offset.toString(16)}`;
+    const where = hit.module === undefined ? '' : ` [${hit.module}]`;
+    return `${hit.name}+0x${hit.offset.toString(16)}${where}`;
   }
 
   *[Symbol.iterator](): Iterator<KernelSymbol> {

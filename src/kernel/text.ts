@@ -80,7 +80,8 @@ export class KernelText {
   readonly #memory: Memory;
   readonly #symbols: SymbolTable;
   readonly #profile: FtraceProfile;
-  readonly #entry: FunctionEntry;
+  /** How functions with a patch site begin. */
+  readonly entry: FunctionEntry;
   #used = 0;
 
   constructor(memory: Memory, symbols: SymbolTable, options: TextOptions) {
@@ -88,7 +89,7 @@ export class KernelText {
     this.#memory = memory;
     this.#symbols = symbols;
     this.#profile = profile;
-    this.#entry = { ...SITE_SHAPES[profile.site], bti: options.bti };
+    this.entry = { ...SITE_SHAPES[profile.site], bti: options.bti };
     this.siteOffset = options.bti ? 8 : 4;
     this.region = memory.map({ name: 'kernel text', address, size, permissions: 'rx', guarded });
   }
@@ -109,7 +110,7 @@ export class KernelText {
       constants.set('FUNCTION_TRACE_OP_PAGE', traceOp & ~0xfffn);
       constants.set('FUNCTION_TRACE_OP_LO12', traceOp & 0xfffn);
     }
-    const text = assembler.assemble(file, source, this.end, constants, this.#entry);
+    const text = assembler.assemble(file, source, this.end, constants, this.entry);
     this.#append(text.bytes);
     for (const symbol of text.symbols) {
       this.#symbols.add(symbol.name, symbol.address, symbol.size);
@@ -130,7 +131,7 @@ export class KernelText {
     const calls = fn.entry?.calls ?? fn.body.constructor.name === 'GeneratorFunction';
     const prologue = calls ? [PUSH_FRAME, SET_FRAME] : [];
     const epilogue = calls ? [POP_FRAME, RET] : [RET];
-    const pad = this.#entry.bti ? [bti('c')] : [];
+    const pad = this.entry.bti ? [bti('c')] : [];
     const site = fn.notrace ? pad : [...pad, NOP, NOP];
     const code = [...site, ...prologue, BRK_BODY, ...epilogue];
     this.#used = alignUp(this.#used, 16);
@@ -147,12 +148,12 @@ export class KernelText {
 
   /** Places traceable functions that consist of words only. */
   addWordFunctions(functions: Iterable<WordFunction>): void {
-    const align = 1 << this.#entry.alignLog2;
+    const align = 1 << this.entry.alignLog2;
     for (const { name, words: body, isStatic = false } of functions) {
       this.#used = alignUp(this.#used, align);
       this.#append(words(this.#before()));
       const address = this.end;
-      const pad = this.#entry.bti && !isStatic ? [bti('c')] : [];
+      const pad = this.entry.bti && !isStatic ? [bti('c')] : [];
       const code = [...pad, NOP, NOP, ...body];
       this.#append(words(code));
       this.#symbols.add(name, address, 4 * code.length);
@@ -171,13 +172,17 @@ export class KernelText {
 
   /** The NOPs before a symbol. */
   #before(): number[] {
-    const { before } = this.#entry;
+    const { before } = this.entry;
     return Array.from({ length: before }, () => NOP);
   }
 
   #addMcount(address: bigint, isStatic: boolean): void {
-    const hasPad = this.#entry.bti && !isStatic;
-    this.mcountLocations.push(mcountLocation(this.#profile.site, address, hasPad));
+    this.mcountLocations.push(this.mcountLocation(address, isStatic));
+  }
+
+  /** Entry of __mcount_loc for a function. */
+  mcountLocation(address: bigint, isStatic: boolean): bigint {
+    return mcountLocation(this.#profile.site, address, this.entry.bti && !isStatic);
   }
 
   #append(bytes: Uint8Array): void {

@@ -7,7 +7,7 @@
 import { AARCH64_BREAK_FAULT } from '../../a64/immediates.js';
 import { alignUp, viewOf } from '../../common/bytes.js';
 import { PAGE_SIZE, type Memory, type Region } from '../../cpu/memory.js';
-import type { RangeAllocator } from '../range-allocator.js';
+import { MAPPABLE, type RangeAllocator } from '../range-allocator.js';
 
 export interface ImageMemory {
   /** Room for `size` bytes of code, full of AARCH64_BREAK_FAULT. Throws -ENOMEM. */
@@ -41,7 +41,7 @@ export class ImagePages implements ImageMemory {
 
   alloc(size: number): bigint {
     const bytes = alignUp(size, PAGE_SIZE);
-    const address = this.#space.take(BigInt(bytes + PAGE_SIZE), BigInt(PAGE_SIZE));
+    const address = this.#space.take(BigInt(bytes + PAGE_SIZE), BigInt(PAGE_SIZE), MAPPABLE);
     const name = 'bpf_jit_binary';
     const guarded = this.#guarded;
     const region = this.#memory.map({ name, address, size: bytes, permissions: 'rx', guarded });

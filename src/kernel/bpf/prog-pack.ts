@@ -7,7 +7,7 @@
  * run gives the same addresses; and giving an empty pack back, unless it was made for one large image.
  */
 import { PAGE_SIZE, type Memory, type Region } from '../../cpu/memory.js';
-import type { RangeAllocator } from '../range-allocator.js';
+import { MAPPABLE, type RangeAllocator } from '../range-allocator.js';
 import { breakFill, type ImageMemory } from './image-memory.js';
 
 const BPF_PROG_PACK_SIZE = 2 << 20;
@@ -86,7 +86,7 @@ export class ProgPack implements ImageMemory {
   }
 
   #newPack(size: number): Pack {
-    const address = this.#space.take(BigInt(size), BigInt(PAGE_SIZE));
+    const address = this.#space.take(BigInt(size), BigInt(PAGE_SIZE), MAPPABLE);
     const region = this.#memory.map({
       name: 'bpf_prog_pack',
       address,

@@ -20,6 +20,7 @@ import { findFixup } from '../../jit/fixup.js';
 import { compile, type JitImage } from '../../jit/program.js';
 import { PROFILES } from '../../jit/profiles.js';
 import type { Kernel } from '../kernel.js';
+import { MAPPABLE } from '../range-allocator.js';
 import { parsePrototype, type Prototype } from '../prototype.js';
 import { prototypeFromBtf } from './btf-prototype.js';
 import { PrivateStack } from './private-stack.js';
@@ -305,7 +306,7 @@ export class KernelProgram {
   #vmalloc(size: number): bigint {
     const { kernel } = this.#parts;
     const bytes = alignUp(size, PAGE_SIZE);
-    const address = kernel.vmalloc.take(BigInt(bytes + PAGE_SIZE), BigInt(PAGE_SIZE));
+    const address = kernel.vmalloc.take(BigInt(bytes + PAGE_SIZE), BigInt(PAGE_SIZE), MAPPABLE);
     const name = `bpf_prog ${this.name}`;
     this.#region = kernel.memory.map({ name, address, size: bytes, permissions: 'rw' });
     return address;

@@ -3,13 +3,14 @@
  * BPF function, which bpf_arch_text_poke changes.
  *
  * Reference: kernel/bpf/trampoline.c: register_fentry, modify_fentry, unregister_fentry;
- * tr->func.ftrace_managed. Left out: sites of modules.
+ * tr->func.ftrace_managed. A trampoline on a function of a module holds the module.
  */
 import { reachable } from '../../a64/immediates.js';
 import { KernelError } from '../../common/errors.js';
 import type { JitImage } from '../../jit/program.js';
 import type { FtraceOps } from '../ftrace/ops.js';
 import type { Kernel } from '../kernel.js';
+import type { KernelModule } from '../module/modules.js';
 import { parsePrototype, type Prototype } from '../prototype.js';
 import type { KernelProgram } from './program.js';
 import type { BpfText } from './text.js';
@@ -50,6 +51,7 @@ export class FtraceSite implements TrampolineSite {
   readonly model: Prototype;
   readonly program = undefined;
   readonly #kernel: Kernel;
+  readonly #module: KernelModule | undefined;
   /** Of its direct call; undefined where the direct calls of all sites share one. */
   readonly ops: FtraceOps | undefined;
 
@@ -58,6 +60,8 @@ export class FtraceSite implements TrampolineSite {
     this.name = target.name;
     this.address = target.address;
     this.model = target.model;
+    this.#module = kernel.modules.at(target.address);
+    if (this.#module) this.#module.users++;
     const { profile } = kernel.ftrace;
     if (profile.direct?.api === 'ip') return;
     const address = kernel.kmalloc(profile.ops.size);
@@ -104,6 +108,7 @@ export class FtraceSite implements TrampolineSite {
   close(): void {
     const { ftrace } = this.#kernel;
     const { ops } = this;
+    if (this.#module) this.#module.users--;
     if (!ops) return;
     ftrace.whenUnused(ops, () => {
       ftrace.forgetOps(ops);

@@ -17,6 +17,7 @@ import type { Rcu } from '../rcu.js';
 import { DirectFunctions } from './direct-functions.js';
 import { parseFilterPattern } from './glob.js';
 import { IpModify } from './ipmodify.js';
+import { enableRecord, forgetSites } from './module-records.js';
 import { FTRACE_OPS_FL, FtraceOps } from './ops.js';
 import { OpsList } from './ops-list.js';
 import { SitePatcher, type PatcherParts } from './patch.js';
@@ -86,8 +87,11 @@ export class Ftrace {
     });
   }
 
-  /** ftrace_process_locs: takes mcount entries in and initialises their sites, before anything can run them. */
-  addSites(mcountLocations: readonly bigint[]): void {
+  /**
+   * ftrace_process_locs: takes mcount entries in and initialises their sites, before anything can run them. Those
+   * of a module stay DISABLED until `enableModule`.
+   */
+  addSites(mcountLocations: readonly bigint[], flags = 0): void {
     const { memory, profile, base, btiKernel, printk } = this.#parts;
     const added: NewRecord[] = [];
     for (const location of mcountLocations) {
@@ -99,7 +103,7 @@ export class Ftrace {
       });
       // entries of discarded and weak functions are zero or lead nowhere
       if (!memory.regionAt(ip)?.permissions.includes('x')) continue;
-      added.push({ ip, lead: this.#leadOf(ip) });
+      added.push({ ip, lead: this.#leadOf(ip), flags });
     }
     this.records.insert(added);
     try {
@@ -127,6 +131,23 @@ export class Ftrace {
     if (!btiKernel) return 1;
     const first = ip - 8n;
     return memory.regionAt(first) && nameOf(first) !== '' && nameOf(first) === nameOf(ip) ? 2 : 1;
+  }
+
+  /** ftrace_module_enable: the sites in [start, end) become what the ops that are registered want. */
+  enableModule(start: bigint, end: bigint): void {
+    const { flags } = this.records;
+    const { first, last } = this.records.range(start, end);
+    for (let index = first; index < last; index++) {
+      const covering = this.list().filter((ops) => ops.covers(this.records.ip(index)));
+      flags[index] = enableRecord(flags[index] as number, covering);
+    }
+    if (this.#isOn) this.#updater.replaceRange(first, last);
+  }
+
+  /** ftrace_release_mod, ftrace_free_mem: the text in [start, end) is about to go away. */
+  releaseText(start: bigint, end: bigint): void {
+    const gone = this.records.remove(start, end);
+    for (const ops of this.#opsByAddress.values()) forgetSites(ops, gone);
   }
 
   /** The site of the function at `address` (its symbol address), or undefined. */

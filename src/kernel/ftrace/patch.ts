@@ -5,18 +5,19 @@
  * ftrace_make_nop, ftrace_update_ftrace_func, ftrace_find_callable_addr) and patching.c. With CALL_OPS the
  * literal is stored first, by an aligned 8-byte store; the word is checked against what should be there, then
  * replaced by a 4-byte store, even where it stays the same. `flush` makes every CPU fetch anew what was
- * stored since the last one: nothing runs in between here. Left out: module PLTs.
+ * stored since the last one: nothing runs in between here. Where a BL has to go `reach.ts` says.
  *
  * All addresses of sites are distances from `base`, as numbers. Every store to text goes through
  * `#storeInstruction` and `#storeLiteral`, in the order the kernel makes them; `onStore` is told of each.
  */
-import { branchWord, reachable } from '../../a64/immediates.js';
+import { branchWord } from '../../a64/immediates.js';
 import { hex32, hex64, s64 } from '../../common/bytes.js';
 import { KernelError } from '../../common/errors.js';
 import type { Memory, Region } from '../../cpu/memory.js';
 import { br, ldrLiteral, nop } from '../../jit/emit.js';
 import { moveRegisterWord } from '../../jit/poke.js';
 import type { FtraceProfile } from './profile.js';
+import { reach, type ReachParts } from './reach.js';
 import { SITE_SHAPES, literalCall, opsLiteral } from './site-form.js';
 
 const NOP = nop();
@@ -43,6 +44,7 @@ export interface PatcherParts {
   readonly base: bigint;
   /** ftrace_stub_direct_tramp: where a `7,5` literal call goes before it has a target. */
   readonly idleTarget: bigint;
+  readonly reach: ReachParts;
 }
 
 /** A record as the patcher needs it. */
@@ -134,17 +136,6 @@ export class SitePatcher {
     return this.#view.getUint32(this.#locate(at, 4), true);
   }
 
-  /**
-   * Where a BL at `ip` has to go to get to `target`: a direct trampoline out of range is reached
-   * through ftrace_caller, which reads ops->direct_call.
-   */
-  reach(ip: bigint, target: bigint): bigint {
-    const { ftraceCaller } = this.#parts;
-    const wanted = target !== ftraceCaller && !reachable(ip, target) ? ftraceCaller : target;
-    if (reachable(ip, wanted)) return wanted;
-    throw new KernelError('EINVAL', `ftrace: no module PLT for 0x${ip.toString(16)}`);
-  }
-
   /** `store`: a far target of a `7,5` site is stored in its literal. */
   #callWord({ at, entry }: Site, target: bigint, store: boolean): number {
     if (target !== this.#target) {
@@ -159,7 +150,7 @@ export class SitePatcher {
       return branchLink(entry + call - at);
     }
     const ip = this.#parts.base + BigInt(at);
-    return branchWord(ip, this.reach(ip, target), true);
+    return branchWord(ip, reach(ip, target, this.#parts.reach), true);
   }
 
   /** `ldr x16, literal; br x16` before the function. */

@@ -19,6 +19,7 @@
  * Reference: arch/arm64/kernel/ftrace.c, entry-ftrace.S, include/linux/ftrace.h.
  */
 import type { KernelVersion } from '../../jit/profile.js';
+import { REACH_PROFILES, type ReachProfile } from './reach.js';
 
 export const FTRACE_VERSIONS = ['v5', '6.1', 'sep-2022', '6.2', '6.3', '6.12', '7.3'] as const;
 export type FtraceVersion = (typeof FTRACE_VERSIONS)[number];
@@ -69,6 +70,8 @@ export interface FtraceProfile {
   readonly touched: boolean;
   readonly modified: boolean;
   readonly ops: FtraceOpsOffsets;
+  /** How the BL of a site gets to a target that is far, and the PLT entries of modules. */
+  readonly reach: ReachProfile;
 }
 
 const LINUX_6_1: FtraceProfile = {
@@ -83,18 +86,21 @@ const LINUX_6_1: FtraceProfile = {
   touched: false,
   modified: false,
   ops: { trampoline: 144, size: 184 },
+  reach: REACH_PROFILES['6.1'],
 };
 
 const V5: FtraceProfile = {
   ...LINUX_6_1,
   version: 'v5',
   asm: 'v5',
+  reach: REACH_PROFILES['5.19'],
   direct: { api: 'ip', byIp: true, far: 'refused', late: 'orig_x0', modifyAsksIpmodify: false },
 };
 
 const SEP_2022: FtraceProfile = {
   ...V5,
   version: 'sep-2022',
+  reach: REACH_PROFILES['6.1'],
   site: '7,5',
   direct: {
     api: 'ops',
@@ -111,6 +117,7 @@ const LINUX_6_2: FtraceProfile = {
   asm: '6.2',
   frame: 'ftrace_regs',
   modifyCall: 'refuse',
+  reach: REACH_PROFILES['6.2'],
 };
 
 const LINUX_6_3: FtraceProfile = {
@@ -139,6 +146,7 @@ const LINUX_6_12: FtraceProfile = {
   refBits: 19,
   modified: true,
   ops: { trampoline: 144, direct_call: 208, size: 216 },
+  reach: REACH_PROFILES['6.18'],
 };
 
 const LINUX_7_3: FtraceProfile = {

@@ -24,6 +24,7 @@ export interface NewRecord {
   readonly ip: bigint;
   /** Instructions before it in the function: 1, or 2 behind a BTI. */
   readonly lead: number;
+  readonly flags?: number;
 }
 
 const FIRST_CAPACITY = 64;
@@ -109,10 +110,27 @@ export class RecordTable {
     for (let index = 0; index < this.#size; index++) yield this.at(index);
   }
 
-  /** Takes records in, with flags 0; they may come in any order. */
+  /** Indices of the records of [start, end): from `first` up to `last`, which is not one of them. */
+  range(start: bigint, end: bigint): { first: number; last: number } {
+    const wordAt = (address: bigint): number => Number((s64(address - this.base) + 3n) / 4n);
+    return { first: this.#lowerBound(wordAt(start)), last: this.#lowerBound(wordAt(end)) };
+  }
+
+  /** Forgets the records of [start, end); their sites. */
+  remove(start: bigint, end: bigint): bigint[] {
+    const { first, last } = this.range(start, end);
+    const gone = Array.from({ length: last - first }, (_, i) => this.ip(first + i));
+    for (const column of [this.#words, this.flags, this.#leads]) {
+      column.copyWithin(first, last, this.#size);
+    }
+    this.#size -= gone.length;
+    return gone;
+  }
+
+  /** Takes records in; they may come in any order. */
   insert(records: readonly NewRecord[]): void {
     const added = records
-      .map(({ ip, lead }) => ({ word: Number(s64(ip - this.base) / 4n), lead }))
+      .map(({ ip, lead, flags = 0 }) => ({ word: Number(s64(ip - this.base) / 4n), lead, flags }))
       .sort((a, b) => a.word - b.word);
     const old = { words: this.#words, flags: this.flags, leads: this.#leads };
     const size = this.#size + added.length;
@@ -130,7 +148,7 @@ export class RecordTable {
     let from = this.#size - 1;
     let next = added.length - 1;
     for (let to = size - 1; next >= 0; to--) {
-      const { word, lead } = added[next] as { word: number; lead: number };
+      const { word, lead, flags } = added[next] as (typeof added)[number];
       if (from >= 0 && (this.#words[from] as number) > word) {
         this.#words[to] = this.#words[from] as number;
         this.flags[to] = this.flags[from] as number;
@@ -138,7 +156,7 @@ export class RecordTable {
         from--;
       } else {
         this.#words[to] = word;
-        this.flags[to] = 0;
+        this.flags[to] = flags;
         this.#leads[to] = lead;
         next--;
       }

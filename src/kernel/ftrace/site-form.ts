@@ -15,7 +15,7 @@
  *
  * Reference: arch/arm64/kernel/ftrace.c: ftrace_call_adjust.
  */
-import { bti, nop } from '../../jit/emit.js';
+import { bti as btiWord, nop } from '../../jit/emit.js';
 import type { SiteForm } from './profile.js';
 
 export interface SiteShape {
@@ -39,7 +39,7 @@ export function mcountLocation(form: SiteForm, address: bigint, bti: boolean): b
 }
 
 const NOP = nop();
-const BTI_WORDS: readonly number[] = [bti('c'), bti('j'), bti('jc')];
+const BTI_WORDS: readonly number[] = [btiWord('c'), btiWord('j'), btiWord('jc')];
 
 export interface AdjustParts {
   readonly form: SiteForm;

@@ -148,10 +148,15 @@ export class CodeUpdater {
   }
 
   #replaceCode(enable: boolean): void {
+    this.replaceRange(0, this.#parts.table.size, enable);
+  }
+
+  /** ftrace_replace_code for the records from `first` up to, not including, `last`. */
+  replaceRange(first: number, last: number, enable = true): void {
     const { table, rules, patcher } = this.#parts;
-    const { size, flags } = table;
+    const { flags } = table;
     try {
-      for (let index = 0; index < size; index++) {
+      for (let index = first; index < last; index++) {
         const transition = checkRecord(flags[index] as number, enable, rules);
         if (transition !== 'ignore' && !this.#replaceOne(index, transition, enable)) return;
       }
