@@ -142,7 +142,15 @@ export { runPackets } from './lab/run-packets.js';
 export { attachScenario, type Scenario } from './lab/scenario.js';
 export { PARTS, WAY, type Outcome, type Part } from './lab/strategies/bench.js';
 export { STRATEGIES } from './lab/strategies/catalogue.js';
+export {
+  PARTNERS,
+  partnersOf,
+  siteTable,
+  type Partnership,
+  type SiteState,
+} from './lab/strategies/coexist.js';
 export { GRID, StrategyLab, type Comparison } from './lab/strategies/compare.js';
+export { CONDITIONS, attachOdds, type Odds } from './lab/strategies/layouts.js';
 export type { PartMeasure } from './lab/strategies/measure.js';
 export {
   ALONE,
@@ -151,6 +159,13 @@ export {
   type Situation,
 } from './lab/strategies/situation.js';
 export type { Strategy } from './lab/strategies/strategy.js';
+export {
+  callOpsRows,
+  perOps,
+  trigRows,
+  type CallOpsRow,
+  type TrigRow,
+} from './lab/strategies/upstream.js';
 export { runTour, type TourRow } from './lab/tour.js';
 export { tracedCall, tracedRun } from './lab/traced-call.js';
 export {

@@ -12,9 +12,10 @@
  * Text of the lab's own is said to be so in `source`; all other is that of the kernel that is named.
  */
 import { FTRACE_OPS_FL } from '../../kernel/ftrace/ops.js';
+import { BL_RANGE } from '../far-images.js';
 import { OpsSite, OpsTrampolineSite, programTable, type OpsRecipe } from './sites.js';
 import type { Strategy, StrategyKernel } from './strategy.js';
-import { programFunction } from './traced.js';
+import { moduleFunction, programFunction } from './traced.js';
 
 const V5: StrategyKernel = { ftrace: 'v5' };
 
@@ -41,6 +42,8 @@ const V5_SITE: Strategy = {
   kernel: V5,
   texts: [],
   least: {},
+  layout: 'v5',
+  reaching: 'image',
 };
 
 const V5_LATE: Strategy = {
@@ -50,6 +53,7 @@ const V5_LATE: Strategy = {
   place: 'ftrace trampoline',
   source: 'v5 where other ops are on the site, as on x86',
   least: { others: 1 },
+  caseOf: 'v5',
 };
 
 const LITERAL_CALL: Strategy = {
@@ -60,6 +64,8 @@ const LITERAL_CALL: Strategy = {
   kernel: { ftrace: 'sep-2022' },
   texts: [],
   least: { far: true },
+  layout: 'v2',
+  reaching: 'image',
 };
 
 const ALWAYS_ORIG_X0: Strategy = {
@@ -71,6 +77,8 @@ const ALWAYS_ORIG_X0: Strategy = {
   texts: ['set-orig-x0.s'],
   least: {},
   callbacks: ['lab_set_orig_x0'],
+  layout: 'v5',
+  reaching: 'ftrace_caller',
 };
 
 const ALWAYS_LATE: Strategy = {
@@ -82,6 +90,7 @@ const ALWAYS_LATE: Strategy = {
   texts: ['set-direct.s'],
   least: {},
   callbacks: ['lab_set_direct'],
+  reaching: 'ftrace_caller',
 };
 
 const OPS_LIST: Strategy = {
@@ -89,10 +98,12 @@ const OPS_LIST: Strategy = {
   title: 'ftrace op on the global list, calls the image',
   place: 'ftrace op',
   source: "Mark Rutland's proposal without what 6.3 brought, on 6.2; the lab's own callback",
-  kernel: withOps({ ftrace: '6.2' }, { callback: 'lab_ops_caller' }),
+  kernel: withOps({ ftrace: '6.2' }, { callback: 'lab_ops_caller', entryOnly: true }),
   texts: ['ops-caller.s'],
   least: {},
   callbacks: ['lab_ops_caller'],
+  layout: '6.2',
+  reaching: 'ftrace_caller',
 };
 
 const OPS_CALL_SITE: Strategy = {
@@ -100,7 +111,7 @@ const OPS_CALL_SITE: Strategy = {
   name: 'ops-call-site',
   title: 'ftrace op found by the literal of its site, calls the image',
   source: "the same on the per-call-site ops of 6.3; the lab's own callback",
-  kernel: withOps({ ftrace: '6.3' }, { callback: 'lab_ops_caller' }),
+  kernel: withOps({ ftrace: '6.3' }, { callback: 'lab_ops_caller', entryOnly: true }),
 };
 
 const OPS_TRAMPOLINE: Strategy = {
@@ -111,9 +122,12 @@ const OPS_TRAMPOLINE: Strategy = {
     "the same with Wang ShaoBo's dynamic trampolines of March 2022 (not merged), on 6.1; the lab's own text",
   kernel: {
     ftrace: '6.1',
-    functionSite: (...parts) => new OpsTrampolineSite(...parts, { callback: 'lab_ops_caller' }),
+    functionSite: (...parts) =>
+      new OpsTrampolineSite(...parts, { callback: 'lab_ops_caller', entryOnly: true }),
   },
   texts: ['ops-caller.s', 'ops-trampoline.s'],
+  layout: '6.1',
+  reaching: 'own trampoline',
 };
 
 const OPS_LOOP: Strategy = {
@@ -122,11 +136,16 @@ const OPS_LOOP: Strategy = {
   place: 'ftrace op',
   source:
     'after the "BPF on fprobe" proof of concept of October 2022 (not merged), on 6.3; the lab\'s own callback',
-  kernel: withOps({ ftrace: '6.3' }, { callback: 'lab_ops_loop', private: programTable }),
+  kernel: withOps(
+    { ftrace: '6.3' },
+    { callback: 'lab_ops_loop', private: programTable, entryOnly: true },
+  ),
   texts: ['ops-loop.s'],
   least: {},
   callbacks: ['lab_ops_loop'],
   withoutImage: true,
+  layout: '6.2',
+  reaching: 'ftrace_caller',
 };
 
 const DIRECT: Strategy = {
@@ -137,6 +156,7 @@ const DIRECT: Strategy = {
   kernel: {},
   texts: [],
   least: {},
+  reaching: 'image',
 };
 
 const DIRECT_EARLY: Strategy = {
@@ -146,6 +166,7 @@ const DIRECT_EARLY: Strategy = {
   place: 'ftrace trampoline',
   source: 'merged in 6.4: the image is out of BL range',
   least: { far: true },
+  caseOf: 'direct',
 };
 
 const DIRECT_LATE: Strategy = {
@@ -155,6 +176,20 @@ const DIRECT_LATE: Strategy = {
   place: 'ftrace trampoline',
   source: 'merged in 6.4: other ops are on the site',
   least: { others: 1 },
+  caseOf: 'direct',
+};
+
+const MODULE_PLT: Strategy = {
+  name: 'module-plt',
+  title: 'adrp, add, br of a module to ftrace_caller',
+  place: 'PLT',
+  source: "a module's PLT entry for ftrace_caller, which is out of BL range of the function",
+  // the 128 MiB around the kernel are full of modules
+  kernel: { modulesUsed: Number(BL_RANGE) },
+  texts: [],
+  least: {},
+  traced: moduleFunction,
+  caseOf: 'direct',
 };
 
 const BPF_PLT: Strategy = {
@@ -166,6 +201,7 @@ const BPF_PLT: Strategy = {
   texts: [],
   least: { far: true },
   traced: programFunction,
+  reaching: 'program',
 };
 
 export const STRATEGIES: readonly Strategy[] = [
@@ -182,5 +218,6 @@ export const STRATEGIES: readonly Strategy[] = [
   DIRECT,
   DIRECT_EARLY,
   DIRECT_LATE,
+  MODULE_PLT,
   BPF_PLT,
 ];

@@ -44,6 +44,18 @@ export class StrategyLab {
     return measureIn(this.kernel(strategy, situation.far), strategy, situation);
   }
 
+  /** One row for each kernel, one column for each situation. */
+  grid(strategies: readonly Strategy[], columns: readonly Situation[]): Comparison[][] {
+    return strategies
+      .filter(({ caseOf }) => caseOf === undefined)
+      .map((strategy) =>
+        columns.map((column) => {
+          const situation = { ...column, ...(strategy.least.programs === 0 ? NOTHING : {}) };
+          return { strategy, situation, outcome: this.outcome(strategy, situation) };
+        }),
+      );
+  }
+
   /** Each strategy in its simplest situation, or in the given one. */
   compare(strategies: readonly Strategy[], given?: Situation): Comparison[] {
     return strategies.map((strategy) => {
@@ -57,6 +69,8 @@ export class StrategyLab {
     this.#kernels.clear();
   }
 }
+
+const NOTHING: Partial<Situation> = { programs: 0 };
 
 /** The situations of the large table, one column each. */
 export const GRID: readonly Partial<Situation>[] = [

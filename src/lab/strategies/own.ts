@@ -18,6 +18,7 @@ import type { OwnPlan, OwnStep, OwnStrategy } from './own-file.js';
 import { OpsSite } from './sites.js';
 import type { Situation } from './situation.js';
 import type { Strategy, TracedFunction } from './strategy.js';
+import { parameterList } from './traced.js';
 
 /** Stands for a file in messages. */
 const FUNCTIONS_FILE = 'own functions';
@@ -92,11 +93,7 @@ function ownFunction(
   const name = `own_traced_${args}`;
   const { address, size } = kernel.symbols.get(name);
   if (!kernel.text.prototypes.has(address)) {
-    const parameters = Array.from({ length: args }, (_, i) => `u64 a${i}`).join(', ');
-    kernel.text.prototypes.set(
-      address,
-      parsePrototype(`u64 ${name}(${parameters === '' ? 'void' : parameters})`),
-    );
+    kernel.text.prototypes.set(address, parsePrototype(`u64 ${name}(${parameterList(args)})`));
     perform(kernel, planActions(kernel, plan.boot, address, 0n, assembler));
   }
   return {

@@ -7,6 +7,8 @@
  */
 import { reachable, branchWord } from '../../a64/immediates.js';
 import { viewOf } from '../../common/bytes.js';
+import { KernelError } from '../../common/errors.js';
+import { TRAMP_FLAGS } from '../../jit/trampoline-model.js';
 import type { FunctionTarget, TrampolineSite } from '../../kernel/bpf/site.js';
 import type { PlacedImage } from '../../kernel/bpf/trampoline.js';
 import type { FtraceOps } from '../../kernel/ftrace/ops.js';
@@ -20,6 +22,8 @@ export interface OpsRecipe {
   readonly callback: string;
   /** FTRACE_OPS_FL_*. Default none. */
   readonly flags?: number;
+  /** The callback returns before the function begins: nothing can run at its exit or in its place. Default false. */
+  readonly entryOnly?: boolean;
   /** What ops->private is for an image. Default: where its code is. */
   readonly private?: (kernel: Kernel, image: PlacedImage) => PrivateData;
 }
@@ -57,6 +61,7 @@ export class OpsSite implements TrampolineSite {
     const { ftrace } = this.kernel;
     const ip = ftrace.location(this.address);
     if (ip === undefined) throw ftrace.noSite(this.name);
+    this.#checkKinds(image);
     ftrace.setFilterIp(this.ops, ip, false);
     this.ops.flags |= this.#recipe.flags ?? 0;
     this.#point(image);
@@ -64,6 +69,7 @@ export class OpsSite implements TrampolineSite {
   }
 
   modify(_from: PlacedImage, to: PlacedImage): void {
+    this.#checkKinds(to);
     this.#point(to);
   }
 
@@ -77,6 +83,14 @@ export class OpsSite implements TrampolineSite {
       this.kernel.ftrace.forgetOps(this.ops);
       this.kernel.kfree(this.ops.address);
     });
+  }
+
+  #checkKinds({ request }: PlacedImage): void {
+    if (!this.#recipe.entryOnly || !(request.flags & TRAMP_FLAGS.CALL_ORIG)) return;
+    throw new KernelError(
+      'ENOTSUPP',
+      `${this.name}: ${this.#recipe.callback} is back before the function begins, it serves fentry programs only`,
+    );
   }
 
   #point(image: PlacedImage): void {

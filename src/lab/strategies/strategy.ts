@@ -6,6 +6,7 @@
  * and their patching only, and what they cost is found by running them.
  */
 import type { AsmSources, Kernel, KernelOptions } from '../../kernel/kernel.js';
+import type { LayoutVersion } from '../../kernel/layout/profile.js';
 import type { ProgramTarget } from '../../kernel/bpf/bpf.js';
 import type { Situation } from './situation.js';
 
@@ -44,6 +45,17 @@ export interface TracedFunction {
   readonly siteBytes: number;
 }
 
+/** What a patch site has to reach. */
+export type Reaching =
+  /** The site calls the image, or what the kernel has for images out of range. */
+  | 'image'
+  /** The site calls ftrace_caller in any case. */
+  | 'ftrace_caller'
+  /** The site calls text that was made where images are, ftrace_caller where that is out of range. */
+  | 'own trampoline'
+  /** The site is that of a BPF program. */
+  | 'program';
+
 export interface Strategy {
   /** For command lines. */
   readonly name: string;
@@ -59,6 +71,12 @@ export interface Strategy {
   readonly ownTexts?: AsmSources;
   /** The simplest situation in which a call goes its way. */
   readonly least: Partial<Situation>;
+  /** The strategy of the same kernel that this is a case of: other situations lead both the same way. */
+  readonly caseOf?: string;
+  /** Whose layouts its kernel has. Default 6.12. */
+  readonly layout?: LayoutVersion;
+  /** What has to be in BL range. Default: nothing is attached. */
+  readonly reaching?: Reaching;
   /** The function to attach to. Default: a kernel function. */
   readonly traced?: (kernel: Kernel, situation: Situation) => TracedFunction;
   /** Symbols of its own text that Linux would have as C: the callback of its ops. */

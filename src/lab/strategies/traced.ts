@@ -1,7 +1,7 @@
 /**
- * Functions for strategies to be measured on: one of the kernel's own, and one of a BPF program.
+ * Functions for strategies to be measured on: of the kernel's own, of a module, of a BPF program.
  *
- * Both do nothing. How many arguments the kernel function has is in its name (`asm/strategies/targets.s`).
+ * All do nothing. Those of the kernel are in `asm/strategies/targets.s`.
  */
 import { assemble } from '../../bpf/assemble.js';
 import { rawProgram } from '../../bpf/raw-program.js';
@@ -15,8 +15,27 @@ import type { TracedFunction } from './strategy.js';
 /** MOV and NOP. */
 const SITE_WORDS = 2;
 
+/** `u64 a0, u64 a1`. */
+export function parameterList(args: number): string {
+  const parameters = Array.from({ length: args }, (_, i) => `u64 a${i}`);
+  return args === 0 ? 'void' : parameters.join(', ');
+}
+
 export function kernelFunction(kernel: Kernel, { args }: Situation): TracedFunction {
-  const name = `lab_traced_${args}`;
+  return ftraceFunction(kernel, `lab_traced_${args}`);
+}
+
+/** A function of a module that is loaded for it. */
+export function moduleFunction(kernel: Kernel, { args }: Situation): TracedFunction {
+  const name = `lab_module_traced_${args}`;
+  if (!kernel.symbols.find(name)) {
+    const text = `FUNCTION u64 ${name}(${parameterList(args)})\n\tret\n`;
+    kernel.loadModule({ name: `lab_module_${args}`, text });
+  }
+  return ftraceFunction(kernel, name);
+}
+
+function ftraceFunction(kernel: Kernel, name: string): TracedFunction {
   const { address, size } = kernel.symbols.get(name);
   const ip = kernel.ftrace.location(address);
   if (ip === undefined) throw kernel.ftrace.noSite(name);
@@ -33,10 +52,9 @@ export function kernelFunction(kernel: Kernel, { args }: Situation): TracedFunct
 /** A program whose images to come are near it or out of its BL range. */
 export function programFunction(kernel: Kernel, { args, far }: Situation): TracedFunction {
   const name = 'lab_traced';
-  const parameters = Array.from({ length: args }, (_, i) => `u64 a${i}`).join(', ');
   const program = kernel.bpf.load(
     rawProgram(name, assemble('r0 = 0\nexit\n'), { type: 'tracing', stackDepth: 0 }),
-    { prototypes: [`u64 ${name}(${parameters === '' ? 'void' : parameters})`] },
+    { prototypes: [`u64 ${name}(${parameterList(args)})`] },
   );
   const { base, jitedLength, pltOffset } = program.functionImage(name);
   if (far) moveImagesAway(kernel);
