@@ -55,6 +55,7 @@ export { compile, type JitOptions, type JitProgram } from './jit/program.js';
 export { compileTrampoline } from './jit/trampoline.js';
 export { TRAMP_FLAGS } from './jit/trampoline-model.js';
 
+export { Assembler } from './kernel/assembler.js';
 export { bootKernel, type AsmSources, type Kernel, type KernelOptions } from './kernel/kernel.js';
 export { KernelOops } from './kernel/executor.js';
 export {
@@ -158,6 +159,8 @@ export {
   describeSituation,
   type Situation,
 } from './lab/strategies/situation.js';
+export { ownStrategy } from './lab/strategies/own.js';
+export { parseOwnStrategy, type OwnStrategy } from './lab/strategies/own-file.js';
 export type { Strategy } from './lab/strategies/strategy.js';
 export {
   callOpsRows,

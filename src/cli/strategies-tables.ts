@@ -33,8 +33,9 @@ function instructionsOf(outcome: Outcome, part: Part): number {
   return outcome.kind === 'attached' ? (outcome.parts.get(part)?.instructions ?? 0) : 0;
 }
 
-function refusalCell(outcome: Outcome): string {
-  return outcome.kind === 'refused' ? `-${outcome.errno}` : '';
+/** What stands in place of numbers. */
+function failureCell(outcome: Exclude<Outcome, { readonly kind: 'attached' }>): string {
+  return outcome.kind === 'refused' ? `-${outcome.errno}` : 'wrong';
 }
 
 const LEGEND = [
@@ -51,7 +52,7 @@ export function summaryLines(compared: readonly Comparison[]): string[] {
   const heading = ['strategy', 'in', 'way', ...parts, ...COUNT_HEADINGS, 'text/fn', 'text/att'];
   const rows = compared.map(({ strategy, situation, outcome }) => {
     const start = [strategy.name, shortSituation(situation)];
-    if (outcome.kind === 'refused') return [...start, refusalCell(outcome)];
+    if (outcome.kind !== 'attached') return [...start, failureCell(outcome)];
     return [
       ...start,
       String(outcome.way.instructions),
@@ -73,7 +74,7 @@ export function gridLines(
   const cells = rows.map((row) => [
     row[0]?.strategy.name ?? '',
     ...row.map(({ outcome }) =>
-      outcome.kind === 'attached' ? String(outcome.way.instructions) : refusalCell(outcome),
+      outcome.kind === 'attached' ? String(outcome.way.instructions) : failureCell(outcome),
     ),
   ]);
   return table([heading, ...cells]);
@@ -87,7 +88,7 @@ export function detailLines({ strategy, situation, outcome }: Comparison): strin
     `situation: ${describeSituation(situation)}`,
     '',
   ];
-  if (outcome.kind === 'refused') return [...lines, `refused: ${outcome.message}`];
+  if (outcome.kind !== 'attached') return [...lines, `${outcome.kind}: ${outcome.message}`];
   const { parts, way, programStack, text } = outcome;
   const row = (name: string, measure: PartMeasure, returnMisses?: number): string[] => [
     name,
@@ -114,6 +115,7 @@ export function toJson({ strategy, situation, outcome }: Comparison): object {
   if (outcome.kind === 'refused') {
     return { ...head, refused: { errno: outcome.errno, message: outcome.message } };
   }
+  if (outcome.kind === 'wrong') return { ...head, wrong: outcome.message };
   const { parts, way, programStack, returnMisses, text } = outcome;
   return {
     ...head,

@@ -14,6 +14,7 @@ import {
   type Strategy,
 } from '../index.js';
 import { labBooter, readAsm } from '../node/index.js';
+import { ownRow } from './strategies-own.js';
 import { integerOption, parseOptions, type Command, type Output } from './command.js';
 import {
   detailLines,
@@ -28,6 +29,7 @@ import {
 } from './strategies-tables.js';
 
 const USAGE = `strategies [--strategy NAME] [--programs N] [--args N] [--others N] [--irrelevant N] [--far]
+           [--own FILE]
 strategies --grid | --layouts N | --coexist | --upstream
   without options: each strategy in the simplest situation in which it is used
   --strategy NAME  one of them, part by part
@@ -40,6 +42,7 @@ strategies --grid | --layouts N | --coexist | --upstream
   --layouts N      how often attaching succeeds in N layouts each: KASLR on and off, kernel and module functions
   --coexist        who may be on a function together
   --upstream       what the authors of the series measured, beside the same here
+  --own FILE       a strategy of your own as one of them (docs/strategies.md)
   --json, -j       as JSON`;
 
 /** The situation that the options ask for; undefined: none. */
@@ -72,9 +75,9 @@ function chosen(name: string | undefined, strategies: readonly Strategy[]): read
   throw new UsageError(`no strategy '${name}' (there are ${names})`);
 }
 
-/** Sites of BPF programs are not ftrace's. */
+/** ftrace knows the sites. */
 function sharesSites(reaching: Strategy['reaching']): boolean {
-  return reaching !== undefined && reaching !== 'program';
+  return reaching === 'image' || reaching === 'ftrace_caller' || reaching === 'own trampoline';
 }
 
 const PARTNER_LEGEND = [
@@ -107,12 +110,14 @@ async function strategiesCommand(args: string[], output: Output): Promise<number
     layouts: { type: 'string' },
     coexist: { type: 'boolean' },
     upstream: { type: 'boolean' },
+    own: { type: 'string' },
     json: { type: 'boolean', short: 'j' },
   });
   if (positionals[0] !== undefined) throw new UsageError(`unexpected '${positionals[0]}'`);
   const situation = situationOf(values);
   oneMode(values);
-  const strategies = chosen(values.strategy, STRATEGIES);
+  const own = values.own === undefined ? [] : [await ownRow(values.own)];
+  const strategies = chosen(values.strategy, [...STRATEGIES, ...own]);
   const lab = new StrategyLab(await labBooter(), readAsm('strategies'));
   const print = (lines: readonly string[]): void => lines.forEach((line) => output.line(line));
   try {

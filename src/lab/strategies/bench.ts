@@ -5,13 +5,14 @@
  *   if (outcome.kind === 'attached') outcome.way.instructions
  *
  * The way to the programs and back is taken apart by whose text it is. Programs, `__bpf_prog_enter` and
- * kin, and the callbacks of others are not part of it: they cost the same in every strategy. Where the way
- * is not right (a program did not run, an argument was lost) it throws.
+ * kin, and the callbacks of others are not part of it: they cost the same in every strategy. Whether all
+ * of them ran, with the right arguments, is looked at.
  */
 import { viewOf } from '../../common/bytes.js';
 import { KernelError } from '../../common/errors.js';
 import type { Registers } from '../../cpu/cpu.js';
 import type { Attachment } from '../../kernel/bpf/bpf.js';
+import { KernelOops } from '../../kernel/executor.js';
 import type { FtraceOps } from '../../kernel/ftrace/ops.js';
 import type { AsmSources, Kernel } from '../../kernel/kernel.js';
 import { FTRACE_OPS } from '../../kernel/offsets.js';
@@ -69,7 +70,13 @@ export interface Refused {
   readonly message: string;
 }
 
-export type Outcome = Attached | Refused;
+/** It was attached, and a call went wrong. */
+export interface Wrong {
+  readonly kind: 'wrong';
+  readonly message: string;
+}
+
+export type Outcome = Attached | Refused | Wrong;
 
 /** The list of ops is walked by text, not by a TypeScript body. */
 const LIST_FUNC = 'lab_list_func';
@@ -129,6 +136,7 @@ export function measureIn(kernel: Kernel, strategy: Strategy, situation: Situati
     undo.push(writeFilterHashes(kernel));
     return measureCall(kernel, strategy, traced, situation, attachments, ops);
   } catch (error) {
+    if (error instanceof KernelOops) return { kind: 'wrong', message: error.message };
     if (!(error instanceof KernelError)) throw error;
     return { kind: 'refused', errno: error.errno, message: error.message };
   } finally {
@@ -162,11 +170,17 @@ function measureCall(
   { programs, args: argCount }: Situation,
   attachments: readonly Attachment[],
   others: readonly FtraceOps[],
-): Attached {
+): Attached | Wrong {
   const args = argumentValues(argCount);
+  const wrong = (message: string): Wrong => ({ kind: 'wrong', message });
   const callsBefore = others.map((ops) => callsOf(kernel, ops));
   const atEntry = watchEntry(kernel, traced.address);
-  const atPrograms = attachments.map(({ program }) => watchEntry(kernel, program.entry));
+  const contexts: bigint[][] = [];
+  const atPrograms = attachments.map(({ program }) =>
+    watchEntry(kernel, program.entry, ({ x }) => {
+      contexts.push(args.map((_, i) => kernel.memory.read64((x[0] ?? 0n) + BigInt(8 * i))));
+    }),
+  );
   const { result, entries } = tracedRun(kernel, () => kernel.call(traced.address, ...args));
   for (const { end } of [atEntry, ...atPrograms]) end();
 
@@ -174,15 +188,14 @@ function measureCall(
   if (!start) throw new Error(`${traced.name} was not called`);
   const ran = atPrograms.filter(({ seen }) => seen.length === 1).length;
   const called = others.filter((ops, i) => callsOf(kernel, ops) === (callsBefore[i] ?? 0n) + 1n);
-  if (ran !== programs || called.length !== others.length) {
-    throw new Error(
-      `${strategy.name}: ${ran} of ${programs} programs ran, ${called.length} of ${others.length} others`,
-    );
+  if (ran < programs) return wrong(`${ran} of ${programs} programs ran`);
+  if (called.length < others.length) {
+    return wrong(`${called.length} of ${others.length} other ops were called`);
   }
+  const lost = args.findIndex((value, i) => contexts.some((context) => context[i] !== value));
+  if (lost >= 0) return wrong(`a program got another argument ${lost}`);
   if (typeof traced.attach === 'string' && argCount > 0 && result !== args[0]) {
-    throw new Error(
-      `${strategy.name}: the first argument was lost, x0 is 0x${result.toString(16)}`,
-    );
+    return wrong('the function got another argument 0');
   }
 
   const parts = measurePath(entries, start, args, partOf(kernel, strategy, traced, attachments));
@@ -207,9 +220,14 @@ function callsOf(kernel: Kernel, ops: FtraceOps): bigint {
 function watchEntry(
   kernel: Kernel,
   address: bigint,
+  look: (registers: Registers) => void = () => undefined,
 ): { readonly seen: Registers[]; readonly end: () => void } {
   const seen: Registers[] = [];
-  const end = kernel.executor.watch(kernel.cpus, address, (cpu) => seen.push(cpu.saveRegisters()));
+  const end = kernel.executor.watch(kernel.cpus, address, (cpu) => {
+    const registers = cpu.saveRegisters();
+    seen.push(registers);
+    look(registers);
+  });
   return { seen, end };
 }
 

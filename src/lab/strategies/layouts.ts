@@ -109,6 +109,11 @@ interface Found {
 function outcomeOf({ reaching }: Strategy, target: Target, survey: LayoutSurvey): Found {
   if (reaching === 'ftrace_caller') return throughCaller(target, survey);
   const { entry, distance, outcome } = surveyedOf(target, survey);
+  if (reaching === 'near plan' || reaching === 'near or far plan') {
+    if (reachable(entry + 4n, entry + 4n + distance)) return { text: 'near plan', works: true };
+    if (reaching === 'near or far plan') return { text: 'far plan', works: true };
+    return { text: '-ENOTSUPP', works: false };
+  }
   if (reaching === 'own trampoline') {
     // the copy is where an image would be, and calls a callback of the kernel
     const ip = entry + 4n;

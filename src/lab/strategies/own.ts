@@ -56,6 +56,7 @@ export function ownStrategy(own: OwnStrategy, texts: AsmSources, assembler: Asse
           functionSite: (...parts) => new OpsSite(...parts, { callback: way.callback }),
         },
         texts: [],
+        reaching: 'ftrace_caller',
         ownTexts: texts,
         callbacks: [way.callback],
       };
@@ -66,6 +67,7 @@ export function ownStrategy(own: OwnStrategy, texts: AsmSources, assembler: Asse
           functionSite: (kernel, _key, target) => new OwnSite(kernel, target, way, assembler),
         },
         texts: [],
+        reaching: way.far ? 'near or far plan' : 'near plan',
         ownTexts: { ...texts, [FUNCTIONS_FILE]: ownFunctionsText(way) },
         traced: (kernel, situation) => ownFunction(kernel, way, situation, assembler),
       };
@@ -232,14 +234,11 @@ function assembleWord(
   for (const symbol of kernel.symbols) constants.set(symbol.name, symbol.address);
   constants.set('F', address);
   constants.set('image', image);
-  // an address of F-16 is what the file means; the assembler takes the sum as a constant
-  const { bytes } = assembler.assemble(
-    `'${word}'`,
-    `CODE own_step\n\t${word}\n`,
-    at,
-    constants,
-    ENTRY,
-  );
-  if (bytes.length < 4) throw new InputError(`'${word}' is no instruction`);
-  return bytes.slice(0, 4);
+  // texts begin at a multiple of 8
+  const start = at & ~7n;
+  const skip = Number(at - start);
+  const source = `CODE own_step\n${NOP_LINE.repeat(skip / 4)}\t${word}\n`;
+  const { bytes } = assembler.assemble(`'${word}'`, source, start, constants, ENTRY);
+  if (bytes.length < skip + 4) throw new InputError(`'${word}' is no instruction`);
+  return bytes.slice(skip, skip + 4);
 }

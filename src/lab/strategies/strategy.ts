@@ -54,7 +54,10 @@ export type Reaching =
   /** The site calls text that was made where images are, ftrace_caller where that is out of range. */
   | 'own trampoline'
   /** The site is that of a BPF program. */
-  | 'program';
+  | 'program'
+  /** A user's plan for images in BL range, and another for those that are not, or none. */
+  | 'near plan'
+  | 'near or far plan';
 
 export interface Strategy {
   /** For command lines. */

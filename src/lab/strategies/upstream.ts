@@ -80,7 +80,7 @@ export function callOpsRows(lab: StrategyLab): CallOpsRow[] {
   const instructionsOf = (when: keyof typeof KERNELS, { relevant, irrelevant }: CallOpsFigure) => {
     const situation = { ...ALONE, programs: 0, others: relevant, irrelevant };
     const outcome = lab.outcome(strategies[when], situation);
-    if (outcome.kind === 'refused') throw new Error(outcome.message);
+    if (outcome.kind !== 'attached') throw new Error(outcome.message);
     return outcome.way.instructions;
   };
   return CALL_OPS_FIGURES.map((each) => {
@@ -148,7 +148,7 @@ export const RECORDED_ENTER_EXIT = 108;
 export function trigRows(lab: StrategyLab, direct: Strategy, indirect: Strategy): TrigRow[] {
   const added = (strategy: Strategy, enterExit: number): number => {
     const outcome = lab.outcome(strategy, ALONE);
-    if (outcome.kind === 'refused') throw new Error(outcome.message);
+    if (outcome.kind !== 'attached') throw new Error(outcome.message);
     const { parts, way } = outcome;
     const count = (measure: PartMeasure | undefined): number => measure?.instructions ?? 0;
     return way.instructions - count(parts.get('site')) + count(parts.get('programs')) + enterExit;
