@@ -1,5 +1,6 @@
 /** All benchmarks by name: what `trampolab bench` runs. */
 import { run as runEngines } from './engines.js';
+import { benchFtrace } from './ftrace.js';
 import { benchFuzz } from './fuzz.js';
 import { benchInterpreter } from './interpreter.js';
 import type { BenchRow } from './row.js';
@@ -27,6 +28,11 @@ export const SUITES: readonly BenchSuite[] = [
     name: 'wasm',
     summary: 'wasm tier on the same programs, with helper and compile costs',
     run: async () => benchWasm(),
+  },
+  {
+    name: 'ftrace',
+    summary: '60,000 patch sites: one ops on all of them, bytes of a record',
+    run: benchFtrace,
   },
   {
     name: 'fuzz',

@@ -56,7 +56,30 @@ export { compileTrampoline } from './jit/trampoline.js';
 export { TRAMP_FLAGS } from './jit/trampoline-model.js';
 
 export { Assembler } from './kernel/assembler.js';
+export { ftraceCallback, type FtraceEvent } from './kernel/ftrace/callbacks.js';
+export { listFunctions, type FtraceList } from './kernel/ftrace/listing.js';
+export { FTRACE_OPS_FL, type FtraceOps, type OpsCommand } from './kernel/ftrace/ops.js';
+export {
+  FTRACE_PROFILES,
+  FTRACE_VERSIONS,
+  KERNEL_OF_FTRACE,
+  type FtraceProfile,
+  type FtraceVersion,
+} from './kernel/ftrace/profile.js';
+export type { FtraceRegs } from './kernel/ftrace/regs.js';
 export { bootKernel, type AsmSources, type Kernel, type KernelOptions } from './kernel/kernel.js';
+export { REACH_PROFILES, type ReachProfile } from './kernel/ftrace/reach.js';
+export { layoutOf, type Layout, type LayoutOptions } from './kernel/layout/layout.js';
+export { attachOutcome, describeOutcome, type AttachOutcome } from './kernel/layout/outcome.js';
+export { LAYOUT_PROFILES, LAYOUT_VERSIONS, type LayoutVersion } from './kernel/layout/profile.js';
+export {
+  surveyLayout,
+  surveySeeds,
+  type LayoutSurvey,
+  type SeedsSurvey,
+  type SurveyOptions,
+} from './kernel/layout/survey.js';
+export type { KernelModule, ModuleSpec } from './kernel/module/modules.js';
 export { KernelOops } from './kernel/executor.js';
 export {
   atomic,
@@ -84,6 +107,9 @@ export { jitObjects } from './lab/check/jit-objects.js';
 export { JitRunner } from './lab/check/jit-runner.js';
 export { jitKind } from './lab/check/jit-vectors.js';
 export { checkBooted, isBootedFile } from './lab/check/booted/check-booted.js';
+export { checkTrace } from './lab/check/booted/check-trace.js';
+export { isTraceFile } from './lab/check/booted/trace-file.js';
+export { labVersion } from './lab/check/booted/kernel.js';
 export type { BootedOptions } from './lab/check/booted/options.js';
 export { checkKernelText, isKernelText } from './lab/check/kernel-text.js';
 export type { CaseResult, VectorKind } from './lab/check/kind.js';
@@ -124,6 +150,14 @@ export {
 } from './lab/check/runner.js';
 export { EXHIBITS, visit, type Visit } from './lab/museum/museum.js';
 export type { Boot, Exhibit, Observation, Variant } from './lab/museum/exhibit.js';
+export {
+  addressRows,
+  attachRows,
+  distanceText,
+  outcomeCells,
+  outcomeRows,
+  sizeText,
+} from './lab/layout-report.js';
 export { listProgramSite, listSite, listTrace } from './lab/listing.js';
 export { callArguments } from './lab/call-arguments.js';
 export { testRunStructOps, testRunTracing } from './lab/tracing-test-run.js';

@@ -13,6 +13,7 @@ import {
   WasmRunner,
   checkBooted,
   checkFile,
+  checkTrace,
   cpuFactory,
   embeddedFactory,
   checkKernelText,
@@ -25,12 +26,15 @@ import {
   interpreterEngine,
   isSavedCase,
   isSavedTrampoline,
+  isTraceFile,
   jitEngine,
   jitKind,
   jitObjects,
+  labVersion,
   rejectKind,
   summarize,
   wasmEngine,
+  type BootedOptions,
   type CaseResult,
   type CpuFactory,
   type FuzzEngine,
@@ -77,6 +81,14 @@ function readJson(path: string): Readonly<Record<string, unknown>> | undefined {
   return JSON.parse(new TextDecoder().decode(readInput(path))) as Readonly<Record<string, unknown>>;
 }
 
+/** Equal for settings with equal values, functions by their text. */
+function keyOf(value: unknown): string {
+  return JSON.stringify(value, (_name, each: unknown) => {
+    if (each instanceof Map) return [...(each as Map<unknown, unknown>)];
+    return typeof each === 'bigint' || typeof each === 'function' ? String(each) : each;
+  });
+}
+
 class Checker {
   #kernel: Kernel | undefined;
   #boot: LabBooter | undefined;
@@ -99,11 +111,15 @@ class Checker {
     const text = new TextDecoder().decode(readInput(path));
     const json = parseJson(text);
     if (isKernelText(json)) {
-      yield* checkKernelText(await this.#sharedKernel(), json);
+      yield* this.#checkText(path, json);
       return;
     }
     if (isBootedFile(json)) {
-      yield* this.#checkBooted(path, json);
+      yield* checkBooted(basename(path), json, this.#bootedOptions(path));
+      return;
+    }
+    if (isTraceFile(text)) {
+      yield* checkTrace(basename(path), text, this.#bootedOptions(path));
       return;
     }
     const options = {
@@ -137,25 +153,43 @@ class Checker {
     this.#machines?.close();
   }
 
-  #checkBooted(path: string, json: unknown): AsyncGenerator<CaseResult> {
+  /** Against the lab kernel of the release that facts.json beside the file names, or of --kernel. */
+  async *#checkText(path: string, json: object): AsyncGenerator<CaseResult> {
+    const facts = readJson(join(dirname(path), 'facts.json'));
+    const release = String(facts?.['uname'] ?? this.#version);
+    const boot = await this.#booter();
+    const kernel = boot({ version: labVersion(release) });
+    try {
+      yield* checkKernelText(
+        kernel,
+        json,
+        facts?.['symbols'] as Record<string, string> | undefined,
+      );
+    } finally {
+      kernel.close();
+    }
+  }
+
+  #bootedOptions(path: string): BootedOptions {
     const engine = this.#chosen ?? 'embedded';
-    return checkBooted(basename(path), json, {
+    return {
       engine: runEngine(engine),
       readSibling: (name) => readJson(join(dirname(path), name)),
-      boot: async (version, { far }) => {
-        const key = `${version} ${far}`;
+      boot: async (version, { far, ...setting }) => {
+        const key = keyOf({ version, far, ...setting });
         const kernel =
           this.#booted.get(key) ??
           // KASLR puts the kernel's text far from where BPF images are
           (await bootLab({
             engine: cpuEngine(engine),
             version,
+            ...setting,
             ...(far ? { kaslrSeed: 1n } : {}),
           }));
         this.#booted.set(key, kernel);
         return kernel;
       },
-    });
+    };
   }
 
   async #runner(): Promise<ProgramRunner> {

@@ -4,7 +4,9 @@ import { check } from './check.js';
 import type { Command } from './command.js';
 import { conformancePlugin } from './conformance-plugin.js';
 import { dump } from './dump.js';
+import { ftrace } from './ftrace.js';
 import { fuzz } from './fuzz.js';
+import { layout } from './layout.js';
 import { map } from './map.js';
 import { museum } from './museum.js';
 import { run } from './run.js';
@@ -22,6 +24,8 @@ export const COMMANDS: readonly Command[] = [
   check,
   trace,
   strategies,
+  ftrace,
+  layout,
   xdp,
   fuzz,
   verify,

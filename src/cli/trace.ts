@@ -1,9 +1,12 @@
 /** `trampolab trace`: attach, call, and print every executed instruction. */
 import {
+  FTRACE_VERSIONS,
   InputError,
+  KERNEL_OF_FTRACE,
   UsageError,
   attachScenario,
   callArguments,
+  listFunctions,
   listProgramSite,
   listSite,
   loadObject,
@@ -38,7 +41,7 @@ trace --target PROG.o[:FUNCTION] [--fentry N] [--fexit N]
   --fmod-ret N    ... that may replace the function (they return 0: it runs)
   --fsession N    ... at entry and exit (7.3)
   --cookie N      attach cookie of the first program, the next has N + 1 and so on
-  --kernel V      6.1, 6.12 (default) or 7.3
+  --kernel V      6.1, 6.12 (default) or 7.3; for ftrace also v5, sep-2022, 6.2, 6.3 (JIT and trampolines: 6.1)
   --ops N         N ordinary ftrace ops beside them
   --far           BPF images out of BL range (128 MiB of vmalloc space in use)
   --engine E      embedded or unicorn; default embedded
@@ -76,11 +79,6 @@ function parseArguments(kernel: Kernel, target: string, words: readonly string[]
       : parts.map(valueOf);
   });
   return model ? callArguments(model, values) : [];
-}
-
-function globToPattern(glob: string): RegExp {
-  const escaped = glob.replace(/[.+^${}()|[\]\\]/g, '\\$&');
-  return new RegExp(`^${escaped.replace(/\*/g, '.*').replace(/\?/g, '.')}$`);
 }
 
 /** What is traced: a kernel function, or a function of a program that is called through its main one. */
@@ -175,15 +173,19 @@ async function traceCommand(args: string[], output: Output): Promise<number> {
     cookie: cookieOption(values.cookie),
     ops: count('ops', values.ops),
   };
-  const version = choiceOption('kernel', values.kernel, '6.12', ['6.1', '6.12', '7.3']);
+  const version = choiceOption('kernel', values.kernel, '6.12', FTRACE_VERSIONS);
   if (values.target !== undefined && positionals.length > 0) {
     throw new UsageError('--target stands in place of FUNCTION');
   }
-  const kernel = await bootLab({ engine, version, vmallocUsed: values.far ? FAR_BYTES : 0 });
+  const kernel = await bootLab({
+    engine,
+    version: KERNEL_OF_FTRACE[version],
+    ftrace: version,
+    vmallocUsed: values.far ? FAR_BYTES : 0,
+  });
   try {
     if (values.list) {
-      const pattern = globToPattern(positionals[0] ?? '*');
-      const names = kernel.ftrace.available().filter((name) => pattern.test(name));
+      const names = listFunctions(kernel.ftrace, kernel.symbols, 'available', positionals[0]);
       if (names.length === 0)
         throw new InputError(`no traceable function matches '${positionals[0]}'`);
       if (values.json) output.line(JSON.stringify(names));

@@ -4,7 +4,7 @@
  * A text consists of A64 instructions in GNU syntax and of three directives at line starts:
  *   FUNCTION int name(int a)   a traceable function, compiled with the kernel's -fpatchable-function-entry;
  *                              in a BTI kernel it begins with `bti c`, unless it is `static`
- *   CODE name                  a function without patch site, 8-byte aligned
+ *   CODE name                  a function without patch site, aligned as others are
  *   LABEL name                 a symbol inside the function above
  * Struct offsets and addresses of other symbols come in as constants, so no number of a kernel
  * configuration stands in a text.
@@ -83,12 +83,30 @@ function expandLine(line: string, { before, alignLog2, bti }: FunctionEntry): st
       return `.align ${alignLog2}\n${'nop\n'.repeat(before)}${directive.name}:\n${pad}nop\nnop`;
     }
     case 'CODE':
-      return `.align 3\n${directive.name}:`;
+      return `.align ${alignLog2}\n${directive.name}:`;
     case 'LABEL':
       return `${directive.name}:`;
     case undefined:
       return line;
   }
+}
+
+/** Words of functions, patch site not counted, in place of what a text says. */
+export type FunctionBodies = ReadonlyMap<string, readonly number[]>;
+
+/** The text with other bodies for some of its FUNCTIONs: those of another compiler. */
+export function withBodies(source: string, bodies: FunctionBodies): string {
+  let skips = false;
+  return source
+    .split('\n')
+    .flatMap((line) => {
+      const directive = parseDirective(line);
+      if (!directive) return skips ? [] : [line];
+      const words = directive.kind === 'FUNCTION' ? bodies.get(directive.name) : undefined;
+      skips = words !== undefined;
+      return [line, ...(words ?? []).map((word) => `.long 0x${word.toString(16)}`)];
+    })
+    .join('\n');
 }
 
 export class Assembler {
@@ -120,7 +138,7 @@ export class Assembler {
     if (marks.length === 0) throw new InputError(`${file}: no FUNCTION or CODE in it`);
     const prelude = [...constants].map(([name, value]) => `.equ ${name}, 0x${value.toString(16)}`);
     const body = lines.map((line) => expandLine(line, entry));
-    const table = ['.align 3', 'end_of_text:'];
+    const table = ['end_of_text:', '.align 3'];
     for (const { name } of marks) table.push(`.quad ${name}`);
     table.push('.quad end_of_text');
     const whole = [...prelude, ...body, ...table].join('\n');

@@ -61,6 +61,8 @@ export class Executor {
   budget = DEFAULT_BUDGET;
   /** X0..X30 of a fresh task, arguments and return address apart. */
   freshRegisters: readonly bigint[] = ZEROS;
+  /** Handlers of other BRKs by immediate: true when the BRK was theirs and pc is where to go on. */
+  readonly breaks = new Map<number, (cpu: Cpu) => boolean>();
   /** Called when a CPU reaches an address, before it executes it. */
   readonly #watches = new Map<bigint, (cpu: Cpu) => void>();
   readonly #parts: ExecutorParts;
@@ -165,6 +167,7 @@ export class Executor {
         if (stop.instruction === 'brk' && stop.immediate === KERNEL_BODY_BRK) {
           return this.#bodyTrap(task, cpu);
         }
+        if (stop.instruction === 'brk' && this.breaks.get(stop.immediate)?.(cpu)) return false;
         throw this.#oops(task, cpu, stop);
       case 'fault': {
         const pc = this.#parts.fixup(cpu.pc, stop.fault, cpu);

@@ -13,7 +13,7 @@ import { InputError } from '../common/errors.js';
 import type { CpuFactory } from '../cpu/engines.js';
 import { Memory, type Region } from '../cpu/memory.js';
 import type { Ram } from '../cpu/ram.js';
-import { Assembler } from './assembler.js';
+import { Assembler, withBodies, type FunctionBodies } from './assembler.js';
 import { Bpf } from './bpf/bpf.js';
 import type { CodegenOptions } from './bpf/codegen.js';
 import type { FunctionSiteMaker } from './bpf/site.js';
@@ -24,9 +24,12 @@ import { coreCallbacks } from './ftrace/callbacks.js';
 import { DirectCallsByIp } from './ftrace/direct-by-ip.js';
 import { DirectCalls, type DirectParts } from './ftrace/direct.js';
 import { Ftrace } from './ftrace/ftrace.js';
+import { FunctionGraph, graphFunctions, graphProfile } from './ftrace/graph.js';
 import type { FtraceOps } from './ftrace/ops.js';
 import { FTRACE_PROFILES, type FtraceProfile, type FtraceVersion } from './ftrace/profile.js';
 import type { FtracePlts, ReachParts, ReachProfile } from './ftrace/reach.js';
+import { Kprobes } from './kprobes/kprobes.js';
+import { Kretprobes } from './kprobes/kretprobes.js';
 import { kernelSpace, type VmallocUse } from './layout/address-space.js';
 import { layoutOf, type Layout, type LayoutOptions } from './layout/layout.js';
 import { LinearMap } from './linear-map.js';
@@ -35,6 +38,8 @@ import { TASK_STRUCT } from './offsets.js';
 import { MAPPABLE, RangeAllocator } from './range-allocator.js';
 import { Rcu } from './rcu.js';
 import { SymbolTable } from './symbols.js';
+import { Fprobes } from './trace/fprobe.js';
+import { functionTraceCall, Tracing } from './trace/function-tracer.js';
 import { Task } from './task.js';
 import { KERNEL_BODY_BRK, KernelText, NOP, type WordFunction } from './text.js';
 import { encode } from '../a64/codec.js';
@@ -48,6 +53,8 @@ export interface KernelOptions extends Omit<LayoutOptions, 'version'> {
   readonly asm: AsmSources;
   /** More texts of functions, placed behind all that the kernel itself has. Default none. */
   readonly modules?: AsmSources;
+  /** Bodies of functions of these texts as another compiler made them. Default: what the texts say. */
+  readonly bodies?: FunctionBodies;
   readonly cpu: CpuFactory;
   /** Whose JIT, trampolines and struct layouts. Default 6.12. */
   readonly version?: KernelVersion;
@@ -115,6 +122,12 @@ export class Kernel implements KernelContext {
   readonly executor: Executor;
   readonly ftrace: Ftrace;
   readonly directCalls: DirectCalls;
+  readonly graph: FunctionGraph;
+  /** The function tracer's instances. */
+  readonly tracing: Tracing;
+  readonly fprobes: Fprobes;
+  readonly kprobes: Kprobes;
+  readonly kretprobes: Kretprobes;
   readonly directCallsByIp: DirectCallsByIp;
   readonly modules: Modules;
   readonly rcu: Rcu;
@@ -162,9 +175,12 @@ export class Kernel implements KernelContext {
 
     // a return address belongs to the call before it: the BRK stands behind a word of the symbol
     this.text.addWords('lab_return', [NOP, encode('BRK', { imm16: KERNEL_BODY_BRK })]);
+    this.text.addFunction(functionTraceCall(() => this.tracing));
+    for (const fn of graphFunctions(() => this.graph)) this.text.addFunction(fn);
     for (const fn of coreCallbacks(profile, () => this.ftrace)) this.text.addFunction(fn);
     for (const [file, source] of Object.entries(options.asm)) {
-      this.text.addAssembly(assembler, file, source);
+      const text = options.bodies ? withBodies(source, options.bodies) : source;
+      this.text.addAssembly(assembler, file, text);
     }
 
     this.cpus = Array.from({ length: options.cpus ?? 1 }, () => options.cpu.create(this.memory));
@@ -200,6 +216,17 @@ export class Kernel implements KernelContext {
       directOps: this.#staticOps('direct_ops'),
       stubOps: this.#staticOps('stub_ops'),
     });
+    this.graph = new FunctionGraph({
+      ftrace: this.ftrace,
+      data: this.data,
+      kernel: this,
+      tasks: () => this.#tasks,
+      profile: graphProfile(profile),
+    });
+    this.tracing = new Tracing(this);
+    this.fprobes = new Fprobes(this);
+    this.kprobes = new Kprobes(this);
+    this.kretprobes = new Kretprobes(this);
     this.#addNewSites();
     this.rcu = new Rcu(this.memory, () => this.#tasks);
     this.bpf = new Bpf(this, {

@@ -62,12 +62,17 @@ export const BPF_TRAMP_RUN_CTX = { bpf_cookie: 0, saved_run_ctx: 8 } as const;
 export const TASK_STRUCT = {
   preempt_count: 8,
   cpu: 16,
+  ret_stack: 24,
   pid: 32,
   rcu_read_lock_nesting: 40,
   migration_disabled: 44,
   trace_recursion: 48,
   bpf_ctx: 56,
   trc_reader_nesting: 64,
+  curr_ret_stack: 68,
+  tracing_graph_pause: 72,
+  trace_overrun: 76,
+  kretprobe_instances: 80,
   size: 256,
 } as const;
 

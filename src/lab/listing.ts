@@ -5,6 +5,7 @@
 import { print } from '../a64/print.js';
 import { hex32 } from '../common/bytes.js';
 import { NZCV, SP, type TraceEntry } from '../cpu/cpu.js';
+import { literalCall } from '../kernel/ftrace/site-form.js';
 import type { Kernel } from '../kernel/kernel.js';
 
 const SYMBOL_WIDTH = 32;
@@ -46,14 +47,37 @@ export function listProgramSite(kernel: Kernel, address: bigint): string[] {
   );
 }
 
-/** The words around a patch site: literal, MOV, NOP or BL, and what the literal points at. */
+/** The words around a patch site: what stands before it, BTI, MOV, NOP or BL, and what its literal points at. */
 export function listSite(kernel: Kernel, name: string): string[] {
   const { address } = kernel.symbols.get(name);
-  const literal = kernel.memory.read64(address - 8n);
-  const ops = kernel.symbols.lookup(literal)?.name ?? kernel.ftrace.opsAt(literal)?.name ?? '?';
-  const lines = [`${(address - 8n).toString(16)} .quad 0x${literal.toString(16)}    ; &${ops}`];
-  for (let at = address; at < address + 12n; at += 4n) {
+  const site = kernel.ftrace.location(address) ?? address + 4n;
+  const lines = listBefore(kernel, address);
+  for (let at = address; at < site + 8n; at += 4n) {
     lines.push(instructionColumns(kernel, at, kernel.memory.read32(at)).trimEnd());
   }
   return lines;
+}
+
+function listBefore(kernel: Kernel, address: bigint): string[] {
+  const { callOps, site } = kernel.ftrace.profile;
+  if (callOps) {
+    const literal = kernel.memory.read64(address - 8n);
+    const ops = kernel.symbols.lookup(literal)?.name ?? kernel.ftrace.opsAt(literal)?.name ?? '?';
+    return [quad(address - 8n, literal, `&${ops}`)];
+  }
+  if (site !== '7,5') return [];
+  const places = literalCall((address & 7n) === 0n);
+  const literal = kernel.memory.read64(address + BigInt(places.literal));
+  const target = kernel.symbols.format(literal);
+  return [
+    quad(address + BigInt(places.literal), literal, target),
+    ...[0n, 4n].map((word) => {
+      const at = address + BigInt(places.call) + word;
+      return instructionColumns(kernel, at, kernel.memory.read32(at)).trimEnd();
+    }),
+  ];
+}
+
+function quad(at: bigint, value: bigint, what: string): string {
+  return `${at.toString(16)} .quad 0x${value.toString(16)}    ; ${what}`;
 }

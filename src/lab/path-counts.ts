@@ -5,6 +5,7 @@
  * instructions of their text only; a compiled kernel runs more there (see `vectors/kernel` figures).
  */
 import type { TraceEntry } from '../cpu/cpu.js';
+import { SITE_SHAPES } from '../kernel/ftrace/site-form.js';
 import type { Kernel } from '../kernel/kernel.js';
 
 export const PATH_PARTS = [
@@ -25,7 +26,13 @@ function partOf(kernel: Kernel, target: string, pc: bigint): PathPart {
   if (name.startsWith('bpf_prog_')) return 'programs';
   if (name.startsWith('__bpf_')) return 'enter/exit';
   if (/^(arch_)?ftrace_|^call_direct_funcs$/.test(name)) return 'ftrace';
-  return 'other';
+  return name === '' && isBefore(kernel, target, pc) ? 'ftrace' : 'other';
+}
+
+/** The words of -fpatchable-function-entry before the function: a literal call. */
+function isBefore(kernel: Kernel, target: string, pc: bigint): boolean {
+  const distance = (kernel.symbols.find(target)?.address ?? 0n) - pc;
+  return distance > 0n && distance <= BigInt(4 * SITE_SHAPES[kernel.ftrace.profile.site].before);
 }
 
 /** `target` is the traced function: its patch site and body. */

@@ -11,6 +11,7 @@ import { InputError } from '../common/errors.js';
 import type { Attachment, ProgramTarget } from '../kernel/bpf/bpf.js';
 import { LINK_KINDS } from '../kernel/bpf/trampoline.js';
 import { FTRACE_OPS } from '../kernel/offsets.js';
+import { ftraceCallback } from '../kernel/ftrace/callbacks.js';
 import { FTRACE_OPS_FL, type FtraceOps } from '../kernel/ftrace/ops.js';
 import type { Kernel } from '../kernel/kernel.js';
 
@@ -81,17 +82,12 @@ export function attachScenario(
 function attachOps(kernel: Kernel, target: string, index: number, assist: boolean): FtraceOps {
   const callback = 'lab_ops_callback';
   if (!kernel.symbols.find(callback)) {
-    kernel.define({
-      name: callback,
-      prototype:
-        'void lab_ops_callback(unsigned long ip, unsigned long parent_ip, struct ftrace_ops *op, struct ftrace_regs *fregs)',
-      parameters: 4,
-      notrace: true,
-      body: ({ memory }, _ip, _parent, op) => {
-        const count = (op as bigint) + BigInt(FTRACE_OPS.private);
-        memory.write64(count, memory.read64(count) + 1n);
-      },
-    });
+    const count = (ops: bigint): bigint => ops + BigInt(FTRACE_OPS.private);
+    kernel.define(
+      ftraceCallback(kernel.ftrace.profile, callback, ({ kernel: { memory }, ops }) => {
+        memory.write64(count(ops), memory.read64(count(ops)) + 1n);
+      }),
+    );
   }
   const ip = kernel.ftrace.location(kernel.symbol(target));
   const ops = kernel.ftrace.createOps(

@@ -12,6 +12,7 @@ import type { StructOpsSpec } from '../bpf/object/struct-ops.js';
 import type { SectionKind } from '../bpf/object/spec.js';
 import { KernelError } from '../common/errors.js';
 import type { KernelProgram } from '../kernel/bpf/program.js';
+import type { KernelVersion } from '../jit/profile.js';
 import type { Kernel } from '../kernel/kernel.js';
 
 interface TestCall {
@@ -21,7 +22,7 @@ interface TestCall {
 }
 
 /** What is called, with an address of a zero where a pointer is wanted. */
-function fentryTests(zero: bigint): readonly TestCall[] {
+function fentryTests(version: KernelVersion, zero: bigint): readonly TestCall[] {
   return [
     { name: 'bpf_fentry_test1', args: [1n], result: 2 },
     { name: 'bpf_fentry_test2', args: [2n, 3n], result: 5 },
@@ -32,6 +33,7 @@ function fentryTests(zero: bigint): readonly TestCall[] {
     { name: 'bpf_fentry_test7', args: [0n], result: 0 },
     { name: 'bpf_fentry_test8', args: [zero], result: 0 },
     { name: 'bpf_fentry_test9', args: [zero], result: 0 },
+    ...(version === '7.3' ? [{ name: 'bpf_fentry_test10', args: [0n], result: 0 }] : []),
   ];
 }
 
@@ -52,7 +54,7 @@ export function testRunTracing(kernel: Kernel, kind: SectionKind): number {
 function runFentryTests(kernel: Kernel): number {
   const zero = kernel.kmalloc(8);
   try {
-    for (const { name, args, result } of fentryTests(zero)) {
+    for (const { name, args, result } of fentryTests(kernel.bpf.profile.version, zero)) {
       const value = Number(BigInt.asIntN(32, kernel.call(name, ...args)));
       if (value !== result) throw new KernelError('EFAULT', `${name} gave ${value}, not ${result}`);
     }

@@ -5,7 +5,7 @@ import { existsSync, readdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { InputError } from '../common/errors.js';
-import { FTRACE_PROFILES, type FtraceVersion } from '../kernel/ftrace/profile.js';
+import { FTRACE_PROFILES, KERNEL_OF_FTRACE, type FtraceVersion } from '../kernel/ftrace/profile.js';
 import type { AsmSources } from '../kernel/kernel.js';
 
 /** The folder of the package: the nearest above this file with a package.json, built or not. */
@@ -23,7 +23,8 @@ function packageRoot(from: string): string {
 
 /** The texts of a kernel: entry code of its ftrace, and the functions of the tracing test runs. Default 6.12. */
 export function kernelAsm(version: FtraceVersion = '6.12'): AsmSources {
-  return { ...readAsm(FTRACE_PROFILES[version].asm), ...readAsm('test-run') };
+  const testRun = readAsm(`test-run/${KERNEL_OF_FTRACE[version]}`);
+  return { ...readAsm(FTRACE_PROFILES[version].asm), ...testRun };
 }
 
 /** The assembly texts of one folder (`asm/6.12/`), in name order. */

@@ -144,8 +144,10 @@ export class EmbeddedCpu implements Cpu {
     for (const code of this.#codes) {
       if (code.records === NO_RECORDS) continue;
       const base = u64((BigInt(code.hi) << 32n) | BigInt(code.lo >>> 0));
-      const from = Number(maximum(u64(start) - base, 0n)) & -4;
-      const to = Number(minimum(u64(end) - base, BigInt(code.size)));
+      // a distance to another region does not fit 32 bits: bounded before it is a number
+      const size = BigInt(code.size);
+      const from = Number(minimum(maximum(u64(start) - base, 0n), size)) & -4;
+      const to = Number(minimum(u64(end) - base, size));
       for (let at = from; at < to; at += 4) code.records[at] = 0;
     }
   }

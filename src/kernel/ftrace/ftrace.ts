@@ -25,11 +25,12 @@ import type { FtraceProfile } from './profile.js';
 import { addOps, recordRules, removeOps, type OpsTraits, type OtherOps } from './record.js';
 import { RecordTable, type NewRecord } from './record-table.js';
 import { adjustMcount } from './site-form.js';
+import type { StoreObserver } from './store-observer.js';
 import { CodeUpdater, type UpdaterParts } from './update.js';
 
 export interface FtraceParts
   extends
-    Omit<PatcherParts, 'idleTarget'>,
+    Omit<PatcherParts, 'idleTarget' | 'stores'>,
     Pick<
       UpdaterParts,
       'ftraceRegsCaller' | 'stub' | 'listFunc' | 'assistFunc' | 'call' | 'ipi' | 'printk'
@@ -51,6 +52,8 @@ export class Ftrace {
   readonly directFunctions = new DirectFunctions();
   readonly nopOps: FtraceOps;
   readonly listOps: FtraceOps;
+  /** Told of everything that is stored where other CPUs look. */
+  readonly stores: StoreObserver = { onStore: undefined };
   readonly #parts: FtraceParts;
   readonly #list: OpsList;
   readonly #updater: CodeUpdater;
@@ -65,13 +68,21 @@ export class Ftrace {
     this.#parts = parts;
     this.profile = profile;
     this.#rules = recordRules(profile);
-    this.patcher = new SitePatcher({ ...parts, idleTarget: parts.stubDirectTramp });
+    this.patcher = new SitePatcher({
+      ...parts,
+      stores: this.stores,
+      idleTarget: parts.stubDirectTramp,
+    });
     this.records = new RecordTable(parts.base, parts.nameOf);
     this.nopOps = this.#staticOps('ftrace_nop_ops', parts.stub);
     this.listOps = this.#staticOps('ftrace_list_ops', parts.listFunc);
     const listEnd = this.#staticOps('ftrace_list_end', parts.stub);
-    this.#list = new OpsList(memory, data.define('ftrace_ops_list', 8), listEnd, (address) =>
-      this.#opsByAddress.get(address),
+    this.#list = new OpsList(
+      memory,
+      data.define('ftrace_ops_list', 8),
+      listEnd,
+      (address) => this.#opsByAddress.get(address),
+      this.stores,
     );
     this.#ipmodify = new IpModify(this.records, this.#list);
     this.#updater = new CodeUpdater({
@@ -79,6 +90,7 @@ export class Ftrace {
       rules: this.#rules,
       table: this.records,
       list: this.#list,
+      stores: this.stores,
       patcher: this.patcher,
       direct: this.directFunctions,
       nopOps: this.nopOps,

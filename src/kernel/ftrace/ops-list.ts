@@ -7,6 +7,7 @@
 import type { Memory } from '../../cpu/memory.js';
 import { FTRACE_OPS } from '../offsets.js';
 import type { FtraceOps } from './ops.js';
+import type { StoreObserver } from './store-observer.js';
 
 export class OpsList {
   /** Where `ftrace_ops_list` lies in kernel memory. */
@@ -14,6 +15,7 @@ export class OpsList {
   readonly #memory: Memory;
   readonly #end: FtraceOps;
   readonly #opsAt: (address: bigint) => FtraceOps | undefined;
+  readonly #stores: StoreObserver;
   /** What memory says, until the list changes. */
   #known: readonly FtraceOps[] | undefined;
 
@@ -22,7 +24,9 @@ export class OpsList {
     head: bigint,
     end: FtraceOps,
     opsAt: (address: bigint) => FtraceOps | undefined,
+    stores: StoreObserver,
   ) {
+    this.#stores = stores;
     this.#memory = memory;
     this.head = head;
     this.#end = end;
@@ -57,6 +61,7 @@ export class OpsList {
   #storeLink(at: bigint, to: bigint): void {
     this.#memory.write64(at, to);
     this.#known = undefined;
+    this.#stores.onStore?.({ kind: 'list', address: at, value: to });
   }
 
   #read(): FtraceOps[] {

@@ -8,7 +8,7 @@
  * stored since the last one: nothing runs in between here. Where a BL has to go `reach.ts` says.
  *
  * All addresses of sites are distances from `base`, as numbers. Every store to text goes through
- * `#storeInstruction` and `#storeLiteral`, in the order the kernel makes them; `onStore` is told of each.
+ * `#storeInstruction` and `#storeLiteral`, in the order the kernel makes them; `stores` is told of each.
  */
 import { branchWord } from '../../a64/immediates.js';
 import { hex32, hex64, s64 } from '../../common/bytes.js';
@@ -19,6 +19,7 @@ import { moveRegisterWord } from '../../jit/poke.js';
 import type { FtraceProfile } from './profile.js';
 import { reach, type ReachParts } from './reach.js';
 import { SITE_SHAPES, literalCall, opsLiteral } from './site-form.js';
+import type { StoreObserver } from './store-observer.js';
 
 const NOP = nop();
 /** `mov x9, x30`: keeps the return address of the traced function's caller. */
@@ -27,19 +28,13 @@ const MOV_X9_X30 = moveRegisterWord(9, 30);
 const SZ_128M = 0x800_0000;
 const BL = 0x9400_0000;
 
-/** A store of the patcher. */
-export interface PatchStore {
-  readonly kind: 'literal' | 'instruction';
-  readonly address: bigint;
-  readonly value: bigint;
-}
-
 export interface PatcherParts {
   readonly memory: Memory;
   /** Makes every CPU fetch [start, end) anew. */
   readonly syncText: (start: bigint, end: bigint) => void;
   readonly ftraceCaller: bigint;
   readonly profile: FtraceProfile;
+  readonly stores: StoreObserver;
   /** What distances are measured from. */
   readonly base: bigint;
   /** ftrace_stub_direct_tramp: where a `7,5` literal call goes before it has a target. */
@@ -56,8 +51,6 @@ export interface Site {
 }
 
 export class SitePatcher {
-  /** Told of each store after it was made. */
-  onStore: ((store: PatchStore) => void) | undefined;
   readonly #parts: PatcherParts;
   readonly #view: DataView;
   #region: Region | undefined;
@@ -182,7 +175,7 @@ export class SitePatcher {
     this.#parts.memory.pokeWord(region, offset - region.offset, word);
     this.#from = Math.min(this.#from, at);
     this.#to = Math.max(this.#to, at + 4);
-    this.onStore?.(this.#told('instruction', at, BigInt(word >>> 0)));
+    this.#tell('instruction', at, BigInt(word >>> 0));
   }
 
   /** No cache maintenance: it is read by LDR. */
@@ -190,11 +183,12 @@ export class SitePatcher {
     const offset = this.#locate(at, 8);
     const region = this.#region as Region;
     this.#parts.memory.pokePointer(region, offset - region.offset, value);
-    this.onStore?.(this.#told('literal', at, value));
+    this.#tell('literal', at, value);
   }
 
-  #told(kind: PatchStore['kind'], at: number, value: bigint): PatchStore {
-    return { kind, address: this.#parts.base + BigInt(at), value };
+  #tell(kind: 'instruction' | 'literal', at: number, value: bigint): void {
+    const { stores, base } = this.#parts;
+    stores.onStore?.({ kind, address: base + BigInt(at), value });
   }
 
   /** Physical offset of `size` bytes at a distance. */

@@ -17,6 +17,7 @@ import type { SitePatcher } from './patch.js';
 import type { FtraceProfile } from './profile.js';
 import { FTRACE_FL, checkRecord, commitRecord, type RecordRules } from './record.js';
 import type { RecordTable } from './record-table.js';
+import type { StoreObserver } from './store-observer.js';
 
 export interface UpdaterParts {
   readonly memory: Memory;
@@ -24,6 +25,7 @@ export interface UpdaterParts {
   readonly rules: RecordRules;
   readonly table: RecordTable;
   readonly list: OpsList;
+  readonly stores: StoreObserver;
   readonly patcher: SitePatcher;
   readonly direct: DirectFunctions;
   readonly nopOps: FtraceOps;
@@ -103,14 +105,14 @@ export class CodeUpdater {
 
   /** ftrace_run_update_code: UPDATE_CALLS, and UPDATE_TRACE_FUNC if that has changed. */
   run(): void {
-    const { listFunc, call, ipi } = this.#parts;
+    const { listFunc, call } = this.#parts;
     const updateFunction = this.#savedFunction !== this.#traceFunction;
     this.#savedFunction = this.#traceFunction;
     if (updateFunction) this.#updateFtraceCall(listFunc);
     this.#replaceCode(true);
     if (updateFunction && this.#traceFunction !== listFunc && call) {
       this.#storeTraceOp();
-      ipi();
+      this.#synchronize();
       this.#updateFtraceCall(this.#traceFunction);
     }
   }
@@ -143,8 +145,18 @@ export class CodeUpdater {
   }
 
   #storeTraceOp(): void {
-    const { memory, call } = this.#parts;
-    if (call) memory.write64(call.functionTraceOp, this.#traceOp);
+    const { memory, call, stores } = this.#parts;
+    if (!call) return;
+    const { functionTraceOp: address } = call;
+    memory.write64(address, this.#traceOp);
+    stores.onStore?.({ kind: 'function_trace_op', address, value: this.#traceOp });
+  }
+
+  /** smp_call_function(ftrace_sync_ipi): from here on every CPU sees the new function_trace_op. */
+  #synchronize(): void {
+    const { ipi, stores } = this.#parts;
+    ipi();
+    stores.onStore?.({ kind: 'ipi', address: 0n, value: 0n });
   }
 
   #replaceCode(enable: boolean): void {

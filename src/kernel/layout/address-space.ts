@@ -12,7 +12,7 @@
  *   const text = takeModule(layout, space, 16384);
  */
 import { alignUp } from '../../common/bytes.js';
-import { KernelError } from '../../common/errors.js';
+import { InputError, KernelError } from '../../common/errors.js';
 import { RangeAllocator, type Placement } from '../range-allocator.js';
 import type { Layout } from './layout.js';
 
@@ -34,10 +34,12 @@ export interface VmallocUse {
 export function kernelSpace(layout: Layout, use: VmallocUse = {}): RangeAllocator {
   const space = new RangeAllocator('vmalloc', layout.vmallocStart, layout.vmallocEnd);
   space.reserve(layout.text, layout.end);
-  const used = use.used ?? 0;
+  const { used = 0, holes = [] } = use;
+  const outside = holes.find(({ at, size }) => at + size > used);
+  if (outside) throw new InputError(`a hole at ${outside.at} is not in ${used} bytes of use`);
   if (used > 0) {
     const block = space.take(BigInt(used), BigInt(PAGE_SIZE));
-    for (const { at, size } of use.holes ?? []) {
+    for (const { at, size } of holes) {
       space.cut(block + BigInt(at), block + BigInt(at + size));
     }
   }

@@ -58,7 +58,7 @@ export type LayoutVersion = (typeof LAYOUT_VERSIONS)[number];
 
 const LINUX_5_15: LayoutProfile = {
   version: '5.15',
-  kernels: 'up to 5.16',
+  kernels: 'Linux up to 5.16',
   bpf: 'region',
   modulesSize: 128n << 20n,
   modulePlacement: 'around text',
@@ -70,41 +70,41 @@ const LINUX_5_15: LayoutProfile = {
 const PROPOSAL_V5: LayoutProfile = {
   ...LINUX_5_15,
   version: 'v5',
-  kernels: 'proposal on 5.19',
+  kernels: 'proposal v5, on 5.19',
   bpf: 'pages',
   attach: 'entry range test',
 };
 const LINUX_6_1: LayoutProfile = {
   ...PROPOSAL_V5,
   version: '6.1',
-  kernels: '6.0, 6.1',
+  kernels: 'Linux 6.0, 6.1',
   attach: 'no direct calls',
   reach: REACH_PROFILES['6.1'],
 };
 const LINUX_6_2: LayoutProfile = {
   ...LINUX_6_1,
   version: '6.2',
-  kernels: '6.2, 6.3',
+  kernels: 'Linux 6.2, 6.3',
   reach: REACH_PROFILES['6.2'],
 };
 const LINUX_6_4: LayoutProfile = {
   ...LINUX_6_2,
   version: '6.4',
-  kernels: '6.4',
+  kernels: 'Linux 6.4',
   attach: 'call ops',
   reach: REACH_PROFILES['6.4'],
 };
 const LINUX_6_5: LayoutProfile = {
   ...LINUX_6_4,
   version: '6.5',
-  kernels: '6.5 to 6.8',
+  kernels: 'Linux 6.5 to 6.8',
   modulesSize: 2n << 30n,
   modulePlacement: 'boxes',
 };
 const LINUX_6_9: LayoutProfile = {
   ...LINUX_6_5,
   version: '6.9',
-  kernels: '6.9 to 6.11, first 6.12s',
+  kernels: 'Linux 6.9 to 6.11, early 6.12',
   bpf: 'packs',
   kaslr: 'scaled',
   vmemmap: 'exact',
@@ -113,7 +113,7 @@ const LINUX_6_9: LayoutProfile = {
 const LINUX_6_12: LayoutProfile = {
   ...LINUX_6_9,
   version: '6.12',
-  kernels: 'late 6.12s',
+  kernels: 'Linux 6.12, late',
   reach: REACH_PROFILES['6.18'],
 };
 
@@ -121,12 +121,12 @@ export const LAYOUT_PROFILES: Readonly<Record<LayoutVersion, LayoutProfile>> = {
   '5.15': LINUX_5_15,
   v5: PROPOSAL_V5,
   '6.1': LINUX_6_1,
-  v2: { ...LINUX_6_1, version: 'v2', kernels: 'proposal on 6.0', attach: 'literal call' },
+  v2: { ...LINUX_6_1, version: 'v2', kernels: 'proposal v2, on 6.0', attach: 'literal call' },
   '6.2': LINUX_6_2,
   '6.4': LINUX_6_4,
   '6.5': LINUX_6_5,
   '6.9': LINUX_6_9,
   '6.12': LINUX_6_12,
-  '6.18': { ...LINUX_6_12, version: '6.18', kernels: '6.18' },
-  '7.3': { ...LINUX_6_12, version: '7.3', kernels: '7.3' },
+  '6.18': { ...LINUX_6_12, version: '6.18', kernels: 'Linux 6.18' },
+  '7.3': { ...LINUX_6_12, version: '7.3', kernels: 'Linux 7.3' },
 };

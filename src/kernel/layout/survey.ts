@@ -1,9 +1,10 @@
 /**
- * One kernel's distances, and many kernels': where a BPF image and a module land, what attaching to a kernel
- * function and to one of the module then does, and how often over N KASLR seeds.
+ * One kernel's distances, and many kernels': where modules and a BPF image land, what attaching to a kernel
+ * function and to one of each module then does, and how often over N KASLR seeds.
  *
- * What is allocated is one BPF image and one module, in a kernel whose use of vmalloc space is given. The
- * function of the kernel lies at an offset in the image, that of the module at its start.
+ * What is allocated is modules in the order in which they are given, then BPF images, in a kernel whose use of
+ * vmalloc space is given. The function of the kernel lies at an offset in the image, that of a module at its
+ * start.
  *
  * Usage:
  *   const here = surveyLayout(layoutOf({ kaslrSeed: 7n }), { used: 64 << 20 });
@@ -13,6 +14,7 @@
 import { alignUp } from '../../common/bytes.js';
 import { Random } from '../../common/random.js';
 import type { FtracePlts, ReachModule } from '../ftrace/reach.js';
+import type { Window } from './address-map.js';
 import { kernelSpace, takeBpfPages, takeModule, type VmallocUse } from './address-space.js';
 import { layoutOf, type Layout, type LayoutOptions } from './layout.js';
 import { attachOutcome, describeOutcome, programOutcome, type AttachOutcome } from './outcome.js';
@@ -23,8 +25,8 @@ const PLT_ENTRY_SIZE = 12n;
 export interface SurveyOptions extends VmallocUse {
   /** Offset of the kernel function in the image. Default 4 MiB. */
   readonly functionOffset?: number;
-  /** Bytes of the module's text. Default 64 KiB. */
-  readonly moduleSize?: number;
+  /** Bytes of text of each module, in the order of loading. Default one of 64 KiB. */
+  readonly modules?: readonly number[];
 }
 
 /** A function and an image, and what comes of it. */
@@ -35,58 +37,82 @@ export interface Surveyed {
   readonly outcome: AttachOutcome;
 }
 
+export interface SurveyedModule extends Surveyed {
+  /** Bytes of its text. */
+  readonly size: number;
+  /** ftrace_caller - rec->ip of its function. */
+  readonly callerDistance: bigint;
+  /** All of the kernel image, up to 6.4 all of its text, is in BL range of all of it: as the windows promise. */
+  readonly needsNoPlt: boolean;
+}
+
 export interface LayoutSurvey {
   readonly layout: Layout;
   /** The BPF image. */
   readonly image: bigint;
-  /** Start of the module's text. */
-  readonly module: bigint;
-  /** ftrace_caller - rec->ip of the module's function. */
-  readonly callerDistance: bigint;
-  /** All of the kernel image is in BL range of all of the module: it needs no PLT. */
-  readonly moduleNeedsNoPlt: boolean;
-  readonly toKernel: Surveyed;
-  readonly toModule: Surveyed;
-  /** To a BPF program: the next image. */
-  readonly toProgram: Surveyed;
+  readonly kernel: Surveyed;
+  readonly modules: readonly SurveyedModule[];
+  /** A BPF program: the next image. */
+  readonly program: Surveyed;
 }
+
+/** Where the survey assumes ftrace's entries, from _stext on: at its start, as in the images it was made from. */
+const CALLER_OFFSET = 0x40n;
+const REGS_CALLER_OFFSET = 0x400n;
+const BL_RANGE = 128n << 20n;
 
 /** Throws KernelError -ENOMEM when something has no place. */
 export function surveyLayout(layout: Layout, options: SurveyOptions = {}): LayoutSurvey {
   const { profile } = layout;
   const space = kernelSpace(layout, options);
-  const moduleSize = BigInt(alignUp(options.moduleSize ?? 64 << 10, PAGE_SIZE));
-  const module = takeModule(layout, space, Number(moduleSize));
+  const placed = (options.modules ?? [64 << 10]).map((size) => {
+    return { size: alignUp(size, PAGE_SIZE), start: takeModule(layout, space, size) };
+  });
   const image = takeBpfPages(layout, space, PAGE_SIZE);
   // another image: its neighbour in the pack, or pages of its own
   const program = profile.bpf === 'packs' ? image + 64n : takeBpfPages(layout, space, PAGE_SIZE);
+  const caller = layout.stext + CALLER_OFFSET;
   const entries: FtracePlts = {
-    ftrace_caller: layout.stext + 64n,
-    ftrace_regs_caller: layout.stext + 0x400n,
+    ftrace_caller: caller,
+    ftrace_regs_caller: layout.stext + REGS_CALLER_OFFSET,
   };
-  const survey = (entry: bigint, owner?: ReachModule): Surveyed => ({
+  const survey = (entry: bigint, module?: ReachModule): Surveyed => ({
     entry,
     distance: image - (entry + 4n),
-    outcome: attachOutcome(profile, { entry, module: owner }, image, entries),
+    outcome: attachOutcome(profile, { entry, module }, image, entries),
   });
-  const owner = surveyedModule(module, module + moduleSize);
-  const lowest = layout.text < module ? layout.text : module;
-  const moduleEnd = module + moduleSize;
-  const highest = layout.end > moduleEnd ? layout.end : moduleEnd;
   return {
     layout,
     image,
-    module,
-    callerDistance: layout.stext + 64n - (module + 4n),
-    moduleNeedsNoPlt: highest - lowest <= 128n << 20n,
-    toKernel: survey(layout.text + BigInt(options.functionOffset ?? 4 << 20)),
-    toModule: survey(module, owner),
-    toProgram: {
+    kernel: survey(layout.text + BigInt(options.functionOffset ?? 4 << 20)),
+    modules: placed.map(({ start, size }) => {
+      const end = start + BigInt(size);
+      const { start: kernelStart, end: kernelEnd } = branchTargets(layout);
+      const lowest = kernelStart < start ? kernelStart : start;
+      const highest = kernelEnd > end ? kernelEnd : end;
+      return {
+        ...survey(start, surveyedModule(start, end)),
+        size,
+        callerDistance: caller - (start + 4n),
+        needsNoPlt: highest - lowest <= BL_RANGE,
+      };
+    }),
+    program: {
       entry: program,
       distance: image - (program + 4n),
       outcome: programOutcome(profile, program + 4n, image),
     },
   };
+}
+
+/** What the module windows of a version are laid around. */
+function branchTargets({ profile, text, stext, etext, end }: Layout): Window {
+  switch (profile.modulePlacement) {
+    case 'around text':
+      return { start: stext, end: etext };
+    case 'boxes':
+      return { start: text, end };
+  }
 }
 
 /** Entries for ftrace at its end. */
@@ -114,8 +140,9 @@ export interface SeedsSurvey {
   readonly seeds: number;
   /** How often each outcome, by its description. */
   readonly kernel: ReadonlyMap<string, number>;
+  /** Of the module that was loaded last. */
   readonly module: ReadonlyMap<string, number>;
-  /** In how many the module needs no PLT. */
+  /** In how many that module needs no PLT. */
   readonly moduleNeedsNoPlt: number;
   /** Least and greatest |image - rec->ip| of the kernel function. */
   readonly nearest: bigint;
@@ -137,10 +164,11 @@ export function surveySeeds(
   let [moduleNeedsNoPlt, nearest, farthest] = [0, 1n << 64n, 0n];
   for (let i = 0; i < seeds; i++) {
     const survey = surveyLayout(layoutOf({ ...kernel, kaslrSeed: random.u64() }), options);
-    count('kernel', survey.toKernel);
-    count('module', survey.toModule);
-    if (survey.moduleNeedsNoPlt) moduleNeedsNoPlt++;
-    const { distance } = survey.toKernel;
+    count('kernel', survey.kernel);
+    const module = survey.modules.at(-1);
+    if (module) count('module', module);
+    if (module?.needsNoPlt) moduleNeedsNoPlt++;
+    const { distance } = survey.kernel;
     const magnitude = distance < 0n ? -distance : distance;
     if (magnitude < nearest) nearest = magnitude;
     if (magnitude > farthest) farthest = magnitude;

@@ -11,7 +11,12 @@ import { Random } from '../../common/random.js';
 import { reachable } from '../../a64/immediates.js';
 import { layoutOf, type LayoutOptions } from '../../kernel/layout/layout.js';
 import { describeOutcome } from '../../kernel/layout/outcome.js';
-import { surveyLayout, type LayoutSurvey } from '../../kernel/layout/survey.js';
+import {
+  surveyLayout,
+  type LayoutSurvey,
+  type Surveyed,
+  type SurveyedModule,
+} from '../../kernel/layout/survey.js';
 import type { Strategy } from './strategy.js';
 
 export interface Conditions {
@@ -127,19 +132,26 @@ function outcomeOf({ reaching }: Strategy, target: Target, survey: LayoutSurvey)
   return { text: describeOutcome(outcome), works: !failed };
 }
 
-function surveyedOf(target: Target, survey: LayoutSurvey): LayoutSurvey['toKernel'] {
+function surveyedOf(target: Target, survey: LayoutSurvey): Surveyed {
   switch (target) {
     case 'kernel function':
-      return survey.toKernel;
+      return survey.kernel;
     case 'module function':
-      return survey.toModule;
+      return onlyModule(survey);
     case 'BPF program':
-      return survey.toProgram;
+      return survey.program;
   }
 }
 
-function throughCaller(target: Target, { callerDistance, toModule }: LayoutSurvey): Found {
-  const ip = toModule.entry + 4n;
+function onlyModule({ modules }: LayoutSurvey): SurveyedModule {
+  const [module] = modules;
+  if (!module) throw new RangeError('no module was placed');
+  return module;
+}
+
+function throughCaller(target: Target, survey: LayoutSurvey): Found {
+  const { entry, callerDistance } = onlyModule(survey);
+  const ip = entry + 4n;
   const near = target === 'kernel function' || reachable(ip, ip + callerDistance);
   return { text: near ? 'bl ftrace_caller' : 'bl module PLT -> ftrace_caller', works: true };
 }

@@ -152,10 +152,10 @@ describe('how often it works', () => {
           const used = pages * page;
           const functionOffset = 64 * at;
           const layout = layoutOf({ version: 'v5' });
-          const { toKernel, image } = surveyLayout(layout, { used, functionOffset });
+          const { kernel, image } = surveyLayout(layout, { used, functionOffset });
           expect(image).toBe(layout.end + BigInt(used));
           const fits = 30n * MiB + BigInt(used - functionOffset) < 128n * MiB;
-          expect(describeOutcome(toKernel.outcome)).toBe(fits ? 'bl image' : '-ENOTSUPP');
+          expect(describeOutcome(kernel.outcome)).toBe(fits ? 'bl image' : '-ENOTSUPP');
         },
       ),
     );
@@ -166,7 +166,7 @@ describe('how often it works', () => {
     const size = 32n * MiB;
     const full = surveySeeds(
       { fullModuleRegion: true, imageSize: size },
-      { seeds, moduleSize: 4096 },
+      { seeds, modules: [4096] },
     );
     const expected = Number(128n * MiB - size) / Number(2048n * MiB - size);
     expect(expected).toBeCloseTo(0.048, 3);

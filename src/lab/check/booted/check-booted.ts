@@ -5,6 +5,7 @@ import { InputError } from '../../../common/errors.js';
 import type { CaseResult } from '../kind.js';
 import { checkJitCorpus } from './check-corpus.js';
 import { checkScenario } from './check-scenario.js';
+import { checkCosts, isCosts } from './check-costs.js';
 import { isJitCorpus } from './corpus-file.js';
 import type { BootedOptions } from './options.js';
 import { isScenario } from './scenario-file.js';
@@ -14,6 +15,7 @@ type Check = (name: string, json: unknown, options: BootedOptions) => AsyncGener
 const KINDS: readonly (readonly [matches: (json: unknown) => boolean, check: Check])[] = [
   [isJitCorpus, checkJitCorpus],
   [isScenario, checkScenario],
+  [isCosts, checkCosts],
 ];
 
 /** Whether parsed JSON is such a file. */

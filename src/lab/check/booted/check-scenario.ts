@@ -2,23 +2,20 @@
  * `trampolab check …/scen.*.json`: patch sites, trampolines and programs of a booted kernel, scenario by
  * scenario, against what the lab makes of the same attachments.
  *
- * One result per program (its images), per state (the patch site and its literal, or the text of a BPF
- * program that is traced), per trampoline image, and per attachment that the kernel refused. Skipped, with
- * their reasons: states with kprobes, images that call no program of the file, scenarios that a
- * kernel did not have.
+ * One result per program (its images), per state (the patch site, its literal and the ops, its line in
+ * enabled_functions, or the text of a BPF program that is traced; each state is reached from the one
+ * before), per trampoline image, and per attachment that the kernel refused. Skipped, with
+ * their reasons: images that call no program of the file, scenarios that a kernel did not have.
  *
  * The kernel's version comes from facts.json beside the file; without it from how its programs begin.
  */
 import { KernelError } from '../../../common/errors.js';
 import { errnoName } from '../../../common/errno.js';
 import { rawProgram } from '../../../bpf/raw-program.js';
-import { inBranchRange } from '../../../jit/calls.js';
-import { VECTOR_OFFSETS } from '../../../jit/vectors/harness.js';
 import type { Kernel } from '../../../kernel/kernel.js';
 import { failed, passed, skipped, type CaseResult } from '../kind.js';
 import { VectorRecord } from '../record.js';
-import { compareImages, findCallBase, type ImageSetting } from './corpus-images.js';
-import { bootedKernel, releaseOfPrologue, type BootedKernel } from './kernel.js';
+import { compareImages, type ImageSetting } from './corpus-images.js';
 import type { BootedOptions } from './options.js';
 import {
   attachScenarioPrograms,
@@ -29,9 +26,10 @@ import {
 import { readScenario, type Scenario, type ScenarioState } from './scenario-file.js';
 import { readImage } from './scenario-image.js';
 import { comparePokedProgram, shownProgram } from './scenario-program-site.js';
-import { compareSite, skipState } from './scenario-site.js';
+import { ScenarioPlayer } from './scenario-player.js';
+import { isFar, settingOf } from './scenario-setting.js';
+import { compareSite } from './scenario-site.js';
 import { compareTrampoline } from './scenario-trampoline.js';
-import { readTraits } from './traits.js';
 
 /** r0 = 0; exit */
 const RETURN_0 = Uint8Array.of(0xb7, 0, 0, 0, 0, 0, 0, 0, 0x95, 0, 0, 0, 0, 0, 0, 0);
@@ -53,9 +51,16 @@ export async function* checkScenario(
       compareImages(program, setting),
     );
   }
+  const player = new ScenarioPlayer(kernel, scenario);
+  try {
+    for (const state of scenario.states) {
+      results++;
+      yield checkState(player, kernel, scenario, state, setting);
+    }
+  } finally {
+    player.close();
+  }
   for (const state of scenario.states) {
-    results++;
-    yield checkState(kernel, scenario, state, setting);
     yield* checkTrampolines(kernel, scenario, state, setting);
   }
   for (const result of checkRefusals(kernel, scenario)) {
@@ -82,31 +87,8 @@ function verdict(record: VectorRecord, compare: () => string | undefined): CaseR
   }
 }
 
-function settingOf({ record, programs }: Scenario, { readSibling }: BootedOptions): ImageSetting {
-  const images = programs.flatMap((program) => program.images);
-  const traits = readTraits(images);
-  const facts = readSibling('facts.json');
-  const uname = facts && new VectorRecord(`${record.origin} facts.json`, facts).text('uname');
-  // a file without programs says nothing that depends on the version
-  const release = uname ?? releaseOfPrologue(images[0]) ?? '6.12';
-  const kernel: BootedKernel = bootedKernel(release, traits);
-  return {
-    kernel,
-    traits,
-    offsets: { ...VECTOR_OFFSETS[kernel.lab], ...traits.offsets },
-    callBase: findCallBase(programs) ?? 0n,
-  };
-}
-
-/** Is a trampoline out of reach of the function that it is attached to? */
-function isFar({ states }: Scenario): boolean {
-  return states.some(({ address, literal }) => {
-    const image = literal?.directCall ?? 0n;
-    return image !== 0n && !inBranchRange(address + 4n, image);
-  });
-}
-
 function checkState(
+  player: ScenarioPlayer,
   kernel: Kernel,
   scenario: Scenario,
   state: ScenarioState,
@@ -117,9 +99,10 @@ function checkState(
   if (program) {
     return verdict(record, () => comparePokedProgram(program, state, scenario, setting));
   }
-  const reason = skipState(state);
-  if (reason !== undefined) return skipped(record, reason);
-  return verdict(record, () => compareSite(kernel, state));
+  return verdict(record, () => {
+    player.goTo(state);
+    return compareSite(kernel, state);
+  });
 }
 
 function* checkTrampolines(

@@ -75,6 +75,11 @@ export function bootedKernel(text: string, traits: Pick<ImageTraits, 'move' | 'r
   };
 }
 
+/** Version of the lab kernel that a release or what uname says is compared with. */
+export function labVersion(text: string): KernelVersion {
+  return bootedKernel(text, { move: undefined, r0: undefined }).lab;
+}
+
 /**
  * The trampoline profile for an image: of a kernel between the profiles, as far as the image shows it. A NOP
  * behind the call of the original is 6.12's, one anywhere else 7.3's; the argument count is put into w10 or

@@ -15,11 +15,13 @@ import type { KernelProgram } from '../../../kernel/bpf/program.js';
 import type { KernelFunction } from '../../../kernel/function.js';
 import type { Kernel } from '../../../kernel/kernel.js';
 import { isMapReference } from './corpus-file.js';
+import { stackOf } from './corpus-images.js';
+import { bits, constantAt } from './image.js';
 import type { Scenario, ScenarioProgram } from './scenario-file.js';
 import type { ImageReading } from './scenario-image.js';
 
 /** By enum bpf_attach_type. */
-const KINDS: Readonly<Record<number, AttachKind>> = {
+export const ATTACH_KINDS: Readonly<Record<number, AttachKind>> = {
   24: 'fentry',
   25: 'fexit',
   26: 'fmod_ret',
@@ -43,8 +45,6 @@ const MAP_SIZE = 4096;
 const LD_IMM64 = 0x18;
 const CALL = 0x85;
 const GET_ATTACH_COOKIE = 174;
-/** Covers what these programs use. */
-const STACK_DEPTH = 64;
 
 /** A function of the booted kernel, from a note like `8: name [('a', 2, 8, ''), ('b', 4, 12, '')]`. */
 function noted(note: string): KernelFunction | undefined {
@@ -67,32 +67,53 @@ export function defineFunctions(kernel: Kernel, { notes }: Scenario): void {
   kernel.define(...functions.filter(({ name }) => !kernel.symbols.find(name)));
 }
 
-/** One function with this lab's addresses: `map` for what its maps hold. */
+/** Where what a map holds lies in this lab, by where it lay there. */
+export type MapPlacement = (theirs: bigint) => bigint;
+
+/** Addresses of maps in an image, in order: constants of the upper half, not those that are called (x10). */
+function mapAddresses(image: readonly number[]): bigint[] {
+  return image.flatMap((word, i) => {
+    const value = bits(word, 0, 5) === 10 ? undefined : constantAt(image, i);
+    return value !== undefined && value >> 52n === 0xfffn ? [value] : [];
+  });
+}
+
+/** One function with this lab's addresses. */
 function localFunction(
   kernel: Kernel,
   name: string,
   slots: readonly Slot[],
-  map: bigint,
+  mapAt: MapPlacement,
+  image: readonly number[],
 ): XlatedFunction {
+  const addresses = mapAddresses(image);
+  let map = 0n;
   const { host } = kernel.bpf;
   // the one helper that is not made into instructions
   const cookie = Number((host.helperAddress(GET_ATTACH_COOKIE) ?? 0n) - host.callBase);
   const local = slots.map((slot, i): Slot => {
-    if (isMapReference(slots, i)) return { ...slot, src: 0, imm: low32(map) };
+    if (isMapReference(slots, i)) {
+      map = mapAt(addresses.shift() ?? 0n);
+      return { ...slot, src: 0, imm: low32(map) };
+    }
     if (slots[i - 1]?.code === LD_IMM64 && isMapReference(slots, i - 1)) {
       return { ...slot, imm: high32(map) };
     }
     return slot.code === CALL && slot.src === 0 ? { ...slot, imm: cookie } : slot;
   });
-  return { name, insns: encodeSlots(local), stackDepth: STACK_DEPTH };
+  return { name, insns: encodeSlots(local), stackDepth: stackOf(image) };
 }
 
 /** Loads a scenario's program. Functions after the main one are called `NAME_sub_1` and so on. */
-function loadProgram(kernel: Kernel, program: ScenarioProgram, map: bigint): KernelProgram {
-  const { name, functions, attachType } = program;
+export function loadProgram(
+  kernel: Kernel,
+  program: ScenarioProgram,
+  mapAt: MapPlacement,
+): KernelProgram {
+  const { name, functions, images, attachType } = program;
   const type = attachType === 0 ? 'socket_filter' : 'tracing';
   const [main, ...others] = functions.map((slots, i) =>
-    localFunction(kernel, i === 0 ? name : `${name}_sub_${i}`, slots, map),
+    localFunction(kernel, i === 0 ? name : `${name}_sub_${i}`, slots, mapAt, images[i] ?? []),
   );
   if (!main) throw new InputError(`program ${name} has no function`);
   const xlated: XlatedProgram = { name, type, functions: [main, ...others] };
@@ -146,7 +167,7 @@ export function attachScenarioPrograms(
     if (target.kind === 'kernel') {
       place = target.name;
     } else {
-      const program = loadProgram(kernel, target.program, map);
+      const program = loadProgram(kernel, target.program, () => map);
       steps.push(() => program.free());
       place = { program, function: program.images[target.index]?.name ?? '' };
     }
@@ -154,9 +175,9 @@ export function attachScenarioPrograms(
     for (const program of scenario.programs) {
       const called = image.calls.find(({ name }) => name === program.name);
       if (!called) continue;
-      const loaded = loadProgram(kernel, program, map);
+      const loaded = loadProgram(kernel, program, () => map);
       steps.push(() => loaded.free());
-      const kind = KINDS[program.attachType] ?? 'fentry';
+      const kind = ATTACH_KINDS[program.attachType] ?? 'fentry';
       const attached = kernel.bpf.attach(loaded, kind, place, called.cookie);
       steps.push(() => attached.detach());
       last = attached;

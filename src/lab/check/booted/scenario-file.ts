@@ -3,7 +3,8 @@
  * were in the states of one scenario.
  *
  * One object: scenario, states[] (words at a function, its 8-byte literal, live trampoline images), progs by
- * name, notes[] of those who took it. Stack snapshots and runs are left to others.
+ * name, traces[] (calls whose instructions are in trace.*.txt), notes[] of those who took it. Left out: runs,
+ * stack snapshots but the first.
  */
 import { hexToBytes } from '../../../common/bytes.js';
 import { readSlots } from '../../../bpf/instruction.js';
@@ -48,13 +49,30 @@ export interface ScenarioLiteral {
   readonly symbol: string;
   /** Address and symbol: `0xffff8000801fa948 call_direct_funcs+0x0`. */
   readonly func: string;
+  readonly savedFunc: string;
+  readonly trampoline: string;
+  readonly flags: number;
   readonly directCall: bigint;
+}
+
+/** A call that was traced instruction by instruction. */
+export interface ScenarioTrace {
+  readonly label: string;
+  /** Where the first instruction lies: `bpf_fentry_test1`, `prog:target`. */
+  readonly entry: string;
+  /** X0..X30 and SP before it. */
+  readonly registers: readonly bigint[];
+  /** The stack from SP upward before it. */
+  readonly stack: readonly bigint[];
+  /** Executed instructions by symbol. */
+  readonly counts: ReadonlyMap<string, number>;
 }
 
 export interface Scenario {
   readonly name: string;
   readonly record: VectorRecord;
   readonly states: readonly ScenarioState[];
+  readonly traces: readonly ScenarioTrace[];
   readonly programs: readonly ScenarioProgram[];
   readonly notes: readonly string[];
 }
@@ -72,6 +90,7 @@ export function readScenario(name: string, json: unknown): Scenario {
     name: record.text('scenario'),
     record,
     states: record.records('states').map(readState),
+    traces: record.has('traces') ? record.records('traces').map(readTrace) : [],
     programs: record.entries('progs').map(([key, value]) => {
       return readProgram(key, new VectorRecord(`${name} progs.${key}`, value as object as never));
     }),
@@ -110,12 +129,26 @@ function readState(record: VectorRecord): ScenarioState {
   };
 }
 
+function readTrace(record: VectorRecord): ScenarioTrace {
+  const [first] = record.has('snaps') ? record.records('snaps') : [];
+  return {
+    label: record.text('label'),
+    entry: record.text('entry').replace(/\+0x0$/, ''),
+    registers: record.texts('entry_regs').map(BigInt),
+    stack: first?.texts('stack').map(BigInt) ?? [],
+    counts: new Map(record.entries('by_symbol').map(([name, count]) => [name, Number(count)])),
+  };
+}
+
 function readLiteral(record: VectorRecord): ScenarioLiteral {
   const ops = new Map(record.entries('literal_ops'));
   const [direct = '0'] = String(ops.get('direct_call') ?? '0').split(' ');
   return {
     symbol: record.text('literal_sym'),
     func: String(ops.get('func') ?? ''),
+    savedFunc: String(ops.get('saved_func') ?? ''),
+    trampoline: String(ops.get('trampoline') ?? ''),
+    flags: Number(ops.get('flags') ?? 0),
     directCall: BigInt(direct),
   };
 }

@@ -1,64 +1,24 @@
 /**
- * A kernel function's patch site in one state of a booted kernel against ours with as much attached.
+ * A kernel function's patch site in one state of a booted kernel against ours in the same state.
  *
- * How many ftrace_ops cover it and whether one is a direct call is in enabled_functions; in the lab the same
- * number of ops is attached, and a program for the direct one. Compared are the first two words (the
- * branch with the booted kernel's addresses) and, where there are literals, what this one points to:
- * ftrace_nop_ops, ftrace_list_ops, the ops of the direct call with its func and image, or another ops. Not
- * compared: a kprobe's BRK.
+ * Compared are the first two words (the branch with the booted kernel's addresses; a kprobe's BRK), where there are
+ * literals what this one points to: by name where it is a variable of the kernel's, with func, flags, saved_func,
+ * trampoline and direct_call of the ftrace_ops; and the line of enabled_functions, without sizes, addresses and
+ * M, which depends on what was attached in scenarios before.
  */
 import { branchWord } from '../../../a64/immediates.js';
 import { nop } from '../../../jit/emit.js';
-import { compareValues, compareWords } from '../../../jit/vectors/compare.js';
+import { compareValues, compareWords, type Comparison } from '../../../jit/vectors/compare.js';
+import { listFunctions } from '../../../kernel/ftrace/listing.js';
 import type { Kernel } from '../../../kernel/kernel.js';
-import { attachScenario } from '../../scenario.js';
 import { branchTarget } from './image.js';
 import { commentSymbol, type ScenarioLiteral, type ScenarioState } from './scenario-file.js';
 
-/** BRK that arm64 kprobes put at an address. */
-const KPROBE_BRK = 0xd4200080;
-
-/** What is registered at a site. */
-interface Enabled {
-  readonly ops: number;
-  readonly direct: boolean;
-}
-
-/** `bpf_fentry_test1 (2)     D   M`: number of ops; flags R, I, D, O, M. */
-function enabledOf({ enabled }: ScenarioState): Enabled {
-  const [, count = '0', flags = ''] =
-    enabled.map((line) => /^(?:\w+) \((\d+)\)([ A-Z]*)/.exec(line)).find((match) => match) ?? [];
-  return { ops: Number(count), direct: flags.includes('D') };
-}
-
-/** Why a state is not compared. */
-export function skipState({ words }: ScenarioState): string | undefined {
-  return words[0] === KPROBE_BRK ? 'a kprobe is at the entry: kprobes are not modelled' : undefined;
-}
-
-/** The first difference, in one line. */
+/** The first difference, in one line. The kernel is in that state. */
 export function compareSite(kernel: Kernel, state: ScenarioState): string | undefined {
-  const { ops, direct } = enabledOf(state);
-  const attached = attachScenario(kernel, state.fn, {
-    fentry: direct ? 1 : 0,
-    ops: ops - (direct ? 1 : 0),
-  });
-  try {
-    const image = attached.attachments[0]?.trampoline.image?.code.base;
-    return compareView(kernel, state, image);
-  } finally {
-    attached.detach();
-  }
-}
-
-/** `image` is that of our direct call. */
-function compareView(
-  kernel: Kernel,
-  state: ScenarioState,
-  image: bigint | undefined,
-): string | undefined {
   const address = kernel.symbol(state.fn);
   const { memory } = kernel;
+  const image = kernel.bpf.trampolineAt(state.fn)?.image?.code.base;
   const branch = branchTarget(memory.read32(address + 4n), address + 4n, true);
   let target = 'nothing';
   if (branch !== undefined) {
@@ -71,10 +31,10 @@ function compareView(
     expected.address === undefined ? nop() : branchWord(state.address + 4n, expected.address, true);
   const words = [memory.read32(address), word];
   const different = compareWords(state.words.slice(0, 2), words, state.address);
-  if (different || !state.literal) return different?.text;
-  const literal = memory.read64(address - 8n);
+  if (different) return different.text;
   return compareValues([
-    ['the literal points to', theirOps(state.literal), labOps(kernel, literal, image)],
+    ['enabled_functions shows', theirLine(state), ourLine(kernel, state.fn)],
+    ...(state.literal ? compareOps(kernel, state.literal, memory.read64(address - 8n), image) : []),
   ]);
 }
 
@@ -86,22 +46,49 @@ function theirTarget(state: ScenarioState): { text: string; address?: bigint } {
   return { text: commentSymbol(state.disassembly[1]) ?? 'unknown', address };
 }
 
-const NAMED: readonly string[] = ['ftrace_nop_ops', 'ftrace_list_ops'];
-
-function theirOps({ symbol, func, directCall }: ScenarioLiteral): string {
-  const name = symbol.split('+')[0] ?? '';
-  if (NAMED.includes(name)) return name;
-  return directCall === 0n ? 'another ops' : `an ops of ${symbolOf(func)} for the image`;
+/** What the literal points to, member by member. */
+function compareOps(
+  kernel: Kernel,
+  theirs: ScenarioLiteral,
+  literal: bigint,
+  image: bigint | undefined,
+): Comparison[] {
+  const ops = [...kernel.ftrace.list(), kernel.ftrace.nopOps, kernel.ftrace.listOps].find(
+    (each) => each.address === literal,
+  );
+  const nameOf = (address: bigint): string =>
+    address === 0n ? 'nothing' : kernel.symbols.format(address).replace(/\+0x0$/, '');
+  const target = ops?.directCall === image ? 'the image' : nameOf(ops?.directCall ?? 0n);
+  return [
+    ['the literal points to', opsName(theirs.symbol), opsName(kernel.symbols.lookup(literal)?.name ?? '')],
+    ['ops->func', symbolOf(theirs.func), nameOf(ops?.func ?? 0n)],
+    ['ops->flags', theirs.flags, ops?.flags],
+    ['ops->saved_func', symbolOf(theirs.savedFunc), nameOf(ops?.savedFunc ?? 0n)],
+    ['ops->trampoline', symbolOf(theirs.trampoline), nameOf(ops?.trampoline ?? 0n)],
+    ['ops->direct_call', theirs.directCall === 0n ? 'nothing' : 'the image', target],
+  ];
 }
 
-const symbolOf = (text: string): string => /(\w+)\+0x0$/.exec(text)?.[1] ?? text;
+/** Ops of trampolines and of tracing instances are on the heap and have no name. */
+const opsName = (symbol: string): string => symbol.split('+')[0] || 'ops on the heap';
 
-function labOps(kernel: Kernel, literal: bigint, image: bigint | undefined): string {
-  const name = kernel.symbols.lookup(literal)?.name ?? '';
-  if (NAMED.includes(name)) return name;
-  const ops = kernel.ftrace.opsAt(literal);
-  if (!ops) return 'no ops';
-  if (ops.directCall === 0n) return 'another ops';
-  const whose = ops.directCall === image ? 'the image' : 'something else';
-  return `an ops of ${kernel.symbols.lookup(ops.func)?.name ?? 'nothing'} for ${whose}`;
+/** `0xffff8000801fa948 call_direct_funcs+0x0`; `0x0`. */
+const symbolOf = (text: string): string => /(\w+)\+0x0$/.exec(text)?.[1] ?? 'nothing';
+
+function theirLine({ fn, enabled }: ScenarioState): string {
+  return plainLine(enabled.find((line) => line.startsWith(`${fn} `)) ?? 'nothing');
+}
+
+function ourLine(kernel: Kernel, fn: string): string {
+  const [line = 'nothing'] = listFunctions(kernel.ftrace, kernel.symbols, 'enabled', fn);
+  return plainLine(line);
+}
+
+/** Without what differs between two kernels that have the same attached. */
+function plainLine(line: string): string {
+  return line
+    .replace(/^(.* \(\d+\)[ RIDO]{8}) [ M] /, '$1')
+    .replace(/\tsubops:.*/, '')
+    .replace(/ops: 0x[0-9a-f]+/, 'ops: ADDRESS')
+    .replace(/\+0x0\/0x[0-9a-f]+/g, '');
 }
