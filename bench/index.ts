@@ -4,6 +4,7 @@ import { benchFtrace } from './ftrace.js';
 import { benchFuzz } from './fuzz.js';
 import { benchInterpreter } from './interpreter.js';
 import type { BenchRow } from './row.js';
+import { benchRace } from './race.js';
 import { benchTraffic } from './traffic.js';
 import { benchWasm } from './wasm.js';
 
@@ -38,6 +39,11 @@ export const SUITES: readonly BenchSuite[] = [
     name: 'fuzz',
     summary: 'random programs per second of CPU time, by set of engines',
     run: benchFuzz,
+  },
+  {
+    name: 'race',
+    summary: 'states per second of the interleaving explorer',
+    run: benchRace,
   },
   {
     name: 'traffic',

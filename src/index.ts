@@ -47,6 +47,7 @@ export type { KernelVersion } from './jit/profile.js';
 export type { Socket, SocketAddress, TcpState } from './bpf/socket.js';
 export type { XlatedFunction, XlatedProgram } from './bpf/program.js';
 export { textProgram } from './bpf/object/text.js';
+export { callImmediate } from './bpf/call-immediate.js';
 export { rawProgram } from './bpf/raw-program.js';
 export { VerifierError } from './bpf/verifier/error.js';
 export { createWasmBatch, createWasmProgram } from './bpf/wasm.js';
@@ -158,6 +159,38 @@ export {
   outcomeRows,
   sizeText,
 } from './lab/layout-report.js';
+export {
+  explorePlan,
+  type ExploreOptions,
+  type ExploreResult,
+  type Figures,
+} from './lab/race/explore.js';
+export { INVARIANTS, isInvariant, type Invariant, type Problem } from './lab/race/invariants.js';
+export {
+  free,
+  ipi,
+  storeData,
+  storeInstruction,
+  storeText,
+  sync,
+  wait,
+  type PatchPlan,
+  type PlanCall,
+  type PlanStep,
+} from './lab/race/plan.js';
+export { racePlanFile } from './lab/race/plan-file.js';
+export { printReport, reportSchedule, type Report } from './lab/race/report.js';
+export {
+  bootRace,
+  exploration,
+  prepareRace,
+  type Break,
+  type Race,
+  type RaceBoot,
+  type Scenario as RaceScenario,
+} from './lab/race/scenario.js';
+export { SCENARIOS } from './lab/race/scenarios/index.js';
+export { formatSchedule, parseSchedule, type Schedule } from './lab/race/schedule.js';
 export { listProgramSite, listSite, listTrace } from './lab/listing.js';
 export { callArguments } from './lab/call-arguments.js';
 export { testRunStructOps, testRunTracing } from './lab/tracing-test-run.js';
@@ -174,6 +207,7 @@ export {
   type RunResult,
 } from './lab/run-program.js';
 export { runPackets } from './lab/run-packets.js';
+export { attachProbes, type ProbeCounts } from './lab/probes.js';
 export { attachScenario, type Scenario } from './lab/scenario.js';
 export { PARTS, WAY, type Outcome, type Part } from './lab/strategies/bench.js';
 export { STRATEGIES } from './lab/strategies/catalogue.js';

@@ -9,3 +9,9 @@ CODE call_direct_funcs
 	str x0, [x3, #FREGS_DIRECT_TRAMP]
 call_direct_funcs_out:
 	ret
+
+// void ftrace_ops_nop_func(unsigned long ip, unsigned long pip, struct ftrace_ops *ops,
+//                          struct ftrace_regs *fregs): what ftrace_nop_ops calls.
+
+CODE ftrace_ops_nop_func
+	ret

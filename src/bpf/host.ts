@@ -132,6 +132,11 @@ export interface BpfHost {
   readonly callBase: bigint;
   /** Entry address of helper `id`; `undefined` when there is none. */
   helperAddress(id: number): bigint | undefined;
+  /**
+   * Helpers whose calls the JIT makes code of (bpf_jit_inlines_helper_call): xlated code keeps their id as
+   * immediate, so `helperAt(callBase + id)` is their body, too. Default: none.
+   */
+  readonly jitInlines?: ReadonlySet<number>;
   /** The body behind an entry address. */
   helperAt(address: bigint): HelperBody | undefined;
 

@@ -9,6 +9,7 @@ import { fuzz } from './fuzz.js';
 import { layout } from './layout.js';
 import { map } from './map.js';
 import { museum } from './museum.js';
+import { race } from './race.js';
 import { run } from './run.js';
 import { strategies } from './strategies.js';
 import { tour } from './tour.js';
@@ -29,6 +30,7 @@ export const COMMANDS: readonly Command[] = [
   xdp,
   fuzz,
   verify,
+  race,
   museum,
   bench,
   conformancePlugin,

@@ -45,7 +45,7 @@ async function dumpCommand(args: string[], output: Output): Promise<number> {
     linum: words.includes('linum'),
     kernel: version,
   };
-  const kernel = await bootLab();
+  const kernel = await bootLab({ version });
   try {
     const { xlated, maps, object, program } = readProgram(kernel, programArguments(values, path));
     const { host } = kernel.bpf;

@@ -1,5 +1,6 @@
 /** `trampolab fuzz`: random programs on several engines; what differs is cut down and shown. */
 import process from 'node:process';
+import { setFlagsFromString } from 'node:v8';
 import {
   InputError,
   UsageError,
@@ -91,6 +92,8 @@ async function fuzzPrograms(
   const { seed, count, shard, json, output } = campaign;
   const requests = parseEngines(engineNames);
   if (requests.length < 2) throw new UsageError('--engine takes two engines or more');
+  // a campaign is for one core: threads that share the collection of a small young generation cost more there
+  setFlagsFromString('--no-parallel-scavenge');
   const engines = await makeEngines(requests);
   const names = engines.map(({ name, every }) => (every === undefined ? name : `${name}/${every}`));
   const progress = (done: number): void => showProgress(done, count);

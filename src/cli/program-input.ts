@@ -12,6 +12,7 @@ import {
   load,
   parseBtf,
   parseObject,
+  callImmediate,
   rawProgram,
   selectProgram,
   type BpfMap,
@@ -89,9 +90,9 @@ const ELF_MAGIC = [0x7f, 0x45, 0x4c, 0x46];
 
 export function readProgram(kernel: Kernel, from: ProgramArguments): ProgramInput {
   const helperImmediate = (id: number): number => {
-    const address = kernel.bpf.host.helperAddress(id);
-    if (address === undefined) throw new InputError(`there is no helper ${id}`);
-    return Number(address - kernel.bpf.host.callBase);
+    const immediate = callImmediate(kernel.bpf.host, id);
+    if (immediate === undefined) throw new InputError(`there is no helper ${id}`);
+    return immediate;
   };
   if (from.hex !== undefined) {
     return { xlated: rawProgram('prog', hexToBytes(from.hex), { helperImmediate }), maps: [] };

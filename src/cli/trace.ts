@@ -4,6 +4,7 @@ import {
   InputError,
   KERNEL_OF_FTRACE,
   UsageError,
+  attachProbes,
   attachScenario,
   callArguments,
   listFunctions,
@@ -15,6 +16,7 @@ import {
   xdpContext,
   type AttachedTrace,
   type Kernel,
+  type ProbeCounts,
   type ProgramTarget,
   type Scenario,
 } from '../index.js';
@@ -29,7 +31,7 @@ import {
   type Output,
 } from './command.js';
 
-const USAGE = `trace FUNCTION [ARGUMENT...] [--fentry N] [--fexit N] [--fmod-ret N] [--ops N] [--far]
+const USAGE = `trace FUNCTION [ARGUMENT...] [--fentry N] [--fexit N] [--fmod-ret N] [--ops N] [--graph] [--far]
 trace --target PROG.o[:FUNCTION] [--fentry N] [--fexit N]
   FUNCTION        a traceable function; --list names them
   ARGUMENT        its arguments, decimal or 0x; default 1 2 3 .. (&N: address of an int that holds N; A:B: a
@@ -43,6 +45,10 @@ trace --target PROG.o[:FUNCTION] [--fentry N] [--fexit N]
   --cookie N      attach cookie of the first program, the next has N + 1 and so on
   --kernel V      6.1, 6.12 (default) or 7.3; for ftrace also v5, sep-2022, 6.2, 6.3 (JIT and trampolines: 6.1)
   --ops N         N ordinary ftrace ops beside them
+  --graph         the function_graph tracer; it shows the call as tracefs does
+  --kprobe N      N kprobes at the function's first instruction
+  --kretprobe N   N kretprobes
+  --fprobe N      N fprobes (7.3)
   --far           BPF images out of BL range (128 MiB of vmalloc space in use)
   --engine E      embedded or unicorn; default embedded
   --list [GLOB]   traceable functions instead of a trace
@@ -121,7 +127,12 @@ function programTarget(kernel: Kernel, text: string): Target {
   };
 }
 
-function printText(output: Output, target: Target, trace: AttachedTrace): void {
+function printText(
+  output: Output,
+  target: Target,
+  trace: AttachedTrace,
+  seen: readonly string[],
+): void {
   for (const line of target.site()) output.line(line);
   output.line();
   for (const line of trace.lines) output.line(line);
@@ -129,6 +140,10 @@ function printText(output: Output, target: Target, trace: AttachedTrace): void {
   if (trace.frame.length > 0) {
     output.line('trampoline frame when the last program began:');
     for (const line of trace.frame) output.line(line);
+    output.line();
+  }
+  if (seen.length > 0) {
+    for (const line of seen) output.line(line);
     output.line();
   }
   const { name, entry } = target;
@@ -157,6 +172,10 @@ async function traceCommand(args: string[], output: Output): Promise<number> {
     kernel: { type: 'string' },
     target: { type: 'string' },
     ops: { type: 'string' },
+    graph: { type: 'boolean' },
+    kprobe: { type: 'string' },
+    kretprobe: { type: 'string' },
+    fprobe: { type: 'string' },
     far: { type: 'boolean' },
     engine: { type: 'string' },
     list: { type: 'boolean' },
@@ -173,9 +192,18 @@ async function traceCommand(args: string[], output: Output): Promise<number> {
     cookie: cookieOption(values.cookie),
     ops: count('ops', values.ops),
   };
+  const probeCounts: ProbeCounts = {
+    graph: values.graph ?? false,
+    kprobe: count('kprobe', values.kprobe),
+    kretprobe: count('kretprobe', values.kretprobe),
+    fprobe: count('fprobe', values.fprobe),
+  };
   const version = choiceOption('kernel', values.kernel, '6.12', FTRACE_VERSIONS);
   if (values.target !== undefined && positionals.length > 0) {
     throw new UsageError('--target stands in place of FUNCTION');
+  }
+  if (values.target !== undefined && Object.values(probeCounts).some((each) => each)) {
+    throw new UsageError('tracers and probes are for kernel functions, not for --target');
   }
   const kernel = await bootLab({
     engine,
@@ -198,10 +226,13 @@ async function traceCommand(args: string[], output: Output): Promise<number> {
         : programTarget(kernel, values.target);
     const { name, attach, args: parameters, entry } = target;
     const attached = attachScenario(kernel, attach, scenario);
+    const probes =
+      typeof attach === 'string' ? attachProbes(kernel, attach, probeCounts) : undefined;
     const trampoline = attached.attachments[0]?.trampoline;
     const trace = traceAttached(kernel, name, parameters, trampoline, entry);
     if (values.json) output.line(JSON.stringify(toJson(kernel, name, trace)));
-    else printText(output, target, trace);
+    else printText(output, target, trace, probes?.lines() ?? []);
+    probes?.detach();
     attached.detach();
     return 0;
   } finally {

@@ -67,6 +67,9 @@ export interface MemorySnapshot {
   readonly regions: readonly { readonly region: Region; readonly bytes: Uint8Array }[];
 }
 
+/** Told of bytes that TypeScript code is about to store at an address. */
+export type StoreWatch = (address: bigint, bytes: Uint8Array) => void;
+
 const CACHE_SIZE = 256;
 
 export class Memory {
@@ -82,6 +85,7 @@ export class Memory {
   /** Where the pages begin that no region has ever had: they are zero as they came. */
   #untouched = 0;
   readonly #listeners = new Set<MemoryListener>();
+  #storeWatch: StoreWatch | undefined;
 
   // One cache per kind of access. A size of 0 never matches.
   readonly #fetchHi = new Int32Array(CACHE_SIZE);
@@ -105,6 +109,16 @@ export class Memory {
     this.view = new DataView(this.wasm.buffer);
     this.ram = new Ram(this.wasm.buffer, (address) => this.regionAt(address));
     this.#free = [[0, pages * 65536]];
+  }
+
+  /** Lets `watch` know of every store through `write*` and `pokeBytes`, not of those of CPUs and of `ram`. */
+  watchStores(watch: StoreWatch | undefined): void {
+    this.#storeWatch = watch;
+  }
+
+  /** Somebody wants to know of every store. */
+  get isWatched(): boolean {
+    return this.#storeWatch !== undefined;
   }
 
   get regions(): readonly Region[] {
@@ -269,18 +283,22 @@ export class Memory {
   }
 
   write8(address: bigint, value: number): void {
+    if (this.#storeWatch) this.#tellStore(address, BigInt(value), 1);
     this.view.setUint8(this.#offset(address, 1, 'write'), value);
   }
 
   write16(address: bigint, value: number): void {
+    if (this.#storeWatch) this.#tellStore(address, BigInt(value), 2);
     this.view.setUint16(this.#offset(address, 2, 'write'), value, true);
   }
 
   write32(address: bigint, value: number): void {
+    if (this.#storeWatch) this.#tellStore(address, BigInt(value), 4);
     this.view.setUint32(this.#offset(address, 4, 'write'), value, true);
   }
 
   write64(address: bigint, value: bigint): void {
+    if (this.#storeWatch) this.#tellStore(address, value, 8);
     this.view.setBigUint64(this.#offset(address, 8, 'write'), u64(value), true);
   }
 
@@ -293,6 +311,7 @@ export class Memory {
 
   writeBytes(address: bigint, bytes: Uint8Array): void {
     if (bytes.length === 0) return;
+    this.#storeWatch?.(address, bytes);
     this.bytes.set(bytes, this.#offset(address, bytes.length, 'write'));
   }
 
@@ -312,18 +331,21 @@ export class Memory {
         reason: 'unmapped',
       });
     }
+    this.#storeWatch?.(address, bytes);
     if (region.permissions.includes('x')) this.#textStored(region, within, bytes.length);
     this.bytes.set(bytes, region.offset + within);
   }
 
   /** `pokeBytes` of a word at an offset of a region, for those who patch thousands of places. */
   pokeWord(region: Region, within: number, word: number): void {
+    if (this.#storeWatch) this.#tellStore(region.address + BigInt(within), BigInt(word >>> 0), 4);
     if (region.permissions.includes('x')) this.#textStored(region, within, 4);
     this.view.setUint32(region.offset + within, word, true);
   }
 
   /** The same for a pointer. */
   pokePointer(region: Region, within: number, value: bigint): void {
+    if (this.#storeWatch) this.#tellStore(region.address + BigInt(within), value, 8);
     if (region.permissions.includes('x')) this.#textStored(region, within, 8);
     this.view.setBigUint64(region.offset + within, value, true);
   }
@@ -355,6 +377,12 @@ export class Memory {
       this.bytes.set(bytes, region.pageOffset);
     }
     this.#forgetCached();
+  }
+
+  #tellStore(address: bigint, value: bigint, size: number): void {
+    const bytes = new Uint8Array(size);
+    for (let i = 0; i < size; i++) bytes[i] = Number((value >> BigInt(8 * i)) & 0xffn);
+    this.#storeWatch?.(address, bytes);
   }
 
   #textStored(region: Region, offset: number, size: number): void {

@@ -17,6 +17,13 @@ const BPF_FUNC_GET_SMP_PROCESSOR_ID = 8;
 const BPF_FUNC_GET_CURRENT_TASK = 35;
 const BPF_FUNC_GET_CURRENT_TASK_BTF = 158;
 
+/** bpf_jit_inlines_helper_call, from 6.12 on. */
+export const INLINED_HELPERS: ReadonlySet<number> = new Set([
+  BPF_FUNC_GET_SMP_PROCESSOR_ID,
+  BPF_FUNC_GET_CURRENT_TASK,
+  BPF_FUNC_GET_CURRENT_TASK_BTF,
+]);
+
 const PSEUDO_CALL = 1;
 const PSEUDO_FUNC = 4;
 

@@ -35,6 +35,7 @@ import { layoutOf, type Layout, type LayoutOptions } from './layout/layout.js';
 import { LinearMap } from './linear-map.js';
 import { Modules, type KernelModule, type ModuleSpec } from './module/modules.js';
 import { TASK_STRUCT } from './offsets.js';
+import type { PatchObserver } from './patch-observer.js';
 import { MAPPABLE, RangeAllocator } from './range-allocator.js';
 import { Rcu } from './rcu.js';
 import { SymbolTable } from './symbols.js';
@@ -142,6 +143,7 @@ export class Kernel implements KernelContext {
   readonly #tasks: Task[] = [];
   readonly #atomics = new Map<string, AtomicTarget>();
   readonly #ram: Ram;
+  #observer: PatchObserver | undefined;
   #running: Task | undefined;
   /** The running task began in a body, and its registers are not on the CPU yet. */
   #isBare = false;
@@ -228,7 +230,11 @@ export class Kernel implements KernelContext {
     this.kprobes = new Kprobes(this);
     this.kretprobes = new Kretprobes(this);
     this.#addNewSites();
-    this.rcu = new Rcu(this.memory, () => this.#tasks);
+    this.rcu = new Rcu(
+      this.memory,
+      () => this.#tasks,
+      () => this.#observer,
+    );
     this.bpf = new Bpf(this, {
       seed: options.seed ?? 1,
       version,
@@ -357,9 +363,38 @@ export class Kernel implements KernelContext {
     return this.memory.read32(address + BigInt(this.text.siteOffset)) === NOP;
   }
 
-  /** Every CPU fetches [start, end) anew. */
+  /** Every CPU fetches [start, end) anew: caches_clean_inval_pou. */
   syncText(start: bigint, end: bigint): void {
+    this.#observer?.synced(start, end);
     for (const cpu of this.cpus) cpu.sync(start, end);
+  }
+
+  /** The same, and no CPU has anything of it in its pipeline: flush_icache_range. */
+  flushText(start: bigint, end: bigint): void {
+    this.syncText(start, end);
+    this.#observer?.interrupted();
+  }
+
+  /** Tells `observer` of every step of patching from here on; returns the way to end it. */
+  observePatching(observer: PatchObserver): () => void {
+    const { memory } = this;
+    this.#observer = observer;
+    const listener = {
+      mapped: () => undefined,
+      unmapped: (region: Region) => observer.freed(region.address, region.size),
+    };
+    memory.listen(listener);
+    memory.watchStores((address, bytes) => observer.stored(address, bytes));
+    return () => {
+      this.#observer = undefined;
+      memory.unlisten(listener);
+      memory.watchStores(undefined);
+    };
+  }
+
+  /** What follows has to wait until the u64 at `address` is 0. */
+  waitForZero(address: bigint): void {
+    this.#observer?.drained(address);
   }
 
   kmalloc(size: number): bigint {
@@ -367,7 +402,8 @@ export class Kernel implements KernelContext {
   }
 
   kfree(address: bigint): void {
-    this.linear.free(address);
+    const size = this.linear.free(address);
+    this.#observer?.freed(address, size);
   }
 
   allocPages(count: number): bigint {
@@ -545,11 +581,12 @@ export class Kernel implements KernelContext {
       btiKernel: (options.bti ?? false) || (options.guarded ?? false),
       syncText: (start, end) => this.syncText(start, end),
       // one CPU patches while no other runs: its stores are seen
-      ipi: () => undefined,
+      ipi: () => this.#observer?.interrupted(),
       printk: (line) => this.printk(line),
       ftraceCaller: this.symbol('ftrace_caller'),
       ftraceRegsCaller: address('ftrace_regs_caller') ?? this.symbol('ftrace_caller'),
       stub: this.symbol('ftrace_stub'),
+      nopFunc: address('ftrace_ops_nop_func') ?? this.symbol('ftrace_stub'),
       stubDirectTramp: address('ftrace_stub_direct_tramp') ?? 0n,
       listFunc: this.symbol(options.listFunc ?? 'arch_ftrace_ops_list_func'),
       assistFunc: this.symbol('ftrace_ops_assist_func'),

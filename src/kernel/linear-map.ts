@@ -33,9 +33,9 @@ export class LinearMap {
     this.#live = new Int32Array(size >>> CLASS_SHIFT);
     this.physical = {
       alloc: (bytes) => this.#alloc(bytes),
-      free: (at) => this.#release(at),
+      free: (at) => void this.#release(at),
       allocPages: (count) => this.#take(count * PAGE_SIZE),
-      freePages: (at) => this.#release(at),
+      freePages: (at) => void this.#release(at),
     };
   }
 
@@ -47,9 +47,9 @@ export class LinearMap {
     return this.#addressOf(this.#take(count * PAGE_SIZE));
   }
 
-  /** Frees what `kmalloc` or `allocPages` gave. */
-  free(address: bigint): void {
-    this.#release(this.region.offset + Number(address - this.region.address));
+  /** Frees what `kmalloc` or `allocPages` gave; returns its bytes. */
+  free(address: bigint): number {
+    return this.#release(this.region.offset + Number(address - this.region.address));
   }
 
   /** Bytes in live blocks: a leak shows as a difference. */
@@ -68,7 +68,7 @@ export class LinearMap {
     return this.#take(block);
   }
 
-  #release(at: number): void {
+  #release(at: number): number {
     const within = at - this.region.offset;
     const slot = within >> CLASS_SHIFT;
     const size = (within & (SMALLEST_CLASS - 1)) === 0 ? (this.#live[slot] ?? 0) : 0;
@@ -79,6 +79,7 @@ export class LinearMap {
     const list = this.#free.get(size);
     if (list) list.push(at);
     else this.#free.set(size, [at]);
+    return size;
   }
 
   #take(size: number): number {

@@ -14,9 +14,8 @@
  */
 import type { Memory } from '../cpu/memory.js';
 import { TASK_STRUCT } from './offsets.js';
+import type { PatchObserver, RcuFlavour } from './patch-observer.js';
 import type { Task } from './task.js';
-
-export type RcuFlavour = 'rcu' | 'tasks' | 'tasks_rude' | 'tasks_trace';
 
 interface Pending {
   readonly flavour: RcuFlavour;
@@ -27,18 +26,44 @@ interface Pending {
 export class Rcu {
   readonly #memory: Memory;
   readonly #tasks: () => readonly Task[];
+  readonly #observer: () => PatchObserver | undefined;
   readonly #pending: Pending[] = [];
 
-  constructor(memory: Memory, tasks: () => readonly Task[]) {
+  constructor(
+    memory: Memory,
+    tasks: () => readonly Task[],
+    observer: () => PatchObserver | undefined = () => undefined,
+  ) {
     this.#memory = memory;
     this.#tasks = tasks;
+    this.#observer = observer;
+  }
+
+  /** Linux waits here for a grace period: told to whoever observes. See `afterSynchronize`. */
+  synchronize(flavour: RcuFlavour): void {
+    this.#observer()?.waited(flavour);
   }
 
   /** Calls `callback` after a grace period that begins now. */
   call(flavour: RcuFlavour, callback: () => void): void {
+    const observer = this.#observer();
+    if (observer) {
+      observer.deferred(flavour, callback);
+      return;
+    }
     const holders = new Set(this.#tasks().filter((task) => this.#holds(task, flavour)));
     if (holders.size === 0) callback();
     else this.#pending.push({ flavour, callback, holders });
+  }
+
+  /**
+   * What Linux does once `synchronize` has waited for these flavours, one after the other. Here `callback` waits in
+   * its place; whoever observes has been told of the waits already.
+   */
+  afterSynchronize(flavours: readonly RcuFlavour[], callback: () => void): void {
+    const [first, ...rest] = flavours;
+    if (first === undefined || this.#observer()) callback();
+    else this.call(first, () => this.afterSynchronize(rest, callback));
   }
 
   /** Callbacks that wait: a leak, or a task that sleeps, shows here. */

@@ -19,13 +19,17 @@ export const PATH_PARTS = [
 export type PathPart = (typeof PATH_PARTS)[number];
 export type PathCounts = Readonly<Record<PathPart, number>>;
 
+/** Entry code, callbacks, and what function graph returns to. */
+const FTRACE_SYMBOLS =
+  /^(arch_)?ftrace_|^(call_direct_funcs|function_trace_call|fprobe_ftrace_entry|return_to_handler)$/;
+
 function partOf(kernel: Kernel, target: string, pc: bigint): PathPart {
   const name = kernel.symbols.lookup(pc)?.name ?? '';
   if (name === target) return 'function';
   if (name.startsWith('bpf_trampoline_')) return 'trampoline';
   if (name.startsWith('bpf_prog_')) return 'programs';
   if (name.startsWith('__bpf_')) return 'enter/exit';
-  if (/^(arch_)?ftrace_|^call_direct_funcs$/.test(name)) return 'ftrace';
+  if (FTRACE_SYMBOLS.test(name)) return 'ftrace';
   return name === '' && isBefore(kernel, target, pc) ? 'ftrace' : 'other';
 }
 

@@ -125,6 +125,15 @@ describe('dump jited', () => {
     expect(lines[at + 1]).toMatch(/f9400014 {2}ldr x20, \[x0\]$/);
   });
 
+  it.each<[string, RegExp]>([
+    ['6.1', /call bpf_get_smp_processor_id#-?\d{3,}\n(.*\n){3}.*blr x10\n/],
+    ['6.12', /call bpf_get_smp_processor_id#8\n.*mrs x10, sp_el0\n.*ldr w7, \[x10, #0x10\]\n/],
+    ['7.3', /call bpf_get_smp_processor_id#8\n.*mrs x10, sp_el0\n.*ldr w8, \[x10, #0x10\]\n/],
+  ])('shows the code in place of a call in %s', async (version, expected) => {
+    const lines = await dump('jited', sample('objects/processor.o'), '--kernel', version);
+    expect(lines.join('\n')).toMatch(expected);
+  });
+
   it('says it as JSON', async () => {
     const [json = ''] = await dump('jited', example('drop_ports.o'), '-j');
     const [image] = JSON.parse(json) as { insns: { bpf?: string; a64: { disasm: string }[] }[] }[];

@@ -2,16 +2,21 @@
  * What the kernel versions do differently when programs are loaded and attached: 6.1 has no kernel functions as
  * targets and an image per page; 7.3 passes arguments on the stack and has sessions; struct layouts move.
  */
+import { join } from 'node:path';
 import { afterEach, describe, expect, it } from 'vitest';
 import { createMap } from '../../src/bpf/maps/create.js';
 import { ProgArray } from '../../src/bpf/maps/prog-array.js';
 import { assemble } from '../../src/bpf/assemble.js';
+import { createInterpreter } from '../../src/bpf/interpreter.js';
+import { parseObject } from '../../src/bpf/object/parse.js';
 import { rawProgram } from '../../src/bpf/raw-program.js';
+import { hex32 } from '../../src/common/bytes.js';
 import { cpuFactory } from '../../src/cpu/engines.js';
 import type { KernelVersion } from '../../src/jit/profile.js';
+import { loadObject } from '../../src/kernel/bpf/object.js';
 import { bootKernel, type Kernel } from '../../src/kernel/kernel.js';
 import { bootLab } from '../../src/node/boot.js';
-import { kernelAsm } from '../../src/node/files.js';
+import { PACKAGE_ROOT, kernelAsm, readInput } from '../../src/node/files.js';
 import { factories } from '../helpers/cpus.js';
 import { counter, inUse, recorder, textProgram } from '../helpers/tracing.js';
 
@@ -80,6 +85,31 @@ describe.each(factories.map(({ name }) => name))('on %s', (engine) => {
     one.free();
     two.free();
     expect(kernel.bpf.images.liveImages).toBe(0);
+  });
+
+  it.each<[KernelVersion, string[]]>([
+    ['6.1', []],
+    // mrs x10, sp_el0; ldr w7, [x10, #thread_info.cpu]
+    ['6.12', ['d538410a', 'b9401147']],
+    // the same with R0 in x8
+    ['7.3', ['d538410a', 'b9401148']],
+  ])('%s: a loaded program reads its CPU by a call, or in place', async (version, expected) => {
+    kernel = await bootLab({ engine, version, cpus: 2 });
+    const spec = parseObject(readInput(join(PACKAGE_ROOT, 'test/vectors/objects/processor.o')));
+    const object = loadObject(kernel, spec);
+    const program = object.program('processor');
+    const words = [...(program.images[0]?.words ?? [])].map((word) => hex32(word));
+    const at = words.indexOf('d538410a');
+    expect(at < 0 ? [] : words.slice(at, at + 2)).toEqual(expected);
+    const task = kernel.createTask('napi');
+    for (const cpu of [0, 1]) {
+      kernel.start(task, program.entry, [0n], cpu);
+      expect(task.result).toBe(1n + BigInt(cpu));
+    }
+    const interpreter = createInterpreter(program.xlated, kernel.bpf.host);
+    expect(interpreter.run(0n)).toMatchObject({ r0: 1n });
+    interpreter.close();
+    object.close();
   });
 
   it('6.1: a kernel function is refused, and nothing is left of the try', async () => {

@@ -17,6 +17,13 @@ const BROKEN: Readonly<Record<string, RegExp>> = {
   tail_call_hierarchy: /soft lockup.*the program has run \d{5,} times/s,
   twelve_arguments: /attach: -ENOTSUPP: trampoline for a function with 12 arguments.*saw nothing/s,
   wide_return: /attach of fexit: done\n.*returned [^7]/,
+  torn_plt_target: /I6: cpu1 .* loads half of one PLT target/,
+  sleeping_original: /sleeps at lab_schedule.*bpf_tramp_image, freed.*wakes up.*I7: cpu1/s,
+  ftrace_range_check: /I2: cpu1 executes AARCH64_BREAK_FAULT at bpf_fentry_test1\+0x4/,
+  ftrace_plt_compare: /I11: .* the site of module_function is not what it has to be/,
+  ftrace_init_plt: /I2: cpu1 executes AARCH64_BREAK_FAULT at module_function\+0x4/,
+  ftrace_plt_coherence: /CMODX: cpu1 may fetch module_plt\+0x0 as it was before/,
+  stale_direct_target: /I2: cpu1 fetches .* from the old trampoline, freed/,
 };
 const FIXED: Readonly<Record<string, RegExp>> = {
   branch_range: /^load: -EINVAL: branch of 28\d{4} instructions does not fit imm19/,
@@ -28,6 +35,13 @@ const FIXED: Readonly<Record<string, RegExp>> = {
   tail_call_hierarchy: /returned 0\nthe program has run 34 times/,
   twelve_arguments: /attach: done\n.*returned 78\n.*saw 12 as the last argument/,
   wide_return: /-ENOTSUPP: trampoline that keeps a return value of 16 bytes\n.*returned 7$/,
+  torn_plt_target: /^holds: \d{3} states$/,
+  sleeping_original: /^holds: \d{3} states$/,
+  ftrace_range_check: /^holds: \d\d states$/,
+  ftrace_plt_compare: /^holds: \d\d states$/,
+  ftrace_init_plt: /^holds: \d\d states$/,
+  ftrace_plt_coherence: /^holds: \d\d states$/,
+  stale_direct_target: /^holds: \d{3} states$/,
 };
 
 describe.each(EXHIBITS.map((exhibit) => [exhibit.name, exhibit] as const))(

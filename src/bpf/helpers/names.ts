@@ -5,6 +5,7 @@
  * Usage:
  *   disassemble(program.functions[0].insns, listingNames(program, host));
  */
+import { callImmediate } from '../call-immediate.js';
 import type { DisassemblyNames } from '../disassemble.js';
 import type { BpfHost } from '../host.js';
 import { KFUNCS } from '../kfuncs/table.js';
@@ -19,8 +20,8 @@ import { helperTable } from './table.js';
 export function listingNames(program: XlatedProgram, host: BpfHost): DisassemblyNames {
   const helpers = new Map<number, string>();
   for (const { id, name } of helperTable().values()) {
-    const address = host.helperAddress(id);
-    if (address !== undefined) helpers.set(Number(address - host.callBase), `bpf_${name}`);
+    const immediate = callImmediate(host, id);
+    if (immediate !== undefined) helpers.set(immediate, `bpf_${name}`);
   }
   for (const { name } of KFUNCS) {
     const address = host.kfuncAddress?.(name);

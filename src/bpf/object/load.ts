@@ -16,6 +16,7 @@
 import { InputError, KernelError } from '../../common/errors.js';
 import type { Btf } from '../btf/btf.js';
 import { CoreTarget } from '../btf/core-match.js';
+import { callDistance, callImmediate } from '../call-immediate.js';
 import type { BpfHost } from '../host.js';
 import { encodeSlots, type Slot } from '../instruction.js';
 import { createMap } from '../maps/create.js';
@@ -408,12 +409,12 @@ function helperCall(
   slot: Slot,
   host: BpfHost,
 ): Slot {
-  const address = host.helperAddress(slot.imm);
-  if (address === undefined) {
+  const imm = callImmediate(host, slot.imm);
+  if (imm === undefined) {
     const where = describePlace(program, spec, at);
     throw new KernelError('EINVAL', `unknown func ${helperName(slot.imm)}#${slot.imm}: ${where}`);
   }
-  return { ...slot, imm: callDistance(helperName(slot.imm), address, host) };
+  return { ...slot, imm };
 }
 
 /** The function without what constants rule out. Its source lines move along. */
@@ -441,13 +442,4 @@ function movedLines(lines: readonly SourceLine[], { slots, moved }: Patched): So
     if (slot < slots.length) byStart.set(slot, { ...line, slot });
   }
   return [...byStart.values()];
-}
-
-/** What a call's immediate holds. */
-function callDistance(name: string, address: bigint, host: BpfHost): number {
-  const distance = address - host.callBase;
-  if (distance !== BigInt.asIntN(32, distance)) {
-    throw new KernelError('ERANGE', `${name} is over 2 GiB from the call base`);
-  }
-  return Number(distance);
 }

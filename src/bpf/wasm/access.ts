@@ -30,7 +30,7 @@ export interface Access {
 }
 
 /** Distance from R10 of an access that needs no check; undefined for all others. */
-export function stackDistance({ origin, off, size }: Access): number | undefined {
+export function stackDistance(origin: Origin, off: number, size: number): number | undefined {
   if (origin.stack === undefined) return undefined;
   const distance = origin.stack + off;
   return distance >= -STACK_SIZE && distance + size <= 0 ? distance : undefined;
@@ -39,7 +39,7 @@ export function stackDistance({ origin, off, size }: Access): number | undefined
 /** Writes the check and gives the place; with `probe` the local is negative where nothing is. */
 export function emitAccess(context: FunctionContext, access: Access): Place {
   const { code, locals, plan } = context;
-  const distance = stackDistance(access);
+  const distance = stackDistance(access.origin, access.off, access.size);
   if (distance !== undefined) return { local: locals.frame, offset: STACK_SIZE + distance };
   const kind = plan.classes[classOf(access.origin).slot];
   if (!kind) throw new RangeError(`${plan.name} insn ${access.insn}: no pointer class`);

@@ -50,6 +50,8 @@ export interface Flow {
   readonly hasLoops: boolean;
 }
 
+const NO_RESUMES: readonly Resume[] = [];
+
 export function buildFlow(slots: readonly Slot[]): Flow {
   return finish(splitBlocks(slots));
 }
@@ -58,29 +60,26 @@ function finish(raw: readonly Block[]): Flow {
   const blocks = renumber(raw, reversePostorder(raw));
   const predecessors: number[][] = blocks.map(() => []);
   const isHeader = new Uint8Array(blocks.length);
-  for (const [index, block] of blocks.entries()) {
-    for (const to of successors(block)) (predecessors[to] as number[]).push(index);
+  const backEdges: [from: number, to: number][] = [];
+  const edge = (from: number, to: number): void => {
+    (predecessors[to] as number[]).push(from);
+    if (to <= from) backEdges.push([from, to]);
+  };
+  for (let index = 0; index < blocks.length; index++) {
+    const { next, taken, resumes } = blocks[index] as Block;
+    for (const { to } of resumes) edge(index, to);
+    if (next >= 0) edge(index, next);
+    // a jump to where it falls through to anyway is one edge
+    if (taken >= 0 && taken !== next) edge(index, taken);
   }
   const dominator = dominators(predecessors);
   let reducible = true;
-  let hasLoops = false;
-  for (const [index, block] of blocks.entries()) {
-    for (const to of successors(block)) {
-      if (to > index) continue;
-      isHeader[to] = 1;
-      hasLoops = true;
-      if (!dominates(dominator, to, index)) reducible = false;
-    }
+  for (const [from, to] of backEdges) {
+    isHeader[to] = 1;
+    if (!dominates(dominator, to, from)) reducible = false;
   }
+  const hasLoops = backEdges.length > 0;
   return { blocks, predecessors, dominator, reducible, isHeader, hasLoops };
-}
-
-/** One entry per edge; a jump to where it falls through to anyway is one edge. */
-function successors({ next, taken, resumes }: Block): number[] {
-  const list = resumes.map(({ to }) => to);
-  if (next >= 0) list.push(next);
-  if (taken >= 0 && taken !== next) list.push(taken);
-  return list;
 }
 
 function splitBlocks(slots: readonly Slot[]): Block[] {
@@ -116,7 +115,7 @@ function splitBlocks(slots: readonly Slot[]): Block[] {
     const taken = distance === undefined ? -1 : (blockAt[last + 1 + distance] as number);
     const falls = opcode?.kind !== 'goto' && opcode?.kind !== 'exit';
     const next = falls && end < slots.length ? at + 1 : -1;
-    return { start, end, next, taken, loop: 0, resumes: [] };
+    return { start, end, next, taken, loop: 0, resumes: NO_RESUMES };
   });
 }
 
@@ -124,26 +123,36 @@ function splitBlocks(slots: readonly Slot[]): Block[] {
 function reversePostorder(blocks: readonly Block[]): number[] {
   const order: number[] = [];
   const seen = new Uint8Array(blocks.length);
-  const stack: { readonly block: number; readonly left: number[] }[] = [];
-  const visit = (block: number): void => {
-    seen[block] = 1;
-    // popped from the end, the taken side first: the fall-through comes right behind its block
-    stack.push({ block, left: successors(blocks[block] as Block) });
-  };
-  visit(0);
-  for (let top = stack.at(-1); top; top = stack.at(-1)) {
-    const to = top.left.pop();
+  /** The blocks on the way to the last one, and how many of its successors each has looked at. */
+  const stack = [0];
+  const looked = new Int32Array(blocks.length);
+  seen[0] = 1;
+  while (stack.length > 0) {
+    const at = stack[stack.length - 1] as number;
+    const to = successor(blocks[at] as Block, looked[at] as number);
     if (to === undefined) {
-      order.push(top.block);
+      order.push(at);
       stack.pop();
-    } else if (seen[to] === 0) visit(to);
+      continue;
+    }
+    looked[at] = (looked[at] as number) + 1;
+    if (to < 0 || seen[to] !== 0) continue;
+    seen[to] = 1;
+    stack.push(to);
   }
-  return order.toReversed();
+  return order.reverse();
+}
+
+/** The taken side first: the fall-through comes right behind its block. -1: there is none there. */
+function successor({ next, taken, resumes }: Block, number: number): number | undefined {
+  if (number === 0) return taken;
+  if (number === 1) return next;
+  return resumes[resumes.length + 1 - number]?.to;
 }
 
 function renumber(blocks: readonly Block[], order: readonly number[]): Block[] {
   const numbers = new Int32Array(blocks.length).fill(-1);
-  for (const [number, old] of order.entries()) numbers[old] = number;
+  for (let number = 0; number < order.length; number++) numbers[order[number] as number] = number;
   const renamed = (old: number): number => (old < 0 ? -1 : (numbers[old] as number));
   return order.map((old) => {
     const { start, end, next, taken, loop, resumes } = blocks[old] as Block;
@@ -153,7 +162,10 @@ function renumber(blocks: readonly Block[], order: readonly number[]): Block[] {
       next: renamed(next),
       taken: renamed(taken),
       loop,
-      resumes: resumes.map(({ first, count, to }) => ({ first, count, to: renamed(to) })),
+      resumes:
+        resumes.length === 0
+          ? NO_RESUMES
+          : resumes.map(({ first, count, to }) => ({ first, count, to: renamed(to) })),
     };
   });
 }

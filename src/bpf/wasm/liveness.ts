@@ -58,7 +58,8 @@ export function analyseNeeds(functions: readonly AnalysedFunction[], mainOut: nu
 export function addressTaken(functions: readonly (readonly Slot[])[]): Set<number> {
   const named = new Set<number>();
   for (const slots of functions) {
-    for (const [index, { code, src }] of slots.entries()) {
+    for (let index = 0; index < slots.length; index++) {
+      const { code, src } = slots[index] as Slot;
       if (code === 0x18 && src === PSEUDO.FUNC) named.add(slots[index + 1]?.off ?? 0);
     }
   }

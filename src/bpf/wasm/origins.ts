@@ -9,10 +9,10 @@
  */
 import { imm64, type Slot } from '../instruction.js';
 import { OPCODES, PSEUDO, type Opcode } from '../opcodes.js';
-import type { Flow } from './flow.js';
+import type { Block, Flow } from './flow.js';
 
 /** A value in a register. Classes are trees of `parent` links. */
-export interface Origin {
+export class Origin {
   parent: Origin | undefined;
   /** Distance from R10, when the value is R10 plus that. */
   readonly stack: number | undefined;
@@ -21,7 +21,15 @@ export interface Origin {
   /** The result of arithmetic: unlikely to be a pointer. */
   readonly scalar: boolean;
   /** Number of the class; -1 until it is asked for. */
-  slot: number;
+  slot = -1;
+
+  // positional: a compiler makes one per instruction
+  constructor(scalar = false, parent?: Origin, stack?: number, constant?: bigint) {
+    this.parent = parent;
+    this.stack = stack;
+    this.constant = constant;
+    this.scalar = scalar;
+  }
 }
 
 type State = (Origin | undefined)[];
@@ -36,17 +44,6 @@ export function classOf(origin: Origin): Origin {
     at = next;
   }
   return root;
-}
-
-function make(fields: Partial<Origin> = {}): Origin {
-  return {
-    parent: undefined,
-    stack: undefined,
-    constant: undefined,
-    scalar: false,
-    slot: -1,
-    ...fields,
-  };
 }
 
 function unite(one: Origin, other: Origin): void {
@@ -64,19 +61,22 @@ export interface Origins {
 }
 
 const FRAME = 10;
+/** The start of a block that goes on with what another one has left. */
+const NOTHING: State = [];
 
 export function findOrigins(slots: readonly Slot[], flow: Flow, live: Uint16Array): Origins {
   const bases = new Map<number, Origin>();
   const calls = new Map<number, readonly Origin[]>();
   const starts: State[] = [];
   const ends: State[] = [];
-  for (const [index, block] of flow.blocks.entries()) {
-    const from = flow.predecessors[index] ?? [];
-    const [only] = from;
+  for (let index = 0; index < flow.blocks.length; index++) {
+    const block = flow.blocks[index] as Block;
+    const from = flow.predecessors[index] as readonly number[];
+    const only = from[0];
     const inherits = index !== 0 && from.length === 1 && only !== undefined && only < index;
-    const start = inherits ? (ends[only] ?? []) : freshState(index === 0, live[index] ?? 0);
-    starts.push(inherits ? [] : [...start]);
-    const state = [...start];
+    const start = inherits ? (ends[only] as State) : freshState(index === 0, live[index] ?? 0);
+    starts.push(inherits ? NOTHING : start);
+    const state = start.slice();
     for (let slot = block.start; slot < block.end; slot++) {
       const here = slots[slot] as Slot;
       const opcode = OPCODES[here.code];
@@ -84,11 +84,14 @@ export function findOrigins(slots: readonly Slot[], flow: Flow, live: Uint16Arra
     }
     ends.push(state);
   }
-  for (const [index, start] of starts.entries()) {
-    for (const from of flow.predecessors[index] ?? []) {
-      for (let register = 0; register < FRAME && start.length > 0; register++) {
+  for (let index = 0; index < starts.length; index++) {
+    const start = starts[index] as State;
+    if (start === NOTHING) continue;
+    for (const from of flow.predecessors[index] as readonly number[]) {
+      const end = ends[from] as State;
+      for (let register = 0; register < FRAME; register++) {
         const here = start[register];
-        const there = ends[from]?.[register];
+        const there = end[register];
         if (here && there) unite(here, there);
       }
     }
@@ -97,11 +100,13 @@ export function findOrigins(slots: readonly Slot[], flow: Flow, live: Uint16Arra
 }
 
 function freshState(isEntry: boolean, live: number): State {
-  return Array.from({ length: 12 }, (_, register) => {
-    if (register === FRAME) return make({ stack: 0 });
-    if (isEntry && (register === 0 || register > 5)) return make({ scalar: true });
-    return isEntry || ((live >> register) & 1) === 1 ? make() : undefined;
-  });
+  const state: State = [];
+  for (let register = 0; register < 12; register++) {
+    if (register === FRAME) state.push(new Origin(false, undefined, 0));
+    else if (isEntry) state.push(new Origin(register === 0 || register > 5));
+    else state.push(((live >> register) & 1) === 1 ? new Origin() : undefined);
+  }
+  return state;
 }
 
 function step(
@@ -112,37 +117,42 @@ function step(
   opcode: Opcode,
   { bases, calls }: { bases: Map<number, Origin>; calls: Map<number, readonly Origin[]> },
 ): void {
-  const read = (register: number): Origin => (state[register] ??= make());
+  const read = (register: number): Origin => (state[register] ??= new Origin());
   switch (opcode.kind) {
     case 'alu':
       state[slot.dst] = afterAlu(state, slot, opcode);
       return;
     case 'neg':
     case 'end':
-      state[slot.dst] = make({ scalar: true });
+      state[slot.dst] = new Origin(true);
       return;
     case 'ld_imm64':
-      state[slot.dst] = make({ constant: imm64(slot, slots[index + 1] as Slot) });
+      state[slot.dst] = new Origin(
+        false,
+        undefined,
+        undefined,
+        imm64(slot, slots[index + 1] as Slot),
+      );
       return;
     case 'load':
       bases.set(index, read(slot.src));
-      state[slot.dst] = make({ scalar: opcode.size < 4 });
+      state[slot.dst] = new Origin(opcode.size < 4);
       return;
     case 'store':
       bases.set(index, read(slot.dst));
       return;
     case 'atomic':
       bases.set(index, read(slot.imm === 0x100 ? slot.src : slot.dst));
-      if (slot.imm === 0x100) state[slot.dst] = make();
-      else if (slot.imm === 0xf1) state[0] = make();
-      else if ((slot.imm & 1) === 1) state[slot.src] = make();
+      if (slot.imm === 0x100) state[slot.dst] = new Origin();
+      else if (slot.imm === 0xf1) state[0] = new Origin();
+      else if ((slot.imm & 1) === 1) state[slot.src] = new Origin();
       return;
     case 'call':
       calls.set(index, [read(1), read(2), read(3)]);
-      state[0] = make();
+      state[0] = new Origin();
       if (opcode.source === 'register' || slot.src === PSEUDO.CALL) {
-        for (let register = 1; register <= 5; register++) state[register] = make();
-        state[11] = make();
+        for (let register = 1; register <= 5; register++) state[register] = new Origin();
+        state[11] = new Origin();
       }
       return;
     default:
@@ -155,19 +165,19 @@ function afterAlu(
   slot: Slot,
   { op, width, source }: Opcode & { readonly kind: 'alu' },
 ): Origin {
-  const dst = (state[slot.dst] ??= make());
+  const dst = (state[slot.dst] ??= new Origin());
   const isRegister = source === 'register';
   if (op === 'mov') {
-    if (isRegister && width === 64 && slot.off === 0) return (state[slot.src] ??= make());
-    return make({ scalar: true });
+    if (isRegister && width === 64 && slot.off === 0) return (state[slot.src] ??= new Origin());
+    return new Origin(true);
   }
-  if (width === 32 || (op !== 'add' && op !== 'sub')) return make({ scalar: true });
+  if (width === 32 || (op !== 'add' && op !== 'sub')) return new Origin(true);
   if (!isRegister) {
     const distance = op === 'add' ? slot.imm : -slot.imm;
-    if (dst.stack !== undefined) return make({ parent: dst, stack: dst.stack + distance });
-    return make({ parent: classOf(dst), scalar: dst.scalar });
+    if (dst.stack !== undefined) return new Origin(false, dst, dst.stack + distance);
+    return new Origin(dst.scalar, classOf(dst));
   }
-  const src = (state[slot.src] ??= make());
+  const src = (state[slot.src] ??= new Origin());
   const base = dst.scalar && !src.scalar ? src : dst;
-  return make({ parent: classOf(base), scalar: dst.scalar && src.scalar });
+  return new Origin(dst.scalar && src.scalar, classOf(base));
 }

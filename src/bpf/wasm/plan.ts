@@ -8,7 +8,7 @@ import { OPCODES, PSEUDO } from '../opcodes.js';
 import type { XlatedProgram } from '../program.js';
 import { stackDistance } from './access.js';
 import type { FunctionPlan, PointerClass } from './context.js';
-import { buildFlow, loopDepths, withResumes, type Flow } from './flow.js';
+import { buildFlow, loopDepths, withResumes, type Block, type Flow } from './flow.js';
 import { addressTaken, analyseNeeds, EXTRA_OUT, type Needs } from './liveness.js';
 import { classOf, findOrigins, type Origin, type Origins } from './origins.js';
 import { SPANS } from './span.js';
@@ -89,7 +89,8 @@ function countInstructions(slots: readonly Slot[]): number {
 function calledFunctions(functions: readonly (readonly Slot[])[]): Set<number> {
   const called = new Set<number>();
   for (const slots of functions) {
-    for (const [index, { code, src, off }] of slots.entries()) {
+    for (let index = 0; index < slots.length; index++) {
+      const { code, src, off } = slots[index] as Slot;
       if (code === 0x85 && src === PSEUDO.CALL) called.add(off);
       if (code === 0x18 && src === PSEUDO.FUNC) called.add(slots[index + 1]?.off ?? 0);
       // a register may hold the address of any of them
@@ -125,7 +126,8 @@ function findClasses(
   isChunked: boolean,
 ): PointerClass[] {
   const classes: PointerClass[] = [];
-  const depths = isChunked ? new Uint8Array(flow.blocks.length) : loopDepths(flow);
+  const hasDepths = flow.hasLoops && !isChunked;
+  const depths = hasDepths ? loopDepths(flow) : new Uint8Array(flow.blocks.length);
   const add = (origin: Origin, size: number, write: boolean, inLoop: boolean): void => {
     const root = classOf(origin);
     if (root.slot < 0) {
@@ -136,7 +138,8 @@ function findClasses(
     kind.needsWrite ||= write;
     kind.inLoop ||= inLoop;
   };
-  for (const [number, block] of flow.blocks.entries()) {
+  for (let number = 0; number < flow.blocks.length; number++) {
+    const block = flow.blocks[number] as Block;
     const inLoop = (depths[number] ?? 0) > 0;
     for (let insn = block.start; insn < block.end; insn++) {
       const slot = slots[insn] as Slot;
@@ -153,15 +156,8 @@ function findClasses(
       if (!origin || !opcode) continue;
       if (opcode.kind !== 'load' && opcode.kind !== 'store' && opcode.kind !== 'atomic') continue;
       const isRead = opcode.kind === 'load' || (opcode.kind === 'atomic' && slot.imm === 0x100);
-      const access = {
-        register: 0,
-        origin,
-        off: slot.off,
-        size: opcode.size,
-        write: !isRead,
-        insn,
-      };
-      if (stackDistance(access) === undefined) add(origin, opcode.size, !isRead, inLoop);
+      if (stackDistance(origin, slot.off, opcode.size) === undefined)
+        add(origin, opcode.size, !isRead, inLoop);
     }
   }
   return classes;

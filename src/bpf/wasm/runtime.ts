@@ -441,7 +441,8 @@ function checkProgram(
   if (problem !== undefined) throw new InputError(`program ${program.name}: ${problem}`);
   for (const [index, slots] of decoded.entries()) {
     const { name } = program.functions[index] as XlatedFunction;
-    for (const [insn, { code, src, imm }] of slots.entries()) {
+    for (let insn = 0; insn < slots.length; insn++) {
+      const { code, src, imm } = slots[insn] as Slot;
       if (code !== 0x85 || src === PSEUDO.CALL) continue;
       if (host.helperAt(host.callBase + BigInt(imm))) continue;
       throw new InputError(

@@ -50,7 +50,7 @@ export function emitSpan(
 ): Place {
   const { code, locals, program } = context;
   const origin = argumentOf(context, insn, register);
-  const distance = stackDistance({ register, origin, off: 0, size, write, insn });
+  const distance = stackDistance(origin, 0, size);
   if (distance !== undefined) return { local: locals.frame, offset: STACK_SIZE + distance };
   const kind = spanClass(context, insn, register);
   const address = locals.registers[register] as number;

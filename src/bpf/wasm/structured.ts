@@ -18,9 +18,16 @@ export function emitStructured(context: FunctionContext): void {
   new StructuredWriter(context).write();
 }
 
+/**
+ * A task: the end of a construct, a block with what it dominates (its number), or the fall-through of a block
+ * (its number behind those of all blocks).
+ */
+const END = -1;
+
 class StructuredWriter {
   readonly #context: FunctionContext;
-  readonly #left: (() => void)[] = [];
+  /** What is left to write, the next one last. */
+  readonly #left: number[] = [];
   /** Several forward edges lead there. */
   readonly #isMerge: Uint8Array;
   /** Merges by immediate dominator, the last one first. */
@@ -36,8 +43,9 @@ class StructuredWriter {
     this.#blockLabels = new Int32Array(blocks.length);
     this.#loopLabels = new Int32Array(blocks.length);
     for (let block = blocks.length - 1; block > 0; block--) {
-      const forward = (predecessors[block] as readonly number[]).filter((from) => from < block);
-      if (forward.length < 2) continue;
+      let forward = 0;
+      for (const from of predecessors[block] as readonly number[]) if (from < block) forward++;
+      if (forward < 2) continue;
       this.#isMerge[block] = 1;
       (this.#merges[dominator[block] as number] ??= []).push(block);
     }
@@ -45,22 +53,26 @@ class StructuredWriter {
 
   write(): void {
     this.#tree(0);
-    for (let task = this.#left.pop(); task; task = this.#left.pop()) task();
-    this.#context.code.op(OP.unreachable);
+    const { code, plan } = this.#context;
+    const { length } = plan.flow.blocks;
+    for (let task = this.#left.pop(); task !== undefined; task = this.#left.pop()) {
+      if (task === END) code.end();
+      else if (task < length) this.#tree(task);
+      else this.#branch(task - length, (plan.flow.blocks[task - length] as Block).next);
+    }
+    code.op(OP.unreachable);
   }
-
-  #end = (): void => void this.#context.code.end();
 
   /** A block and all that it dominates. */
   #tree(block: number): void {
     const { code, plan } = this.#context;
     if (plan.flow.isHeader[block] === 1) {
       this.#loopLabels[block] = code.open(OP.loop);
-      this.#left.push(this.#end);
+      this.#left.push(END);
     }
     for (const merge of this.#merges[block] ?? []) {
       this.#blockLabels[merge] = code.open(OP.block);
-      this.#left.push(() => this.#tree(merge), this.#end);
+      this.#left.push(merge, END);
     }
     this.#body(block);
   }
@@ -96,7 +108,7 @@ class StructuredWriter {
       this.#branch(index, taken);
     } else {
       code.open(OP.if);
-      this.#left.push(() => this.#branch(index, next), this.#end);
+      this.#left.push(index + plan.flow.blocks.length, END);
       this.#branch(index, taken);
     }
   }

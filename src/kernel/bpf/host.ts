@@ -23,6 +23,8 @@ import { PAGE_SIZE, type Memory, type Region } from '../../cpu/memory.js';
 import { call, type KernelFunction } from '../function.js';
 import type { Kernel } from '../kernel.js';
 import { BPF_TRAMP_RUN_CTX, TASK_STRUCT } from '../offsets.js';
+import { INLINED_HELPERS } from '../../jit/calls.js';
+import { PROFILES } from '../../jit/profiles.js';
 import type { BpfProfile } from './profile.js';
 import type { KernelProgram } from './program.js';
 import { KernelTypes } from './types.js';
@@ -36,6 +38,7 @@ export class KernelBpfHost implements BpfHost {
   readonly arrayOffsets: BpfProfile['offsets'];
   readonly callBase: bigint;
   readonly argumentCountMask: number | undefined;
+  readonly jitInlines: ReadonlySet<number>;
   readonly cpuCount: number;
   readonly types: KernelTypes;
   readonly network = new Network();
@@ -71,6 +74,7 @@ export class KernelBpfHost implements BpfHost {
     this.#loadProgram = options.loadProgram;
     this.arrayOffsets = profile.offsets;
     this.argumentCountMask = profile.sessions ? 0xff : undefined;
+    this.jitInlines = inlinedHelpers(profile);
     this.#kernel = kernel;
     this.types = new KernelTypes(profile, kernel.text.prototypes);
     this.memory = kernel.memory;
@@ -102,6 +106,7 @@ export class KernelBpfHost implements BpfHost {
       const address = kernel.symbol(`bpf_${name}`);
       this.#addresses.set(id, address);
       this.#bodies.set(address, body);
+      if (this.jitInlines.has(id)) this.#bodies.set(this.callBase + BigInt(id), body);
     }
   }
 
@@ -296,6 +301,12 @@ function registerPairs(args: readonly bigint[]): RegisterPairs {
   const registers = new Int32Array(22);
   args.forEach((value, i) => setArgument(registers, i + 1, value));
   return registers;
+}
+
+/** What bpf_jit_inlines_helper_call says of this kernel's JIT. */
+function inlinedHelpers({ version, codegen }: BpfProfile): ReadonlySet<number> {
+  const { inlinesHelpers } = { ...PROFILES[version], ...codegen.jit };
+  return inlinesHelpers ? INLINED_HELPERS : new Set();
 }
 
 /** R1..R5. */

@@ -274,7 +274,7 @@ export class KernelProgram {
       entries.setInt16(EXTABLE_ENTRY_SIZE * i + 10, entry.data, true);
     });
     kernel.memory.pokeBytes(image.base + BigInt(image.extableOffset), table);
-    kernel.syncText(image.base, image.base + BigInt(image.allocSize));
+    kernel.flushText(image.base, image.base + BigInt(image.allocSize));
 
     this.#parts.text.add({
       base: image.base,

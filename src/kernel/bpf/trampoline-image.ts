@@ -151,6 +151,7 @@ export class TrampolineImage {
   #kill(): void {
     this.#setRef(PERCPU_REF.killed, 1n);
     this.#setRef(PERCPU_REF.count, this.#ref(PERCPU_REF.count) - 1n);
+    this.#parts.kernel.waitForZero(this.#refAddress(PERCPU_REF.count));
     if (this.#ref(PERCPU_REF.count) === 0n) this.released();
   }
 
@@ -176,7 +177,7 @@ export class TrampolineImage {
     const view = viewOf(bytes);
     code.words.forEach((word, i) => view.setUint32(4 * i, word, true));
     kernel.memory.pokeBytes(code.base, bytes);
-    kernel.syncText(code.base, code.base + BigInt(Math.max(code.allocSize, code.length)));
+    kernel.flushText(code.base, code.base + BigInt(Math.max(code.allocSize, code.length)));
     const fields = profile.trampImage;
     const store = (field: number | undefined, value: bigint): void => {
       if (field !== undefined) kernel.memory.write64(this.descriptor + BigInt(field), value);

@@ -13,6 +13,7 @@
 import { hex64 } from '../../common/bytes.js';
 import { KernelError } from '../../common/errors.js';
 import type { KernelData } from '../data.js';
+import type { RcuFlavour } from '../patch-observer.js';
 import type { Rcu } from '../rcu.js';
 import { DirectFunctions } from './direct-functions.js';
 import { parseFilterPattern } from './glob.js';
@@ -37,11 +38,16 @@ export interface FtraceParts
     > {
   readonly data: KernelData;
   readonly stubDirectTramp: bigint;
+  /** What ftrace_nop_ops calls. */
+  readonly nopFunc: bigint;
   /** CONFIG_ARM64_BTI_KERNEL. */
   readonly btiKernel: boolean;
   readonly nameOf: (address: bigint) => string;
   readonly rcu: () => Rcu;
 }
+
+/** Who has fetched the call or the literal before is done with a DYNAMIC ops after these. */
+const UNREGISTER_WAITS: readonly RcuFlavour[] = ['tasks_rude', 'tasks'];
 
 export class Ftrace {
   readonly profile: FtraceProfile;
@@ -74,7 +80,7 @@ export class Ftrace {
       idleTarget: parts.stubDirectTramp,
     });
     this.records = new RecordTable(parts.base, parts.nameOf);
-    this.nopOps = this.#staticOps('ftrace_nop_ops', parts.stub);
+    this.nopOps = this.#staticOps('ftrace_nop_ops', parts.nopFunc);
     this.listOps = this.#staticOps('ftrace_list_ops', parts.listFunc);
     const listEnd = this.#staticOps('ftrace_list_end', parts.stub);
     this.#list = new OpsList(
@@ -289,12 +295,8 @@ export class Ftrace {
    * RCU-tasks-rude and RCU-tasks grace periods for DYNAMIC ones. In Linux unregister waits for that itself.
    */
   whenUnused(ops: FtraceOps, callback: () => void): void {
-    if (!ops.has(FTRACE_OPS_FL.DYNAMIC)) {
-      callback();
-      return;
-    }
-    const rcu = this.#parts.rcu();
-    rcu.call('tasks_rude', () => rcu.call('tasks', callback));
+    const flavours = ops.has(FTRACE_OPS_FL.DYNAMIC) ? UNREGISTER_WAITS : [];
+    this.#parts.rcu().afterSynchronize(flavours, callback);
   }
 
   /** sysctl kernel.ftrace_enabled. Throws -EBUSY while a PERMANENT ops is registered. */
@@ -370,6 +372,9 @@ export class Ftrace {
     ops.flags |= FTRACE_OPS_FL.REMOVING;
     this.#run();
     ops.flags &= ~FTRACE_OPS_FL.REMOVING;
+    if (ops.has(FTRACE_OPS_FL.DYNAMIC)) {
+      for (const flavour of UNREGISTER_WAITS) this.#parts.rcu().synchronize(flavour);
+    }
   }
 
   #checkRegistration(ops: FtraceOps): void {

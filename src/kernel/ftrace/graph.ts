@@ -86,7 +86,11 @@ export class FunctionGraph {
   constructor(parts: GraphParts) {
     this.#parts = parts;
     const address = parts.data.define('graph_ops', parts.ftrace.profile.ops.size);
-    this.ops = parts.ftrace.createOps('graph_ops', address, parts.kernel.symbol('ftrace_graph_func'));
+    this.ops = parts.ftrace.createOps(
+      'graph_ops',
+      address,
+      parts.kernel.symbol('ftrace_graph_func'),
+    );
     this.ops.flags = FTRACE_OPS_FL.INITIALIZED;
   }
 

@@ -107,6 +107,12 @@ export class FtraceOps {
   }
 
   /** 0 in versions whose struct has no such member. */
+  /** Where direct_call lies, in versions that have it. */
+  get directCallAddress(): bigint | undefined {
+    const { direct_call } = this.#offsets;
+    return direct_call === undefined ? undefined : this.address + BigInt(direct_call);
+  }
+
   get directCall(): bigint {
     const { direct_call } = this.#offsets;
     return direct_call === undefined ? 0n : this.#get(direct_call);

@@ -5,7 +5,8 @@
  * ftrace_make_nop, ftrace_update_ftrace_func, ftrace_find_callable_addr) and patching.c. With CALL_OPS the
  * literal is stored first, by an aligned 8-byte store; the word is checked against what should be there, then
  * replaced by a 4-byte store, even where it stays the same. `flush` makes every CPU fetch anew what was
- * stored since the last one: nothing runs in between here. Where a BL has to go `reach.ts` says.
+ * stored since the last one: nothing runs in between here, and only who watches memory sees it done for each
+ * word. Where a BL has to go `reach.ts` says.
  *
  * All addresses of sites are distances from `base`, as numbers. Every store to text goes through
  * `#storeInstruction` and `#storeLiteral`, in the order the kernel makes them; `stores` is told of each.
@@ -176,6 +177,7 @@ export class SitePatcher {
     this.#from = Math.min(this.#from, at);
     this.#to = Math.max(this.#to, at + 4);
     this.#tell('instruction', at, BigInt(word >>> 0));
+    if (this.#parts.memory.isWatched) this.flush();
   }
 
   /** No cache maintenance: it is read by LDR. */

@@ -32,10 +32,10 @@ export const SITE_SHAPES: Readonly<Record<SiteForm, SiteShape>> = {
 };
 
 /** Entry of __patchable_function_entries for the function at `address`. */
-export function mcountLocation(form: SiteForm, address: bigint, bti: boolean): bigint {
+export function mcountLocation(form: SiteForm, address: bigint, hasBti: boolean): bigint {
   const { before } = SITE_SHAPES[form];
   if (before > 0) return address - BigInt(4 * before);
-  return bti ? address + 4n : address;
+  return hasBti ? address + 4n : address;
 }
 
 const NOP = nop();

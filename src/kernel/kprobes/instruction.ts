@@ -127,7 +127,9 @@ function write(cpu: Cpu, register: number, value: bigint): void {
 /** Arm ARM ConditionHolds. */
 function conditionHolds(condition: number, nzcv: number): boolean {
   const has = (flag: number): boolean => (nzcv & flag) !== 0;
-  const base = [has(Z), has(C), has(N), has(V), has(C) && !has(Z), has(N) === has(V)][condition >> 1];
+  const base = [has(Z), has(C), has(N), has(V), has(C) && !has(Z), has(N) === has(V)][
+    condition >> 1
+  ];
   const holds = base ?? (condition >> 1 === 6 ? has(N) === has(V) && !has(Z) : true);
   return condition & 1 && condition !== 15 ? !holds : holds;
 }

@@ -23,7 +23,10 @@ interface GraphRecord {
   readonly executed: number;
 }
 
-const HEADER = ['# CPU  INSNS                     FUNCTION CALLS', '# |     |                         |   |   |   |'];
+const HEADER = [
+  '# CPU  INSNS                     FUNCTION CALLS',
+  '# |     |                         |   |   |   |',
+];
 
 export class FunctionGraphTracer implements GraphOps {
   readonly name = 'function_graph';

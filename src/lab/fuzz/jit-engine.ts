@@ -6,6 +6,8 @@
  * done. After a run the registers that a function must preserve are looked at.
  */
 import { InputError, KernelError } from '../../common/errors.js';
+import { callDistance } from '../../bpf/call-immediate.js';
+import type { BpfHost } from '../../bpf/host.js';
 import { encodeSlots, readSlots, type Slot } from '../../bpf/instruction.js';
 import type { XlatedProgram } from '../../bpf/program.js';
 import { compile, type JitOptions, type JitProgram } from '../../jit/program.js';
@@ -64,8 +66,6 @@ export interface Generated {
 /** Puts a program's code into the area. */
 export type Generate = (program: XlatedProgram, area: ImageArea) => Generated;
 
-/** bpf_get_smp_processor_id. */
-const INLINED_HELPER = 8;
 /** Most that one image of a foreign generator takes. */
 const FOREIGN_ROOM = 1 << 16;
 /** Code of a case's programs, or why there is none. */
@@ -162,34 +162,12 @@ function kernelEngine(
   };
 }
 
-/** The immediate that a call of the helper has which the JIT puts code in the place of. */
-function inlinedCall({ host }: KernelWorkbench): number | undefined {
-  const address = host.helperAddress(INLINED_HELPER);
-  return address === undefined ? undefined : Number(address - host.callBase);
-}
-
-/** The program as the verifier hands it over (bpf_jit_inlines_helper_call): such calls keep the helper's number. */
-function withInlined(program: XlatedProgram, immediate: number): XlatedProgram {
-  const [main, ...rest] = program.functions.map((fn) => {
-    const slots = readSlots(fn.insns);
-    const isInlined = ({ code, src, imm }: Slot): boolean =>
-      code === 0x85 && src === 0 && imm === immediate;
-    if (!slots.some(isInlined)) return fn;
-    const changed = slots.map((slot) =>
-      isInlined(slot) ? { ...slot, imm: INLINED_HELPER } : slot,
-    );
-    return { ...fn, insns: encodeSlots(changed) };
-  });
-  if (!main) throw new RangeError('no functions');
-  return { ...program, functions: [main, ...rest] };
-}
-
 /** The lab's own JIT, in the version of the kernel, on its CPU engine. */
 export function jitEngine(workbench: KernelWorkbench, variant: JitVariant = {}): FuzzEngine {
   const { kernel } = workbench;
   const { profile, host } = kernel.bpf;
   const { version } = profile;
-  const { cpuV4, acquireRelease, inlinesHelpers } = PROFILES[version];
+  const { cpuV4, acquireRelease } = PROFILES[version];
   const { cpu, config, jit: changes } = profile.codegen;
   const { lse = cpu.lse, bti = config.bti, pac = config.pac } = variant;
   const engine = kernel.cpus[0]?.engine ?? 'jit';
@@ -205,9 +183,7 @@ export function jitEngine(workbench: KernelWorkbench, variant: JitVariant = {}):
   };
   const features = { v4: cpuV4, acquireRelease, sharedTailCallCount: version !== '6.1' };
   const around = variant.edge ? edgeOf(workbench) : undefined;
-  const inlined = inlinesHelpers ? inlinedCall(workbench) : undefined;
-  const generate: Generate = (linked, area) => {
-    const program = inlined === undefined ? linked : withInlined(linked, inlined);
+  const generate: Generate = (program, area) => {
     const compileAt = (place: JitOptions['place']): JitProgram =>
       compile(program, { ...options, place });
     const jit = variant.edge
@@ -221,12 +197,32 @@ export function jitEngine(workbench: KernelWorkbench, variant: JitVariant = {}):
   return kernelEngine(name, features, workbench, generate, around);
 }
 
+/** Calls that keep the helper's id for the lab's own JIT have a distance like all others. */
+function withoutInlined(program: XlatedProgram, host: BpfHost): XlatedProgram {
+  const [main, ...rest] = program.functions.map((fn) => {
+    const slots = readSlots(fn.insns);
+    const isInlined = ({ code, src, imm }: Slot): boolean =>
+      code === 0x85 && src === 0 && host.jitInlines?.has(imm) === true;
+    if (!slots.some(isInlined)) return fn;
+    const changed = slots.map((slot) => {
+      const address = isInlined(slot) ? host.helperAddress(slot.imm) : undefined;
+      return address === undefined
+        ? slot
+        : { ...slot, imm: callDistance('the helper', address, host) };
+    });
+    return { ...fn, insns: encodeSlots(changed) };
+  });
+  if (!main) throw new RangeError('no functions');
+  return { ...program, functions: [main, ...rest] };
+}
+
 /** A code generator from outside, on the kernel's CPU engine. */
 export function foreignEngine(workbench: KernelWorkbench, jit: Jit): FuzzEngine {
-  const { callBase } = workbench.host;
+  const { host } = workbench;
+  const { callBase } = host;
   return kernelEngine(jit.name, jit.features ?? ALL_FEATURES, workbench, (program, area) => {
     const base = area.take(FOREIGN_ROOM);
-    const words = jit.compile(program, { base, callBase });
+    const words = jit.compile(withoutInlined(program, host), { base, callBase });
     if (4 * words.length > FOREIGN_ROOM) throw new InputError(`image of ${words.length} words`);
     area.put(base, words);
     return { entry: base };

@@ -7,6 +7,7 @@
 import { bytesToHex, high32, low32, viewOf } from '../../common/bytes.js';
 import { InputError } from '../../common/errors.js';
 import type { Region } from '../../cpu/memory.js';
+import { callDistance, callImmediate } from '../../bpf/call-immediate.js';
 import type { BpfHost } from '../../bpf/host.js';
 import { createMap } from '../../bpf/maps/create.js';
 import { isProgArray, type BpfMap, type MapSpec } from '../../bpf/maps/map.js';
@@ -149,9 +150,11 @@ export class Workbench {
   }
 
   #helperImmediate(id: number): number {
-    const address = this.#helpers.get(id) ?? this.host.helperAddress(id);
-    if (address === undefined) throw new InputError(`no helper ${id}`);
-    return Number(address - this.host.callBase);
+    const own = this.#helpers.get(id);
+    if (own !== undefined) return callDistance(`helper ${id}`, own, this.host);
+    const immediate = callImmediate(this.host, id);
+    if (immediate === undefined) throw new InputError(`no helper ${id}`);
+    return immediate;
   }
 }
 

@@ -11,6 +11,15 @@ import type { Boot, Exhibit, Observation } from './exhibit.js';
 import { twelveArguments, wideReturn } from './function-models.js';
 import { imageOverflow, truncatedImage } from './image-address.js';
 import { originalByBlr, padOfReplacement } from './landing-pads.js';
+import {
+  initPlt,
+  pltCoherence,
+  pltCompare,
+  rangeCheck,
+  sleepingOriginal,
+  staleDirect,
+  tornTarget,
+} from './patching.js';
 import { runStatistics } from './run-statistics.js';
 import { tailCallHierarchy } from './tail-call-hierarchy.js';
 
@@ -22,9 +31,16 @@ export const EXHIBITS: readonly Exhibit[] = [
   truncatedImage,
   imageOverflow,
   runStatistics,
+  tornTarget,
   tailCallHierarchy,
   twelveArguments,
   wideReturn,
+  sleepingOriginal,
+  rangeCheck,
+  pltCompare,
+  initPlt,
+  pltCoherence,
+  staleDirect,
 ];
 
 export interface Visit {

@@ -1,5 +1,6 @@
 /** The small programs that exhibits attach: assembly text, loaded into a kernel. */
 import { assemble } from '../../bpf/assemble.js';
+import { callImmediate } from '../../bpf/call-immediate.js';
 import { rawProgram } from '../../bpf/raw-program.js';
 import { KernelError } from '../../common/errors.js';
 import type { KernelProgram } from '../../kernel/bpf/program.js';
@@ -13,9 +14,9 @@ export function loadText(kernel: Kernel, name: string, text: string): KernelProg
 export function loadSlots(kernel: Kernel, name: string, insns: Uint8Array): KernelProgram {
   const { host } = kernel.bpf;
   const helperImmediate = (id: number): number => {
-    const address = host.helperAddress(id);
-    if (address === undefined) throw new KernelError('EINVAL', `no helper ${id}`);
-    return Number(address - host.callBase);
+    const immediate = callImmediate(host, id);
+    if (immediate === undefined) throw new KernelError('EINVAL', `no helper ${id}`);
+    return immediate;
   };
   return kernel.bpf.load(
     rawProgram(name, insns, { type: 'tracing', stackDepth: 0, helperImmediate }),

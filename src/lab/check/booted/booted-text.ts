@@ -53,7 +53,9 @@ function bodiesOf(code: Readonly<Record<string, unknown>>): FunctionBodies {
     const hex = (value as { readonly code?: unknown }).code;
     if (!TRACED.test(name) || typeof hex !== 'string') continue;
     const view = viewOf(hexToBytes(hex));
-    const words = Array.from({ length: view.byteLength >> 2 }, (_, i) => view.getUint32(4 * i, true));
+    const words = Array.from({ length: view.byteLength >> 2 }, (_, i) =>
+      view.getUint32(4 * i, true),
+    );
     bodies.set(name, words.slice(SITE, words.lastIndexOf(RET) + 1));
   }
   return bodies;

@@ -27,7 +27,9 @@ export function isCosts(json: unknown): boolean {
     isObject(json) &&
     Object.values(json).length > 0 &&
     Object.values(json).every(
-      (kernel) => isObject(kernel) && Object.values(kernel).every((call) => isObject(call) && 'by_symbol' in call),
+      (kernel) =>
+        isObject(kernel) &&
+        Object.values(kernel).every((call) => isObject(call) && 'by_symbol' in call),
     )
   );
 }
@@ -49,9 +51,10 @@ export async function* checkCosts(
     };
     for (const [call, cost] of Object.entries(calls as Record<string, object>)) {
       const record = new VectorRecord(name, { name: `${folder} ${call}` });
-      const counts = new VectorRecord(record.name, cost as Readonly<Record<string, unknown>>).entries(
-        'by_symbol',
-      );
+      const counts = new VectorRecord(
+        record.name,
+        cost as Readonly<Record<string, unknown>>,
+      ).entries('by_symbol');
       yield await checkCall(record, call, counts, inFolder);
     }
   }
@@ -70,7 +73,13 @@ async function checkCall(
   try {
     const scenario = readScenario(sibling, json);
     const trace = traceCalled(scenario, label);
-    const scene = await recreate(scenario, trace, settingOf(scenario, options), isFar(scenario), options);
+    const scene = await recreate(
+      scenario,
+      trace,
+      settingOf(scenario, options),
+      isFar(scenario),
+      options,
+    );
     const difference = compareValues(compared(counts, execute(scene, scenario, trace)));
     scene.close();
     return difference === undefined ? passed(record) : failed(record, difference);

@@ -175,7 +175,8 @@ export class ScenarioPlayer {
   #attach(program: ScenarioProgram, state: ScenarioState, cookie: bigint): void {
     const { bpf } = this.#kernel;
     const loaded = loadProgram(this.#kernel, program, this.#mapAt);
-    const kind = program.attachType === 0 ? 'freplace' : (ATTACH_KINDS[program.attachType] ?? 'fentry');
+    const kind =
+      program.attachType === 0 ? 'freplace' : (ATTACH_KINDS[program.attachType] ?? 'fentry');
     const release = this.#steer(state);
     try {
       const { detach } = bpf.attach(loaded, kind, this.#targetOf(state), cookie);
@@ -198,8 +199,7 @@ export class ScenarioPlayer {
    */
   #steer({ trampolines, literal }: ScenarioState): () => void {
     const { programs } = this.#scenario;
-    const shown =
-      trampolines.find(({ base }) => base === literal?.directCall) ?? trampolines[0];
+    const shown = trampolines.find(({ base }) => base === literal?.directCall) ?? trampolines[0];
     const image = shown && readImage(shown, programs);
     const wantsZero = image !== undefined && image.im !== 0n && (image.im & PART) === 0n;
     const { size } = this.#kernel.bpf.profile.trampImage;
@@ -219,7 +219,10 @@ export class ScenarioPlayer {
     if (!fn.startsWith('bpf ')) return fn;
     if (!this.#target) throw new InputError(`${this.#scenario.name}: the target is not loaded`);
     const { functions } = this.#target.xlated;
-    return { program: this.#target, function: functions[label.includes('sub') ? 1 : 0]?.name ?? '' };
+    return {
+      program: this.#target,
+      function: functions[label.includes('sub') ? 1 : 0]?.name ?? '',
+    };
   }
 
   #detach(name: string): void {
@@ -236,7 +239,8 @@ export class ScenarioPlayer {
       this.#others.delete(key);
     }
     for (const key of wanted) {
-      if (!this.#others.has(key)) this.#others.set(key, this.#begin(key.split(' ')[0] ?? '', state.fn));
+      if (!this.#others.has(key))
+        this.#others.set(key, this.#begin(key.split(' ')[0] ?? '', state.fn));
     }
   }
 
@@ -250,10 +254,12 @@ export class ScenarioPlayer {
     if (single) return [single[0]];
     const known = TRACERS.filter(
       ([, name, callback]) =>
-        states.some((each) => nameOf(each) === name) || traces.some(({ counts }) => counts.has(callback)),
+        states.some((each) => nameOf(each) === name) ||
+        traces.some(({ counts }) => counts.has(callback)),
     ).map(([kind]) => kind);
     const kinds: readonly TracerKind[] = [...known, 'instance'];
-    if (kinds.length < count) throw new InputError(`${state.label}: ${count} ops, which is not known`);
+    if (kinds.length < count)
+      throw new InputError(`${state.label}: ${count} ops, which is not known`);
     return kinds.slice(0, count);
   }
 

@@ -60,7 +60,11 @@ function compareOps(
     address === 0n ? 'nothing' : kernel.symbols.format(address).replace(/\+0x0$/, '');
   const target = ops?.directCall === image ? 'the image' : nameOf(ops?.directCall ?? 0n);
   return [
-    ['the literal points to', opsName(theirs.symbol), opsName(kernel.symbols.lookup(literal)?.name ?? '')],
+    [
+      'the literal points to',
+      opsName(theirs.symbol),
+      opsName(kernel.symbols.lookup(literal)?.name ?? ''),
+    ],
     ['ops->func', symbolOf(theirs.func), nameOf(ops?.func ?? 0n)],
     ['ops->flags', theirs.flags, ops?.flags],
     ['ops->saved_func', symbolOf(theirs.savedFunc), nameOf(ops?.savedFunc ?? 0n)],

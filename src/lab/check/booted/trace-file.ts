@@ -41,7 +41,8 @@ export function isTraceFile(text: string): boolean {
 /** Throws InputError for a malformed file. */
 export function readTraceFile(name: string, text: string): TraceFile {
   const lines = text.split('\n');
-  const [, release, scenario, label] = /^# (\d+\.\d+)\b.* (\w+)\.(\w+): \d+ instr/.exec(lines[0] ?? '') ?? [];
+  const [, release, scenario, label] =
+    /^# (\d+\.\d+)\b.* (\w+)\.(\w+): \d+ instr/.exec(lines[0] ?? '') ?? [];
   if (release === undefined || scenario === undefined || label === undefined) {
     throw new InputError(`${name}:1: the first line names no kernel and scenario`);
   }

@@ -15,7 +15,8 @@ const ARGUMENTS = 8;
 const STACK_WORDS = 16;
 
 /** Entry code of ftrace in any version. */
-const ENTRY_CODE = /^(ftrace_(regs_)?caller(_\w+)?|ftrace_common|ftrace_call|ftrace_stub(_\w+)?|return_to_handler)$/;
+const ENTRY_CODE =
+  /^(ftrace_(regs_)?caller(_\w+)?|ftrace_common|ftrace_call|ftrace_stub(_\w+)?|return_to_handler)$/;
 
 /** Functions that scenarios trace: what a compiler made of them is compared too. */
 const TRACED = /^bpf_(fentry|modify_return)_test\d*$/;

@@ -36,17 +36,21 @@ function fits(scenario: Scenario, state: ScenarioState, { counts }: ScenarioTrac
   const { ops, direct } = enabledOf(state);
   const uses = (pattern: RegExp): boolean => [...counts.keys()].some((name) => pattern.test(name));
   const target = branchTarget(words[1] ?? 0, address + 4n, true);
-  const toCaller = target !== undefined && /^ftrace_(regs_)?caller$/.test(commentSymbol(disassembly[1]) ?? '');
+  const toCaller =
+    target !== undefined && /^ftrace_(regs_)?caller$/.test(commentSymbol(disassembly[1]) ?? '');
   const tracers = TRACER_CALLBACKS.filter((name) => counts.has(name)).length;
   // an instance has the callback of the function tracer too
   const ordinary = ops - (direct ? 1 : 0);
-  if (uses(/^bpf_trampoline_/) !== direct || uses(/^ftrace_(regs_)?caller$/) !== toCaller) return false;
+  if (uses(/^bpf_trampoline_/) !== direct || uses(/^ftrace_(regs_)?caller$/) !== toCaller)
+    return false;
   if (ordinary === 0 ? tracers > 0 : tracers === 0 || tracers > ordinary) return false;
   const twice = (counts.get('trace_function') ?? 0) > 0 && ordinary > tracers;
   if (ordinary > tracers !== twice) return false;
   const image = state.trampolines
     .map((trampoline) => readImage(trampoline, scenario.programs))
-    .find((each) => scenario.programs.find(({ name }) => name === each?.calls[0]?.name)?.target === fn);
+    .find(
+      (each) => scenario.programs.find(({ name }) => name === each?.calls[0]?.name)?.target === fn,
+    );
   if (!image) return true;
   const called = new Set(image.calls.map(({ name }) => `prog:${name}`));
   const ran = [...counts.keys()].filter((name) => name.startsWith('prog:'));

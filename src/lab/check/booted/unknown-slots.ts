@@ -10,7 +10,8 @@ import type { Decoded } from '../../../a64/codec.js';
 function accessOf(
   { row, fields }: Decoded,
   read: (register: number) => bigint,
-): { readonly stores: boolean; readonly slots: readonly (readonly [number, bigint])[] } | undefined {
+):
+  { readonly stores: boolean; readonly slots: readonly (readonly [number, bigint])[] } | undefined {
   const match = /^(ST|LD)(P_offset|R_unsigned)$/.exec(row.name);
   if (!match || fields['sf'] !== 1) return undefined;
   const { Rn = 0, Rt = 0, Rt2 = 0, imm7 = 0, imm12 = 0 } = fields;

@@ -1,0 +1,102 @@
+/** What scenarios are made of: ops with a callback of text, programs, memory in and out of reach. */
+import { assemble } from '../../../bpf/assemble.js';
+import { rawProgram } from '../../../bpf/raw-program.js';
+import { InputError } from '../../../common/errors.js';
+import type { KernelProgram } from '../../../kernel/bpf/program.js';
+import type { FtraceOps } from '../../../kernel/ftrace/ops.js';
+import type { Kernel } from '../../../kernel/kernel.js';
+import { NOP } from '../../../kernel/text.js';
+import type { NameTable } from '../names.js';
+import { word32, word64, type PatchPlan, type PlanCall, type PlanTracer } from '../plan.js';
+
+/** The function that most scenarios trace. */
+export const TARGET = 'bpf_fentry_test1';
+/** Bytes out of reach of BL. */
+const FAR = 128n << 20n;
+const CHUNK = 64;
+
+/** A heap ops on TARGET whose callback is `func`; not registered. */
+export function makeOps(kernel: Kernel, names: NameTable, name: string, func: bigint): FtraceOps {
+  const ops = kernel.ftrace.createOps(name, kernel.kmalloc(kernel.ftrace.profile.ops.size), func);
+  kernel.ftrace.setFilterIp(ops, siteOf(kernel, TARGET), false);
+  names.addOps(ops);
+  return ops;
+}
+
+export function siteOf(kernel: Kernel, name: string): bigint {
+  const ip = kernel.ftrace.location(kernel.symbol(name));
+  if (ip === undefined) throw new InputError(`${name} has no patch site`);
+  return ip;
+}
+
+export function callOf(kernel: Kernel, name: string, arg = 1n, result = 2n): PlanCall {
+  const entry = kernel.symbol(name);
+  return { entry, args: [arg], result, body: entry + 8n };
+}
+
+export function tracerOf(ops: FtraceOps, func = ops.func): PlanTracer {
+  const filter = new Set(ops.filter);
+  return { name: ops.name, ops: ops.address, func, covers: (ip) => filter.has(ip) };
+}
+
+/**
+ * Callbacks, tracers and literals of a plan on TARGET.
+ * @param keeps argument registers that its body finds as they were: ftrace_caller restores all, a BPF trampoline
+ * those of the function
+ */
+export function traced(
+  kernel: Kernel,
+  tracers: readonly PlanTracer[],
+  keeps = 8,
+): Pick<PatchPlan, 'call' | 'callbacks' | 'tracers' | 'literal' | 'zeroWords'> {
+  const { nopOps, listOps } = kernel.ftrace;
+  return {
+    call: { ...callOf(kernel, TARGET), keeps },
+    callbacks: new Map(
+      ['lab_callback_a', 'lab_callback_b'].map((name) => [kernel.symbol(name), name]),
+    ),
+    tracers,
+    literal: { address: kernel.symbol(TARGET) - 8n, values: [nopOps.address, listOps.address] },
+    zeroWords: [nopOps, listOps].flatMap((ops) => ops.directCallAddress ?? []),
+  };
+}
+
+/** I11 for the site of a function. */
+export function siteIsOff(kernel: Kernel, name: string): NonNullable<PatchPlan['final']> {
+  const entry = kernel.symbol(name);
+  return [
+    { address: entry + 4n, bytes: word32(NOP), what: `the site of ${name}` },
+    {
+      address: entry - 8n,
+      bytes: word64(kernel.ftrace.nopOps.address),
+      what: `the literal of ${name}`,
+    },
+  ];
+}
+
+/** A program that returns `value`. */
+export function loadReturning(
+  kernel: Kernel,
+  name: string,
+  value = 0,
+  type: 'tracing' | 'xdp' = 'tracing',
+): KernelProgram {
+  const insns = assemble(`r0 = ${value}\nexit`);
+  return kernel.bpf.load(rawProgram(name, insns, { type, stackDepth: 0 }));
+}
+
+/** Images to come are out of reach of those that are there. Returns a way to let one more come near. */
+export function imagesGoFar(kernel: Kernel): () => void {
+  const { images } = kernel.bpf;
+  kernel.vmalloc.take(FAR, 4096n);
+  const first = images.alloc(CHUNK);
+  images.free(first);
+  // a hole for one image, taken until it is wanted
+  const hole = images.alloc(1 << 10);
+  for (let size = 1 << 20; size >= CHUNK; size /= 2) {
+    let next = first;
+    while (next - first < FAR) next = images.alloc(size);
+    images.free(next);
+  }
+  return () => images.free(hole);
+}

@@ -1,0 +1,168 @@
+/**
+ * The explorer: every scenario holds for two CPUs with the order of writes that the kernel has, every break is found
+ * and says which invariant it breaks, and schedules are shortest ones that can be replayed. Numbers of states and
+ * lengths of schedules are what the model gives: a change to them has to be looked at.
+ */
+import { describe, expect, it } from 'vitest';
+import { labBooter } from '../../../src/node/boot.js';
+import type { Invariant } from '../../../src/lab/race/invariants.js';
+import { exploration, prepareRace, type RaceBoot } from '../../../src/lab/race/scenario.js';
+import { SCENARIOS } from '../../../src/lab/race/scenarios/index.js';
+import { formatSchedule, parseSchedule } from '../../../src/lab/race/schedule.js';
+import { runForTest } from '../../helpers/cli.js';
+
+const booter = await labBooter();
+const boot: RaceBoot = async (options) => booter(options);
+
+/** What each break breaks first. */
+const FOUND: Readonly<Record<string, readonly [Invariant, number]>> = {
+  'enable dynamic-mov': ['CMODX', 3],
+  'disable no-grace-period': ['I3', 8],
+  'disable rude-only': ['I3', 12],
+  'disable literal-last': ['I3', 7],
+  'disable literal-kept': ['I11', 12],
+  'list no-grace-period': ['I3', 22],
+  'list next-cleared': ['I5', 17],
+  'trace_op no-ipi': ['I9', 10],
+  'trace_op back-to-back': ['I9', 7],
+  'trace_op no-list-phase': ['I9', 6],
+  'trace_op interrupted-between': ['I9', 11],
+  'attach_near no-image-sync': ['CMODX', 5],
+  'attach_far no-image-sync': ['CMODX', 9],
+  'attach_far unordered-fetches': ['CMODX', 10],
+  'near_far no-grace-period': ['I7', 24],
+  'near_far no-site-sync': ['I7', 26],
+  'far_near no-grace-period': ['I7', 26],
+  'image_exchange no-grace-period': ['I7', 24],
+  'image_exchange no-site-sync': ['I7', 26],
+  'modify_direct site-off-meanwhile': ['I5', 3],
+  'modify_direct target-cleared': ['I5', 15],
+  'poke_long plt-empty': ['I2', 5],
+  'poke_short_long torn-plt': ['I6', 7],
+  'poke_long_short plt-cleared': ['I2', 7],
+  'image_free no-grace-period': ['I7', 6],
+  'image_free no-tasks': ['I7', 12],
+  'image_free no-site-sync': ['I7', 13],
+  'fexit_sleep no-reference': ['I7', 22],
+  'fexit_sleep preempted-behind-nop': ['I7', 24],
+  'fexit_sleep no-skip': ['I7', 21],
+  'fexit_sleep no-tasks': ['I7', 13],
+  'module_unload no-grace-period': ['I3', 9],
+  'module_unload never-unregistered': ['I3', 3],
+};
+
+describe.each(SCENARIOS.map((scenario) => [scenario.name, scenario] as const))(
+  '%s',
+  (name, scenario) => {
+    it('holds for two CPUs', async () => {
+      const race = await prepareRace(scenario, boot);
+      const result = exploration(race).exhaust();
+      race.kernel.close();
+      expect(result.kind).toBe('holds');
+      // a refusal has nothing to interleave
+      expect(result.figures.states).toBeGreaterThan(race.plan.steps.length > 0 ? 15 : 0);
+    });
+
+    it.each(scenario.breaks.map((each) => [each.name, each] as const))(
+      '%s is found',
+      async (key, broken) => {
+        const race = await prepareRace(scenario, boot, broken);
+        const explorer = exploration(race);
+        const result = explorer.exhaust();
+        if (result.kind !== 'violation') throw new Error(`${key}: ${result.kind}`);
+        expect(broken.breaks).toContain(result.problem.invariant);
+        expect([result.problem.invariant, result.figures.depth]).toEqual(FOUND[`${name} ${key}`]);
+        const again = parseSchedule(formatSchedule(result.schedule));
+        const fresh = exploration(race).replay(again);
+        race.kernel.close();
+        expect(fresh.outcomes).toHaveLength(result.schedule.length);
+        expect(fresh.problem).toEqual(result.problem);
+      },
+    );
+  },
+);
+
+describe('three CPUs', () => {
+  it.each(['enable', 'disable', 'list', 'poke_long_short', 'image_free', 'module_unload'])(
+    '%s holds',
+    async (name) => {
+      const scenario = SCENARIOS.find((each) => each.name === name);
+      if (!scenario) throw new Error(name);
+      const race = await prepareRace(scenario, boot);
+      const alone = exploration(race).exhaust();
+      const two = exploration(race, { executors: 2 }).exhaust();
+      race.kernel.close();
+      expect(two.kind).toBe('holds');
+      expect(two.figures.states).toBeGreaterThan(2 * alone.figures.states);
+    },
+  );
+});
+
+describe('a dynamic MOV', () => {
+  it('loses the return address where nobody minds the architecture', async () => {
+    const [scenario] = SCENARIOS;
+    const [broken] = scenario?.breaks ?? [];
+    if (!scenario || !broken) throw new Error('no break');
+    const race = await prepareRace(scenario, boot, broken);
+    const result = exploration(race, { only: ['I1'] }).exhaust();
+    race.kernel.close();
+    expect(result).toMatchObject({ kind: 'violation', problem: { invariant: 'I1' } });
+  });
+});
+
+describe('random schedules', () => {
+  it('find what is broken, the same for the same seed, and are shortened', async () => {
+    const scenario = SCENARIOS.find(({ name }) => name === 'disable');
+    const broken = scenario?.breaks.find(({ name }) => name === 'no-grace-period');
+    if (!scenario || !broken) throw new Error('no break');
+    const race = await prepareRace(scenario, boot, broken);
+    const found = [1, 2].map(() => exploration(race, { executors: 3 }).sample(500, 7));
+    race.kernel.close();
+    expect(found[0]).toEqual(found[1]);
+    if (found[0]?.kind !== 'violation') throw new Error('nothing found');
+    const cpus = new Set(found[0].schedule.map(({ cpu }) => cpu));
+    expect(cpus.size).toBe(2);
+  });
+
+  it('find nothing where nothing is broken', async () => {
+    const { code, lines } = await runForTest(['race', 'list', '--cpus', '4', '--random', '50']);
+    expect([code, lines[0]]).toEqual([0, expect.stringMatching(/^list: nothing found: 50 random/)]);
+  });
+});
+
+describe('trampolab race', () => {
+  it('lists scenarios and breaks', async () => {
+    const { lines } = await runForTest(['race', '--json']);
+    const { scenarios } = JSON.parse(lines.join('')) as { scenarios: { name: string }[] };
+    expect(scenarios.map(({ name }) => name)).toEqual(SCENARIOS.map(({ name }) => name));
+  });
+
+  it('replays', async () => {
+    const { code, lines } = await runForTest([
+      ...['race', 'disable', '--break', 'rude-only', '--replay', '0x8,1,0,1.1x3,0x2,1'],
+    ]);
+    expect(code).toBe(0);
+    expect(lines).toContain('I3: cpu1 ftrace_caller+0xc uses ops_a, freed');
+  });
+
+  it.each([
+    [['race', 'nothing'], /no scenario 'nothing'/],
+    [['race', 'enable', '--break', 'nothing'], /enable has no break 'nothing'/],
+    [['race', 'enable', '--only', 'I99'], /no invariant 'I99'/],
+    [['race', 'enable', '--replay', '0,x'], /'x' is no step of a schedule/],
+    [['race', 'enable', '--cpus', '1'], /--cpus takes a whole number from 2 to 5/],
+  ])('%j is refused', async (words, message) => {
+    const { code, notices } = await runForTest(words);
+    expect([code, notices[0]]).toEqual([2, expect.stringMatching(message)]);
+  });
+
+  it('explores plans from files', async () => {
+    const good = await runForTest(['race', '--plan', 'examples/race/hook.json']);
+    expect([good.code, good.lines[0]]).toEqual([0, expect.stringMatching(/^hook: holds: /)]);
+    const hasty = await runForTest(['race', '--plan', 'examples/race/hasty.json']);
+    expect([hasty.code, hasty.lines[0]]).toEqual([
+      1,
+      expect.stringMatching(/^hasty: violation of I2/),
+    ]);
+  });
+});
