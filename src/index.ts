@@ -228,6 +228,7 @@ export {
   type Situation,
 } from './lab/strategies/situation.js';
 export { ownStrategy } from './lab/strategies/own.js';
+export { OWN_OPERATIONS, ownRace } from './lab/strategies/own-race.js';
 export { parseOwnStrategy, type OwnStrategy } from './lab/strategies/own-file.js';
 export type { Strategy } from './lab/strategies/strategy.js';
 export {

@@ -68,22 +68,23 @@ export function ownStrategy(own: OwnStrategy, texts: AsmSources, assembler: Asse
         },
         texts: [],
         reaching: way.far ? 'near or far plan' : 'near plan',
-        ownTexts: { ...texts, [FUNCTIONS_FILE]: ownFunctionsText(way) },
+        ownTexts: { ...texts, ...ownFunctions(way) },
         traced: (kernel, situation) => ownFunction(kernel, way, situation, assembler),
       };
   }
 }
 
 /** The text of the functions that a plan is tried on, for `KernelOptions.modules`. */
-function ownFunctionsText({ before, after }: OwnPlan): string {
+export function ownFunctions({ before, after }: OwnPlan): AsmSources {
   // the symbol is 8-byte aligned: an odd number of NOPs before it begins behind one more
   const pad = before % 2;
-  return Array.from(
+  const functions = Array.from(
     { length: MOST_ARGS + 1 },
     (_, args) =>
       `CODE own_before_${args}\n${NOP_LINE.repeat(before + pad)}` +
       `LABEL own_traced_${args}\n${NOP_LINE.repeat(after)}\tret\n\n`,
-  ).join('');
+  );
+  return { [FUNCTIONS_FILE]: functions.join('') };
 }
 
 function ownFunction(
@@ -202,7 +203,7 @@ export function planActions(
   });
 }
 
-function perform(kernel: Kernel, actions: readonly OwnAction[]): void {
+export function perform(kernel: Kernel, actions: readonly OwnAction[]): void {
   for (const action of actions) {
     if (action.kind === 'sync' || action.kind === 'wait') continue;
     kernel.memory.pokeBytes(action.address, action.bytes);
