@@ -55,8 +55,9 @@ const USAGE = `check FILE... [--engine E] [--kernel V] [--verbose]
                run vectors (conformance, ubpf, test_bpf, bench-programs), XDP programs with a
                kernel's results (objects and packets beside the file), JIT images and
                trampolines; of a booted kernel its code (static.json), small programs with
-               images and results (jit-corpus.json), and the sites, trampolines and programs
-               of a scenario (scen.*.json)
+               images and results (jit-corpus.json), the sites, ops, trampolines and programs
+               of a scenario (scen.*.json), the instructions of a call (trace.*.txt) and how
+               many there were (costs.json)
   --engine E   interpreter (default), wasm, or the JIT image on embedded or unicorn: who runs
                vectors and objects; for a booted kernel's programs the default is embedded.
                Images of JIT records that say what their program returns run on embedded; by

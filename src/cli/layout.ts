@@ -30,7 +30,7 @@ import {
 const USAGE = `layout [--kernel V] [--kaslr SEED] [--modules SIZE,...] [--vmalloc-used SIZE] [--seeds N]
 layout --table
   --kernel V           whose layout and attachment: ${LAYOUT_VERSIONS.join(', ')}
-                       (default 6.12; v5 and v2 are proposals that were not merged)
+                       (default 6.12; v5 and sep-2022 are proposals that were not merged)
   --va-bits N          48 (default) or 39
   --kaslr SEED         64-bit seed, decimal or 0x; default: nokaslr
   --full               RANDOMIZE_MODULE_REGION_FULL (with KASLR)

@@ -42,32 +42,32 @@ export function attachProbes(kernel: Kernel, fn: string, counts: ProbeCounts): A
   };
   try {
     each(counts.kprobe, (i) => {
-      const name = `kprobe ${i}`;
+      const label = `kprobe ${i}`;
       const probe = {
-        name,
+        name: `lab_${i}`,
         address,
         pre: (cpu: { pc: bigint; getX(register: number): bigint }): void =>
-          note(name, cpu.pc, cpu.getX(0)),
+          note(label, cpu.pc, cpu.getX(0)),
       };
       kprobes.register(probe);
       undo.push(() => kprobes.unregister(probe));
     });
     each(counts.kretprobe, (i) => {
-      const name = `kretprobe ${i}`;
+      const label = `kretprobe ${i}`;
       const probe = {
-        name,
+        name: `lab_${i}`,
         address,
         handler: (cpu: { getX(register: number): bigint }): void =>
-          note(name, address, cpu.getX(0)),
+          note(label, address, cpu.getX(0)),
       };
       kretprobes.register(probe);
       undo.push(() => kretprobes.unregister(probe));
     });
     each(counts.fprobe, (i) => {
-      const name = `fprobe ${i}`;
+      const label = `fprobe ${i}`;
       const probe: Fprobe = {
-        name,
-        entry: ({ memory }, event) => note(name, event.address, memory.read64(event.fregs)),
+        name: `lab_${i}`,
+        entry: ({ memory }, event) => note(label, event.address, memory.read64(event.fregs)),
       };
       fprobes.register(probe, [fn]);
       undo.push(() => fprobes.unregister(probe));

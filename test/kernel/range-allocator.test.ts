@@ -14,6 +14,29 @@ it('gives the lowest hole that fits', () => {
   expect(space.take(0x1000n, 0x1000n)).toBe(0x4000n);
 });
 
+it('keeps to a window, and off a boundary', () => {
+  const space = new RangeAllocator('test', 0x1000n, 0x9000n);
+  const window = { start: 0x20000n, end: 0x30000n };
+  expect(space.take(0x1000n, 0x1000n, { window })).toBe(0x20000n);
+  expect(space.take(0x1000n, 0x1000n)).toBe(0x1000n);
+  expect(space.find(0x3000n, 0x1000n, { window, boundary: 0x4000n })).toBe(0x21000n);
+  expect(space.find(0x4000n, 0x1000n, { window, boundary: 0x4000n })).toBe(0x24000n);
+  expect(space.find(0x10000n, 0x1000n, { window })).toBeUndefined();
+});
+
+it('fills gaps from the lowest on, and gives parts back', () => {
+  const space = new RangeAllocator('test', 0x1000n, 0x9000n);
+  space.reserve(0x3000n, 0x4000n);
+  const window = { start: 0x1000n, end: 0x6000n };
+  expect(space.fill(0x3000n, window)).toBe(0x3000n);
+  expect(space.find(0x1000n, 0x1000n)).toBe(0x5000n);
+  expect(space.fill(0x8000n, window)).toBe(0x1000n);
+  expect(space.find(0x1000n, 0x1000n)).toBe(0x6000n);
+  space.cut(0x1800n, 0x2800n);
+  expect(space.take(0x1000n, 0x800n)).toBe(0x1800n);
+  expect(() => space.cut(0x2800n, 0x4000n)).toThrow('test: 0x2800 is not taken');
+});
+
 it('says -ENOMEM when nothing fits', () => {
   const space = new RangeAllocator('test', 0n, 0x1000n);
   expect(() => space.take(0x1001n, 1n)).toThrow(KernelError);

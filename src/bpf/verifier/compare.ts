@@ -8,7 +8,8 @@
  *   `within`  the kept state is still being walked (a callback that repeats): every range must contain
  *   `exact`   nothing differs: the program is in an endless loop
  */
-import { boundsContain, markPrecise, sameBounds, UNKNOWN_RANGE, type Scalar } from './scalar.js';
+import { sameBounds } from './range.js';
+import { boundsContain, markPrecise, UNKNOWN_RANGE, type Scalar } from './scalar.js';
 import {
   inheritReads,
   isObject,

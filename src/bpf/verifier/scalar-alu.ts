@@ -7,6 +7,7 @@
 import type { AluOperation } from '../opcodes.js';
 import { ComputedTable } from './computed-table.js';
 import { computeHalf, U32_MAX, UNKNOWN_HALF, type Half, type HalfOperation } from './half.js';
+import type { Range } from './range.js';
 import {
   constRange,
   constScalar,
@@ -17,7 +18,6 @@ import {
   Scalar,
   tightened,
   unknownScalar,
-  type Range,
 } from './scalar.js';
 import {
   tnumAdd,

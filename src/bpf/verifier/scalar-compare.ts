@@ -6,7 +6,8 @@
 import type { JumpOperation } from '../opcodes.js';
 import { ComputedTable } from './computed-table.js';
 import { S32_MAX, S32_MIN, U32_MAX, type Half } from './half.js';
-import { refine, refineHalf, type Bounds, type Range } from './scalar.js';
+import type { Bounds, Range } from './range.js';
+import { refine, refineHalf } from './scalar.js';
 import { tnumIntersect, U64_MAX } from './tnum.js';
 
 const S64_MIN = -(1n << 63n);

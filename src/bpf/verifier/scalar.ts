@@ -14,8 +14,9 @@
  *   const byte = unsignedScalar(255n);
  *   const narrowed = refine(byte.bounds, { umax: 9n });
  */
-import { ComputedTable, type Hashed } from './computed-table.js';
+import { ComputedTable } from './computed-table.js';
 import { S32_MAX, S32_MIN, syncHalf, U32_MAX, UNKNOWN_HALF, type Half } from './half.js';
+import { rangeOf, type Bounds, type Range } from './range.js';
 import {
   TNUM_UNKNOWN,
   U64_MAX,
@@ -29,99 +30,16 @@ export const S64_MIN = -(1n << 63n);
 export const S64_MAX = (1n << 63n) - 1n;
 const LOW32 = 0xffff_ffffn;
 
-/** Ranges include both ends. */
-export interface Bounds {
-  readonly umin: bigint;
-  readonly umax: bigint;
-  readonly smin: bigint;
-  readonly smax: bigint;
-  readonly u32min: number;
-  readonly u32max: number;
-  readonly s32min: number;
-  readonly s32max: number;
-  readonly bits: Tnum;
-}
-
-/** What is known of all 64 bits. */
-type Whole = Pick<Bounds, 'umin' | 'umax' | 'smin' | 'smax' | 'bits'>;
-
-/**
- * Bounds that were tightened; never changed, so one object may be shared by many scalars. Of numbers
- * below 2^32 only the half is kept: bigints are made when somebody asks.
- */
-export class Range implements Bounds, Half, Hashed {
-  readonly u32min: number;
-  readonly u32max: number;
-  readonly s32min: number;
-  readonly s32max: number;
-  readonly value32: number;
-  readonly mask32: number;
-  /** Whether all numbers are below 2^32. */
-  readonly isLow: boolean;
-  readonly isConst: boolean;
-  readonly hash: number;
-  #whole: Whole | undefined;
-
-  constructor(half: Half, whole?: Whole) {
-    this.u32min = half.u32min;
-    this.u32max = half.u32max;
-    this.s32min = half.s32min;
-    this.s32max = half.s32max;
-    this.value32 = half.value32;
-    this.mask32 = half.mask32;
-    this.isLow = whole === undefined;
-    this.isConst = half.mask32 === 0 && (whole === undefined || whole.bits.mask === 0n);
-    this.hash =
-      Math.imul(this.u32min, 31) ^
-      Math.imul(this.u32max, 0x2545f491) ^
-      Math.imul(this.value32, 0x1b873593) ^
-      Math.imul(this.s32max, 0x5bd1e995);
-    this.#whole = whole;
-  }
-
-  get #all(): Whole {
-    return (this.#whole ??= wholeOf(this));
-  }
-
-  get umin(): bigint {
-    return this.#all.umin;
-  }
-
-  get umax(): bigint {
-    return this.#all.umax;
-  }
-
-  get smin(): bigint {
-    return this.#all.smin;
-  }
-
-  get smax(): bigint {
-    return this.#all.smax;
-  }
-
-  get bits(): Tnum {
-    return this.#all.bits;
-  }
-}
-
-function wholeOf({ u32min, u32max, value32, mask32 }: Half): Whole {
-  const umin = BigInt(u32min);
-  const umax = u32min === u32max ? umin : BigInt(u32max);
-  const value = value32 >>> 0 === u32min ? umin : BigInt(value32 >>> 0);
-  const bits = { value, mask: mask32 === 0 ? 0n : BigInt(mask32 >>> 0) };
-  return { umin, umax, smin: umin, smax: umax, bits };
-}
-
 /** The number that these 32 bits are, unsigned. */
 export function lowConstRange(bits: number): Range {
   const [u32, s32] = [bits >>> 0, bits | 0];
   const half = { u32min: u32, u32max: u32, s32min: s32, s32max: s32, value32: s32, mask32: 0 };
-  return new Range(half);
+  return rangeOf(half);
 }
 
 /** Numbers below 2^32. Bounds of a computed value are never contradictory. */
 export function lowRange(half: Half): Range {
-  return new Range(syncHalf(half) ?? UNKNOWN_HALF);
+  return rangeOf(syncHalf(half) ?? UNKNOWN_HALF);
 }
 
 export class Scalar implements Bounds {
@@ -218,7 +136,7 @@ export const UNKNOWN: Bounds = {
   bits: TNUM_UNKNOWN,
 };
 
-export const UNKNOWN_RANGE = new Range(UNKNOWN_HALF, UNKNOWN);
+export const UNKNOWN_RANGE = rangeOf(UNKNOWN_HALF, UNKNOWN);
 
 export function unknownScalar(first?: Scalar, second?: Scalar): Scalar {
   return new Scalar(UNKNOWN_RANGE, first, second);
@@ -242,7 +160,7 @@ export function constRange(value: bigint): Range {
   const half = { u32min, u32max: u32min, s32min, s32max: s32min, value32: s32min, mask32: 0 };
   const smin = BigInt.asIntN(64, umin);
   const whole = { umin, umax: umin, smin, smax: smin, bits: { value: umin, mask: 0n } };
-  const range = new Range(half, umin > LOW32 ? whole : undefined);
+  const range = umin > LOW32 ? rangeOf(half, whole, Number(umin >> 32n) | 0) : rangeOf(half);
   CONSTANTS[place] = range;
   return range;
 }
@@ -372,7 +290,7 @@ export function syncBounds(bounds: Bounds): Range | undefined {
   const half = { u32min, u32max, s32min, s32max, value32: valueLow, mask32: maskLow };
   if (umaxHigh === 0) {
     const tight = syncHalf(half);
-    return tight && new Range(tight);
+    return tight && rangeOf(tight);
   }
   if ((maskHigh | maskLow) === 0) {
     const value = pair(valueHigh, valueLow);
@@ -387,13 +305,19 @@ export function syncBounds(bounds: Bounds): Range | undefined {
       ? constRange(value)
       : undefined;
   }
-  return new Range(half, {
+  const upper = mixed(mixed(mixed(uminHigh, umaxHigh), mixed(sminHigh, smaxHigh)), maskHigh);
+  const whole = {
     umin: pair(uminHigh, uminLow),
     umax: pair(umaxHigh, umaxLow),
     smin: BigInt.asIntN(64, pair(sminHigh, sminLow)),
     smax: BigInt.asIntN(64, pair(smaxHigh, smaxLow)),
     bits: { value: pair(valueHigh, valueLow), mask: pair(maskHigh, maskLow) },
-  });
+  };
+  return rangeOf(half, whole, mixed(upper, valueHigh));
+}
+
+function mixed(a: number, b: number): number {
+  return Math.imul(a ^ (a >>> 15), 0x2c1b3c6d) + b;
 }
 
 /** A mask of the bits up to the highest one in which two words differ. */
@@ -423,7 +347,7 @@ function syncLow(bounds: Bounds): Range | undefined {
     value32: Number(bits.value) | 0,
     mask32: Number(bits.mask & LOW32) | 0,
   });
-  return half && new Range(half);
+  return half && rangeOf(half);
 }
 
 /** Bounds of a computed value, tightened: they are never contradictory. */
@@ -470,7 +394,7 @@ export function refineHalf(range: Range, limits: Partial<Half>): Range | undefin
   };
   if (range.isLow) {
     const tight = syncHalf(half);
-    return tight && new Range(tight);
+    return tight && rangeOf(tight);
   }
   const { umin, umax, smin, smax, bits } = range;
   const low = { value: BigInt(half.value32 >>> 0), mask: BigInt(mask >>> 0) };
@@ -501,7 +425,7 @@ function truncated(range: Range, size: number): Range {
   const bits = BigInt(8 * size);
   const limit = (1n << bits) - 1n;
   if (range.isLow && range.u32max <= 2 ** (8 * size) - 1) return range;
-  if (size === 4) return new Range(range);
+  if (size === 4) return rangeOf(range);
   if (range.isConst) return constRange(range.umin & limit);
   // the range survives when all numbers agree above the cut
   const same = range.umin >> bits === range.umax >> bits;
@@ -554,22 +478,6 @@ export function boundsContain(outer: Range, inner: Range): boolean {
     outer.s32min <= inner.s32min &&
     outer.s32max >= inner.s32max &&
     tnumContains(outer.bits, inner.bits)
-  );
-}
-
-export function sameBounds(a: Range, b: Range): boolean {
-  if (a === b) return true;
-  return (
-    a.umin === b.umin &&
-    a.umax === b.umax &&
-    a.smin === b.smin &&
-    a.smax === b.smax &&
-    a.u32min === b.u32min &&
-    a.u32max === b.u32max &&
-    a.s32min === b.s32min &&
-    a.s32max === b.s32max &&
-    a.bits.value === b.bits.value &&
-    a.bits.mask === b.bits.mask
   );
 }
 

@@ -6,7 +6,8 @@
  * through arithmetic together: a null check or a comparison with the packet's end holds for all.
  */
 import type { Btf } from '../btf/btf.js';
-import { describeBits, Scalar, type Bounds } from './scalar.js';
+import type { Bounds } from './range.js';
+import { describeBits, Scalar } from './scalar.js';
 import type { VerifierMap } from './input.js';
 
 export type PointerType =

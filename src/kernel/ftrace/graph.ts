@@ -218,7 +218,7 @@ export class FunctionGraph {
     }
     if (users.length === 0) return;
     for (const ip of wanted) if (!ops.filter.has(ip)) ftrace.setFilterIp(ops, ip, false);
-    for (const ip of [...ops.filter]) if (!wanted.has(ip)) ftrace.setFilterIp(ops, ip, true);
+    for (const ip of ops.filter) if (!wanted.has(ip)) ftrace.setFilterIp(ops, ip, true);
     if (!ops.has(FTRACE_OPS_FL.ENABLED)) ftrace.register(ops);
   }
 

@@ -164,7 +164,7 @@ export class Kprobes {
     }
     let changed = false;
     this.#handle(cpu, () => {
-      for (const { pre } of [...armed.probes]) {
+      for (const { pre } of armed.probes) {
         if (changed) break;
         changed = pre?.(cpu) === true;
       }
@@ -194,7 +194,7 @@ export class Kprobes {
   #runPost(cpu: Cpu, { probes }: Armed): void {
     if (this.#handling.has(cpu)) return;
     this.#handle(cpu, () => {
-      for (const { post } of [...probes]) post?.(cpu);
+      for (const { post } of probes) post?.(cpu);
     });
   }
 

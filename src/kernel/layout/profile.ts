@@ -1,7 +1,7 @@
 /**
  * What decides, from one Linux to the next, where text is placed and what attaching a BPF trampoline then does.
  *
- * Each row is the first version that does so; `v5` and `v2` are proposals that were never merged (Xu Kuohai's
+ * Each row is the first version that does so; `v5` and `sep-2022` were never merged (Xu Kuohai's
  * "bpf trampoline for arm64" v5 of May 2022, on 5.19, and "Add ftrace direct call for arm64" v2 of September
  * 2022, on 6.0). Reference: arch/arm64/include/asm/memory.h and pgtable.h, kernel/kaslr.c and
  * kernel/pi/kaslr_early.c, kernel/module.c (from 6.10 on mm/init.c), net/bpf_jit_comp.c.
@@ -45,7 +45,7 @@ export const LAYOUT_VERSIONS = [
   '5.15',
   'v5',
   '6.1',
-  'v2',
+  'sep-2022',
   '6.2',
   '6.4',
   '6.5',
@@ -121,7 +121,12 @@ export const LAYOUT_PROFILES: Readonly<Record<LayoutVersion, LayoutProfile>> = {
   '5.15': LINUX_5_15,
   v5: PROPOSAL_V5,
   '6.1': LINUX_6_1,
-  v2: { ...LINUX_6_1, version: 'v2', kernels: 'proposal v2, on 6.0', attach: 'literal call' },
+  'sep-2022': {
+    ...LINUX_6_1,
+    version: 'sep-2022',
+    kernels: 'proposal of Sep 2022, on 6.0',
+    attach: 'literal call',
+  },
   '6.2': LINUX_6_2,
   '6.4': LINUX_6_4,
   '6.5': LINUX_6_5,

@@ -56,9 +56,9 @@ export interface LayoutSurvey {
   readonly program: Surveyed;
 }
 
-/** Where the survey assumes ftrace's entries, from _stext on: at its start, as in the images it was made from. */
-const CALLER_OFFSET = 0x40n;
-const REGS_CALLER_OFFSET = 0x400n;
+/** Distances from _stext in booted Debian kernels: 6.12.107, and 6.1.176 for the second. */
+const CALLER_OFFSET = 0x1c8f8n;
+const REGS_CALLER_OFFSET = 0x1ca78n;
 const BL_RANGE = 128n << 20n;
 
 /** Throws KernelError -ENOMEM when something has no place. */

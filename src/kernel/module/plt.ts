@@ -24,8 +24,11 @@ const PAGE_MASK = ~0xfffn;
 export function pltEntry(at: bigint, target: bigint): readonly number[] {
   const pages = s64((target & PAGE_MASK) - (at & PAGE_MASK)) >> 12n;
   const inRange = pages >= -(1n << 20n) && pages < 1n << 20n;
-  const immediate = Number(BigInt.asUintN(21, pages));
-  const adrp = encode('ADRP', { immlo: immediate & 3, immhi: immediate >> 2, Rd: IP0 });
+  const adrp = encode('ADRP', {
+    immlo: Number(pages & 3n),
+    immhi: Number(BigInt.asIntN(19, pages >> 2n)),
+    Rd: IP0,
+  });
   const low = Number(target & 0xfffn);
   const add = encode('ADD_immediate', { sf: 1, sh: 0, imm12: low, Rn: IP0, Rd: IP0 });
   return [inRange ? adrp : AARCH64_BREAK_FAULT, add, BR_X16];

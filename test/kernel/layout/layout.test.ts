@@ -108,6 +108,16 @@ describe('address map', () => {
   });
 });
 
+it.each<[LayoutVersion, bigint, bigint | undefined]>([
+  ['6.1', 0xffff800008010000n, undefined],
+  ['6.12', 0xffff800080010000n, 0xffff800080e00000n],
+  ['7.3', 0xffff800080010000n, undefined],
+])('%s has its text where the booted kernel with nokaslr has it', (version, stext, etext) => {
+  const layout = layoutOf({ version });
+  expect(layout.stext).toBe(stext);
+  if (etext !== undefined) expect(layout.etext).toBe(etext);
+});
+
 describe('KASLR', () => {
   it.each<[string, LayoutOptions, number, number]>([
     ['6.1', { version: '6.1' }, 32, 96],

@@ -24,7 +24,7 @@ describe('attaching to a kernel function', () => {
     ['5.15', '-ENOTSUPP', '-ENOTSUPP'],
     ['v5', 'bl image', '-ENOTSUPP'],
     ['6.1', '-ENOTSUPP', '-ENOTSUPP'],
-    ['v2', 'bl image', 'bl literal_call'],
+    ['sep-2022', 'bl image', 'bl literal_call'],
     ['6.2', '-ENOTSUPP', '-ENOTSUPP'],
     ['6.4', 'bl image', 'bl ftrace_caller'],
     ['6.5', 'bl image', 'bl ftrace_caller'],

@@ -141,6 +141,15 @@ describe.each(factories.map((cpu) => [cpu.name, cpu] as const))('on %s', (_engin
     kernel.unloadModule('greet_mod');
   });
 
+  it('a module far above the kernel, as 6.1 places it when the first window is full', () => {
+    const kernel = boot(cpu, { version: '6.1', modulesUsed: 254 * MiB });
+    const { address } = kernel.loadModule(GREET).text;
+    expect(address - kernel.layout.end).toBe(140n * BigInt(MiB));
+    registerOps(kernel, 'greet');
+    expect(countedCall(kernel, 'greet', 1n)).toEqual({ ...ORDINARY, [PLT]: 3 });
+    expect(kernel.call('greet_twice', 1n)).toBe(3n);
+  });
+
   it('calls of the kernel go through .plt where BL does not reach, and only there', () => {
     for (const [options, plt] of [
       [{}, undefined],

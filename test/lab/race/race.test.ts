@@ -139,7 +139,12 @@ describe('trampolab race', () => {
 
   it('replays', async () => {
     const { code, lines } = await runForTest([
-      ...['race', 'disable', '--break', 'rude-only', '--replay', '0x8,1,0,1.1x3,0x2,1'],
+      'race',
+      'disable',
+      '--break',
+      'rude-only',
+      '--replay',
+      '0x8,1,0,1.1x3,0x2,1',
     ]);
     expect(code).toBe(0);
     expect(lines).toContain('I3: cpu1 ftrace_caller+0xc uses ops_a, freed');

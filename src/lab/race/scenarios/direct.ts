@@ -81,13 +81,13 @@ export const attachFar: Scenario = {
 function exchange(
   kernel: Kernel,
   names: NameTable,
-  move: { readonly first: 'near' | 'far'; readonly then: 'near' | 'far' },
+  move: { readonly first: 'near' | 'far'; readonly next: 'near' | 'far' },
 ): ReturnType<Scenario['prepare']> {
   const first = loadReturning(kernel, 'first');
   const second = loadReturning(kernel, 'second');
   const comeNear = move.first === 'far' ? imagesGoFar(kernel) : undefined;
   kernel.bpf.attach(first, 'fentry', TARGET);
-  if (move.then === 'far') imagesGoFar(kernel);
+  if (move.next === 'far') imagesGoFar(kernel);
   else comeNear?.();
   names.collect();
   return {
@@ -100,7 +100,7 @@ export const nearFar: Scenario = {
   name: 'near_far',
   summary:
     'a second program, its image out of range: bl image -> bl ftrace_caller; the old image is freed',
-  prepare: (kernel, names) => exchange(kernel, names, { first: 'near', then: 'far' }),
+  prepare: (kernel, names) => exchange(kernel, names, { first: 'near', next: 'far' }),
   breaks: [FREED_AT_ONCE, NO_SITE_SYNC],
 };
 
@@ -108,7 +108,7 @@ export const farNear: Scenario = {
   name: 'far_near',
   summary:
     'a second program, its image in range again: bl ftrace_caller -> bl image; the old one is freed',
-  prepare: (kernel, names) => exchange(kernel, names, { first: 'far', then: 'near' }),
+  prepare: (kernel, names) => exchange(kernel, names, { first: 'far', next: 'near' }),
   breaks: [FREED_AT_ONCE],
 };
 
@@ -116,7 +116,7 @@ export const imageExchange: Scenario = {
   name: 'image_exchange',
   summary:
     'a second program, both images in range: bl old -> bl ftrace_caller -> bl new; the old is freed',
-  prepare: (kernel, names) => exchange(kernel, names, { first: 'near', then: 'near' }),
+  prepare: (kernel, names) => exchange(kernel, names, { first: 'near', next: 'near' }),
   breaks: [FREED_AT_ONCE, NO_SITE_SYNC],
 };
 

@@ -4,7 +4,7 @@ import { NOP } from '../../../kernel/text.js';
 import type { PatchPlan, PlanStep } from '../plan.js';
 import { storeInstruction, sync, word32 } from '../plan.js';
 import { without, withoutWaits, type Scenario } from '../scenario.js';
-import { makeOps, siteIsOff, siteOf, TARGET, traced, tracerOf } from './parts.js';
+import { makeOps, siteIsOff, TARGET, traced, tracerOf } from './parts.js';
 
 const isStoreTo = (step: PlanStep, what: string): boolean =>
   step.kind === 'store' && step.what.startsWith(what);
@@ -139,8 +139,3 @@ export const list: Scenario = {
     },
   ],
 };
-
-/** The site that all of them patch, for tests. */
-export function targetSite(kernel: Parameters<typeof siteOf>[0]): bigint {
-  return siteOf(kernel, TARGET);
-}

@@ -9,7 +9,7 @@ import { imagesGoFar, loadReturning } from './parts.js';
 function poke(
   kernel: Kernel,
   names: NameTable,
-  move: { readonly first: 'short' | 'long' | 'none'; readonly then: 'short' | 'long' },
+  move: { readonly first: 'short' | 'long' | 'none'; readonly next: 'short' | 'long' },
 ): ReturnType<Scenario['prepare']> {
   const target = loadReturning(kernel, 'target', 2, 'xdp');
   const first = loadReturning(kernel, 'first');
@@ -17,7 +17,7 @@ function poke(
   const place = { program: target };
   const comeNear = move.first === 'long' ? imagesGoFar(kernel) : undefined;
   if (move.first !== 'none') kernel.bpf.attach(first, 'fentry', place);
-  if (move.then === 'short') comeNear?.();
+  if (move.next === 'short') comeNear?.();
   else if (!comeNear) imagesGoFar(kernel);
   names.collect();
   return {
@@ -44,7 +44,7 @@ function clearedPlt(plan: PatchPlan): PatchPlan {
 export const pokeLong: Scenario = {
   name: 'poke_long',
   summary: 'a BPF program gets its first trampoline, far away: PLT target, then NOP -> bl plt',
-  prepare: (kernel, names) => poke(kernel, names, { first: 'none', then: 'long' }),
+  prepare: (kernel, names) => poke(kernel, names, { first: 'none', next: 'long' }),
   breaks: [
     {
       name: 'plt-empty',
@@ -67,7 +67,7 @@ export const pokeShortLong: Scenario = {
     'bl image -> bl plt: the PLT target first, so that every value it has is a place to land',
   // dummy_tramp and images are far from each other: the upper half of the target changes as well
   boot: { kaslrSeed: 0x1234_5678_9abc_def0n },
-  prepare: (kernel, names) => poke(kernel, names, { first: 'short', then: 'long' }),
+  prepare: (kernel, names) => poke(kernel, names, { first: 'short', next: 'long' }),
   breaks: [
     {
       name: 'torn-plt',
@@ -95,7 +95,7 @@ function halves(step: Extract<PlanStep, { kind: 'store' }>): PlanStep[] {
 export const pokeLongShort: Scenario = {
   name: 'poke_long_short',
   summary: 'bl plt -> bl image: the PLT goes to dummy_tramp before the site changes',
-  prepare: (kernel, names) => poke(kernel, names, { first: 'long', then: 'short' }),
+  prepare: (kernel, names) => poke(kernel, names, { first: 'long', next: 'short' }),
   breaks: [
     {
       name: 'plt-cleared',

@@ -3,6 +3,7 @@ import { existsSync, readFileSync } from 'node:fs';
 import { basename, dirname, join } from 'node:path';
 import type { Kernel } from '../../../../src/kernel/kernel.js';
 import { checkBooted } from '../../../../src/lab/check/booted/check-booted.js';
+import { checkTrace } from '../../../../src/lab/check/booted/check-trace.js';
 import type { BootedOptions } from '../../../../src/lab/check/booted/options.js';
 import type { CaseResult } from '../../../../src/lab/check/kind.js';
 import type { RunEngine } from '../../../../src/lab/run-program.js';
@@ -24,13 +25,23 @@ export class BootedFiles {
     engine: RunEngine = 'jit',
     json = readJson(path),
   ): Promise<CaseResult[]> {
-    const options: BootedOptions = {
+    return collect(checkBooted(basename(path), json, this.#options(path, engine)));
+  }
+
+  /** Of the instructions of a call. */
+  async checkTrace(path: string, text: string): Promise<CaseResult[]> {
+    return collect(checkTrace(basename(path), text, this.#options(path, 'jit')));
+  }
+
+  #options(path: string, engine: RunEngine): BootedOptions {
+    return {
       engine,
-      boot: async (version, { far }) => {
-        const known = this.#kernels.get(`${version} ${far}`);
+      boot: async (version, { far, ...setting }) => {
+        const key = `${version} ${far} ${setting.bodies ? dirname(path) : ''}`;
+        const known = this.#kernels.get(key);
         const layout = far ? { kaslrSeed: 1n } : {};
-        const kernel = known ?? (await bootLab({ version, ...layout }));
-        this.#kernels.set(`${version} ${far}`, kernel);
+        const kernel = known ?? (await bootLab({ version, ...setting, ...layout }));
+        this.#kernels.set(key, kernel);
         return kernel;
       },
       readSibling: (name) => {
@@ -38,12 +49,15 @@ export class BootedFiles {
         return existsSync(sibling) ? (readJson(sibling) as Record<string, unknown>) : undefined;
       },
     };
-    const results: CaseResult[] = [];
-    for await (const result of checkBooted(basename(path), json, options)) results.push(result);
-    return results;
   }
 
   close(): void {
     for (const kernel of this.#kernels.values()) kernel.close();
   }
+}
+
+async function collect(results: AsyncIterable<CaseResult>): Promise<CaseResult[]> {
+  const list: CaseResult[] = [];
+  for await (const result of results) list.push(result);
+  return list;
 }
