@@ -1,7 +1,8 @@
 /**
  * Puts a strategy into a situation, calls the function, and measures what was executed.
  *
- *   const outcome = tryStrategy(boot, texts, strategy, { ...ALONE, others: 1 });
+ *   const kernel = bootFor(boot, texts, strategy, { far: false });
+ *   const outcome = measureIn(kernel, strategy, { ...ALONE, others: 1 });
  *   if (outcome.kind === 'attached') outcome.way.instructions
  *
  * The way to the programs and back is taken apart by whose text it is. Programs, `__bpf_prog_enter` and
@@ -84,20 +85,6 @@ const LIST_FUNC = 'lab_list_func';
 /** Argument values: none is an address, a count or a saved register. */
 function argumentValues(count: number): bigint[] {
   return Array.from({ length: count }, (_, i) => 0x5eed_0000_0000_0001n + (BigInt(i) << 32n));
-}
-
-export function tryStrategy(
-  boot: StrategyBooter,
-  texts: AsmSources,
-  strategy: Strategy,
-  situation: Situation,
-): Outcome {
-  const kernel = bootFor(boot, texts, strategy, situation);
-  try {
-    return measureIn(kernel, strategy, situation);
-  } finally {
-    kernel.close();
-  }
 }
 
 /** A kernel as the strategy wants it. */

@@ -103,8 +103,8 @@ export function sumOf(measures: readonly PartMeasure[]): PartMeasure {
     for (const key of COUNTS) total[key] += each[key];
     total.text += each.text;
     total.stack = Math.max(total.stack, each.stack);
-    each.saved.forEach((count, i) => (total.saved[i] = (total.saved[i] ?? 0) + count));
-    each.restored.forEach((count, i) => (total.restored[i] = (total.restored[i] ?? 0) + count));
+    each.saved.forEach((times, i) => (total.saved[i] = (total.saved[i] ?? 0) + times));
+    each.restored.forEach((times, i) => (total.restored[i] = (total.restored[i] ?? 0) + times));
   }
   return total;
 }
