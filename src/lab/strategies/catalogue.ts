@@ -64,7 +64,7 @@ const LITERAL_CALL: Strategy = {
   kernel: { ftrace: 'sep-2022' },
   texts: [],
   least: { far: true },
-  layout: 'v2',
+  layout: 'sep-2022',
   reaching: 'image',
 };
 
