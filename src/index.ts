@@ -56,6 +56,7 @@ export { compile, type JitOptions, type JitProgram } from './jit/program.js';
 export { compileTrampoline } from './jit/trampoline.js';
 export { TRAMP_FLAGS } from './jit/trampoline-model.js';
 
+export { Assembler } from './kernel/assembler.js';
 export { ftraceCallback, type FtraceEvent } from './kernel/ftrace/callbacks.js';
 export { listFunctions, type FtraceList } from './kernel/ftrace/listing.js';
 export { FTRACE_OPS_FL, type FtraceOps, type OpsCommand } from './kernel/ftrace/ops.js';
@@ -208,6 +209,35 @@ export {
 export { runPackets } from './lab/run-packets.js';
 export { attachProbes, type ProbeCounts } from './lab/probes.js';
 export { attachScenario, type Scenario } from './lab/scenario.js';
+export { PARTS, WAY, type Outcome, type Part } from './lab/strategies/bench.js';
+export { STRATEGIES } from './lab/strategies/catalogue.js';
+export {
+  PARTNERS,
+  partnersOf,
+  siteTable,
+  type Partnership,
+  type SiteState,
+} from './lab/strategies/coexist.js';
+export { GRID, StrategyLab, type Comparison } from './lab/strategies/compare.js';
+export { CONDITIONS, attachOdds, type Odds } from './lab/strategies/layouts.js';
+export type { PartMeasure } from './lab/strategies/measure.js';
+export {
+  ALONE,
+  shortSituation,
+  describeSituation,
+  type Situation,
+} from './lab/strategies/situation.js';
+export { ownStrategy } from './lab/strategies/own.js';
+export { OWN_OPERATIONS, ownRace } from './lab/strategies/own-race.js';
+export { parseOwnStrategy, type OwnStrategy } from './lab/strategies/own-file.js';
+export type { Strategy } from './lab/strategies/strategy.js';
+export {
+  callOpsRows,
+  perOps,
+  trigRows,
+  type CallOpsRow,
+  type TrigRow,
+} from './lab/strategies/upstream.js';
 export { runTour, type TourRow } from './lab/tour.js';
 export { tracedCall, tracedRun } from './lab/traced-call.js';
 export {

@@ -11,6 +11,7 @@ import { map } from './map.js';
 import { museum } from './museum.js';
 import { race } from './race.js';
 import { run } from './run.js';
+import { strategies } from './strategies.js';
 import { tour } from './tour.js';
 import { trace } from './trace.js';
 import { verify } from './verify.js';
@@ -23,6 +24,7 @@ export const COMMANDS: readonly Command[] = [
   map,
   check,
   trace,
+  strategies,
   ftrace,
   layout,
   xdp,

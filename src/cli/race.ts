@@ -1,11 +1,13 @@
 /** `trampolab race`: interleavings of a patching CPU with CPUs that execute what it patches. */
 import {
   INVARIANTS,
+  OWN_OPERATIONS,
   SCENARIOS,
   UsageError,
   exploration,
   formatSchedule,
   isInvariant,
+  ownRace,
   parseSchedule,
   prepareRace,
   printReport,
@@ -22,6 +24,7 @@ import {
 import { labBooter, readInput } from '../node/index.js';
 import { dirname, join } from 'node:path';
 import { integerOption, parseOptions, type Command, type Output } from './command.js';
+import { readOwn } from './strategies-own.js';
 
 const USAGE = `race [SCENARIO] [options]
   SCENARIO            see the list that 'race' prints; 'all': each scenario and each break, a line for each
@@ -32,6 +35,7 @@ const USAGE = `race [SCENARIO] [options]
   --limit N           most states, default 5000000
   --replay SCHEDULE   what happens on one schedule, as a violation prints it
   --plan FILE         a plan of your own (JSON, see docs/race.md) instead of a scenario
+  --own FILE          a strategy of your own (docs/strategies.md): its plans, near and far; exit 1 if one fails
   --json, -j          as JSON`;
 
 interface Request {
@@ -182,6 +186,27 @@ async function exploreAll(output: Output, boot: RaceBoot, request: Request): Pro
   return wrong;
 }
 
+/** All plans of a strategy; how many fail. */
+async function exploreOwn(
+  output: Output,
+  path: string,
+  boot: RaceBoot,
+  request: Request,
+): Promise<number> {
+  const { own, texts, assembler } = await readOwn(path);
+  const distances = own.way.kind === 'plan' && !own.way.far ? [false] : [false, true];
+  let failed = 0;
+  for (const far of distances) {
+    for (const operation of OWN_OPERATIONS) {
+      const made = ownRace(own, texts, assembler, boot, { operation, far });
+      await withRace(made, (each) => {
+        if (explore(output, each.plan.name, each, request)) failed++;
+      });
+    }
+  }
+  return failed;
+}
+
 async function raceCommand(args: string[], output: Output): Promise<number> {
   const { values, positionals } = parseOptions(args, {
     break: { type: 'string' },
@@ -192,6 +217,7 @@ async function raceCommand(args: string[], output: Output): Promise<number> {
     limit: { type: 'string' },
     replay: { type: 'string' },
     plan: { type: 'string' },
+    own: { type: 'string' },
     json: { type: 'boolean', short: 'j' },
   });
   const [name, surplus] = positionals;
@@ -214,6 +240,13 @@ async function raceCommand(args: string[], output: Output): Promise<number> {
   };
   const booter = await labBooter();
   const boot: RaceBoot = async (options) => booter(options);
+  if (values.own !== undefined) {
+    const rest = [name, values.break, values.plan, values.replay];
+    if (rest.some((each) => each !== undefined)) {
+      throw new UsageError('--own comes without a scenario, --break, --plan and --replay');
+    }
+    return (await exploreOwn(output, values.own, boot, request)) === 0 ? 0 : 1;
+  }
   if (values.plan !== undefined) {
     if (name !== undefined || values.break !== undefined) {
       throw new UsageError('--plan comes without a scenario and without --break');

@@ -16,6 +16,7 @@ import type { Ram } from '../cpu/ram.js';
 import { Assembler, withBodies, type FunctionBodies } from './assembler.js';
 import { Bpf } from './bpf/bpf.js';
 import type { CodegenOptions } from './bpf/codegen.js';
+import type { FunctionSiteMaker } from './bpf/site.js';
 import { KernelData } from './data.js';
 import { Executor, type FaultFixup } from './executor.js';
 import type { KernelContext, KernelFunction, PhysicalAllocator } from './function.js';
@@ -63,6 +64,8 @@ export interface KernelOptions extends Omit<LayoutOptions, 'version'> {
    * (`FTRACE_PROFILES[ftrace].asm`). Default: that of `version`.
    */
   readonly ftrace?: FtraceVersion;
+  /** Symbol of the function in `asm` that walks the list of ops. Default: the kernel's, whose body is TypeScript. */
+  readonly listFunc?: string;
   /** Functions begin with `bti c` (CONFIG_ARM64_BTI_KERNEL), those of texts unless they are static. Default false. */
   readonly bti?: boolean;
   /** Bytes of kernel text. Default 256 KiB. */
@@ -85,6 +88,8 @@ export interface KernelOptions extends Omit<LayoutOptions, 'version'> {
   readonly seed?: number;
   /** CPU features, configuration and changes that BPF code is generated with. Default: see codegen.ts. */
   readonly codegen?: CodegenOptions;
+  /** How kernel functions get to their BPF trampolines. Default: direct calls of ftrace (`FtraceSite`). */
+  readonly functionSite?: FunctionSiteMaker;
   /**
    * Kernel text and BPF images are guarded, as with CONFIG_ARM64_BTI_KERNEL: only the embedded engine looks.
    * Functions here have no BTI of their own: calls have to come by BL. Default false.
@@ -204,7 +209,7 @@ export class Kernel implements KernelContext {
     this.ftrace = this.#makeFtrace(
       profile,
       { profile: reach, entries, moduleAt: (address) => this.modules.at(address) },
-      (options.bti ?? false) || (options.guarded ?? false),
+      options,
     );
     const direct = this.#directParts();
     this.directCalls = new DirectCalls({ ...direct, temporary: this.#staticOps('tmp_ops') });
@@ -236,6 +241,7 @@ export class Kernel implements KernelContext {
       codegen: options.codegen ?? {},
       guarded: options.guarded ?? false,
       helpers: options.helpers ?? '6.12',
+      functionSite: options.functionSite,
     });
     for (const [file, source] of Object.entries(options.modules ?? {})) {
       this.text.addAssembly(assembler, file, source);
@@ -559,7 +565,7 @@ export class Kernel implements KernelContext {
     };
   }
 
-  #makeFtrace(profile: FtraceProfile, reach: ReachParts, btiKernel: boolean): Ftrace {
+  #makeFtrace(profile: FtraceProfile, reach: ReachParts, options: KernelOptions): Ftrace {
     const address = (name: string): bigint | undefined => this.symbols.find(name)?.address;
     const [ftraceCall, functionTraceOp] = [address('ftrace_call'), address('function_trace_op')];
     const isPatched = ftraceCall !== undefined && functionTraceOp !== undefined;
@@ -572,7 +578,7 @@ export class Kernel implements KernelContext {
       profile,
       reach,
       base: this.layout.text,
-      btiKernel,
+      btiKernel: (options.bti ?? false) || (options.guarded ?? false),
       syncText: (start, end) => this.syncText(start, end),
       // one CPU patches while no other runs: its stores are seen
       ipi: () => this.#observer?.interrupted(),
@@ -582,7 +588,7 @@ export class Kernel implements KernelContext {
       stub: this.symbol('ftrace_stub'),
       nopFunc: address('ftrace_ops_nop_func') ?? this.symbol('ftrace_stub'),
       stubDirectTramp: address('ftrace_stub_direct_tramp') ?? 0n,
-      listFunc: this.symbol('arch_ftrace_ops_list_func'),
+      listFunc: this.symbol(options.listFunc ?? 'arch_ftrace_ops_list_func'),
       assistFunc: this.symbol('ftrace_ops_assist_func'),
       call: isPatched ? { ftraceCall, functionTraceOp } : undefined,
       nameOf: (at) => this.symbols.lookup(at)?.name ?? '',

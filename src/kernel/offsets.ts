@@ -17,8 +17,18 @@ export const FTRACE_OPS = {
   flags: 16,
   private: 24,
   saved_func: 32,
+  func_hash: 88,
   size: 216,
 } as const;
+
+/** struct ftrace_ops_hash as far as ops->func_hash is read. */
+export const FTRACE_OPS_HASH = { notrace_hash: 0, filter_hash: 8, size: 16 } as const;
+
+/** struct ftrace_hash. */
+export const FTRACE_HASH = { size_bits: 0, buckets: 8, count: 16, flags: 24, size: 32 } as const;
+
+/** struct ftrace_func_entry; `next` is that of its hlist_node. */
+export const FTRACE_FUNC_ENTRY = { next: 0, ip: 16, size: 32 } as const;
 
 /** struct __arch_ftrace_regs (112 bytes). */
 export const FTRACE_REGS = {
@@ -70,6 +80,17 @@ export const TASK_STRUCT = {
 export function asmOffsets({ ops }: FtraceProfile): ReadonlyMap<string, bigint> {
   const offsets: [string, number][] = [
     ['FTRACE_OPS_FUNC', FTRACE_OPS.func],
+    ['FTRACE_OPS_NEXT', FTRACE_OPS.next],
+    ['FTRACE_OPS_FLAGS', FTRACE_OPS.flags],
+    ['FTRACE_OPS_PRIVATE', FTRACE_OPS.private],
+    ['FTRACE_OPS_FUNC_HASH', FTRACE_OPS.func_hash],
+    ['OPS_HASH_NOTRACE', FTRACE_OPS_HASH.notrace_hash],
+    ['OPS_HASH_FILTER', FTRACE_OPS_HASH.filter_hash],
+    ['FTRACE_HASH_BUCKETS', FTRACE_HASH.buckets],
+    ['FTRACE_HASH_COUNT', FTRACE_HASH.count],
+    ['FTRACE_ENTRY_IP', FTRACE_FUNC_ENTRY.ip],
+    ['TASK_TRACE_RECURSION', TASK_STRUCT.trace_recursion],
+    ['TASK_PREEMPT_COUNT', TASK_STRUCT.preempt_count],
     ...(ops.direct_call === undefined
       ? []
       : [['FTRACE_OPS_DIRECT_CALL', ops.direct_call] satisfies [string, number]]),

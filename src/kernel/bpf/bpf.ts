@@ -32,7 +32,7 @@ import { BPF_PROFILES, type BpfProfile } from './profile.js';
 import { ProgPack } from './prog-pack.js';
 import { KernelProgram, type LoadProgramOptions } from './program.js';
 import { throwFunction } from './throw.js';
-import { FtraceSite, ProgramSite, type TrampolineSite } from './site.js';
+import { FtraceSite, ProgramSite, type FunctionSiteMaker, type TrampolineSite } from './site.js';
 import { StructOpsRegistry } from './struct-ops.js';
 import { BpfText } from './text.js';
 import type { ImageParts, TrampolineImage } from './trampoline-image.js';
@@ -64,6 +64,7 @@ export class Bpf {
   readonly text: BpfText;
   readonly structOps: StructOpsRegistry;
   readonly #kernel: Kernel;
+  readonly #functionSite: FunctionSiteMaker;
   readonly #statsEnabled: bigint;
   readonly #trampolines = new Map<bigint, Trampoline>();
   readonly #imageParts: ImageParts;
@@ -80,9 +81,11 @@ export class Bpf {
       /** Image pages are guarded: see `RegionSpec`. */
       readonly guarded: boolean;
       readonly helpers: HelperVersion;
+      readonly functionSite: FunctionSiteMaker | undefined;
     },
   ) {
     this.#kernel = kernel;
+    this.#functionSite = options.functionSite ?? ((...parts) => new FtraceSite(...parts));
     const codegen = codegenOf(options.codegen);
     this.profile = { ...BPF_PROFILES[options.version], codegen };
     this.images =
@@ -236,7 +239,7 @@ export class Bpf {
     const model = this.#kernel.text.prototypes.get(address);
     if (!model) throw new KernelError('EINVAL', `${name} is no function with a known prototype`);
     const target = { name, address, model };
-    return { address, site: (key) => new FtraceSite(this.#kernel, key, target) };
+    return { address, site: (key) => this.#functionSite(this.#kernel, key, target) };
   }
 
   #bpfFunction({ program, function: name }: ProgramTarget): Place {

@@ -14,6 +14,7 @@ import type { KernelModule } from '../module/modules.js';
 import { parsePrototype, type Prototype } from '../prototype.js';
 import type { KernelProgram } from './program.js';
 import type { BpfText } from './text.js';
+import type { TrampolineImage } from './trampoline-image.js';
 
 export interface TrampolineSite {
   readonly name: string;
@@ -22,14 +23,28 @@ export interface TrampolineSite {
   readonly model: Prototype;
   /** The BPF program that the function belongs to. */
   readonly program: KernelProgram | undefined;
-  register(image: bigint): void;
-  modify(from: bigint, to: bigint): void;
-  unregister(image: bigint): void;
+  register(image: TrampolineImage): void;
+  modify(from: TrampolineImage, to: TrampolineImage): void;
+  unregister(image: TrampolineImage): void;
   /** Nothing is attached any more. */
   close(): void;
 }
 
-/** A kernel function. */
+/** The kernel function that a trampoline is for. */
+export interface FunctionTarget {
+  readonly name: string;
+  readonly address: bigint;
+  readonly model: Prototype;
+}
+
+/** What makes the site of a kernel function: how a call of the function gets to the trampoline. */
+export type FunctionSiteMaker = (
+  kernel: Kernel,
+  key: number,
+  target: FunctionTarget,
+) => TrampolineSite;
+
+/** A kernel function, by a direct call of ftrace. */
 export class FtraceSite implements TrampolineSite {
   readonly name: string;
   readonly address: bigint;
@@ -40,11 +55,7 @@ export class FtraceSite implements TrampolineSite {
   /** Of its direct call; undefined where the direct calls of all sites share one. */
   readonly ops: FtraceOps | undefined;
 
-  constructor(
-    kernel: Kernel,
-    key: number,
-    target: { readonly name: string; readonly address: bigint; readonly model: Prototype },
-  ) {
+  constructor(kernel: Kernel, key: number, target: FunctionTarget) {
     this.#kernel = kernel;
     this.name = target.name;
     this.address = target.address;
@@ -57,7 +68,7 @@ export class FtraceSite implements TrampolineSite {
     this.ops = kernel.ftrace.createOps(`bpf_trampoline_${key}.fops`, address, 0n);
   }
 
-  register(image: bigint): void {
+  register(image: TrampolineImage): void {
     const { ftrace, directCalls, directCallsByIp } = this.#kernel;
     const ip = ftrace.location(this.address);
     if (ip === undefined) {
@@ -72,20 +83,20 @@ export class FtraceSite implements TrampolineSite {
         `${ftrace.profile.version} has no direct calls on kernel functions (since 6.4), ${this.name} is one`,
       );
     }
-    this.#checkRange(image);
+    this.#checkRange(image.code.base);
     if (this.ops) {
       ftrace.setFilterIp(this.ops, ip, false, true);
-      directCalls.register(this.ops, image);
+      directCalls.register(this.ops, image.code.base);
     } else {
-      directCallsByIp.register(ip, image);
+      directCallsByIp.register(ip, image.code.base);
     }
   }
 
-  modify(from: bigint, to: bigint): void {
-    this.#checkRange(to);
+  modify(from: TrampolineImage, to: TrampolineImage): void {
+    this.#checkRange(to.code.base);
     const { directCalls, directCallsByIp } = this.#kernel;
-    if (this.ops) directCalls.modify(this.ops, to);
-    else directCallsByIp.modify(this.address, from, to);
+    if (this.ops) directCalls.modify(this.ops, to.code.base);
+    else directCallsByIp.modify(this.address, from.code.base, to.code.base);
   }
 
   unregister(): void {
@@ -138,16 +149,16 @@ export class ProgramSite implements TrampolineSite {
     program.hold();
   }
 
-  register(image: bigint): void {
-    this.#text.poke(this.address, 'call', 0n, image);
+  register(image: TrampolineImage): void {
+    this.#text.poke(this.address, 'call', 0n, image.code.base);
   }
 
-  modify(from: bigint, to: bigint): void {
-    this.#text.poke(this.address, 'call', from, to);
+  modify(from: TrampolineImage, to: TrampolineImage): void {
+    this.#text.poke(this.address, 'call', from.code.base, to.code.base);
   }
 
-  unregister(image: bigint): void {
-    this.#text.poke(this.address, 'call', image, 0n);
+  unregister(image: TrampolineImage): void {
+    this.#text.poke(this.address, 'call', image.code.base, 0n);
   }
 
   /** freplace: the entry jumps to another program. */

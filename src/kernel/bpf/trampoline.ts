@@ -142,7 +142,7 @@ export class Trampoline {
         throw error;
       }
     } else if (old) {
-      target.unregister(old.code.base);
+      target.unregister(old);
     }
     this.image = next;
     this.#links = links;
@@ -160,8 +160,8 @@ export class Trampoline {
       }
       const next = this.#generate(links);
       try {
-        if (old) target.modify(old.code.base, next.code.base);
-        else target.register(next.code.base);
+        if (old) target.modify(old, next);
+        else target.register(next);
         return next;
       } catch (error) {
         next.discard();

@@ -53,6 +53,8 @@ export class CodeUpdater {
   /** Target of the BL at ftrace_call. */
   #called: bigint;
   #bug: string | undefined;
+  /** Trampolines that sites call, other than the entry code of the kernel. */
+  readonly #trampolines = new Map<bigint, bigint>();
   #warnedOfTwo = false;
 
   constructor(parts: UpdaterParts) {
@@ -184,6 +186,7 @@ export class CodeUpdater {
     const { table, rules, patcher, nopOps } = this.#parts;
     const to = this.#newAddress(index);
     const from = this.#currentAddress(index);
+    this.#noteTrampoline(index, to);
     table.flags[index] = commitRecord(table.flags[index] as number, enable, rules);
     const at = table.offset(index);
     const site = { at, entry: table.entryOffset(index) };
@@ -204,6 +207,15 @@ export class CodeUpdater {
       this.reportBug(error, index);
       return false;
     }
+  }
+
+  /** What ftrace_find_tramp_ops_curr finds out from the ops that is being removed. */
+  #noteTrampoline(index: number, to: bigint): void {
+    const { table, ftraceRegsCaller } = this.#parts;
+    const own = (table.flags[index] as number) & FTRACE_FL.TRAMP && to !== ftraceRegsCaller;
+    const noted = this.#trampolines.size > 0;
+    if (own) this.#trampolines.set(table.ip(index), to);
+    else if (noted) this.#trampolines.delete(table.ip(index));
   }
 
   /** ftrace_find_unique_ops: the only ops that covers a site; two make none. */
@@ -238,9 +250,17 @@ export class CodeUpdater {
     if (flags & FTRACE_FL.DIRECT && (flags & rules.refMax) === 1) {
       return direct.target(table.ip(index));
     }
-    // the ops that have a trampoline of their own are direct calls: theirs is FTRACE_REGS_ADDR
-    const regs = flags & (FTRACE_FL.TRAMP | FTRACE_FL.REGS);
-    return regs ? ftraceRegsCaller : ftraceCaller;
+    // that of a direct call is FTRACE_REGS_ADDR
+    if (flags & FTRACE_FL.TRAMP) return this.#trampolineAt(index);
+    return flags & FTRACE_FL.REGS ? ftraceRegsCaller : ftraceCaller;
+  }
+
+  /** ftrace_find_tramp_ops_new: ops->trampoline of the ops that has one. */
+  #trampolineAt(index: number): bigint {
+    const { table, list, ftraceRegsCaller } = this.#parts;
+    const ip = table.ip(index);
+    const ops = list.ops.find((each) => each.trampoline !== 0n && each.covers(ip));
+    return ops?.trampoline ?? ftraceRegsCaller;
   }
 
   /** ftrace_get_addr_curr. */
@@ -248,7 +268,10 @@ export class CodeUpdater {
     const { table, direct, ftraceCaller, ftraceRegsCaller } = this.#parts;
     const flags = table.flags[index] as number;
     if (flags & FTRACE_FL.DIRECT_EN) return direct.target(table.ip(index));
-    return flags & (FTRACE_FL.TRAMP_EN | FTRACE_FL.REGS_EN) ? ftraceRegsCaller : ftraceCaller;
+    if (flags & FTRACE_FL.TRAMP_EN) {
+      return this.#trampolines.get(table.ip(index)) ?? ftraceRegsCaller;
+    }
+    return flags & FTRACE_FL.REGS_EN ? ftraceRegsCaller : ftraceCaller;
   }
 }
 

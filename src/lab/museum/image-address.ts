@@ -8,6 +8,7 @@
 import { describeCall, tryCall, withKernel, type Exhibit } from './exhibit.js';
 import { loadNothing } from './programs.js';
 import type { Kernel } from '../../kernel/kernel.js';
+import { moveImagesAway } from '../far-images.js';
 import { hex64 } from '../../common/bytes.js';
 
 export const truncatedImage: Exhibit = {
@@ -41,8 +42,6 @@ export const truncatedImage: Exhibit = {
     ),
 };
 
-/** More than BL reaches: calls then take their full length in the image as in the estimate. */
-const FAR = 128n << 20n;
 /** A tag, and RAM above 32 GiB: an address of four parts that are all different. */
 const TAGGED = 0xf7ff_0008_8000_0000n;
 const CHUNK = 64;
@@ -77,19 +76,6 @@ function endAtChunk(kernel: Kernel): Placed {
     }
   }
   throw new Error('no cookie brings the estimate to the end of a chunk');
-}
-
-/** Brings the images to come out of reach of those that are there, and of the kernel. */
-function moveImagesAway(kernel: Kernel): void {
-  const { images } = kernel.bpf;
-  kernel.vmalloc.take(FAR, 4096n);
-  const first = images.alloc(CHUNK);
-  // what is left of the packs in reach is taken in ever smaller pieces
-  for (let size = 1 << 16; size >= CHUNK; size /= 2) {
-    let next = first;
-    while (next - first < FAR) next = images.alloc(size);
-    images.free(next);
-  }
 }
 
 /** Lets grace periods pass, so that what was put is freed. */
