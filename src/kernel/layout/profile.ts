@@ -47,6 +47,7 @@ export const LAYOUT_VERSIONS = [
   '6.1',
   'sep-2022',
   '6.2',
+  '6.3',
   '6.4',
   '6.5',
   '6.9',
@@ -84,7 +85,7 @@ const LINUX_6_1: LayoutProfile = {
 const LINUX_6_2: LayoutProfile = {
   ...LINUX_6_1,
   version: '6.2',
-  kernels: 'Linux 6.2, 6.3',
+  kernels: 'Linux 6.2',
   reach: REACH_PROFILES['6.2'],
 };
 const LINUX_6_4: LayoutProfile = {
@@ -128,6 +129,7 @@ export const LAYOUT_PROFILES: Readonly<Record<LayoutVersion, LayoutProfile>> = {
     attach: 'literal call',
   },
   '6.2': LINUX_6_2,
+  '6.3': { ...LINUX_6_2, version: '6.3', kernels: 'Linux 6.3' },
   '6.4': LINUX_6_4,
   '6.5': LINUX_6_5,
   '6.9': LINUX_6_9,
