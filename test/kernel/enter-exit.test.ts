@@ -297,4 +297,25 @@ describe.each(factories.map(({ name }) => name))('on %s', (engine) => {
     }
     for (const program of [xdp, plain, lsm]) program.free();
   });
+
+  it('a program that calls what it replaces is skipped inside, and the slot keeps its zero there', () => {
+    const { host } = kernel.bpf;
+    const again = Number(kernel.symbol('bpf_fentry_test1') - host.callBase) >>> 0;
+    const recursing = textProgram(
+      kernel,
+      `r6 = 0x${seen.toString(16)} ll
+r1 = 40
+call ${again}
+*(u64 *)(r6 + 0) = r0
+r0 = 7
+exit`,
+    );
+    const attachment = attach(recursing, 'fmod_ret', 'bpf_fentry_test1');
+    attach(counter(kernel, seen + 8n), 'fexit', 'bpf_fentry_test1');
+    expect(kernel.call('bpf_fentry_test1', 1n)).toBe(7n);
+    expect(read(0)).toBe(41n);
+    // the inner call's original ran and its fexit program too
+    expect(read(1)).toBe(2n);
+    expect(attachment.program.stats.misses).toBe(1n);
+  });
 });
