@@ -17,7 +17,7 @@ import { KernelWorkbench } from '../../src/lab/fuzz/kernel-workbench.js';
 import { bootLab } from '../../src/node/boot.js';
 
 // each has up to 60 instructions, which TRAMPOLAB_FUZZ_RUNS counts in small programs elsewhere
-const RUNS = Math.ceil(Number(process.env['TRAMPOLAB_FUZZ_RUNS'] ?? 3000) / 200);
+const RUNS = Math.ceil(Number(process.env['TRAMPOLAB_FUZZ_RUNS'] ?? 3000) / 500);
 
 /** Around what fits 12 bits, 12 shifted bits, 16 bits and their negatives; bitmasks and near misses. */
 const IMMEDIATES: readonly number[] = [
