@@ -21,6 +21,11 @@ export type SectionKind =
   | 'struct_ops'
   /** Takes the place of a function of a program, and is then of that program's kind. */
   | 'freplace'
+  /** Called at a probe, at a function's entry or return, at those of many functions: the context is pt_regs. */
+  | 'kprobe'
+  | 'kretprobe'
+  | 'kprobe_multi'
+  | 'kretprobe_multi'
   | 'tc'
   | 'socket'
   | 'unsupported';

@@ -1,11 +1,13 @@
 /**
  * What a program may do with its context, by program type.
  *
- * Reference: xdp_is_valid_access in net/core/filter.c; of tracing programs see `traced-context.ts`. Of
+ * Reference: xdp_is_valid_access in net/core/filter.c, kprobe_prog_is_valid_access in
+ * kernel/trace/bpf_trace.c; of tracing programs see `traced-context.ts`. Of
  * struct __sk_buff only the form of accesses is checked, since programs with it do not load.
  */
+import { isPtRegsAccess } from '../pt-regs.js';
 import type { VerifierInput } from './input.js';
-import { unsignedScalar } from './scalar.js';
+import { unknownScalar, unsignedScalar } from './scalar.js';
 import { Pointer, type PointerType, type Value } from './value.js';
 
 const U32 = 0xffff_ffffn;
@@ -38,6 +40,12 @@ export function contextField(
     case 'socket':
       if (off < 0 || off + size > SK_BUFF_SIZE || off % size !== 0) return undefined;
       return unsignedScalar(size < 8 ? (1n << BigInt(8 * size)) - 1n : U32);
+    case 'kprobe':
+    case 'kretprobe':
+    case 'kprobe_multi':
+    case 'kretprobe_multi':
+      if (!isPtRegsAccess(off, size)) return undefined;
+      return size === 8 ? unknownScalar() : unsignedScalar((1n << BigInt(8 * size)) - 1n);
     default:
       return undefined;
   }
