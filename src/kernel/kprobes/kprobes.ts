@@ -163,7 +163,7 @@ export class Kprobes {
       return true;
     }
     let changed = false;
-    this.#handle(cpu, () => {
+    this.handle(cpu, () => {
       for (const { pre } of armed.probes) {
         if (changed) break;
         changed = pre?.(cpu) === true;
@@ -193,12 +193,13 @@ export class Kprobes {
 
   #runPost(cpu: Cpu, { probes }: Armed): void {
     if (this.#handling.has(cpu)) return;
-    this.#handle(cpu, () => {
+    this.handle(cpu, () => {
       for (const { post } of probes) post?.(cpu);
     });
   }
 
-  #handle(cpu: Cpu, run: () => void): void {
+  /** Calls handlers: probes that are hit meanwhile are missed (kprobe_running). */
+  handle(cpu: Cpu, run: () => void): void {
     this.#handling.add(cpu);
     try {
       run();
