@@ -5,8 +5,9 @@
  * kernel/trace/bpf_trace.c; of tracing programs see `traced-context.ts`. Of
  * struct __sk_buff only the form of accesses is checked, since programs with it do not load.
  */
+import { isProbe } from '../object/spec.js';
 import { isPtRegsAccess } from '../pt-regs.js';
-import type { VerifierInput } from './input.js';
+import type { VerifierInput, VerifierMap } from './input.js';
 import { unknownScalar, unsignedScalar } from './scalar.js';
 import { Pointer, type PointerType, type Value } from './value.js';
 
@@ -49,6 +50,16 @@ export function contextField(
     default:
       return undefined;
   }
+}
+
+/** Why no program of that kind may refer to the map (check_map_prog_compatibility). */
+export function refusedMap(
+  { kind }: VerifierInput,
+  { spinLock, timer }: VerifierMap,
+): string | undefined {
+  if (!isProbe(kind)) return undefined;
+  if (spinLock !== undefined) return 'tracing progs cannot use bpf_spin_lock yet';
+  return timer === undefined ? undefined : 'tracing progs cannot use bpf_timer yet';
 }
 
 /** Range of results that the program type allows; undefined when anything goes. */

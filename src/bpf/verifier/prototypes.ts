@@ -4,7 +4,7 @@
  * Reference: struct bpf_func_proto of each helper, bpf_base_func_proto, xdp_func_proto,
  * tracing_prog_func_proto, kprobe_prog_func_proto, sk_filter_func_proto. Left out: kptrs.
  */
-import type { SectionKind } from '../object/spec.js';
+import { PROBE_KINDS, type SectionKind } from '../object/spec.js';
 
 export type ArgumentRule =
   | 'any'
@@ -65,8 +65,7 @@ export interface Prototype {
 
 const XDP: readonly SectionKind[] = ['xdp'];
 const TRACING: readonly SectionKind[] = ['fentry', 'fexit', 'fmod_ret', 'fsession', 'lsm'];
-const PROBES: readonly SectionKind[] = ['kprobe', 'kretprobe', 'kprobe_multi', 'kretprobe_multi'];
-const TRACING_OR_PROBES: readonly SectionKind[] = [...TRACING, ...PROBES];
+const TRACING_OR_PROBES: readonly SectionKind[] = [...TRACING, ...PROBE_KINDS];
 const SKB: readonly SectionKind[] = ['tc', 'socket'];
 const NETWORK: readonly SectionKind[] = ['xdp', 'tc'];
 

@@ -18,7 +18,12 @@ import {
   type LoadedProgram,
   type LoadTarget,
 } from '../../bpf/object/load.js';
-import type { ObjectSpec, ProgramSpec } from '../../bpf/object/spec.js';
+import {
+  isProbe,
+  type ObjectSpec,
+  type ProbeKind,
+  type ProgramSpec,
+} from '../../bpf/object/spec.js';
 import type { StructOpsSpec } from '../../bpf/object/struct-ops.js';
 import {
   tracedFunction,
@@ -32,7 +37,7 @@ import { hookResultRange } from './allow-lists.js';
 import { checkAttachTarget, type AttachKind } from './attach-check.js';
 import type { ProgramTarget } from './bpf.js';
 import type { Link } from './probe-programs.js';
-import { attachProbe, isProbe, type ProbeKind } from './probe-sections.js';
+import { attachProbe } from './probe-sections.js';
 import type { KernelProgram, LoadProgramOptions } from './program.js';
 import type { StructOps } from './struct-ops.js';
 

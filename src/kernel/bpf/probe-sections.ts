@@ -3,19 +3,11 @@
  *
  * Reference: attach_kprobe, attach_kprobe_multi of libbpf. Left out: ksyscall, kprobe.session.
  */
-import type { SectionKind } from '../../bpf/object/spec.js';
+import type { ProbeKind } from '../../bpf/object/spec.js';
 import { InputError, KernelError } from '../../common/errors.js';
 import type { Bpf, ProgramTarget } from './bpf.js';
 import type { Link } from './probe-programs.js';
 import type { KernelProgram } from './program.js';
-
-const KINDS = ['kprobe', 'kretprobe', 'kprobe_multi', 'kretprobe_multi'] as const;
-
-export type ProbeKind = (typeof KINDS)[number];
-
-export function isProbe(kind: SectionKind): kind is ProbeKind {
-  return (KINDS as readonly SectionKind[]).includes(kind);
-}
 
 // named groups: name, offset
 const PLACE = /^(?<name>[a-zA-Z0-9_.]+)(\+(?<offset>0x[0-9a-f]+|[0-9]+))?$/;
