@@ -4,7 +4,7 @@
  *
  * The program runs as the handler of the probe does: below the stack of the interrupted text, with struct pt_regs as
  * context and a run context that holds its cookie and what bpf_get_func_ip gives. One runs at a time on a CPU
- * (bpf_prog_active); another that would run inside is left out. Its result is ignored.
+ * (bpf_prog_active); another that would run inside is left out and counted as a miss. Its result is ignored.
  *
  *   kprobe, kretprobe   sp ->  run context | pt_regs | interrupted sp
  *   kprobe_multi        sp ->  run context | interrupted sp; pt_regs are per CPU, filled from ftrace_regs
@@ -16,7 +16,8 @@
  * Reference: kernel/trace/bpf_trace.c (trace_call_bpf, bpf_get_func_ip_kprobe, bpf_kprobe_multi_link_attach,
  * kprobe_multi_link_prog_run), kernel/trace/trace_kprobe.c (create_local_trace_kprobe), kernel/bpf/syscall.c
  * (bpf_perf_link_attach). Left out: sessions, bpf_override_return, several programs on one perf event, the
- * exception frame record of kernel_entry, x9 to x28 in kprobe_multi (ftrace does not save them; they are 0).
+ * exception frame record of kernel_entry, x9 to x28 in kprobe_multi (ftrace does not save them; they are 0),
+ * that kernels before 6.7 do not count the miss of a kprobe program (only a kprobe_multi program can be around it).
  */
 import { KernelError } from '../../common/errors.js';
 import type { Cpu } from '../../cpu/cpu.js';
@@ -66,8 +67,6 @@ interface Run {
   /** The function, 0 inside of one. */
   readonly entryIp: bigint;
   readonly cookie: bigint;
-  /** trace_call_bpf of older kernels does not count what it leaves out. */
-  readonly countsMiss: boolean;
 }
 
 export class ProbePrograms {
@@ -93,11 +92,10 @@ export class ProbePrograms {
     const address = symbol.address + BigInt(offset);
     // KPROBE_FLAG_ON_FUNC_ENTRY
     const entryIp = symbols.lookup(address)?.offset === 0 ? address : 0n;
-    const countsMiss = this.#parts.profile.countsProbeMisses;
     const hit = (cpu: Cpu): void =>
       this.#interrupt(cpu, PT_REGS.size, (regs) => {
         saveRegisters(this.#kernel, cpu, regs);
-        this.#run(cpu, { program, regs, entryIp, cookie, countsMiss });
+        this.#run(cpu, { program, regs, entryIp, cookie });
       });
     if (retprobe) {
       const probe = { name: program.name, address, handler: hit };
@@ -180,7 +178,7 @@ export class ProbePrograms {
     this.#multiRegs ??= kernel.allocPercpu(PT_REGS.size);
     const regs = kernel.perCpuAddress(this.#multiRegs, kernel.currentCpu);
     this.#interrupt(cpu, 0, () =>
-      this.#run(cpu, { program, regs, entryIp: address, cookie, countsMiss: true }, () =>
+      this.#run(cpu, { program, regs, entryIp: address, cookie }, () =>
         copyFtraceRegs(kernel, fregs, regs),
       ),
     );
@@ -198,12 +196,12 @@ export class ProbePrograms {
   #run(cpu: Cpu, run: Run, prepare?: () => void): void {
     const kernel = this.#kernel;
     const { memory } = kernel;
-    const { program, regs, entryIp, cookie, countsMiss } = run;
+    const { program, regs, entryIp, cookie } = run;
     this.#active ??= kernel.allocPercpu(4);
     const active = kernel.perCpuAddress(this.#active, kernel.currentCpu);
     const nesting = memory.read32(active);
     if (nesting > 0) {
-      if (countsMiss) this.#countMiss(program);
+      this.#countMiss(program);
       return;
     }
     memory.write32(active, nesting + 1);

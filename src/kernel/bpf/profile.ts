@@ -41,8 +41,6 @@ export interface BpfProfile {
   readonly sessions: boolean;
   /** bpf_throw (since 6.7). */
   readonly exceptions: boolean;
-  /** trace_call_bpf counts programs that it leaves out as misses (since 6.7). */
-  readonly countsProbeMisses: boolean;
   /** What is baked into code. */
   readonly offsets: StructOffsets;
   readonly bpfProg: BpfProgOffsets;
@@ -55,7 +53,6 @@ const LINUX_6_1: BpfProfile = {
   images: 'pages',
   sessions: false,
   exceptions: false,
-  countsProbeMisses: false,
   offsets: { maxEntries: 36, ptrs: 272, bpfFunc: 48, insnsi: 72, threadInfoCpu: 16 },
   bpfProg: { len: 12, jited_len: 16, stats: 32, active: 40, bpf_func: 48, insnsi: 72 },
   trampImage: { image: 0, pcref: 608, ip_after_call: 624, ip_epilogue: 632, size: 672 },
@@ -67,7 +64,6 @@ const LINUX_6_12: BpfProfile = {
   version: '6.12',
   images: 'packs',
   exceptions: true,
-  countsProbeMisses: true,
   offsets: { ...LINUX_6_1.offsets, ptrs: 264 },
   trampImage: { image: 0, pcref: 616, ip_after_call: 632, ip_epilogue: 640, size: 680 },
 };
