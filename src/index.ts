@@ -94,6 +94,7 @@ export { KernelArena } from './kernel/bpf/arena.js';
 export type { AttachKind } from './kernel/bpf/attach-check.js';
 export type { Attachment, ProgramTarget } from './kernel/bpf/bpf.js';
 export { loadObject, type KernelObject, type LoadObjectOptions } from './kernel/bpf/object.js';
+export type { KprobeMultiOptions, KprobeOptions, Link } from './kernel/bpf/probe-programs.js';
 export type { KernelProgram, LoadProgramOptions } from './kernel/bpf/program.js';
 export type { StructOps, StructOpsType } from './kernel/bpf/struct-ops.js';
 export { defineStructOps } from './kernel/bpf/struct-ops-types.js';

@@ -10,7 +10,7 @@
  */
 
 /** What a program is attached to; decides its context and what it may call. */
-export type ProgramType = 'xdp' | 'tracing' | 'socket_filter' | 'raw';
+export type ProgramType = 'xdp' | 'tracing' | 'socket_filter' | 'kprobe' | 'raw';
 
 export interface XlatedFunction {
   readonly name: string;

@@ -358,9 +358,10 @@ export class Kernel implements KernelContext {
     return this.#tasks;
   }
 
-  /** Is the patch site of the function at `address`, which has a TypeScript body, a NOP? */
+  /** Is the patch site of the function at `address`, which has a TypeScript body, a NOP, and no kprobe in it? */
   siteIsOff(address: bigint): boolean {
-    return this.memory.read32(address + BigInt(this.text.siteOffset)) === NOP;
+    const site = address + BigInt(this.text.siteOffset);
+    return this.memory.read32(site) === NOP && !this.kprobes.isIn(address);
   }
 
   /** Every CPU fetches [start, end) anew: caches_clean_inval_pou. */
@@ -479,7 +480,8 @@ export class Kernel implements KernelContext {
     g: number,
     h: number,
   ): number {
-    if (this.#ram.u32(siteWord) === NOP && !this.executor.everyInstruction) {
+    const isOff = this.#ram.u32(siteWord) === NOP && !this.kprobes.isIn(address);
+    if (isOff && !this.executor.everyInstruction) {
       return entry.body(this, a, b, c, d, e, f, g, h) ?? 0;
     }
     const registers = entry.registers(this.#ram, [a, b, c, d, e, f, g, h]);

@@ -5,6 +5,7 @@
  * Source: BTF of a booted 6.12.107 arm64 kernel. They are inputs: another configuration
  * moves them, nothing else may hold these numbers.
  */
+import { PT_REGS_SIZE } from '../bpf/pt-regs.js';
 import type { FtraceProfile } from './ftrace/profile.js';
 
 /**
@@ -47,10 +48,17 @@ export const PT_REGS = {
   lr: 240,
   sp: 248,
   pc: 256,
+  pstate: 264,
   orig_x0: 272,
   stackframe: 304,
-  size: 336,
+  size: PT_REGS_SIZE,
 } as const;
+
+/**
+ * What kprobe programs run with, as far as they ask for it: struct bpf_trace_run_ctx begins with the cookie, struct
+ * bpf_kprobe_multi_run_ctx has the function's address. The layout is the lab's own.
+ */
+export const BPF_PROBE_RUN_CTX = { bpf_cookie: 0, entry_ip: 8, size: 16 } as const;
 
 /** struct bpf_tramp_run_ctx (16 bytes). */
 export const BPF_TRAMP_RUN_CTX = { bpf_cookie: 0, saved_run_ctx: 8 } as const;

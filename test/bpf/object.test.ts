@@ -114,7 +114,11 @@ describe('parseObject', () => {
     ['fmod_ret/security_file_open', { kind: 'fmod_ret', attachTarget: 'security_file_open' }],
     ['tc', { kind: 'tc' }],
     ['socket', { kind: 'socket' }],
-    ['kprobe/vfs_read', { kind: 'unsupported' }],
+    ['kprobe/vfs_read+0x8', { kind: 'kprobe', attachTarget: 'vfs_read+0x8' }],
+    ['kretprobe', { kind: 'kretprobe' }],
+    ['kprobe.multi/vfs_*', { kind: 'kprobe_multi', attachTarget: 'vfs_*' }],
+    ['kretprobe.multi/vfs_*', { kind: 'kretprobe_multi', attachTarget: 'vfs_*' }],
+    ['uprobe/bash', { kind: 'unsupported' }],
     ['xdping', { kind: 'unsupported' }],
   ])('section %s', (section, expected) => {
     expect(attachmentOf(section)).toMatchObject(expected);

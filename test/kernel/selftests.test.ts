@@ -1,8 +1,6 @@
 /**
  * What the kernel's own selftests of BPF trampolines expect (tools/testing/selftests/bpf/prog_tests), with programs
  * of the same shape from C: loaded from objects, verified against BTF, JITed, attached, run on each engine.
- *
- * kprobe_multi is left out: fprobes and kprobes are not in this lab (6.12 without CONFIG_FPROBE says -EOPNOTSUPP).
  */
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { ProgArray } from '../../src/bpf/maps/prog-array.js';
@@ -87,6 +85,68 @@ function sleepInOriginal(kernel: Kernel): void {
   // the program behind the original is skipped, the old image takes the task home and goes
   expect([task.state, task.result, counts()]).toEqual(['done', 0n, [2n, 1n]]);
   expect(kernel.bpf.liveTrampolineImages).toBe(0);
+  object.close();
+}
+
+const IP_PROBES = ['on_kprobe', 'on_kretprobe', 'on_inside'];
+
+/** get_func_ip: what each program has seen of its function. `ips` are those of trampolines. */
+function getFuncIp(
+  kernel: Kernel,
+  only: readonly string[],
+  ips: Readonly<Record<string, bigint>>,
+): void {
+  const object = loadSelftest(kernel, 'get_func_ip', { only });
+  const cookies: Readonly<Record<string, bigint>> = { on_kprobe: 0x77n, on_kretprobe: 1n << 60n };
+  for (const name of only) object.attach(name, { cookie: cookies[name] ?? 0n });
+  expect(testRunTracing(kernel, 'fentry')).toBe(0);
+  testRunTracing(kernel, 'fmod_ret');
+  const inside = kernel.symbol('bpf_fentry_test6') + 8n;
+  const expected = {
+    ...ips,
+    ip_kprobe: kernel.symbol('bpf_fentry_test3'),
+    cookie_kprobe: 0x77n,
+    kprobe_pc: kernel.symbol('bpf_fentry_test3'),
+    ip_kretprobe: kernel.symbol('bpf_fentry_test4'),
+    cookie_kretprobe: 1n << 60n,
+    kretprobe_result: 34n,
+    ip_inside: 0n,
+    inside_x0: 16n,
+    inside_pc: inside,
+  };
+  const seen = Object.keys(expected).map((name) => [name, object.get(name)]);
+  expect(Object.fromEntries(seen)).toEqual(expected);
+  expect(object.words('kprobe_args', 3)).toEqual([4n, 5n, 6n]);
+  object.close();
+  expect(kernel.kprobes.list()).toEqual([]);
+}
+
+/** x0 of bpf_fentry_test1 to 7 at entry and return; that of the eighth is an address, and its result 0. */
+const FIRST_ARGUMENTS = [1n, 2n, 4n, 7n, 11n, 16n, 0n];
+const RESULTS = [2n, 5n, 15n, 34n, 65n, 111n, 0n];
+
+function kprobeMulti(kernel: Kernel, cookies?: readonly bigint[]): void {
+  const object = loadSelftest(kernel, 'kprobe_multi');
+  const functions = ALL.map((_, i) => `bpf_fentry_test${i + 1}`);
+  const links = ['on_entries', 'on_returns'].map((name) =>
+    cookies
+      ? kernel.bpf.attachKprobeMulti(object.program(name), {
+          functions,
+          retprobe: name === 'on_returns',
+          cookies,
+        })
+      : object.attach(name),
+  );
+  expect(testRunTracing(kernel, 'fentry')).toBe(0);
+  const expected = (values: readonly bigint[]) =>
+    values.flatMap((value, i) => [1n, value, cookies?.[i] ?? 0n]);
+  expect(object.words('entries', 3 * FIRST_ARGUMENTS.length)).toEqual(expected(FIRST_ARGUMENTS));
+  expect(object.words('returns', 3 * RESULTS.length)).toEqual(expected(RESULTS));
+  // `bpf_fentry_test?` is the ninth, too
+  expect(object.get('others')).toBe(cookies ? 0n : 2n);
+  for (const link of links) link.detach();
+  expect(testRunTracing(kernel, 'fentry')).toBe(0);
+  expect(object.words('entries', 1)).toEqual([1n]);
   object.close();
 }
 
@@ -249,6 +309,47 @@ const SCENARIOS: readonly Scenario[] = [
       ]);
       object.close();
     },
+  },
+  {
+    name: 'get_func_ip: the function, 0 inside of it',
+    on: WITH_DIRECT_CALLS,
+    run: (kernel) =>
+      getFuncIp(kernel, ['on_fentry', 'on_fexit', 'on_fmod_ret', ...IP_PROBES], {
+        ip_fentry: kernel.symbol('bpf_fentry_test1'),
+        ip_fexit: kernel.symbol('bpf_fentry_test2'),
+        ip_fmod_ret: kernel.symbol('bpf_modify_return_test'),
+      }),
+  },
+  {
+    name: 'get_func_ip: of kprobes alone, the others are refused',
+    on: ['6.1'],
+    run: (kernel) => {
+      for (const name of ['on_fentry', 'on_fexit', 'on_fmod_ret']) {
+        const object = loadSelftest(kernel, 'get_func_ip', { only: [name] });
+        expect(() => object.attach(name), name).toThrow('-ENOTSUPP: 6.1 has no direct calls');
+        object.close();
+      }
+      getFuncIp(kernel, IP_PROBES, { ip_fentry: 0n, ip_fexit: 0n, ip_fmod_ret: 0n });
+    },
+  },
+  {
+    name: 'kprobe_multi: -EOPNOTSUPP without CONFIG_FPROBE',
+    on: ['6.1', '6.12'],
+    run: (kernel, version) => {
+      const object = loadSelftest(kernel, 'kprobe_multi');
+      for (const name of ['on_entries', 'on_returns']) {
+        expect(() => object.attach(name)).toThrow(
+          `-EOPNOTSUPP: fprobe ${name}: arm64 ${version} has no fprobe (CONFIG_FPROBE)`,
+        );
+      }
+      object.close();
+    },
+  },
+  { name: 'kprobe_multi: by pattern', on: ['7.3'], run: (kernel) => kprobeMulti(kernel) },
+  {
+    name: 'kprobe_multi: by name, bpf_cookie/multi_kprobe',
+    on: ['7.3'],
+    run: (kernel) => kprobeMulti(kernel, [8n, 2n, 7n, 6n, 5n, 4n, 3n, 1n]),
   },
   {
     name: 'fexit_bpf2bpf: main program and subprograms, xdp_bpf2bpf: ctx is an xdp_buff',
@@ -653,6 +754,18 @@ function defineNanosleep(kernel: Kernel): void {
   });
 }
 
+/** Probes of all kinds once, which make what they share. */
+function warmProbes(kernel: Kernel, version: KernelVersion): void {
+  const address = kernel.symbol('bpf_fentry_test1');
+  const probe = { name: 'warm', address, handler: () => undefined };
+  kernel.kretprobes.register(probe);
+  kernel.call(address, 1n);
+  kernel.kretprobes.unregister(probe);
+  if (version !== '7.3') return;
+  kernel.fprobes.register(probe, ['bpf_fentry_test1']);
+  kernel.fprobes.unregister(probe);
+}
+
 describe.each(factories.map(({ name }) => name))('on %s', (engine) => {
   describe.each(VERSIONS)('%s', (version) => {
     let kernel: Kernel;
@@ -661,6 +774,7 @@ describe.each(factories.map(({ name }) => name))('on %s', (engine) => {
       defineNanosleep(kernel);
       defineStructOps(kernel);
       kernel.createTask('warm');
+      warmProbes(kernel, version);
       kernel.call('bpf_fentry_test1', 1n);
     });
     afterAll(() => kernel.close());

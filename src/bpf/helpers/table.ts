@@ -28,6 +28,11 @@ export interface HelperOptions {
   readonly version?: HelperVersion;
   /** The running program's attach cookie. Default: 0, that of an attachment without one. */
   readonly attachCookie?: (host: BpfHost) => bigint;
+  /**
+   * Address of the probed function, 0 inside of one: what kprobe programs get from bpf_get_func_ip, which the
+   * loader inlines for tracing programs. Default: ctx[-2].
+   */
+  readonly funcIp?: (host: BpfHost) => bigint;
   /** tgid << 32 | pid of the current task. Default: 0, the idle task. */
   readonly pidTgid?: (host: BpfHost) => bigint;
   /** Told of each redirect; the last one of a run counts. Default: nobody. */
@@ -39,7 +44,7 @@ export function helperTable(options: HelperOptions = {}): ReadonlyMap<number, He
   const helpers = [
     ...mapHelpers(),
     ...generalHelpers(options.pidTgid ?? (() => 0n)),
-    ...tracingHelpers(options.attachCookie ?? (() => 0n)),
+    ...tracingHelpers(options.attachCookie ?? (() => 0n), options.funcIp),
     ...checksumHelpers(options.version ?? '6.12'),
     ...loopHelpers(),
     ...LOCK_HELPERS,

@@ -23,7 +23,11 @@ const MAX_PRINTK = 1024;
 /** Most bytes of a string that %s shows (MAX_BPRINTF_BUF). */
 const MAX_STRING = 512;
 
-export function tracingHelpers(attachCookie: (host: BpfHost) => bigint): readonly Helper[] {
+/** @param funcIp for programs that probes call; undefined: the word in front of a tracing program's context */
+export function tracingHelpers(
+  attachCookie: (host: BpfHost) => bigint,
+  funcIp?: (host: BpfHost) => bigint,
+): readonly Helper[] {
   return [
     {
       id: 165,
@@ -54,7 +58,10 @@ export function tracingHelpers(attachCookie: (host: BpfHost) => bigint): readonl
       name: 'get_func_ip',
       arguments: ['ctx'],
       result: 'integer',
-      body: (registers, { memory }) => load(memory, registers, -16),
+      body: (registers, host) => {
+        if (funcIp) setResult64(registers, funcIp(host));
+        else load(host.memory, registers, -16);
+      },
     },
     {
       id: 174,

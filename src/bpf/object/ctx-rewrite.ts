@@ -3,13 +3,14 @@
  *
  * Reference: xdp_is_valid_access and xdp_convert_ctx_access in net/core/filter.c, convert_ctx_accesses
  * in kernel/bpf/verifier.c. A tracing program's context is its array of u64 arguments and stays as it
- * is; only the form of the access is checked (btf_ctx_access). Left out: struct __sk_buff.
+ * is; only the form of the access is checked (btf_ctx_access), and so it is for struct pt_regs of probes. Left out: struct __sk_buff.
  *
  *   xdp_md: data 0, data_end 4, data_meta 8, ingress_ifindex 12, rx_queue_index 16, egress_ifindex 20
  */
 import { KernelError } from '../../common/errors.js';
 import { makeSlot, type Slot } from '../instruction.js';
 import { OPCODES } from '../opcodes.js';
+import { isPtRegsAccess } from '../pt-regs.js';
 import { NET_DEVICE, XDP_BUFF, XDP_RXQ_INFO } from '../xdp-buff.js';
 import type { FunctionFlow } from './data-flow.js';
 import type { LinkedFunction } from './link.js';
@@ -105,6 +106,12 @@ export function rewriteContext(
       case 'lsm_cgroup':
       case 'struct_ops':
         if (slot.off < 0 || slot.off >= 8 * MAX_TRACED_SLOTS || slot.off % 8 !== 0) throw invalid;
+        break;
+      case 'kprobe':
+      case 'kretprobe':
+      case 'kprobe_multi':
+      case 'kretprobe_multi':
+        if (!isPtRegsAccess(slot.off, size)) throw invalid;
         break;
       case 'tc':
       case 'socket':

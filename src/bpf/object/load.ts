@@ -130,6 +130,10 @@ const PROGRAM_TYPES: Readonly<Record<SectionKind, ProgramType | undefined>> = {
   lsm: 'tracing',
   lsm_cgroup: 'tracing',
   struct_ops: 'tracing',
+  kprobe: 'kprobe',
+  kretprobe: 'kprobe',
+  kprobe_multi: 'kprobe',
+  kretprobe_multi: 'kprobe',
   freplace: undefined,
   unsupported: undefined,
 };

@@ -27,6 +27,10 @@ const SECTIONS: readonly SectionRow[] = [
   { pattern: /^lsm(?<sleepable>\.s)?\/(?<target>.+)$/, kind: 'lsm' },
   { pattern: /^struct_ops(?<sleepable>\.s)?(\/(?<target>.+))?$/, kind: 'struct_ops' },
   { pattern: /^freplace(\/(?<target>.+))?$/, kind: 'freplace' },
+  { pattern: /^kprobe(\/(?<target>.+))?$/, kind: 'kprobe' },
+  { pattern: /^kretprobe(\/(?<target>.+))?$/, kind: 'kretprobe' },
+  { pattern: /^kprobe\.multi(\/(?<target>.+))?$/, kind: 'kprobe_multi' },
+  { pattern: /^kretprobe\.multi(\/(?<target>.+))?$/, kind: 'kretprobe_multi' },
   { pattern: /^(tc|tcx|classifier|action)(\/.*)?$/, kind: 'tc' },
   { pattern: /^socket(\/.*)?$/, kind: 'socket' },
 ];

@@ -21,6 +21,7 @@ export type SectionKind =
   | 'struct_ops'
   /** Takes the place of a function of a program, and is then of that program's kind. */
   | 'freplace'
+  | ProbeKind
   | 'tc'
   | 'socket'
   | 'unsupported';
@@ -38,6 +39,15 @@ const TRAMPOLINE_KINDS: readonly SectionKind[] = [
 
 export function hasTrampoline(kind: SectionKind): boolean {
   return TRAMPOLINE_KINDS.includes(kind);
+}
+
+/** Kinds that are called at probes: the context is struct pt_regs. */
+export const PROBE_KINDS = ['kprobe', 'kretprobe', 'kprobe_multi', 'kretprobe_multi'] as const;
+
+export type ProbeKind = (typeof PROBE_KINDS)[number];
+
+export function isProbe(kind: SectionKind): kind is ProbeKind {
+  return (PROBE_KINDS as readonly SectionKind[]).includes(kind);
 }
 
 /** Where an instruction comes from. */

@@ -1,11 +1,14 @@
 /**
  * What a program may do with its context, by program type.
  *
- * Reference: xdp_is_valid_access in net/core/filter.c; of tracing programs see `traced-context.ts`. Of
+ * Reference: xdp_is_valid_access in net/core/filter.c, kprobe_prog_is_valid_access in
+ * kernel/trace/bpf_trace.c; of tracing programs see `traced-context.ts`. Of
  * struct __sk_buff only the form of accesses is checked, since programs with it do not load.
  */
-import type { VerifierInput } from './input.js';
-import { unsignedScalar } from './scalar.js';
+import { isProbe } from '../object/spec.js';
+import { isPtRegsAccess } from '../pt-regs.js';
+import type { VerifierInput, VerifierMap } from './input.js';
+import { unknownScalar, unsignedScalar } from './scalar.js';
 import { Pointer, type PointerType, type Value } from './value.js';
 
 const U32 = 0xffff_ffffn;
@@ -38,9 +41,25 @@ export function contextField(
     case 'socket':
       if (off < 0 || off + size > SK_BUFF_SIZE || off % size !== 0) return undefined;
       return unsignedScalar(size < 8 ? (1n << BigInt(8 * size)) - 1n : U32);
+    case 'kprobe':
+    case 'kretprobe':
+    case 'kprobe_multi':
+    case 'kretprobe_multi':
+      if (!isPtRegsAccess(off, size)) return undefined;
+      return size === 8 ? unknownScalar() : unsignedScalar((1n << BigInt(8 * size)) - 1n);
     default:
       return undefined;
   }
+}
+
+/** Why no program of that kind may refer to the map (check_map_prog_compatibility). */
+export function refusedMap(
+  { kind }: VerifierInput,
+  { spinLock, timer }: VerifierMap,
+): string | undefined {
+  if (!isProbe(kind)) return undefined;
+  if (spinLock !== undefined) return 'tracing progs cannot use bpf_spin_lock yet';
+  return timer === undefined ? undefined : 'tracing progs cannot use bpf_timer yet';
 }
 
 /** Range of results that the program type allows; undefined when anything goes. */

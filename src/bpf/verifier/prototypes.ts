@@ -2,9 +2,9 @@
  * What helpers take and give, as the verifier sees it: one row per helper.
  *
  * Reference: struct bpf_func_proto of each helper, bpf_base_func_proto, xdp_func_proto,
- * tracing_prog_func_proto, sk_filter_func_proto. Left out: kptrs.
+ * tracing_prog_func_proto, kprobe_prog_func_proto, sk_filter_func_proto. Left out: kptrs.
  */
-import type { SectionKind } from '../object/spec.js';
+import { PROBE_KINDS, type SectionKind } from '../object/spec.js';
 
 export type ArgumentRule =
   | 'any'
@@ -65,6 +65,7 @@ export interface Prototype {
 
 const XDP: readonly SectionKind[] = ['xdp'];
 const TRACING: readonly SectionKind[] = ['fentry', 'fexit', 'fmod_ret', 'fsession', 'lsm'];
+const TRACING_OR_PROBES: readonly SectionKind[] = [...TRACING, ...PROBE_KINDS];
 const SKB: readonly SectionKind[] = ['tc', 'socket'];
 const NETWORK: readonly SectionKind[] = ['xdp', 'tc'];
 
@@ -76,7 +77,7 @@ const ROWS: readonly Row[] = [
   [1, 'map map_key', 'map_value_or_null'],
   [2, 'map map_key map_value any'],
   [3, 'map map_key'],
-  [4, 'uninit size0 any', 'integer', { gpl: true, kinds: TRACING }],
+  [4, 'uninit size0 any', 'integer', { gpl: true, kinds: TRACING_OR_PROBES }],
   [5, ''],
   [6, 'mem size', 'integer', GPL],
   [7, ''],
@@ -89,16 +90,16 @@ const ROWS: readonly Row[] = [
   [23, 'any any', 'integer', { kinds: NETWORK }],
   [25, 'ctx map any mem size0', 'integer', GPL],
   [26, 'ctx any uninit size', 'integer', { kinds: SKB }],
-  [27, 'ctx map any', 'integer', { gpl: true, kinds: TRACING }],
+  [27, 'ctx map any', 'integer', { gpl: true, kinds: TRACING_OR_PROBES }],
   [28, 'mem? size0 mem? size0 any', 'integer', { kinds: NETWORK }],
   [35, '', 'integer', GPL],
   [42, ''],
   [44, 'ctx any', 'integer', { kinds: XDP }],
-  [45, 'uninit size0 any', 'integer', { gpl: true, kinds: TRACING }],
+  [45, 'uninit size0 any', 'integer', { gpl: true, kinds: TRACING_OR_PROBES }],
   [51, 'map any any', 'integer', { kinds: XDP }],
   [54, 'ctx any', 'integer', { kinds: XDP }],
   [65, 'ctx any', 'integer', { kinds: XDP }],
-  [67, 'ctx uninit size0 any', 'integer', { gpl: true, kinds: TRACING }],
+  [67, 'ctx uninit size0 any', 'integer', { gpl: true, kinds: TRACING_OR_PROBES }],
   [69, 'ctx mem size any', 'integer', { gpl: true, kinds: NETWORK }],
   [80, ''],
   [84, 'ctx mem size any any', 'sock_or_null', { kinds: NETWORK }],
@@ -133,8 +134,8 @@ const ROWS: readonly Row[] = [
   [170, 'timer func', 'integer', GPL],
   [171, 'timer any any', 'integer', GPL],
   [172, 'timer', 'integer', GPL],
-  [173, 'ctx', 'integer', { kinds: TRACING }],
-  [174, 'ctx', 'integer', { kinds: TRACING }],
+  [173, 'ctx', 'integer', { kinds: TRACING_OR_PROBES }],
+  [174, 'ctx', 'integer', { kinds: TRACING_OR_PROBES }],
   [177, 'mem size mem? size0', 'integer', GPL],
   [181, 'any func callback_ctx any'],
   [182, 'mem size const_str'],

@@ -14,6 +14,7 @@ import { OPCODES, PSEUDO, type AluOperation, type Opcode } from '../opcodes.js';
 import { disassembleSlot } from '../disassemble.js';
 import { branch } from './branch.js';
 import { covers, inherit, iteratorDepthsDiffer, looksAlike } from './compare.js';
+import { refusedMap } from './context.js';
 import { describeFrame, Env } from './env.js';
 import { Refusal, VerifierError } from './error.js';
 import { callFunction, globalArgument, leave } from './function-call.js';
@@ -427,6 +428,8 @@ class Walk {
       if (slot.src !== 0) env.refuse('EINVAL', 'unrecognized bpf_ld_imm64 insn');
       return constScalar(imm64(slot, second));
     }
+    const refused = reference.kind !== 'memory' && refusedMap(this.#input, reference.map);
+    if (refused) env.refuse('EINVAL', refused);
     switch (reference.kind) {
       case 'map':
         return new Pointer('map', { map: reference.map });

@@ -5,6 +5,7 @@
  * bpf_lsm_verify_prog; kernel/bpf/trampoline.c: bpf_freplace_check_tgt_prog. A program that was loaded for a
  * target is checked then, all are when they are attached.
  */
+import type { ProgramType } from '../../bpf/program.js';
 import { KernelError } from '../../common/errors.js';
 import type { KernelVersion } from '../../jit/profile.js';
 import type { LinkKind } from '../../jit/trampoline-model.js';
@@ -66,13 +67,16 @@ function refuse(program: CheckedProgram, why: string): KernelError {
   return new KernelError('EINVAL', `${program.name}: ${why}`);
 }
 
+/** Types that no trampoline calls. */
+const NOT_TRACING: readonly ProgramType[] = ['xdp', 'socket_filter', 'kprobe'];
+
 /** Do the program and the way it is attached go together? */
 export function checkKind(program: KernelProgram, kind: AttachKind): void {
   const { type } = program.xlated;
   if ((kind === 'lsm') !== (program.lsm !== undefined)) {
     throw refuse(program, `${kind} and a program that is ${program.lsm ? 'an' : 'no'} LSM program`);
   }
-  if (kind === 'freplace' ? type === 'tracing' : type === 'xdp' || type === 'socket_filter') {
+  if (kind === 'freplace' ? type === 'tracing' : NOT_TRACING.includes(type)) {
     throw refuse(program, `a program of type ${type} cannot be attached as ${kind}`);
   }
 }

@@ -9,6 +9,7 @@
  *   const program = kernel.bpf.load(object.programs[0].xlated);
  *   const attached = kernel.bpf.attach(program, 'fentry', 'bpf_fentry_test2');
  *   kernel.bpf.attach(other, 'fexit', { program: xdp, function: 'parse' });
+ *   kernel.bpf.attachKprobe(third, { function: 'bpf_fentry_test1', offset: 8 });
  */
 import { encode } from '../../a64/codec.js';
 import type { HelperVersion } from '../../bpf/helpers/checksum.js';
@@ -28,6 +29,12 @@ import { codegenOf, type CodegenOptions } from './codegen.js';
 import { enterExitFunctions } from './enter-exit.js';
 import { KernelBpfHost } from './host.js';
 import { ImagePages, type ImageMemory } from './image-memory.js';
+import {
+  ProbePrograms,
+  type KprobeMultiOptions,
+  type KprobeOptions,
+  type Link,
+} from './probe-programs.js';
 import { BPF_PROFILES, type BpfProfile } from './profile.js';
 import { ProgPack } from './prog-pack.js';
 import { KernelProgram, type LoadProgramOptions } from './program.js';
@@ -45,12 +52,10 @@ export interface ProgramTarget {
   readonly function?: string;
 }
 
-/** A program in its place; `detach` takes it away again. */
-export interface Attachment {
+/** A program behind a trampoline. */
+export interface Attachment extends Link {
   readonly trampoline: Trampoline;
-  readonly program: KernelProgram;
   readonly kind: AttachKind;
-  detach(): void;
 }
 
 /** u64 __bpf_call_base(...): returns 0; what helper offsets count from. */
@@ -66,6 +71,7 @@ export class Bpf {
   readonly #kernel: Kernel;
   readonly #functionSite: FunctionSiteMaker;
   readonly #statsEnabled: bigint;
+  readonly #probes: ProbePrograms;
   readonly #trampolines = new Map<bigint, Trampoline>();
   readonly #imageParts: ImageParts;
   /** Keys of kernel functions, which stay the same as BTF ids do. */
@@ -99,14 +105,14 @@ export class Bpf {
     const live = new Map<bigint, TrampolineImage>();
     const { profile, images, text } = this;
     this.#imageParts = { kernel, profile, images, text, live };
-    kernel.define(
-      ...enterExitFunctions({
-        profile,
-        statsEnabled: this.#statsEnabled,
-        schedClock: () => this.host.clock(),
-        releaseImage: (descriptor) => live.get(descriptor)?.released(),
-      }),
-    );
+    const enterExit = {
+      profile,
+      statsEnabled: this.#statsEnabled,
+      schedClock: () => this.host.clock(),
+      releaseImage: (descriptor: bigint) => live.get(descriptor)?.released(),
+    };
+    kernel.define(...enterExitFunctions(enterExit));
+    this.#probes = new ProbePrograms(kernel, enterExit);
     if (profile.exceptions) kernel.define(throwFunction(kernel, text));
     this.host = new KernelBpfHost(kernel, {
       seed: options.seed,
@@ -176,6 +182,16 @@ export class Bpf {
       this.#put(trampoline);
       throw error;
     }
+  }
+
+  /** Attaches a kprobe program to a kprobe or kretprobe of its own. Throws KernelError: EINVAL, ENOENT. */
+  attachKprobe(program: KernelProgram, options: KprobeOptions): Link {
+    return this.#probes.attachKprobe(program, options);
+  }
+
+  /** Attaches a kprobe_multi program to many functions. Throws KernelError: EOPNOTSUPP, EINVAL, ENOENT, ESRCH. */
+  attachKprobeMulti(program: KernelProgram, options: KprobeMultiOptions): Link {
+    return this.#probes.attachKprobeMulti(program, options);
   }
 
   /** What is known of a target before anything is attached to it. */

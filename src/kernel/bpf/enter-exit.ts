@@ -85,8 +85,9 @@ function addTo64(kernel: KernelContext, address: bigint, amount: bigint): void {
   kernel.memory.write64(address, BigInt.asUintN(64, kernel.memory.read64(address) + amount));
 }
 
-function lock(kernel: KernelContext, kind: Kind, amount: 1 | -1): void {
-  addTo32(kernel, kernel.current + BigInt(TASK_STRUCT[kind.lock]), amount);
+/** Takes or gives back the read lock, which disables migration, too. */
+export function lock(kernel: KernelContext, name: Kind['lock'], amount: 1 | -1): void {
+  addTo32(kernel, kernel.current + BigInt(TASK_STRUCT[name]), amount);
   addTo32(kernel, kernel.current + BigInt(TASK_STRUCT.migration_disabled), amount);
 }
 
@@ -117,14 +118,19 @@ function activeCounter(kernel: KernelContext, { profile }: EnterExitParts, prog:
 }
 
 /** bpf_prog_start_time: a clock that shows 0 counts as one without statistics. */
-function startTime(kernel: KernelContext, parts: EnterExitParts): bigint {
+export function startTime(kernel: KernelContext, parts: EnterExitParts): bigint {
   if (kernel.memory.read32(parts.statsEnabled) === 0) return NO_START_TIME;
   const now = parts.schedClock();
   return now === 0n ? NO_START_TIME : now;
 }
 
 /** update_prog_stats. */
-function account(kernel: KernelContext, parts: EnterExitParts, prog: bigint, start: bigint): void {
+export function account(
+  kernel: KernelContext,
+  parts: EnterExitParts,
+  prog: bigint,
+  start: bigint,
+): void {
   if (kernel.memory.read32(parts.statsEnabled) === 0 || start <= NO_START_TIME) return;
   const stats = statsOf(kernel, parts, prog);
   addTo64(kernel, stats + BigInt(BPF_PROG_STATS.cnt), 1n);
@@ -139,7 +145,7 @@ function enter(
   prog: bigint,
   runContext: bigint,
 ): bigint {
-  lock(kernel, kind, 1);
+  lock(kernel, kind.lock, 1);
   setRunContext(kernel, runContext);
   if (kind.recursionGuard && addTo32(kernel, activeCounter(kernel, parts, prog), 1) !== 1) {
     addTo64(kernel, statsOf(kernel, parts, prog) + BigInt(BPF_PROG_STATS.misses), 1n);
@@ -159,7 +165,7 @@ function exit(
   resetRunContext(kernel, runContext);
   if (kind.statistics) account(kernel, parts, prog, start);
   if (kind.recursionGuard) addTo32(kernel, activeCounter(kernel, parts, prog), -1);
-  lock(kernel, kind, -1);
+  lock(kernel, kind.lock, -1);
 }
 
 /** __bpf_tramp_exit: the last one out of a killed image tells so. */

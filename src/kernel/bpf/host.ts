@@ -22,7 +22,7 @@ import type { XlatedProgram } from '../../bpf/program.js';
 import { PAGE_SIZE, type Memory, type Region } from '../../cpu/memory.js';
 import { call, type KernelFunction } from '../function.js';
 import type { Kernel } from '../kernel.js';
-import { BPF_TRAMP_RUN_CTX, TASK_STRUCT } from '../offsets.js';
+import { BPF_PROBE_RUN_CTX, BPF_TRAMP_RUN_CTX, TASK_STRUCT } from '../offsets.js';
 import { INLINED_HELPERS } from '../../jit/calls.js';
 import { PROFILES } from '../../jit/profiles.js';
 import type { BpfProfile } from './profile.js';
@@ -87,6 +87,7 @@ export class KernelBpfHost implements BpfHost {
     const helpers = helperTable({
       version: options.helpers,
       attachCookie: () => this.#attachCookie(),
+      funcIp: () => this.#funcIp(),
       pidTgid: () => this.#pidTgid(),
     });
     const functions = [...helpers.values()].map(({ name, body }) =>
@@ -252,11 +253,20 @@ export class KernelBpfHost implements BpfHost {
     this.#kernel.printk(text);
   }
 
-  /** The cookie in the run context that the trampoline made: current->bpf_ctx. */
+  /** The cookie in the run context that a trampoline or a probe made: both begin with it. */
   #attachCookie(): bigint {
+    return this.#inRunContext(BPF_TRAMP_RUN_CTX.bpf_cookie);
+  }
+
+  /** bpf_get_func_ip_kprobe, bpf_get_func_ip_kprobe_multi. */
+  #funcIp(): bigint {
+    return this.#inRunContext(BPF_PROBE_RUN_CTX.entry_ip);
+  }
+
+  /** A u64 of current->bpf_ctx. */
+  #inRunContext(offset: number): bigint {
     const runContext = this.memory.read64(this.#kernel.current + BigInt(TASK_STRUCT.bpf_ctx));
-    if (runContext === 0n) return 0n;
-    return this.memory.read64(runContext + BigInt(BPF_TRAMP_RUN_CTX.bpf_cookie));
+    return runContext === 0n ? 0n : this.memory.read64(runContext + BigInt(offset));
   }
 
   /** Kernel threads are their own thread group. */

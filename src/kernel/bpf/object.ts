@@ -18,7 +18,12 @@ import {
   type LoadedProgram,
   type LoadTarget,
 } from '../../bpf/object/load.js';
-import type { ObjectSpec, ProgramSpec } from '../../bpf/object/spec.js';
+import {
+  isProbe,
+  type ObjectSpec,
+  type ProbeKind,
+  type ProgramSpec,
+} from '../../bpf/object/spec.js';
 import type { StructOpsSpec } from '../../bpf/object/struct-ops.js';
 import {
   tracedFunction,
@@ -30,7 +35,9 @@ import { InputError, KernelError } from '../../common/errors.js';
 import type { Kernel } from '../kernel.js';
 import { hookResultRange } from './allow-lists.js';
 import { checkAttachTarget, type AttachKind } from './attach-check.js';
-import type { Attachment, ProgramTarget } from './bpf.js';
+import type { ProgramTarget } from './bpf.js';
+import type { Link } from './probe-programs.js';
+import { attachProbe } from './probe-sections.js';
 import type { KernelProgram, LoadProgramOptions } from './program.js';
 import type { StructOps } from './struct-ops.js';
 
@@ -52,9 +59,9 @@ export interface KernelObject {
   /** The program called `name`. Throws InputError when there is none. */
   program(name: string): KernelProgram;
   /** Attaches a program to its target. */
-  attach(name: string, options?: AttachOptions): Attachment;
+  attach(name: string, options?: AttachOptions): Link;
   /** Attaches all programs that have a target, in the order of the object. All or none. */
-  attachAll(): Attachment[];
+  attachAll(): Link[];
   /** Registers the structure of operations that the object defines as `name`. */
   registerStructOps(name: string): StructOps;
   /** That structure as the object defines it. */
@@ -68,7 +75,7 @@ export interface KernelObject {
 /** A program with what it was loaded for. */
 interface Placed {
   readonly program: KernelProgram;
-  readonly kind: AttachKind | undefined;
+  readonly kind: AttachKind | ProbeKind | undefined;
   readonly target: string | ProgramTarget | undefined;
   readonly functionIndex: number;
 }
@@ -87,7 +94,7 @@ export function loadObject(
     target: (program) => loadTarget(kernel, spec, program, targetOf(program)),
   });
   const placed = new Map<string, Placed>();
-  const attached: Attachment[] = [];
+  const attached: Link[] = [];
   const registered: (() => void)[] = [];
   const close = (): void => {
     for (const unregister of registered.slice()) unregister();
@@ -100,7 +107,7 @@ export function loadObject(
     for (const each of loaded.programs) {
       placed.set(each.spec.name, {
         program: kernel.bpf.load(each.xlated, programOptions(spec, each)),
-        kind: attachKindOf(each.spec),
+        kind: isProbe(each.spec.kind) ? each.spec.kind : attachKindOf(each.spec),
         target: targetOf(each.spec),
         functionIndex: each.spec.functionIndex,
       });
@@ -114,14 +121,16 @@ export function loadObject(
     if (!found) throw new InputError(`program '${name}' is not loaded`);
     return found;
   };
-  const attach = (name: string, { cookie, target }: AttachOptions = {}): Attachment => {
+  const attach = (name: string, { cookie, target }: AttachOptions = {}): Link => {
     const { program, kind, target: own } = find(name);
     const to = target ?? own;
     if (kind === undefined || to === undefined) {
       throw new InputError(`program '${name}' is attached to nothing: its section names no target`);
     }
-    const made = kernel.bpf.attach(program, kind, to, cookie);
-    const attachment: Attachment = {
+    const made = isProbe(kind)
+      ? attachProbe(kernel.bpf, program, kind, to, cookie)
+      : kernel.bpf.attach(program, kind, to, cookie);
+    const attachment: Link = {
       ...made,
       detach: () => {
         const at = attached.indexOf(attachment);
@@ -149,7 +158,7 @@ export function loadObject(
     program: (name) => find(name).program,
     attach,
     attachAll: () => {
-      const made: Attachment[] = [];
+      const made: Link[] = [];
       try {
         for (const [name, { kind, target }] of placed) {
           if (kind !== undefined && target !== undefined) made.push(attach(name));
@@ -227,10 +236,8 @@ function loadTarget(
   );
   if (kind === 'freplace' && typeof target !== 'string') {
     const { type } = target.program.xlated;
-    return {
-      kind: 'replaced',
-      program: { kind: type === 'xdp' ? 'xdp' : 'socket', xdpAttach: 'device' },
-    };
+    const replaced = type === 'xdp' || type === 'kprobe' ? type : 'socket';
+    return { kind: 'replaced', program: { kind: replaced, xdpAttach: 'device' } };
   }
   const isInt = traced.returnsInteger;
   const resultRange = kind === 'lsm' && isInt ? hookResultRange(bpf.profile.version) : undefined;
@@ -276,6 +283,7 @@ function programOptions(
   const lsm = spec.kind === 'lsm' ? 'mac' : spec.kind === 'lsm_cgroup' ? 'cgroup' : undefined;
   return {
     sleepable: spec.sleepable,
+    kprobeMulti: spec.kind === 'kprobe_multi' || spec.kind === 'kretprobe_multi',
     gpl: isGpl(object),
     structOps: spec.kind === 'struct_ops',
     ...(lsm ? { lsm } : {}),

@@ -49,6 +49,8 @@ export interface LoadProgramOptions {
   readonly btf?: { readonly btf: Btf; readonly functions: ReadonlyMap<string, number> };
   /** BPF_PROG_TYPE_STRUCT_OPS: called through a member of a structure. Default false. */
   readonly structOps?: boolean;
+  /** expected_attach_type BPF_TRACE_KPROBE_MULTI of a kprobe program. Default false. */
+  readonly kprobeMulti?: boolean;
   /** License is GPL-compatible. Default: it is. */
   readonly gpl?: boolean;
 }
@@ -79,6 +81,7 @@ export class KernelProgram {
   readonly sleepable: boolean;
   readonly lsm: 'mac' | 'cgroup' | undefined;
   readonly structOps: boolean;
+  readonly kprobeMulti: boolean;
   readonly gpl: boolean;
   /** aux->attach_tracing_prog: it is a tracing program that traces another. */
   tracesTracing = false;
@@ -103,6 +106,7 @@ export class KernelProgram {
     this.sleepable = options.sleepable ?? false;
     this.lsm = options.lsm;
     this.structOps = options.structOps ?? false;
+    this.kprobeMulti = options.kprobeMulti ?? false;
     this.gpl = options.gpl ?? true;
     this.#btf = options.btf;
     const prototypes = (options.prototypes ?? []).map((text) => parsePrototype(text));

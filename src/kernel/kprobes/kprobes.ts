@@ -34,6 +34,8 @@ export interface Kprobe {
 /** All probes of an address. */
 interface Armed {
   readonly address: bigint;
+  /** Where its function begins. */
+  readonly start: bigint;
   readonly word: number;
   readonly stepping: Exclude<Stepping, { kind: 'refused' }>;
   /** Address of its instruction slot; 0 when it is simulated. */
@@ -69,6 +71,13 @@ export class Kprobes {
     );
   }
 
+  /** Is there a probe in the function that begins at `start`? */
+  isIn(start: bigint): boolean {
+    if (this.#armed.size === 0) return false;
+    for (const armed of this.#armed.values()) if (armed.start === start) return true;
+    return false;
+  }
+
   /** register_kprobe. */
   register(probe: Kprobe): void {
     const { address } = probe;
@@ -80,12 +89,12 @@ export class Kprobes {
       armed.probes.push(probe);
       return;
     }
-    this.#check(probe);
+    const start = this.#check(probe);
     const word = this.#kernel.memory.read32(address);
     const stepping = steppingOf(word);
     if (stepping.kind === 'refused') throw this.#refusal(probe, stepping.why);
     const slot = stepping.kind === 'slot' ? this.#takeSlot(word) : 0n;
-    const made: Armed = { address, word, stepping, slot, probes: [probe] };
+    const made: Armed = { address, start, word, stepping, slot, probes: [probe] };
     this.#armed.set(address, made);
     if (slot !== 0n) this.#slots.set(slot, made);
     this.#patch(address, encode('BRK', { imm16: KPROBES_BRK_IMM }));
@@ -108,7 +117,8 @@ export class Kprobes {
     return new KernelError('EINVAL', `kprobe ${name} at ${place}: ${why}`);
   }
 
-  #check(probe: Kprobe): void {
+  /** Where the probed function begins. */
+  #check(probe: Kprobe): bigint {
     const { address } = probe;
     const { symbols, text, ftrace } = this.#kernel;
     const symbol = symbols.lookup(address);
@@ -122,6 +132,7 @@ export class Kprobes {
     if (ftrace.records.has(address)) {
       throw this.#refusal(probe, "a patch site is ftrace's (no KPROBES_ON_FTRACE on arm64)");
     }
+    return start;
   }
 
   #takeSlot(word: number): bigint {
@@ -163,7 +174,7 @@ export class Kprobes {
       return true;
     }
     let changed = false;
-    this.#handle(cpu, () => {
+    this.handle(cpu, () => {
       for (const { pre } of armed.probes) {
         if (changed) break;
         changed = pre?.(cpu) === true;
@@ -193,12 +204,13 @@ export class Kprobes {
 
   #runPost(cpu: Cpu, { probes }: Armed): void {
     if (this.#handling.has(cpu)) return;
-    this.#handle(cpu, () => {
+    this.handle(cpu, () => {
       for (const { post } of probes) post?.(cpu);
     });
   }
 
-  #handle(cpu: Cpu, run: () => void): void {
+  /** Calls handlers: probes that are hit meanwhile are missed (kprobe_running). */
+  handle(cpu: Cpu, run: () => void): void {
     this.#handling.add(cpu);
     try {
       run();

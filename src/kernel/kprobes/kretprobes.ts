@@ -140,7 +140,7 @@ export class Kretprobes {
     for (const instance of instances) {
       const active = this.#active[Number(memory.read64(instance + INSTANCE.rp))];
       if (active) active.inUse--;
-      active?.probe.handler(cpu, ret);
+      if (active) this.#kernel.kprobes.handle(cpu, () => active.probe.handler(cpu, ret));
       this.#kernel.kfree(instance);
     }
     return true;

@@ -44,13 +44,18 @@ export class Fprobes {
     this.#kernel = kernel;
   }
 
+  /** Throws KernelError: EOPNOTSUPP, in kernels without CONFIG_FPROBE. */
+  checkSupported(name: string): void {
+    const { version } = this.#kernel.bpf.profile;
+    if (version === '7.3') return;
+    const why = `arm64 ${version} has no fprobe (CONFIG_FPROBE)`;
+    throw new KernelError('EOPNOTSUPP', `fprobe ${name}: ${why}`);
+  }
+
   /** register_fprobe_syms. */
   register(probe: Fprobe, functions: readonly string[]): void {
-    const { bpf, ftrace, graph, symbols } = this.#kernel;
-    if (bpf.profile.version !== '7.3') {
-      const why = `arm64 ${bpf.profile.version} has no fprobe (CONFIG_FPROBE)`;
-      throw new KernelError('EOPNOTSUPP', `fprobe ${probe.name}: ${why}`);
-    }
+    const { ftrace, graph, symbols } = this.#kernel;
+    this.checkSupported(probe.name);
     if (functions.length === 0 || this.#isRegistered(probe)) {
       const why = functions.length === 0 ? 'no functions' : 'registered already';
       throw new KernelError('EINVAL', `fprobe ${probe.name}: ${why}`);

@@ -105,6 +105,42 @@ const TABLE: Readonly<Record<string, readonly Row[]>> = {
       'EINVAL same insn cannot be used with different pointers',
     ],
     [
+      'pt_regs, past the end',
+      'r0 = *(u64 *)(r1 +336)\nexit',
+      'EACCES invalid bpf_context access off=336 size=8',
+      { kind: 'kprobe' },
+    ],
+    [
+      'pt_regs, across two registers',
+      'r0 = *(u64 *)(r1 +4)\nexit',
+      'EACCES invalid bpf_context access off=4 size=8',
+      { kind: 'kretprobe' },
+    ],
+    [
+      'pt_regs, store',
+      '*(u64 *)(r1 +0) = 0\nr0 = 0\nexit',
+      'EACCES invalid bpf_context access off=0 size=8',
+      { kind: 'kprobe_multi' },
+    ],
+    [
+      'pt_regs, map with a lock',
+      'r1 = map[fd:3]\nr0 = 0\nexit',
+      'EINVAL tracing progs cannot use bpf_spin_lock yet',
+      { kind: 'kprobe' },
+    ],
+    [
+      'pt_regs, map with a timer',
+      'r1 = map[fd:8]\nr0 = 0\nexit',
+      'EINVAL tracing progs cannot use bpf_timer yet',
+      { kind: 'kprobe' },
+    ],
+    [
+      'pt_regs, helper that looks at a trampoline',
+      'call 185\nexit',
+      'EINVAL program of this type cannot use helper bpf_get_func_arg_cnt#185',
+      { kind: 'kprobe' },
+    ],
+    [
       'traced arguments in part',
       'r0 = *(u32 *)(r1 +0)\nr0 = 0\nexit',
       'EACCES invalid bpf_context access off=0 size=4',
