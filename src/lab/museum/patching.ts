@@ -34,7 +34,7 @@ import {
 } from '../race/scenario.js';
 import { makeDirect } from '../race/scenarios/direct.js';
 import { fexitSleep } from '../race/scenarios/images.js';
-import { makeOps, siteOf, TARGET, traced } from '../race/scenarios/parts.js';
+import { DIRECT_KERNELS, makeOps, siteOf, TARGET, traced } from '../race/scenarios/parts.js';
 import { pokeShortLong } from '../race/scenarios/poke.js';
 import type { Exhibit, Observation, Variant } from './exhibit.js';
 
@@ -85,6 +85,7 @@ function written(
   return {
     name,
     summary: name,
+    runs: DIRECT_KERNELS,
     breaks: [],
     prepare: (kernel, names) => {
       const made = plan(kernel, names);
@@ -305,6 +306,7 @@ export const staleDirect = exhibit(
   },
   (variant) => ({
     scenario: {
+      runs: DIRECT_KERNELS,
       name: 'stale_direct',
       summary: 'modify_ftrace_direct, then the old target is freed',
       breaks: [],

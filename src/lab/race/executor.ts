@@ -34,6 +34,8 @@ export interface Action {
   readonly pc: bigint;
   /** Objects that it touches, in the order of the versions in an observation. */
   readonly objects: readonly number[];
+  /** Where it first loads or stores what is shared. */
+  readonly address?: bigint;
 }
 
 /** What others must know of where a CPU is. */
@@ -252,6 +254,7 @@ export class ExecutorGraph {
     const accesses = this.#accessesAt(pc);
     const objects = new Set<number>();
     let stores = false;
+    let first: bigint | undefined;
     for (const { access, address, size } of accesses) {
       // loads are coherent with stores to text
       for (const id of this.#touched(
@@ -260,11 +263,12 @@ export class ExecutorGraph {
         (kind) => kind !== 'word' && kind !== 'range',
       )) {
         objects.add(id);
+        first ??= address;
         stores ||= access === 'write';
       }
     }
-    if (objects.size === 0) return undefined;
-    return { kind: stores ? 'store' : 'load', pc, objects: [...objects] };
+    if (first === undefined) return undefined;
+    return { kind: stores ? 'store' : 'load', pc, objects: [...objects], address: first };
   }
 
   /** An instruction has to be fetched anew each time, a range when it is entered. */
