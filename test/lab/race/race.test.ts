@@ -260,7 +260,7 @@ describe('trampolab race', () => {
     ]);
     expect(code).toBe(0);
     expect(lines).toContain('I3: cpu1 ftrace_caller+0xc uses ops_a, freed');
-    expect(lines).toContain('  16  cpu1   ftrace_caller+0xc loads ops_a.func');
+    expect(lines).toContain('  16  cpu1   ftrace_caller+0xc loads ops_a.direct_call');
   });
 
   it.each([
