@@ -54,7 +54,7 @@ export interface Scenario {
   readonly summary: string;
   readonly runs: Runs;
   /** What the kernel needs to be booted with. */
-  readonly boot?: Pick<KernelOptions, 'kaslrSeed'>;
+  readonly boot?: Pick<KernelOptions, 'kaslrSeed' | 'modulesUsed' | 'reach'>;
   readonly prepare: (kernel: Kernel, names: NameTable) => Prepared;
   readonly breaks: readonly Break[];
 }
@@ -121,7 +121,10 @@ export async function bootRace(
   {
     modules = {},
     ...options
-  }: Pick<KernelOptions, 'kaslrSeed' | 'modules' | 'ftrace' | 'version'> = {},
+  }: Pick<
+    KernelOptions,
+    'kaslrSeed' | 'modules' | 'ftrace' | 'version' | 'modulesUsed' | 'reach'
+  > = {},
 ): Promise<Kernel> {
   const kernel = await boot({
     ...options,
