@@ -1,6 +1,7 @@
 /** `trampolab race`: interleavings of a patching CPU with CPUs that execute what it patches. */
 import {
   INVARIANTS,
+  FTRACE_VERSIONS,
   OWN_OPERATIONS,
   SCENARIOS,
   UsageError,
@@ -16,6 +17,7 @@ import {
   type Break,
   type ExploreOptions,
   type ExploreResult,
+  type FtraceVersion,
   type Invariant,
   type Race,
   type RaceBoot,
@@ -29,6 +31,7 @@ import { readOwn } from './strategies-own.js';
 const USAGE = `race [SCENARIO] [options]
   SCENARIO            see the list that 'race' prints; 'all': each scenario and each break, a line for each
   --break NAME        with one protection taken away: exit 0 if that is found
+  --kernel V          whose ftrace: 6.1, 6.2, 6.3, 6.12, 7.3, v5; default: the scenario's own, mostly 6.12
   --cpus N            CPUs, one of which patches; 2 to 5, default 2
   --random N          N random schedules instead of all; --seed S, default 1
   --only I1,CMODX     invariants that are looked at; default all
@@ -80,6 +83,15 @@ function findBreak(scenario: Scenario, name: string): Break {
   if (found) return found;
   const names = scenario.breaks.map((each) => each.name).join(', ') || 'none';
   throw new UsageError(`${scenario.name} has no break '${name}' (there are: ${names})`);
+}
+
+function parseKernel(text: string | undefined): FtraceVersion | undefined {
+  if (text === undefined) return undefined;
+  const known = FTRACE_VERSIONS.find((each) => each === text);
+  if (!known) {
+    throw new UsageError(`no kernel '${text}' (there are: ${FTRACE_VERSIONS.join(', ')})`);
+  }
+  return known;
 }
 
 function parseOnly(text: string | undefined): readonly Invariant[] | undefined {
@@ -210,6 +222,7 @@ async function exploreOwn(
 async function raceCommand(args: string[], output: Output): Promise<number> {
   const { values, positionals } = parseOptions(args, {
     break: { type: 'string' },
+    kernel: { type: 'string' },
     cpus: { type: 'string' },
     random: { type: 'string' },
     seed: { type: 'string' },
@@ -238,6 +251,9 @@ async function raceCommand(args: string[], output: Output): Promise<number> {
     replay: values.replay,
     json: values.json ?? false,
   };
+  if (values.kernel !== undefined && (name === undefined || name === 'all')) {
+    throw new UsageError('--kernel needs a scenario');
+  }
   const booter = await labBooter();
   const boot: RaceBoot = async (options) => booter(options);
   if (values.own !== undefined) {
@@ -263,8 +279,10 @@ async function raceCommand(args: string[], output: Output): Promise<number> {
   if (name === 'all') return (await exploreAll(output, boot, request)) === 0 ? 0 : 1;
   const scenario = findScenario(name);
   const broken = values.break === undefined ? undefined : findBreak(scenario, values.break);
-  const title = broken ? `${name} --break ${broken.name}` : name;
-  return withRace(prepareRace(scenario, boot, broken), (race) => {
+  const version = parseKernel(values.kernel);
+  const words = [name, ...(broken ? ['--break', broken.name] : [])];
+  const title = [...words, ...(version ? ['--kernel', version] : [])].join(' ');
+  return withRace(prepareRace(scenario, boot, broken, version), (race) => {
     const found = explore(output, title, race, request);
     return found === (broken !== undefined) || request.replay !== undefined ? 0 : 1;
   });

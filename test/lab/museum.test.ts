@@ -22,7 +22,7 @@ const BROKEN: Readonly<Record<string, RegExp>> = {
   ftrace_range_check: /I2: cpu1 executes AARCH64_BREAK_FAULT at bpf_fentry_test1\+0x4/,
   ftrace_plt_compare: /I11: .* the site of module_function is not what it has to be/,
   ftrace_init_plt: /I2: cpu1 executes AARCH64_BREAK_FAULT at module_function\+0x4/,
-  ftrace_plt_coherence: /CMODX: cpu1 may fetch module_plt\+0x0 as it was before/,
+  ftrace_plt_coherence: /CMODX: cpu1 may fetch ftrace_caller@plt.far_module\+0x0 as it was before/,
   stale_direct_target: /I2: cpu1 fetches .* from the old trampoline, freed/,
 };
 const FIXED: Readonly<Record<string, RegExp>> = {

@@ -2,28 +2,22 @@
  * Exhibits 10, 22, 24, 25, 27, 29 and 30: patching that a CPU can be caught in, or that patches the wrong thing.
  *
  * Each is a plan of the explorer (lab/race), made as it was and as it was fixed: the broken run shows a shortest
- * schedule, the fixed one that no interleaving breaks anything. Reference: arch/arm64/kernel/ftrace.c,
- * arch/arm64/net/bpf_jit_comp.c, kernel/trace/ftrace.c, kernel/bpf/trampoline.c. What exactly the old code
- * did is known from the fixes' descriptions; the PLT of the far module is the JIT's (ldr, br, quad), not adrp, add, br.
+ * schedule, the fixed one that no interleaving breaks anything. Steps are recorded from the real code, 24 and 27
+ * with the range test and the PLT entries of the version that has the bug. In 25 what the failing compare prevents
+ * is left out; in 29 the PLT is written when the site is patched, which today is done when a module is loaded.
+ * Reference: arch/arm64/kernel/ftrace.c, arch/arm64/net/bpf_jit_comp.c, kernel/trace/ftrace.c,
+ * kernel/bpf/trampoline.c. What exactly the old code did is known from the fixes' descriptions.
  */
-import { branchWord, reachable } from '../../a64/immediates.js';
 import { encode } from '../../a64/codec.js';
 import { InputError } from '../../common/errors.js';
-import { br, ldrLiteral } from '../../jit/emit.js';
 import { moveRegisterWord } from '../../jit/poke.js';
+import { KernelOops } from '../../kernel/executor.js';
+import { FTRACE_OPS_FL, type FtraceOps } from '../../kernel/ftrace/ops.js';
+import { REACH_PROFILES } from '../../kernel/ftrace/reach.js';
 import type { Kernel } from '../../kernel/kernel.js';
-import { FTRACE_OPS_FL } from '../../kernel/ftrace/ops.js';
-import { NOP } from '../../kernel/text.js';
+import { PLT_ENTRY_SIZE } from '../../kernel/module/plt.js';
 import type { NameTable } from '../race/names.js';
-import {
-  storeData,
-  storeInstruction,
-  storeText,
-  sync,
-  word32,
-  word64,
-  type PatchPlan,
-} from '../race/plan.js';
+import { sync, word32, type PatchPlan, type PlanStep } from '../race/plan.js';
 import { printReport, reportSchedule } from '../race/report.js';
 import {
   exploration,
@@ -34,7 +28,16 @@ import {
 } from '../race/scenario.js';
 import { makeDirect } from '../race/scenarios/direct.js';
 import { fexitSleep } from '../race/scenarios/images.js';
-import { makeOps, siteOf, TARGET, traced } from '../race/scenarios/parts.js';
+import {
+  callOf,
+  DIRECT_KERNELS,
+  makeOps,
+  siteIsOff,
+  siteOf,
+  TARGET,
+  traced,
+  tracerOf,
+} from '../race/scenarios/parts.js';
 import { pokeShortLong } from '../race/scenarios/poke.js';
 import type { Exhibit, Observation, Variant } from './exhibit.js';
 
@@ -75,22 +78,6 @@ function breakOf(scenario: Scenario, name: string): Break {
   const found = scenario.breaks.find((each) => each.name === name);
   if (!found) throw new InputError(`${scenario.name} has no break ${name}`);
   return found;
-}
-
-/** A scenario whose steps are written down. */
-function written(
-  name: string,
-  plan: (kernel: Kernel, names: NameTable) => Omit<PatchPlan, 'name'>,
-): Scenario {
-  return {
-    name,
-    summary: name,
-    breaks: [],
-    prepare: (kernel, names) => {
-      const made = plan(kernel, names);
-      return { operation: () => undefined, plan: () => made };
-    },
-  };
 }
 
 export const tornTarget = exhibit(
@@ -137,68 +124,64 @@ export const rangeCheck = exhibit(
       'a BRK for what it cannot encode, and that was patched into the site. Now the distance has its sign.',
   },
   (variant) => ({
-    scenario: written('range_check', (kernel, names) => {
-      const ip = siteOf(kernel, TARGET);
-      const target = ip + REACH;
-      const page = target & ~0xfffn;
-      kernel.memory.map({ name: 'a far trampoline', address: page, size: 4096, permissions: 'rx' });
-      // as ftrace_stub_direct_tramp
-      const code = [moveRegisterWord(10, 30), moveRegisterWord(30, 9), encode('RET', { Rn: 10 })];
-      code.forEach((word, i) => kernel.memory.pokeBytes(target + BigInt(4 * i), word32(word)));
-      const ops = makeDirect(kernel, names, 'direct_ops');
-      ops.func = kernel.symbol('call_direct_funcs');
-      ops.flags |= FTRACE_OPS_FL.DIRECT;
-      ops.directCall = target;
-      const backwards = ip - target;
-      const isInRange =
-        variant === 'fixed' ? reachable(ip, target) : backwards >= -REACH && backwards < REACH;
-      const to = isInRange ? target : kernel.symbol('ftrace_caller');
-      return {
-        ...traced(kernel, [], 1),
-        steps: [
-          storeData(ip - 12n, ops.address, `literal of ${TARGET} := &direct_ops`),
-          storeInstruction(ip, branchWord(ip, to, true), `${TARGET}+0x4 := bl, 128 MiB forwards`),
-          sync(ip, ip + 4n),
-        ],
-        literal: { address: ip - 12n, values: [kernel.ftrace.nopOps.address, ops.address] },
-      };
-    }),
+    scenario: {
+      name: 'range_check',
+      runs: DIRECT_KERNELS,
+      summary: 'a direct call whose target is 128 MiB behind the site',
+      breaks: [],
+      boot: {
+        reach: {
+          ...REACH_PROFILES['6.18'],
+          rangeTest: variant === 'fixed' ? 'target - ip' : 'ip - target',
+        },
+      },
+      prepare: (kernel, names) => {
+        const target = siteOf(kernel, TARGET) + REACH;
+        const page = target & ~0xfffn;
+        kernel.memory.map({
+          name: 'a far trampoline',
+          address: page,
+          size: 4096,
+          permissions: 'rx',
+        });
+        // as ftrace_stub_direct_tramp
+        const code = [moveRegisterWord(10, 30), moveRegisterWord(30, 9), encode('RET', { Rn: 10 })];
+        code.forEach((word, i) => kernel.memory.pokeBytes(target + BigInt(4 * i), word32(word)));
+        const ops = makeDirect(kernel, names, 'direct_ops');
+        return {
+          operation: () => kernel.directCalls.register(ops, target),
+          plan: (steps) => ({
+            steps,
+            ...traced(kernel, [], 1),
+            literal: literalOf(kernel, ops.address),
+          }),
+        };
+      },
+    },
   }),
 );
 
-interface FarModule {
-  readonly ip: bigint;
-  readonly literal: bigint;
-  readonly plt: bigint;
-  readonly pltWords: readonly number[];
-  readonly plan: Omit<PatchPlan, 'name' | 'steps'>;
+const MODULE = 'far_module';
+const FUNCTION = 'module_function';
+const MODULE_TEXT = `
+FUNCTION int ${FUNCTION}(int a)
+	add w0, w0, #1
+	ret
+`;
+/** Bytes of the first window for modules that the kernel's image leaves. */
+const FIRST_WINDOW = 98 << 20;
+
+/** An ordinary ops on the function of a module. */
+function opsOnModule(kernel: Kernel, names: NameTable): FtraceOps {
+  names.collect();
+  const ops = makeOps(kernel, names, 'ops_a', kernel.symbol('lab_callback_a'));
+  kernel.ftrace.setFilterIp(ops, siteOf(kernel, FUNCTION), false, true);
+  return ops;
 }
 
-/** A traceable function out of BL range of ftrace_caller, with room for a PLT behind it. */
-function farModule(kernel: Kernel, pltIsThere = true): FarModule {
-  const { nopOps } = kernel.ftrace;
-  kernel.vmalloc.take(REACH, 4096n);
-  const base = kernel.vmalloc.take(4096n, 4096n);
-  kernel.memory.map({ name: 'module text', address: base, size: 4096, permissions: 'rx' });
-  const plt = base + 24n;
-  const target = kernel.symbol('ftrace_caller');
-  const pltWords = [ldrLiteral(16, 2), br(16), Number(target & 0xffffffffn), Number(target >> 32n)];
-  const increment = encode('ADD_immediate', { sf: 0, sh: 0, imm12: 1, Rn: 0, Rd: 0 });
-  const words = [moveRegisterWord(9, 30), NOP, increment, encode('RET', { Rn: 30 })];
-  kernel.memory.pokeBytes(base, word64(nopOps.address));
-  [...words, ...(pltIsThere ? pltWords : [])].forEach((word, i) =>
-    kernel.memory.pokeBytes(base + 8n + BigInt(4 * i), word32(word)),
-  );
-  const ip = base + 12n;
-  kernel.symbols.add('module_function', base + 8n, 16);
-  kernel.symbols.add('module_plt', plt, 16);
-  return {
-    ip,
-    literal: base,
-    plt,
-    pltWords,
-    plan: { call: { entry: base + 8n, args: [1n], result: 2n, body: base + 16n, keeps: 8 } },
-  };
+function moduleCall(kernel: Kernel, ops: FtraceOps): Omit<PatchPlan, 'name' | 'steps'> {
+  const { literal: _, ...plan } = traced(kernel, [tracerOf(ops)]);
+  return { ...plan, call: { ...callOf(kernel, FUNCTION), keeps: 8 } };
 }
 
 export const pltCompare = exhibit(
@@ -211,34 +194,43 @@ export const pltCompare = exhibit(
       'find one: the site stayed a call and ftrace was switched off for good. Now one function says for both where a ' +
       'site goes.',
   },
-  (variant) => ({
-    scenario: written('plt_compare', (kernel, names) => {
-      const { ip, literal, plt, plan } = farModule(kernel);
-      const { nopOps } = kernel.ftrace;
-      const ops = makeOps(kernel, names, 'ops_a', kernel.symbol('lab_callback_a'));
-      const found = branchWord(ip, plt, true);
-      const expected = branchWord(
-        ip,
-        variant === 'fixed' ? plt : kernel.symbol('ftrace_caller'),
-        true,
-      );
-      return {
-        ...plan,
-        before: [
-          { address: literal, bytes: word64(ops.address) },
-          { address: ip, bytes: word32(found) },
-        ],
-        steps: [
-          storeData(literal, nopOps.address, 'literal of module_function := &ftrace_nop_ops'),
-          ...(found === expected
-            ? [storeInstruction(ip, NOP, 'module_function+0x4 := nop'), sync(ip, ip + 4n)]
-            : []),
-        ],
-        final: [{ address: ip, bytes: word32(NOP), what: 'the site of module_function' }],
-      };
-    }),
-  }),
+  (variant) => {
+    const bug: Break = {
+      name: 'ftrace-bug',
+      summary: 'the word is not the one that is expected: nothing is stored, and ftrace stops',
+      breaks: ['I11'],
+      change: (plan) => {
+        const store = plan.steps.findIndex((step) => isStoreOfInstruction(step));
+        return { ...plan, steps: plan.steps.slice(0, store) };
+      },
+    };
+    const scenario: Scenario = {
+      name: 'plt_compare',
+      runs: DIRECT_KERNELS,
+      summary: 'an ops on the function of a far module is unregistered',
+      breaks: [bug],
+      boot: { modulesUsed: FIRST_WINDOW },
+      prepare: (kernel, names) => {
+        kernel.loadModule({ name: MODULE, text: MODULE_TEXT });
+        const ops = opsOnModule(kernel, names);
+        kernel.ftrace.register(ops);
+        return {
+          operation: () => kernel.ftrace.unregister(ops),
+          plan: (steps) => ({
+            steps,
+            ...moduleCall(kernel, ops),
+            final: siteIsOff(kernel, FUNCTION),
+          }),
+        };
+      },
+    };
+    return variant === 'fixed' ? { scenario } : { scenario, broken: bug };
+  },
 );
+
+function isStoreOfInstruction(step: PlanStep): boolean {
+  return step.kind === 'store' && step.as === 'instruction';
+}
 
 export const initPlt = exhibit(
   {
@@ -250,22 +242,37 @@ export const initPlt = exhibit(
       'patched in. Now .init.text has a PLT of its own.',
   },
   (variant) => ({
-    scenario: written('init_plt', (kernel, names) => {
-      const { ip, literal, plt, plan } = farModule(kernel);
-      const ops = makeOps(kernel, names, 'ops_a', kernel.symbol('lab_callback_a'));
-      // the core's PLT lies as far away as the kernel
-      const used = variant === 'fixed' ? plt : kernel.symbol('ftrace_stub');
-      return {
-        ...plan,
-        steps: [
-          storeData(literal, ops.address, 'literal of module_function := &ops_a'),
-          storeInstruction(ip, branchWord(ip, used, true), 'module_function+0x4 := bl plt'),
-          sync(ip, ip + 4n),
-        ],
-      };
-    }),
+    scenario: {
+      name: 'init_plt',
+      runs: DIRECT_KERNELS,
+      summary: 'an ops is registered on a function of .init.text, 1.9 GiB from the module core',
+      breaks: [],
+      boot: {
+        // room for one page and its guard
+        modulesUsed: FIRST_WINDOW - 8192,
+        reach: REACH_PROFILES[variant === 'fixed' ? '6.18' : '6.4'],
+      },
+      prepare: (kernel, names) => {
+        keepInit(kernel);
+        const ops = opsOnModule(kernel, names);
+        return {
+          operation: () => kernel.ftrace.register(ops),
+          plan: (steps) => ({ steps, ...moduleCall(kernel, ops) }),
+        };
+      },
+    },
   }),
 );
+
+/** A module whose `.init.text` stays, since its init function oopses. */
+function keepInit(kernel: Kernel): void {
+  const text = 'CODE module_init\n\tbrk #0\n\tret\n';
+  try {
+    kernel.loadModule({ name: MODULE, text, init: MODULE_TEXT, initFunction: 'module_init' });
+  } catch (error) {
+    if (!(error instanceof KernelOops)) throw error;
+  }
+}
 
 export const pltCoherence = exhibit(
   {
@@ -277,20 +284,34 @@ export const pltCoherence = exhibit(
       'maintenance: another CPU may execute what was there before. Now the PLT is made coherent first.',
   },
   (variant) => ({
-    scenario: written('plt_coherence', (kernel, names) => {
-      const { ip, literal, plt, pltWords, plan } = farModule(kernel, false);
-      const ops = makeOps(kernel, names, 'ops_a', kernel.symbol('lab_callback_a'));
-      return {
-        ...plan,
-        steps: [
-          storeText(plt, pltWords, 'module_plt := ldr, br, ftrace_caller'),
-          ...(variant === 'fixed' ? [sync(plt, plt + 16n)] : []),
-          storeData(literal, ops.address, 'literal of module_function := &ops_a'),
-          storeInstruction(ip, branchWord(ip, plt, true), 'module_function+0x4 := bl module_plt'),
-          sync(ip, ip + 4n),
-        ],
-      };
-    }),
+    scenario: {
+      name: 'plt_coherence',
+      runs: DIRECT_KERNELS,
+      summary: 'an ops is registered on the function of a far module, whose PLT is written then',
+      breaks: [],
+      boot: { modulesUsed: FIRST_WINDOW },
+      prepare: (kernel, names) => {
+        const { plts } = kernel.loadModule({ name: MODULE, text: MODULE_TEXT });
+        const plt = plts.ftrace_caller;
+        if (plt === undefined) throw new InputError(`${MODULE} has no PLT`);
+        const ops = opsOnModule(kernel, names);
+        const end = plt + BigInt(PLT_ENTRY_SIZE);
+        const entry = kernel.memory.readBytes(plt, PLT_ENTRY_SIZE);
+        // the loader of today has written it already
+        const written: PlanStep[] = [
+          { kind: 'store', as: 'text', address: plt, bytes: entry, what: 'PLT := ftrace_caller' },
+          ...(variant === 'fixed' ? [sync(plt, end)] : []),
+        ];
+        return {
+          operation: () => kernel.ftrace.register(ops),
+          plan: (steps) => ({
+            ...moduleCall(kernel, ops),
+            before: [{ address: plt, bytes: new Uint8Array(PLT_ENTRY_SIZE) }],
+            steps: [...written, ...steps],
+          }),
+        };
+      },
+    },
   }),
 );
 
@@ -305,6 +326,7 @@ export const staleDirect = exhibit(
   },
   (variant) => ({
     scenario: {
+      runs: DIRECT_KERNELS,
       name: 'stale_direct',
       summary: 'modify_ftrace_direct, then the old target is freed',
       breaks: [],

@@ -5,7 +5,8 @@
  * an action that others can see or that sees others: the fetch of text that changes, a load or addition of
  * shared data, the start of a call, a sleep. Between two such actions the CPU runs real A64 text on the
  * embedded engine; what it does there commutes with all others. An edge is labelled with the versions that the
- * action saw, and is executed once, however many schedules pass it.
+ * action saw, and is executed once, however many schedules pass it. An instruction that changes and itself loads
+ * what changes is two actions: its fetch, then its load.
  *
  * C functions with TypeScript bodies run where the text hits their BRK; those that touch nothing shared are
  * part of an edge. What a CPU stores outside the plan's objects is its own copy: nobody else reads it.
@@ -33,6 +34,8 @@ export interface Action {
   readonly pc: bigint;
   /** Objects that it touches, in the order of the versions in an observation. */
   readonly objects: readonly number[];
+  /** Where it first loads or stores what is shared. */
+  readonly address?: bigint;
 }
 
 /** What others must know of where a CPU is. */
@@ -87,6 +90,8 @@ interface LocalState {
   readonly bodies: number;
   /** Something of `plan.always` was entered. */
   readonly reached: boolean;
+  /** Versions of the text that it executes: of an instruction in front of its loads, of a range while it is inside. */
+  readonly fetched: ReadonlyMap<number, number>;
 }
 
 /** Most instructions of one edge. */
@@ -121,6 +126,7 @@ export class ExecutorGraph {
   #mode: LocalState['mode'] = 'idle';
   #bodies = 0;
   #reached = false;
+  readonly #fetched = new Map<number, number>();
   #callbacks: CallbackEvent[] = [];
   #problem: Problem | undefined;
   #path: ExecutedWord[] = [];
@@ -174,12 +180,7 @@ export class ExecutorGraph {
   #execute(node: LocalNode, seen: readonly number[]): LocalEdge {
     this.#restore(this.#states[node.id] as LocalState);
     const { action } = node;
-    // what lies in a range comes after it
-    for (const first of [true, false]) {
-      for (const [i, id] of action.objects.entries()) {
-        if ((this.#objects[id]?.kind === 'range') === first) this.#load(id, seen[i] as number);
-      }
-    }
+    this.#loadInOrder(action.objects.map((id, i) => [id, seen[i] as number]));
     const counted = action.objects.find((id) => this.#objects[id]?.kind === 'counter');
     switch (action.kind) {
       case 'start':
@@ -194,6 +195,8 @@ export class ExecutorGraph {
         this.#cpu.pc += 4n;
         break;
       case 'fetch':
+        action.objects.forEach((id, i) => this.#fetched.set(id, seen[i] as number));
+        break;
       case 'load':
       case 'store':
         this.#step();
@@ -239,7 +242,7 @@ export class ExecutorGraph {
   /** What happens at `pc` if others can see it or it sees others. */
   #actionAt(pc: bigint): Action | undefined {
     const text = this.#touched(pc, 4, (kind) => kind !== 'data' && kind !== 'counter');
-    if (text.length > 0 && !this.#isInside(text)) return { kind: 'fetch', pc, objects: text };
+    if (text.some((id) => !this.#fetched.has(id))) return { kind: 'fetch', pc, objects: text };
     if (pc === this.#sleepAt) return { kind: 'sleep', pc, objects: [] };
     const body = this.#bodyAt(pc);
     if (body) {
@@ -251,6 +254,7 @@ export class ExecutorGraph {
     const accesses = this.#accessesAt(pc);
     const objects = new Set<number>();
     let stores = false;
+    let first: bigint | undefined;
     for (const { access, address, size } of accesses) {
       // loads are coherent with stores to text
       for (const id of this.#touched(
@@ -259,22 +263,21 @@ export class ExecutorGraph {
         (kind) => kind !== 'word' && kind !== 'range',
       )) {
         objects.add(id);
+        first ??= address;
         stores ||= access === 'write';
       }
     }
-    if (objects.size === 0) return undefined;
-    return { kind: stores ? 'store' : 'load', pc, objects: [...objects] };
+    if (first === undefined) return undefined;
+    return { kind: stores ? 'store' : 'load', pc, objects: [...objects], address: first };
   }
 
-  /** The instruction before was in the same range and saw its version. */
-  #isInside(objects: readonly number[]): boolean {
-    const last = this.#path.at(-1)?.pc;
-    if (last === undefined || objects.some((id) => this.#objects[id]?.kind === 'word'))
-      return false;
-    return objects.every((id) => {
-      const { address, size } = this.#objects[id] as SharedObject;
-      return last >= address && last < address + BigInt(size);
-    });
+  /** An instruction has to be fetched anew each time, a range when it is entered. */
+  #leaveText(pc: bigint): void {
+    for (const id of this.#fetched.keys()) {
+      const { kind, address, size } = this.#objects[id] as SharedObject;
+      const isInside = pc >= address && pc < address + BigInt(size);
+      if (kind === 'word' || !isInside) this.#fetched.delete(id);
+    }
   }
 
   #touched(
@@ -376,6 +379,7 @@ export class ExecutorGraph {
   /** pc has come to an instruction: is it one where something is looked at? */
   #arrive(): void {
     const { pc } = this.#cpu;
+    this.#leaveText(pc);
     const { callbacks, always, call } = this.#plan;
     if (callbacks?.has(pc)) {
       this.#callbacks.push({ at: pc, ip: this.#cpu.getX(0), ops: this.#cpu.getX(2) });
@@ -466,12 +470,22 @@ export class ExecutorGraph {
     this.#cpu.sync(object.address, object.address + BigInt(object.size));
   }
 
+  /** What lies in a range comes after it. */
+  #loadInOrder(versions: readonly (readonly [number, number])[]): void {
+    for (const first of [true, false]) {
+      for (const [id, version] of versions) {
+        if ((this.#objects[id]?.kind === 'range') === first) this.#load(id, version);
+      }
+    }
+  }
+
   #idle(): number {
     this.#cpu.loadRegisters(this.#fresh);
     this.#kernel.memory.writeBytes(this.#task.address, this.#freshTask);
     this.#mode = 'idle';
     this.#bodies = 0;
     this.#reached = false;
+    this.#fetched.clear();
     this.#restorePrivate(new Map());
     return this.#save({ kind: 'start', pc: this.#fresh.pc, objects: [] });
   }
@@ -507,6 +521,7 @@ export class ExecutorGraph {
       mode: this.#mode,
       bodies: this.#bodies,
       reached: this.#reached,
+      fetched: new Map(this.#fetched),
     };
     const key = keyOf(state);
     const known = this.#byKey.get(key);
@@ -539,6 +554,9 @@ export class ExecutorGraph {
     this.#mode = state.mode;
     this.#bodies = state.bodies;
     this.#reached = state.reached;
+    this.#fetched.clear();
+    for (const [id, version] of state.fetched) this.#fetched.set(id, version);
+    this.#loadInOrder([...state.fetched]);
     this.#callbacks = [];
     this.#problem = undefined;
     this.#path = [];
@@ -565,7 +583,8 @@ function within(ranges: PatchPlan['readers'], pc: bigint): boolean {
   return ranges?.some(({ start, end }) => pc >= start && pc < end) ?? false;
 }
 
-function keyOf({ registers, stack, task, words, mode, bodies, reached }: LocalState): string {
+function keyOf(state: LocalState): string {
+  const { registers, stack, task, words, mode, bodies, reached, fetched } = state;
   const { x, sp, pc, nzcv } = registers;
   const decoder = (bytes: Uint8Array): string => String.fromCharCode(...bytes);
   return [
@@ -579,5 +598,6 @@ function keyOf({ registers, stack, task, words, mode, bodies, reached }: LocalSt
     mode,
     bodies,
     reached,
+    [...fetched].join(),
   ].join('|');
 }

@@ -62,6 +62,9 @@ function describe({ names }: Race, transitions: Transitions, outcome: Outcome): 
     const object = transitions.program.objects[id] as SharedObject;
     return valueText(object, seen[i] as number, names);
   });
+  // memory that may be freed: nobody stores to it, so no version says what it is
+  const { address } = node.action;
+  const field = address === undefined ? '' : names.variable(address);
   const end = edge && !edge.problem ? ` .. ${endText(transitions, edge.to, names)}` : '';
   switch (node.action.kind) {
     case 'start':
@@ -74,7 +77,7 @@ function describe({ names }: Race, transitions: Transitions, outcome: Outcome): 
       return `fetches ${where}: ${values.join(', ')}${end}`;
     case 'load':
     case 'store':
-      return `${where} ${node.action.kind}s ${values.join(', ')}${end}`;
+      return `${where} ${node.action.kind}s ${values.join(', ') || field}${end}`;
     case 'body':
       return `runs ${where}${end}`;
   }

@@ -4,17 +4,20 @@
  * A break removes one protection from the recorded steps (or from the plan's assumptions); an exhibit of
  * the museum is a scenario whose plan is made twice.
  */
-import { InputError } from '../../common/errors.js';
-import type { Kernel, KernelOptions } from '../../kernel/kernel.js';
+import { InputError, UsageError } from '../../common/errors.js';
+import { KERNEL_OF_FTRACE, type FtraceVersion } from '../../kernel/ftrace/profile.js';
+import type { AsmSources, Kernel, KernelOptions } from '../../kernel/kernel.js';
 import { EXECUTOR, Exploration, type ExploreOptions } from './explore.js';
 import type { Invariant } from './invariants.js';
 import { NameTable } from './names.js';
 import { changeSteps, type PatchPlan, type PlanStep } from './plan.js';
 import { record } from './record.js';
-import { RACE_TEXT } from './text.js';
+import { bindListFunc, LIST_FUNC, LIST_TEXT, RACE_TEXT } from './text.js';
 
-/** How scenarios get their kernels. */
-export type RaceBoot = (options: Omit<KernelOptions, 'asm' | 'cpu'>) => Promise<Kernel>;
+/** How scenarios get their kernels; `texts` are placed with the kernel's own. */
+export type RaceBoot = (
+  options: Omit<KernelOptions, 'asm' | 'cpu'> & { readonly texts?: AsmSources },
+) => Promise<Kernel>;
 
 /** What a scenario has set up. */
 export interface Prepared {
@@ -28,19 +31,30 @@ export interface Prepared {
   readonly refusal?: string;
 }
 
+/** Where a scenario or a break makes sense. */
+export interface Runs {
+  /** The first is what it runs on if nothing is said. */
+  readonly kernels: readonly FtraceVersion[];
+  /** Why not on the others, as the end of a sentence. */
+  readonly elsewhere: string;
+}
+
 export interface Break {
   readonly name: string;
   readonly summary: string;
   /** What has to be found, one of them. */
   readonly breaks: readonly Invariant[];
   readonly change: (plan: PatchPlan) => PatchPlan;
+  /** Where the protection is one. Default: wherever the scenario runs. */
+  readonly runs?: Runs;
 }
 
 export interface Scenario {
   readonly name: string;
   readonly summary: string;
+  readonly runs: Runs;
   /** What the kernel needs to be booted with. */
-  readonly boot?: Pick<KernelOptions, 'kaslrSeed'>;
+  readonly boot?: Pick<KernelOptions, 'kaslrSeed' | 'modulesUsed' | 'reach'>;
   readonly prepare: (kernel: Kernel, names: NameTable) => Prepared;
   readonly breaks: readonly Break[];
 }
@@ -52,13 +66,23 @@ export interface Race {
   readonly roots: readonly bigint[];
 }
 
-/** Boots, sets up, records, and breaks what is to be broken. The caller closes the kernel. */
+/**
+ * Boots, sets up, records, and breaks what is to be broken. The caller closes the kernel. Throws UsageError where
+ * that makes no sense on `version`.
+ */
 export async function prepareRace(
   scenario: Scenario,
   boot: RaceBoot,
   broken?: Break,
+  version: FtraceVersion = firstOf(scenario.runs),
 ): Promise<Race> {
-  const kernel = await bootRace(boot, { ...scenario.boot });
+  checkRuns(scenario.name, scenario.runs, version);
+  if (broken?.runs) checkRuns(`${scenario.name} --break ${broken.name}`, broken.runs, version);
+  const kernel = await bootRace(boot, {
+    ftrace: version,
+    version: KERNEL_OF_FTRACE[version],
+    ...scenario.boot,
+  });
   const names = new NameTable(kernel);
   const { operation, plan, roots = [], refusal } = scenario.prepare(kernel, names);
   const { steps, refusal: refused } = record(kernel, names, operation);
@@ -80,13 +104,36 @@ export async function prepareRace(
   };
 }
 
+function firstOf({ kernels }: Runs): FtraceVersion {
+  const [first] = kernels;
+  if (first === undefined) throw new RangeError('a scenario for no kernel');
+  return first;
+}
+
+function checkRuns(what: string, { kernels, elsewhere }: Runs, version: FtraceVersion): void {
+  if (kernels.includes(version)) return;
+  throw new UsageError(`${what} runs on ${kernels.join(', ')}, not on ${version}: ${elsewhere}`);
+}
+
 /** A kernel with the explorer's text, whose list function is made of instructions. */
 export async function bootRace(
   boot: RaceBoot,
-  { modules = {}, ...options }: Pick<KernelOptions, 'kaslrSeed' | 'modules'> = {},
+  {
+    modules = {},
+    ...options
+  }: Pick<
+    KernelOptions,
+    'kaslrSeed' | 'modules' | 'ftrace' | 'version' | 'modulesUsed' | 'reach'
+  > = {},
 ): Promise<Kernel> {
-  const kernel = await boot({ ...options, modules: { ...RACE_TEXT, ...modules }, ram: 1 << 20 });
-  kernel.ftrace.listOps.func = kernel.symbol('lab_list_func');
+  const kernel = await boot({
+    ...options,
+    texts: LIST_TEXT,
+    listFunc: LIST_FUNC,
+    modules: { ...RACE_TEXT, ...modules },
+    ram: 1 << 20,
+  });
+  bindListFunc(kernel);
   kernel.createTask(EXECUTOR);
   return kernel;
 }

@@ -6,40 +6,18 @@
  * flags, filter, func and next. `lab_ops_test` stands for ftrace_ops_test, whose hash does not change while an ops
  * is registered; `lab_schedule` gives up the CPU. Left out: contexts other than NORMAL, RCU watching.
  */
-import type { AsmSources } from '../../kernel/kernel.js';
+import type { AsmSources, Kernel } from '../../kernel/kernel.js';
 import { FTRACE_OPS, TASK_STRUCT } from '../../kernel/offsets.js';
+import { word64 } from './plan.js';
 
 const STUB_BIT = 5;
 
-export const RACE_TEXT: AsmSources = {
-  'race.s': `
+/** Placed with the kernel's own text: ftrace is told that this is its list function. `bindListFunc` completes it. */
+export const LIST_TEXT: AsmSources = {
+  'race-list.s': `
 CODE lab_ops_test
 	nop
 	ret
-
-CODE lab_schedule
-	nop
-	ret
-
-CODE lab_callback_a
-	hint #34
-	ret
-
-CODE lab_callback_b
-	hint #34
-	ret
-
-CODE lab_direct_a
-	hint #34
-	mov x10, x30
-	mov x30, x9
-	ret x10
-
-CODE lab_direct_b
-	hint #34
-	mov x10, x30
-	mov x30, x9
-	ret x10
 
 CODE lab_list_func
 	hint #34
@@ -55,10 +33,10 @@ CODE lab_list_func
 	mov x19, x0
 	mov x20, x1
 	mov x21, x3
-	ldr x22, lab_list_head
+	ldr x22, lab_list_func_head
 	ldr x22, [x22]
 lab_list_next:
-	ldr x10, lab_list_tail
+	ldr x10, lab_list_func_tail
 	cmp x22, x10
 	b.eq lab_list_end
 	ldr x10, [x22, #${FTRACE_OPS.flags}]
@@ -85,38 +63,48 @@ lab_list_out:
 	ldp x29, x30, [sp], #48
 	ret
 .align 3
-lab_list_head:
-	.quad ftrace_ops_list
-lab_list_tail:
-	.quad ftrace_list_end
-
-// ftrace_caller without CALL_OPS (6.2), reduced to what a CPU may see of the patcher: the load of
-// function_trace_op and the patched BL behind it
-CODE lab_plain_caller
-	hint #34
-	stp x29, x9, [sp, #-96]!
-	mov x29, sp
-	stp x0, x1, [sp, #16]
-	stp x2, x3, [sp, #32]
-	stp x4, x5, [sp, #48]
-	stp x6, x7, [sp, #64]
-	stp x8, x30, [sp, #80]
-	sub x0, x30, #4
-	mov x1, x9
-	mov x3, sp
-	ldr x2, lab_trace_op
-LABEL lab_ftrace_call
-	nop
-	ldp x0, x1, [sp, #16]
-	ldp x2, x3, [sp, #32]
-	ldp x4, x5, [sp, #48]
-	ldp x6, x7, [sp, #64]
-	ldp x8, x10, [sp, #80]
-	ldp x29, x30, [sp], #96
-	ret x10
-.align 3
-LABEL lab_trace_op
+LABEL lab_list_func_head
 	.quad 0
+LABEL lab_list_func_tail
+	.quad 0
+`,
+};
+
+export const LIST_FUNC = 'lab_list_func';
+
+/** Says where the list is, once the kernel has one. */
+export function bindListFunc(kernel: Kernel): void {
+  const list = { head: kernel.ftrace.listHead, tail: kernel.symbol('ftrace_list_end') };
+  for (const [name, address] of Object.entries(list)) {
+    kernel.memory.pokeBytes(kernel.symbol(`${LIST_FUNC}_${name}`), word64(address));
+  }
+}
+
+export const RACE_TEXT: AsmSources = {
+  'race.s': `
+CODE lab_schedule
+	nop
+	ret
+
+CODE lab_callback_a
+	hint #34
+	ret
+
+CODE lab_callback_b
+	hint #34
+	ret
+
+CODE lab_direct_a
+	hint #34
+	mov x10, x30
+	mov x30, x9
+	ret x10
+
+CODE lab_direct_b
+	hint #34
+	mov x10, x30
+	mov x30, x9
+	ret x10
 
 FUNCTION int lab_sleeper(int a)
 	stp x29, x30, [sp, #-32]!

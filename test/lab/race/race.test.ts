@@ -5,10 +5,28 @@
  */
 import { describe, expect, it } from 'vitest';
 import { labBooter } from '../../../src/node/boot.js';
+import { branchWord } from '../../../src/a64/immediates.js';
+import { FTRACE_VERSIONS } from '../../../src/kernel/ftrace/profile.js';
+import { explorePlan } from '../../../src/lab/race/explore.js';
 import type { Invariant } from '../../../src/lab/race/invariants.js';
-import { exploration, prepareRace, type RaceBoot } from '../../../src/lab/race/scenario.js';
+import {
+  free,
+  storeData,
+  storeInstruction,
+  sync,
+  wait,
+  word32,
+  word64,
+} from '../../../src/lab/race/plan.js';
+import {
+  bootRace,
+  exploration,
+  prepareRace,
+  type RaceBoot,
+} from '../../../src/lab/race/scenario.js';
 import { SCENARIOS } from '../../../src/lab/race/scenarios/index.js';
 import { formatSchedule, parseSchedule } from '../../../src/lab/race/schedule.js';
+import { readInput } from '../../../src/node/files.js';
 import { runForTest } from '../../helpers/cli.js';
 
 const booter = await labBooter();
@@ -23,10 +41,10 @@ const FOUND: Readonly<Record<string, readonly [Invariant, number]>> = {
   'disable literal-kept': ['I11', 12],
   'list no-grace-period': ['I3', 23],
   'list next-cleared': ['I2', 18],
-  'trace_op no-ipi': ['I9', 10],
+  'trace_op no-ipi': ['I9', 17],
   'trace_op back-to-back': ['I9', 7],
-  'trace_op no-list-phase': ['I9', 6],
-  'trace_op interrupted-between': ['I9', 11],
+  'trace_op no-list-phase': ['I9', 5],
+  'trace_op interrupted-between': ['I9', 18],
   'attach_near no-image-sync': ['CMODX', 5],
   'attach_far no-image-sync': ['CMODX', 9],
   'attach_far unordered-fetches': ['CMODX', 10],
@@ -81,6 +99,100 @@ describe.each(SCENARIOS.map((scenario) => [scenario.name, scenario] as const))(
     );
   },
 );
+
+const OLDER = SCENARIOS.flatMap((scenario) => {
+  const { name, runs } = scenario;
+  if (!['enable', 'disable', 'list', 'trace_op'].includes(name)) return [];
+  return runs.kernels.slice(1).map((version) => [name, version, scenario] as const);
+});
+
+describe.each(OLDER)('%s on %s', (_name, version, scenario) => {
+  it('holds for two CPUs', async () => {
+    const race = await prepareRace(scenario, boot, undefined, version);
+    const result = exploration(race).exhaust();
+    race.kernel.close();
+    expect(race.kernel.ftrace.profile.version).toBe(version);
+    expect(result.kind).toBe('holds');
+    expect(result.figures.states).toBeGreaterThan(15);
+  });
+
+  it.each(scenario.breaks.map((each) => [each.name, each] as const))(
+    '%s is found, or is none there',
+    async (_name, broken) => {
+      const made = prepareRace(scenario, boot, broken, version);
+      if (broken.runs?.kernels.includes(version) === false) {
+        await expect(made).rejects.toThrow(broken.runs.elsewhere);
+        return;
+      }
+      const race = await made;
+      const result = exploration(race).exhaust();
+      race.kernel.close();
+      const found = result.kind === 'violation' ? result.problem.invariant : result.kind;
+      expect(broken.breaks).toContain(found);
+    },
+  );
+});
+
+describe('without CALL_OPS', () => {
+  it('the rude grace period is enough for an ops that only the list function reads', async () => {
+    const disable = SCENARIOS.find(({ name }) => name === 'disable');
+    const rude = disable?.breaks.find(({ name }) => name === 'rude-only');
+    if (!disable || !rude) throw new Error('no break');
+    const { runs: _, ...anywhere } = rude;
+    const race = await prepareRace(disable, boot, anywhere, '6.2');
+    const result = exploration(race).exhaust();
+    race.kernel.close();
+    expect(result.kind).toBe('holds');
+  });
+});
+
+describe('a kernel on which a scenario makes no sense', () => {
+  it.each(SCENARIOS.map((scenario) => [scenario.name, scenario] as const))(
+    'is refused by %s',
+    async (name, scenario) => {
+      const other = FTRACE_VERSIONS.find((each) => !scenario.runs.kernels.includes(each)) ?? '';
+      const { code, notices } = await runForTest(['race', name, '--kernel', other]);
+      expect([code, notices[0]]).toEqual([
+        2,
+        `Error: ${name} runs on ${scenario.runs.kernels.join(', ')}, not on ${other}: ${scenario.runs.elsewhere}`,
+      ]);
+    },
+  );
+});
+
+describe('an instruction that is stored again and loads what changes', () => {
+  it.each([
+    ['waits', [wait('tasks')], 'holds'],
+    ['does not wait', [], 'I2'],
+  ] as const)('%s', async (_what, waits, expected) => {
+    const text = new TextDecoder().decode(readInput('examples/race/hook.s'));
+    const kernel = await bootRace(boot, { modules: { 'hook.s': text } });
+    const [entry = 0n, veneer = 0n, slot = 0n, hook = 0n, pass = 0n] = [
+      'traced',
+      'veneer',
+      'slot',
+      'hook',
+      'pass',
+    ].map((name) => kernel.symbol(name));
+    const result = explorePlan(kernel, {
+      name: 'stored again',
+      before: [
+        { address: slot, bytes: word64(hook) },
+        { address: entry + 4n, bytes: word32(branchWord(entry + 4n, veneer, true)) },
+      ],
+      steps: [
+        storeData(slot, pass, 'slot := pass'),
+        storeInstruction(veneer, kernel.memory.read32(veneer), 'veneer := ldr x16, slot'),
+        sync(veneer, veneer + 4n),
+        ...waits,
+        free(hook, 12, 'hook, freed'),
+      ],
+      call: { entry, args: [1n], result: 2n, body: entry + 8n },
+    });
+    kernel.close();
+    expect(result.kind === 'violation' ? result.problem.invariant : result.kind).toBe(expected);
+  });
+});
 
 describe('three CPUs', () => {
   it.each(['enable', 'disable', 'list', 'poke_long_short', 'image_free', 'module_unload'])(
@@ -148,6 +260,7 @@ describe('trampolab race', () => {
     ]);
     expect(code).toBe(0);
     expect(lines).toContain('I3: cpu1 ftrace_caller+0xc uses ops_a, freed');
+    expect(lines).toContain('  16  cpu1   ftrace_caller+0xc loads ops_a.direct_call');
   });
 
   it.each([

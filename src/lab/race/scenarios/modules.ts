@@ -1,35 +1,38 @@
-/** A module with an ftrace callback goes: its ops is unregistered, then its text and data are unmapped. */
-import { encode } from '../../../a64/codec.js';
+/**
+ * A module with an ftrace callback goes: its exit function unregisters the ops, then its text and data are unmapped.
+ *
+ * The text is a module's (`kernel.unloadModule`); the lab's modules have no data, so the ops has a page of its own.
+ */
 import { PAGE_SIZE } from '../../../cpu/memory.js';
-import { storeText } from '../plan.js';
 import { without, withoutWaits, type Scenario } from '../scenario.js';
-import { siteIsOff, siteOf, TARGET, traced, tracerOf } from './parts.js';
+import { OPS_KERNELS, siteIsOff, siteOf, TARGET, traced, tracerOf } from './parts.js';
 
-const CALLBACK = [encode('BTI', { targets: 1 }), encode('RET', { Rn: 30 })];
+const MODULE = {
+  name: 'tracer',
+  text: `
+CODE tracer_callback
+	hint #34
+	ret
+`,
+};
 
 export const moduleUnload: Scenario = {
   name: 'module_unload',
+  runs: OPS_KERNELS,
   summary:
     'delete_module: the ops of a module is unregistered, then its callback and its data are unmapped',
   prepare: (kernel, names) => {
+    const { text } = kernel.loadModule(MODULE);
+    const callback = kernel.symbol('tracer_callback');
     const page = BigInt(PAGE_SIZE);
-    const address = kernel.vmalloc.take(2n * page, page);
-    const text = kernel.memory.map({
-      name: 'text of the module',
-      address,
-      size: 64,
-      permissions: 'rx',
-    });
     const data = kernel.memory.map({
       name: 'data of the module',
-      address: address + page,
+      address: kernel.vmalloc.take(page, page),
       size: kernel.ftrace.profile.ops.size,
       permissions: 'rw',
     });
-    const code = storeText(address, CALLBACK, 'callback');
-    if (code.kind === 'store') kernel.memory.pokeBytes(address, code.bytes);
-    names.addBlock('text of the module', address, text.size);
-    const ops = kernel.ftrace.createOps('module_ops', data.address, address);
+    names.addBlock('text of the module', text.address, text.size);
+    const ops = kernel.ftrace.createOps('module_ops', data.address, callback);
     kernel.ftrace.setFilterIp(ops, siteOf(kernel, TARGET), false);
     names.addOps(ops);
     kernel.ftrace.register(ops);
@@ -37,13 +40,13 @@ export const moduleUnload: Scenario = {
     return {
       operation: () => {
         kernel.ftrace.unregister(ops);
-        kernel.memory.unmap(text);
+        kernel.unloadModule(MODULE.name);
         kernel.memory.unmap(data);
       },
       plan: (steps) => ({
         steps,
         ...traced(kernel, [tracer]),
-        callbacks: new Map([[address, 'the module callback']]),
+        callbacks: new Map([[callback, 'the module callback']]),
         final: siteIsOff(kernel, TARGET),
       }),
     };

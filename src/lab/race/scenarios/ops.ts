@@ -3,14 +3,20 @@ import { moveRegisterWord } from '../../../jit/poke.js';
 import { NOP } from '../../../kernel/text.js';
 import type { PatchPlan, PlanStep } from '../plan.js';
 import { storeInstruction, sync, word32 } from '../plan.js';
-import { without, withoutWaits, type Scenario } from '../scenario.js';
-import { makeOps, siteIsOff, TARGET, traced, tracerOf } from './parts.js';
+import { without, withoutWaits, type Runs, type Scenario } from '../scenario.js';
+import { makeOps, OPS_KERNELS, siteIsOff, TARGET, traced, tracerOf } from './parts.js';
+
+const WITH_LITERAL: Runs = {
+  kernels: ['6.12', '6.3', '7.3'],
+  elsewhere: 'without CALL_OPS no literal names an ops',
+};
 
 const isStoreTo = (step: PlanStep, what: string): boolean =>
   step.kind === 'store' && step.what.startsWith(what);
 
 export const enable: Scenario = {
   name: 'enable',
+  runs: OPS_KERNELS,
   summary: 'an ops is registered: literal, then NOP -> bl ftrace_caller',
   prepare: (kernel, names) => {
     const ops = makeOps(kernel, names, 'ops_a', kernel.symbol('lab_callback_a'));
@@ -46,6 +52,7 @@ function dynamicMove(plan: PatchPlan): PatchPlan {
 
 export const disable: Scenario = {
   name: 'disable',
+  runs: OPS_KERNELS,
   summary:
     'the only ops is unregistered and freed: literal := nop_ops, bl -> NOP, grace periods, kfree',
   prepare: (kernel, names) => {
@@ -75,10 +82,16 @@ export const disable: Scenario = {
       name: 'rude-only',
       summary: 'only synchronize_rcu_tasks_rude: a preempted task is not waited for',
       breaks: ['I3', 'I4'],
+      runs: {
+        ...WITH_LITERAL,
+        elsewhere:
+          'without CALL_OPS only the list function reads a DYNAMIC ops, inside its recursion guard',
+      },
       change: (plan) => withoutWaits(plan, 'tasks'),
     },
     {
       name: 'literal-last',
+      runs: WITH_LITERAL,
       summary: 'the site first, then the ops is freed, then the literal',
       breaks: ['I3', 'I4'],
       change: (plan) => {
@@ -89,6 +102,7 @@ export const disable: Scenario = {
     },
     {
       name: 'literal-kept',
+      runs: WITH_LITERAL,
       summary: 'the literal keeps the ops that goes',
       breaks: ['I11'],
       change: (plan) => without(plan, (step) => isStoreTo(step, 'literal')),
@@ -98,6 +112,7 @@ export const disable: Scenario = {
 
 export const list: Scenario = {
   name: 'list',
+  runs: OPS_KERNELS,
   summary:
     'a second ops comes and goes: literal ops -> list_ops -> ops; the first is there all the time',
   prepare: (kernel, names) => {

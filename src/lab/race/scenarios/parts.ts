@@ -8,16 +8,37 @@ import type { Kernel } from '../../../kernel/kernel.js';
 import { NOP } from '../../../kernel/text.js';
 import type { NameTable } from '../names.js';
 import { word32, word64, type PatchPlan, type PlanCall, type PlanTracer } from '../plan.js';
+import type { Runs } from '../scenario.js';
 
 /** The function that most scenarios trace. */
 export const TARGET = 'bpf_fentry_test1';
+/** Kernels of scenarios about ordinary ops. */
+export const OPS_KERNELS: Runs = {
+  kernels: ['6.12', '6.1', '6.2', '6.3', '7.3'],
+  elsewhere: 'kernels that were never merged are left out',
+};
+
+/** Kernels whose BPF trampolines are attached as the current ones are. */
+export const DIRECT_KERNELS: Runs = {
+  kernels: ['6.12', '7.3'],
+  elsewhere: 'it takes direct calls by ops that ftrace_caller knows (since 6.4)',
+};
+
 /** Bytes out of reach of BL. */
 const FAR = 128n << 20n;
 const CHUNK = 64;
 
-/** A heap ops on TARGET whose callback is `func`; not registered. */
-export function makeOps(kernel: Kernel, names: NameTable, name: string, func: bigint): FtraceOps {
-  const ops = kernel.ftrace.createOps(name, kernel.kmalloc(kernel.ftrace.profile.ops.size), func);
+/** An ops on TARGET whose callback is `func`; not registered. */
+export function makeOps(
+  kernel: Kernel,
+  names: NameTable,
+  name: string,
+  func: bigint,
+  where: 'heap' | 'static' = 'heap',
+): FtraceOps {
+  const { size } = kernel.ftrace.profile.ops;
+  const address = where === 'heap' ? kernel.kmalloc(size) : kernel.data.define(name, size);
+  const ops = kernel.ftrace.createOps(name, address, func);
   kernel.ftrace.setFilterIp(ops, siteOf(kernel, TARGET), false);
   names.addOps(ops);
   return ops;
@@ -49,14 +70,16 @@ export function traced(
   tracers: readonly PlanTracer[],
   keeps = 8,
 ): Pick<PatchPlan, 'call' | 'callbacks' | 'tracers' | 'literal' | 'zeroWords'> {
-  const { nopOps, listOps } = kernel.ftrace;
+  const { nopOps, listOps, profile } = kernel.ftrace;
   return {
     call: { ...callOf(kernel, TARGET), keeps },
     callbacks: new Map(
       ['lab_callback_a', 'lab_callback_b'].map((name) => [kernel.symbol(name), name]),
     ),
     tracers,
-    literal: { address: kernel.symbol(TARGET) - 8n, values: [nopOps.address, listOps.address] },
+    ...(profile.callOps && {
+      literal: { address: kernel.symbol(TARGET) - 8n, values: [nopOps.address, listOps.address] },
+    }),
     zeroWords: [nopOps, listOps].flatMap((ops) => ops.directCallAddress ?? []),
   };
 }
@@ -64,13 +87,12 @@ export function traced(
 /** I11 for the site of a function. */
 export function siteIsOff(kernel: Kernel, name: string): NonNullable<PatchPlan['final']> {
   const entry = kernel.symbol(name);
+  const { nopOps, profile } = kernel.ftrace;
+  const site = { address: entry + 4n, bytes: word32(NOP), what: `the site of ${name}` };
+  if (!profile.callOps) return [site];
   return [
-    { address: entry + 4n, bytes: word32(NOP), what: `the site of ${name}` },
-    {
-      address: entry - 8n,
-      bytes: word64(kernel.ftrace.nopOps.address),
-      what: `the literal of ${name}`,
-    },
+    site,
+    { address: entry - 8n, bytes: word64(nopOps.address), what: `the literal of ${name}` },
   ];
 }
 

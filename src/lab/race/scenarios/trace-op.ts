@@ -3,82 +3,61 @@
  *
  * Reference: ftrace_modify_all_code of kernel/trace/ftrace.c. From one ops alone over the list to another alone:
  * the list function first, which asks every ops itself, then function_trace_op, an IPI, then the function of
- * the ops that stays. The steps are written down here, since this kernel has CALL_OPS.
+ * the ops that stays. Both are static: a DYNAMIC one always goes through the list.
  *
  * Two things this order does not exclude are assumed away here, and two breaks show what the assumptions are worth:
  * that every CPU has taken some interrupt between the patch to the list function and the store to
  * function_trace_op (nobody waits for that: `back-to-back`), and that the IPI does not come between a CPU's
- * load of function_trace_op and its BL (`interrupted-between`).
+ * load of function_trace_op and its BL (`interrupted-between`). The first is a step beside the recorded ones.
  */
-import { branchWord } from '../../../a64/immediates.js';
-import type { Kernel } from '../../../kernel/kernel.js';
-import { FTRACE_OPS } from '../../../kernel/offsets.js';
-import {
-  free,
-  ipi,
-  storeData,
-  storeInstruction,
-  sync,
-  wait,
-  word32,
-  word64,
-  type PlanStep,
-} from '../plan.js';
+import { ipi, type PatchPlan, type PlanStep } from '../plan.js';
 import { without, type Scenario } from '../scenario.js';
-import { makeOps, siteOf, TARGET, traced, tracerOf } from './parts.js';
+import { makeOps, traced, tracerOf } from './parts.js';
 
 const BETWEEN = 'every CPU has been interrupted once (assumed)';
-const LIST_PHASE = 'ftrace_call := bl list function';
 
-function callStep(kernel: Kernel, target: string, what: string): PlanStep[] {
-  const at = kernel.symbol('lab_ftrace_call');
-  const word = branchWord(at, kernel.symbol(target), true);
-  return [storeInstruction(at, word, what), sync(at, at + 4n, 'clean and invalidate ftrace_call')];
+/** The BL to the list function and its cache maintenance; nothing else is patched before it. */
+function listPhase(steps: readonly PlanStep[]): readonly PlanStep[] {
+  const first = steps.findIndex((step) => step.kind === 'store' && step.as === 'instruction');
+  return steps.slice(first, first + 2);
+}
+
+/** With the interrupt that is assumed behind the list phase. */
+function interruptedBetween(steps: readonly PlanStep[]): PlanStep[] {
+  const last = listPhase(steps).at(-1);
+  return steps.flatMap((step) => (step === last ? [step, ipi(BETWEEN)] : [step]));
+}
+
+function withoutListPhase(plan: PatchPlan): PatchPlan {
+  const phase = listPhase(plan.steps);
+  return without(plan, (step) => phase.includes(step));
 }
 
 export const traceOp: Scenario = {
   name: 'trace_op',
+  runs: {
+    kernels: ['6.2', '6.1', 'v5'],
+    elsewhere: 'with CALL_OPS there is no function_trace_op',
+  },
   summary:
     'without CALL_OPS: ops_a alone -> both -> ops_b alone; function_trace_op and the BL in ftrace_caller',
   prepare: (kernel, names) => {
-    const a = makeOps(kernel, names, 'ops_a', kernel.symbol('lab_callback_a'));
-    const b = makeOps(kernel, names, 'ops_b', kernel.symbol('lab_callback_b'));
+    const a = makeOps(kernel, names, 'ops_a', kernel.symbol('lab_callback_a'), 'static');
+    const b = makeOps(kernel, names, 'ops_b', kernel.symbol('lab_callback_b'), 'static');
     const tracers = [tracerOf(a), tracerOf(b)];
-    const [call, op, head, site, end] = [
-      kernel.symbol('lab_ftrace_call'),
-      kernel.symbol('lab_trace_op'),
-      kernel.ftrace.listHead,
-      siteOf(kernel, TARGET),
-      kernel.symbol('ftrace_list_end'),
-    ];
-    const steps = [
-      storeData(head, b.address, 'ftrace_ops_list := &ops_b'),
-      ...callStep(kernel, 'lab_list_func', LIST_PHASE),
-      ipi(BETWEEN),
-      storeData(b.address + BigInt(FTRACE_OPS.next), end, 'ops_b.next := ftrace_list_end'),
-      storeData(op, b.address, 'function_trace_op := &ops_b'),
-      ipi(),
-      ...callStep(kernel, 'lab_callback_b', 'ftrace_call := bl callback of ops_b'),
-      wait('tasks_rude'),
-      wait('tasks'),
-      free(a.address, kernel.ftrace.profile.ops.size, 'ops_a, freed'),
-    ];
-    const before = [
-      { address: a.address + BigInt(FTRACE_OPS.next), bytes: word64(end) },
-      { address: b.address + BigInt(FTRACE_OPS.next), bytes: word64(a.address) },
-      { address: head, bytes: word64(a.address) },
-      { address: op, bytes: word64(a.address) },
-      { address: call, bytes: word32(branchWord(call, kernel.symbol('lab_callback_a'), true)) },
-      { address: site, bytes: word32(branchWord(site, kernel.symbol('lab_plain_caller'), true)) },
-    ];
+    const call = kernel.symbol('ftrace_call');
+    kernel.ftrace.register(a);
     return {
-      operation: () => undefined,
-      roots: [op],
-      plan: () => ({
+      operation: () => {
+        kernel.ftrace.register(b);
+        kernel.ftrace.unregister(a);
+      },
+      roots: [kernel.symbol('function_trace_op')],
+      plan: (steps) => ({
         ...traced(kernel, tracers),
-        before,
-        steps,
-        uninterrupted: [{ start: call, end: call + 4n }],
+        steps: interruptedBetween(steps),
+        // ldr x2, function_trace_op; mov x3, sp; bl
+        uninterrupted: [{ start: call - 4n, end: call + 4n }],
       }),
     };
   },
@@ -99,7 +78,7 @@ export const traceOp: Scenario = {
       name: 'no-list-phase',
       summary: 'from one function to the other without the list function between them',
       breaks: ['I9'],
-      change: (plan) => without(plan, ({ what }) => what === LIST_PHASE),
+      change: withoutListPhase,
     },
     {
       name: 'interrupted-between',
