@@ -18,6 +18,8 @@ export type SystemRegister = 'sp_el0' | 'tpidr_el1' | 'tpidr_el2' | 'tpidr_el0';
 export const SP = 31;
 /** Pseudo register number of NZCV in traces. */
 export const NZCV = 32;
+/** Pseudo register number of the program counter, for access by halves. */
+export const PC = 33;
 
 /** All architectural state of one CPU that the lab models. */
 export interface Registers {
@@ -83,6 +85,10 @@ export interface Cpu {
   setX(register: number, value: bigint): void;
   sp: bigint;
   pc: bigint;
+  /** The halves of X0..X30, `SP` or `PC` as Int32, for those who make no bigint. */
+  low(register: number): number;
+  high(register: number): number;
+  setHalves(register: number, lo: number, hi: number): void;
   /** N=8 Z=4 C=2 V=1. */
   nzcv: number;
   getSystem(register: SystemRegister): bigint;

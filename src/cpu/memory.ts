@@ -16,7 +16,7 @@
  *   const stack = memory.map({ name: 'stack', address: 0xffff800010000000n, size: 4096, permissions: 'rw' });
  *   memory.write64(stack.address, 1n);
  */
-import { alignUp, high32, join64, low32, u64 } from '../common/bytes.js';
+import { alignUp, high32, low32, u64 } from '../common/bytes.js';
 import { MemoryAccessError, type AccessFault, type AccessKind } from './fault.js';
 import { Ram } from './ram.js';
 
@@ -401,8 +401,27 @@ export class Memory {
     );
   }
 
+  /** As `regionAt`, without a bigint. */
+  #regionAt(hi: number, lo: number): Region | undefined {
+    let low = 0;
+    let high = this.#regions.length;
+    while (low < high) {
+      const middle = (low + high) >>> 1;
+      const start = (this.#regions[middle] as Region).pageAddress;
+      const startHi = high32(start);
+      const isBelow = startHi === hi ? low32(start) >>> 0 <= lo >>> 0 : startHi >>> 0 < hi >>> 0;
+      if (isBelow) low = middle + 1;
+      else high = middle;
+    }
+    const region = this.#regions[low - 1];
+    if (!region || high32(region.address) !== hi) return undefined;
+    // a region does not cross a 4 GiB boundary
+    const within = (lo >>> 0) - (low32(region.address) >>> 0);
+    return within >= 0 && within < region.size ? region : undefined;
+  }
+
   #missRead(hi: number, lo: number, size: number, slot: number): number {
-    const region = this.regionAt(join64(lo, hi));
+    const region = this.#regionAt(hi, lo);
     if (!region) return -1;
     this.#readHi[slot] = hi;
     this.#readLo[slot] = low32(region.address);
@@ -413,7 +432,7 @@ export class Memory {
   }
 
   #missWrite(hi: number, lo: number, size: number, slot: number): number {
-    const region = this.regionAt(join64(lo, hi));
+    const region = this.#regionAt(hi, lo);
     if (!region || !region.permissions.includes('w')) return -1;
     const within = (lo - low32(region.address)) >>> 0;
     const fits = within <= region.size - size;
@@ -430,7 +449,7 @@ export class Memory {
   }
 
   #missFetch(hi: number, lo: number, slot: number): number {
-    const region = this.regionAt(join64(lo, hi));
+    const region = this.#regionAt(hi, lo);
     if (!region || !region.permissions.includes('x')) return -1;
     this.#fetchHi[slot] = hi;
     this.#fetchLo[slot] = low32(region.address);

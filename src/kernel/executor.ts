@@ -11,14 +11,14 @@
  * Reference for the shape: cpu_switch_to and ret_from_fork of arm64. Left out: interrupts, preemption
  * by time, EL0.
  */
-import { hex64 } from '../common/bytes.js';
+import { hex64, high32, join64, low32 } from '../common/bytes.js';
 import { InputError } from '../common/errors.js';
-import type { Cpu, Registers, Stop } from '../cpu/cpu.js';
+import { PC, SP, type Cpu, type Registers, type Stop } from '../cpu/cpu.js';
 import { MemoryAccessError, type AccessFault } from '../cpu/fault.js';
 import { captureOops, type Oops, type OopsStop } from '../cpu/oops.js';
 import type { BodyGenerator, Effect, KernelContext, KernelFunction } from './function.js';
 import type { SymbolTable } from './symbols.js';
-import type { BodyFrame, Task, TextPlace } from './task.js';
+import type { InvokeFrame, Task, TextPlace } from './task.js';
 import { KERNEL_BODY_BRK, type KernelText } from './text.js';
 
 /** Most instructions one run of a task may take: beyond it the lab says soft lockup. */
@@ -66,6 +66,9 @@ export class Executor {
   /** Called when a CPU reaches an address, before it executes it. */
   readonly #watches = new Map<bigint, (cpu: Cpu) => void>();
   readonly #parts: ExecutorParts;
+  /** A frame of `invokeHalves` that is not in use. */
+  #spare: InvokeFrame | undefined;
+  readonly #run = { budget: 0 };
   /** Address of the BRK that a task's first function returns to. */
   readonly #returnAddress: bigint;
 
@@ -104,7 +107,7 @@ export class Executor {
   /** Calls a function for an atomic body of the task that runs, and waits for its return: x0. */
   invoke(task: Task, cpu: Cpu, target: bigint, args: readonly bigint[]): bigint {
     const address = this.#callerOf(task)?.address ?? this.#returnAddress;
-    const frame: BodyFrame = { kind: 'invoke', at: { address, sp: cpu.sp }, result: 0n };
+    const frame: InvokeFrame = { kind: 'invoke', at: placeAt(address, cpu), lo: 0, hi: 0 };
     task.frames.push(frame);
     const direct = this.#tryDirect(target, args);
     if (!direct) {
@@ -114,10 +117,32 @@ export class Executor {
       task.frames.push({ kind: 'generator', generator: direct.result });
       if (!this.#resumeBodies(task, cpu, 0n)) this.#loop(task, cpu);
     } else {
-      frame.result = direct.result ?? 0n;
+      setFrameResult(frame, direct.result ?? 0n);
     }
     task.frames.pop();
-    return frame.result;
+    return join64(frame.lo, frame.hi);
+  }
+
+  /**
+   * As `invoke` for text that has no TypeScript body, with one argument in halves: the low half of x0. A
+   * place on the stack that comes again is kept, so that calls in a row make nothing.
+   */
+  invokeHalves(task: Task, cpu: Cpu, target: bigint, lo: number, hi: number): number {
+    const address = this.#callerOf(task)?.address ?? this.#returnAddress;
+    const frame = this.#spare ?? { kind: 'invoke', at: placeAt(address, cpu), lo: 0, hi: 0 };
+    this.#spare = undefined;
+    const { at } = frame;
+    if (at.address !== address || at.spLo !== cpu.low(SP) || at.spHi !== cpu.high(SP)) {
+      frame.at = placeAt(address, cpu);
+    }
+    task.frames.push(frame);
+    cpu.setHalves(0, lo, hi);
+    cpu.setX(30, address);
+    cpu.pc = target;
+    this.#loop(task, cpu);
+    task.frames.pop();
+    this.#spare = frame;
+    return frame.lo;
   }
 
   /** What an error that a body throws is to the kernel: an access that memory refuses is an oops. */
@@ -149,7 +174,8 @@ export class Executor {
     let left = this.budget;
     for (;;) {
       const before = cpu.executed;
-      let stop = cpu.run({ budget: left });
+      this.#run.budget = left;
+      let stop = cpu.run(this.#run);
       const watcher = stop.kind === 'breakpoint' && this.#watches.get(stop.address);
       if (watcher) {
         watcher(cpu);
@@ -190,29 +216,35 @@ export class Executor {
 
   /** At a body's BRK: a callee came back to a waiting body, or a body begins. */
   #bodyTrap(task: Task, cpu: Cpu): boolean {
-    const pc = cpu.pc;
-    leaveUnwound(task, cpu.sp);
+    leaveUnwound(task, cpu.low(SP), cpu.high(SP));
     const innermost = task.frames.at(-1);
     if (innermost?.kind === 'invoke' && isAt(innermost.at, cpu)) {
-      innermost.result = cpu.getX(0);
+      innermost.lo = cpu.low(0);
+      innermost.hi = cpu.high(0);
       return true;
     }
+    const fn = this.#parts.text.bodies.at(cpu.high(PC), cpu.low(PC));
+    const waiting = this.#callerOf(task);
+    const isReturn = waiting !== undefined && isAt(waiting, cpu);
+    if (fn?.leaf && !isReturn) {
+      this.#runLeaf(task, cpu, fn.leaf);
+      return false;
+    }
+    const pc = cpu.pc;
     if (pc === this.#returnAddress) {
       if (task.frames.length > 0) return this.#resumeBodies(task, cpu, cpu.getX(0));
       task.result = cpu.getX(0);
       task.state = 'done';
       return true;
     }
-    const waiting = this.#callerOf(task);
-    if (waiting && isAt(waiting, cpu)) return this.#resumeBodies(task, cpu, cpu.getX(0));
-    const fn = this.#parts.text.bodies.get(pc);
+    if (isReturn) return this.#resumeBodies(task, cpu, cpu.getX(0));
     if (!fn) throw new InputError(`no body belongs to the BRK at ${hex64(pc)}`);
     const args: bigint[] = [];
     for (let i = 0; i < fn.parameters; i++) args.push(cpu.getX(i));
-    if (fn.entry?.calls) task.frames.push({ kind: 'atomic', at: { address: pc, sp: cpu.sp } });
+    if (fn.entry?.calls) task.frames.push({ kind: 'atomic', at: placeAt(pc, cpu) });
     const result = this.#begin(task, cpu, fn, args);
     if (isGenerator(result)) {
-      const at = { address: pc, sp: cpu.sp };
+      const at = placeAt(pc, cpu);
       task.frames.push({ kind: 'generator', generator: result, at });
       return this.#resumeBodies(task, cpu, 0n);
     }
@@ -237,7 +269,7 @@ export class Executor {
         return true;
       }
       if (frame.kind === 'invoke') {
-        frame.result = input;
+        setFrameResult(frame, input);
         return true;
       }
       if (frame.kind === 'atomic') throw new InputError('an atomic body is not resumed');
@@ -290,7 +322,24 @@ export class Executor {
 
   /** The innermost text on the task's stack: what a body calls returns to it. */
   #callerOf(task: Task): TextPlace | undefined {
-    return task.frames.findLast((frame) => frame.at !== undefined)?.at;
+    const { frames } = task;
+    for (let i = frames.length - 1; i >= 0; i--) {
+      const at = frames[i]?.at;
+      if (at) return at;
+    }
+    return undefined;
+  }
+
+  #runLeaf(task: Task, cpu: Cpu, leaf: (cpu: Cpu) => void): void {
+    const lo = cpu.low(PC);
+    const hi = cpu.high(PC);
+    try {
+      leaf(cpu);
+    } catch (error) {
+      throw this.asOops(task, cpu, error);
+    }
+    // a function does not cross a 4 GiB boundary
+    cpu.setHalves(PC, (lo + 4) | 0, hi);
   }
 
   /** Begins a TypeScript body without its text, if nothing would be seen of the text. */
@@ -357,13 +406,34 @@ export class Executor {
 }
 
 function isAt(place: TextPlace, cpu: Cpu): boolean {
-  return place.address === cpu.pc && place.sp === cpu.sp;
+  return (
+    low32(place.address) === cpu.low(PC) &&
+    high32(place.address) === cpu.high(PC) &&
+    place.spLo === cpu.low(SP) &&
+    place.spHi === cpu.high(SP)
+  );
+}
+
+function placeAt(address: bigint, cpu: Cpu): TextPlace {
+  return { address, spLo: cpu.low(SP), spHi: cpu.high(SP) };
+}
+
+function setFrameResult(frame: InvokeFrame, value: bigint): void {
+  frame.lo = low32(value);
+  frame.hi = high32(value);
 }
 
 /** Bodies whose stack somebody has unwound (bpf_throw) do not go on. */
-function leaveUnwound(task: Task, sp: bigint): void {
-  const first = task.frames.findIndex(({ at }) => at !== undefined && at.sp < sp);
-  if (first >= 0) task.leaveFrames(first);
+function leaveUnwound(task: Task, spLo: number, spHi: number): void {
+  const { frames } = task;
+  for (let i = 0; i < frames.length; i++) {
+    const at = frames[i]?.at;
+    if (!at) continue;
+    const isBelow = at.spHi === spHi ? at.spLo >>> 0 < spLo >>> 0 : at.spHi >>> 0 < spHi >>> 0;
+    if (!isBelow) continue;
+    task.leaveFrames(i);
+    return;
+  }
 }
 
 function isGenerator(

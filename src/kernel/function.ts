@@ -23,6 +23,7 @@
  *     body(kernel, vi, rq) { const skb = kernel.invoke('receive_small', vi, rq); ... },
  *   });
  */
+import type { Cpu } from '../cpu/cpu.js';
 import type { Memory } from '../cpu/memory.js';
 import type { Ram } from '../cpu/ram.js';
 import { parsePrototype, type Parameter } from './prototype.js';
@@ -95,6 +96,8 @@ export interface KernelFunction {
   readonly notrace?: boolean;
   /** ALLOW_ERROR_INJECTION: fmod_ret may answer for it, tracing programs on it may sleep. Default false. */
   readonly errorInjection?: boolean;
+  /** The same as `body`, a plain one, on the registers of the CPU itself: makes no bigint. */
+  readonly leaf?: (cpu: Cpu) => void;
   /** What `atomic` made: how to enter the body without registers. */
   readonly entry?: AtomicEntry;
   /** Plain function: a leaf. Generator: may call others. Arguments are raw 64-bit registers. */

@@ -314,6 +314,13 @@ export class Kernel implements KernelContext {
     return this.executor.invoke(task, this.#cpuOf(task), address, args);
   }
 
+  /** The same for a BPF image with its context in halves: the low half of x0. */
+  invokeImage(address: bigint, lo: number, hi: number): number {
+    const task = this.#running;
+    if (!task) throw new Error('no body runs that could call');
+    return this.executor.invokeHalves(task, this.#cpuOf(task), address, lo, hi);
+  }
+
   /**
    * Calls a kernel function on CPU 0 and runs it to its end; the value is x0. Arguments from the ninth on go to
    * the stack.

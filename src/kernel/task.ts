@@ -9,10 +9,19 @@ import type { Registers } from '../cpu/cpu.js';
 import type { Region } from '../cpu/memory.js';
 import type { BodyGenerator } from './function.js';
 
-/** Where text stands that waits for a callee: address of the BRK and sp there. */
+/** Where text stands that waits for a callee: address of the BRK and the halves of sp there. */
 export interface TextPlace {
   readonly address: bigint;
-  readonly sp: bigint;
+  readonly spLo: number;
+  readonly spHi: number;
+}
+
+/** An atomic body waits here for the callee that returns to `at`; its x0 in halves. */
+export interface InvokeFrame {
+  readonly kind: 'invoke';
+  at: TextPlace;
+  lo: number;
+  hi: number;
 }
 
 /** What is on a task's stack besides text: TypeScript bodies that have begun and not ended. */
@@ -25,8 +34,7 @@ export type BodyFrame =
     }
   /** An atomic body that was entered through its text. */
   | { readonly kind: 'atomic'; readonly at: TextPlace }
-  /** An atomic body waits here for the callee that returns to `at`. */
-  | { readonly kind: 'invoke'; readonly at: TextPlace; result: bigint };
+  | InvokeFrame;
 
 export type TaskState = 'ready' | 'running' | 'sleeping' | 'done';
 

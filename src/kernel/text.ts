@@ -22,6 +22,7 @@ import { InputError } from '../common/errors.js';
 import type { Memory, Region } from '../cpu/memory.js';
 import { bti } from '../jit/emit.js';
 import type { Assembler, FunctionEntry } from './assembler.js';
+import { BodyTable } from './body-table.js';
 import type { FtraceProfile } from './ftrace/profile.js';
 import { SITE_SHAPES, mcountLocation } from './ftrace/site-form.js';
 import type { KernelFunction } from './function.js';
@@ -70,7 +71,7 @@ export class KernelText {
   /** Distance of the patch site from the first word of a function with a TypeScript body. */
   readonly siteOffset: 4 | 8;
   /** TypeScript bodies by the address of their BRK. */
-  readonly bodies = new Map<bigint, KernelFunction>();
+  readonly bodies = new BodyTable();
   /** Functions with a TypeScript body by entry address. */
   readonly functions = new Map<bigint, KernelFunction>();
   /** Prototypes by entry address: what BTF would say. */

@@ -254,8 +254,8 @@ function programRunner(
   if (engine === 'jit') {
     const loaded = kernel.bpf.load(program.xlated);
     const run = (_kernel: KernelContext, xdp: number): number => {
-      const r0 = kernel.invokeText(loaded.entry, ram.physToVirt(xdp));
-      const verdict = Number(BigInt.asUintN(32, r0));
+      const { entry } = loaded;
+      const verdict = kernel.invokeImage(entry, ram.addressLo(xdp), ram.addressHi(xdp)) >>> 0;
       note(verdict);
       return verdict;
     };

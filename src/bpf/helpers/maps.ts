@@ -1,8 +1,8 @@
 /**
  * Map helpers: lookup, update, delete, lookup of another CPU's value.
  *
- * Reference: kernel/bpf/helpers.c. The lookup remembers the map it used last, and on the map types
- * of this floor allocates nothing.
+ * Reference: kernel/bpf/helpers.c. Maps are remembered by address, so lookups on the map types of this
+ * floor allocate nothing.
  */
 import { MemoryAccessError } from '../../cpu/fault.js';
 import { withIntrinsic, type BpfHost, type RegisterPairs } from '../host.js';
@@ -24,20 +24,25 @@ import {
   type Helper,
 } from './helper.js';
 
-/** Finds maps by address; remembers the last one. */
+/** Maps that a finder remembers: each `struct bpf_map` has pages of its own. */
+const REMEMBERED = 16;
+const PAGE_SHIFT = 12;
+
+/** Finds maps by address; remembers those of a host. */
 export class MapFinder {
-  #lo = 0;
-  #hi = 0;
+  readonly #lo = new Int32Array(REMEMBERED);
+  readonly #hi = new Int32Array(REMEMBERED);
+  readonly #maps: (MapBase | undefined)[] = Array.from({ length: REMEMBERED }, () => undefined);
   #host: BpfHost | undefined;
-  #map: BpfMap | undefined;
 
   /** The map in R1. Throws MemoryAccessError when no map is there. */
   find(registers: RegisterPairs, host: BpfHost): BpfMap {
     const lo = registers[2];
     const hi = registers[3];
-    const last = this.#map;
-    if (last instanceof MapBase && last.alive && lo === this.#lo && hi === this.#hi) {
-      if (host === this.#host) return last;
+    const slot = (lo >>> PAGE_SHIFT) & (REMEMBERED - 1);
+    if (host === this.#host && lo === this.#lo[slot] && hi === this.#hi[slot]) {
+      const known = this.#maps[slot];
+      if (known?.alive) return known;
     }
     const address = argument(registers, 1);
     const map = host.mapAt(address);
@@ -50,10 +55,11 @@ export class MapFinder {
         reason: 'unmapped',
       });
     }
-    this.#lo = lo;
-    this.#hi = hi;
+    if (host !== this.#host) this.#maps.fill(undefined);
     this.#host = host;
-    this.#map = map;
+    this.#lo[slot] = lo;
+    this.#hi[slot] = hi;
+    this.#maps[slot] = map instanceof MapBase ? map : undefined;
     return map;
   }
 }

@@ -24,40 +24,57 @@ import { offsetAt } from './helper.js';
 const MAX_COPY = 0xffff;
 
 /** The packet's borders as distances from data_hard_start; they lie in one region of < 4 GiB. */
-export interface Frame {
+export class Frame {
   readonly memory: Memory;
   /** Offset of the xdp_buff in the backing store. */
-  readonly at: number;
-  readonly hardStartHi: number;
-  readonly hardStartLo: number;
-  readonly data: number;
-  readonly dataEnd: number;
-  readonly dataMeta: number;
+  at = 0;
+  hardStartHi = 0;
+  hardStartLo = 0;
+  data = 0;
+  dataEnd = 0;
+  dataMeta = 0;
   /** Bytes that may be used behind data_hard_start. */
-  readonly hardEnd: number;
+  hardEnd = 0;
+
+  constructor(memory: Memory) {
+    this.memory = memory;
+  }
+
+  /** Reads the borders of the xdp_buff at (hi:lo). */
+  read(hi: number, lo: number): this {
+    const at = offsetAt(this.memory, hi, lo, XDP_BUFF.size, 'write');
+    const { view } = this.memory;
+    this.at = at;
+    this.hardStartHi = view.getInt32(at + XDP_BUFF.dataHardStart + 4, true);
+    this.hardStartLo = view.getInt32(at + XDP_BUFF.dataHardStart, true);
+    this.data = this.#distance(XDP_BUFF.data);
+    this.dataEnd = this.#distance(XDP_BUFF.dataEnd);
+    this.dataMeta = this.#distance(XDP_BUFF.dataMeta);
+    this.hardEnd = view.getInt32(at + XDP_BUFF.frameSize, true) - SKB_SHARED_INFO_SIZE;
+    return this;
+  }
+
+  #distance(field: number): number {
+    return (this.memory.view.getInt32(this.at + field, true) - this.hardStartLo) | 0;
+  }
 }
 
-/** The frame of the xdp_buff in R1. */
+// one per memory, read anew by each helper call: a call per packet would else make one per packet
+const FRAMES = new WeakMap<Memory, Frame>();
+
+/** The frame of the xdp_buff in R1; good until the next call. */
 export function frameOf(registers: RegisterPairs, { memory }: BpfHost): Frame {
   return frameAt(memory, registers[3], registers[2]);
 }
 
-/** The frame of the xdp_buff at (hi:lo). */
+/** The frame of the xdp_buff at (hi:lo); good until the next call. */
 export function frameAt(memory: Memory, hi: number, lo: number): Frame {
-  const { view } = memory;
-  const at = offsetAt(memory, hi, lo, XDP_BUFF.size, 'write');
-  const hardStartLo = view.getInt32(at + XDP_BUFF.dataHardStart, true);
-  const distance = (field: number): number => (view.getInt32(at + field, true) - hardStartLo) | 0;
-  return {
-    memory,
-    at,
-    hardStartHi: view.getInt32(at + XDP_BUFF.dataHardStart + 4, true),
-    hardStartLo,
-    data: distance(XDP_BUFF.data),
-    dataEnd: distance(XDP_BUFF.dataEnd),
-    dataMeta: distance(XDP_BUFF.dataMeta),
-    hardEnd: view.getInt32(at + XDP_BUFF.frameSize, true) - SKB_SHARED_INFO_SIZE,
-  };
+  let frame = FRAMES.get(memory);
+  if (!frame) {
+    frame = new Frame(memory);
+    FRAMES.set(memory, frame);
+  }
+  return frame.read(hi, lo);
 }
 
 export function setBorder(frame: Frame, field: number, distance: number): void {

@@ -69,6 +69,8 @@ export class Core {
   pending = 0;
   exit: number = EXIT.BUDGET;
   stop: Stop = { kind: 'budget' };
+  /** Stops of traps by their word: one is made per word, not per trap. */
+  readonly traps = new Map<number, Stop>();
 
   readonly system: Record<SystemRegister, bigint> = {
     sp_el0: 0n,

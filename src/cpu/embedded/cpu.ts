@@ -16,7 +16,15 @@
  *   cpu.close();
  */
 import { high32, low32, u64 } from '../../common/bytes.js';
-import type { Cpu, Registers, RunOptions, Stop, SystemRegister, TraceEntry } from '../cpu.js';
+import {
+  PC,
+  type Cpu,
+  type Registers,
+  type RunOptions,
+  type Stop,
+  type SystemRegister,
+  type TraceEntry,
+} from '../cpu.js';
 import type { Memory, MemoryListener, Region } from '../memory.js';
 import { Core, EXIT, NZCV_SLOT, SP_SLOT, type Code } from './core.js';
 import { execute } from './hot.js';
@@ -77,6 +85,26 @@ export class EmbeddedCpu implements Cpu {
     this.#core.pc = value;
   }
 
+  low(register: number): number {
+    return register === PC ? this.#core.pcLo : (this.#core.lo[checkSlot(register)] as number);
+  }
+
+  high(register: number): number {
+    return register === PC ? this.#core.pcHi : (this.#core.hi[checkSlot(register)] as number);
+  }
+
+  setHalves(register: number, lo: number, hi: number): void {
+    const core = this.#core;
+    if (register === PC) {
+      core.pcLo = lo;
+      core.pcHi = hi;
+      return;
+    }
+    const slot = checkSlot(register);
+    core.lo[slot] = lo;
+    core.hi[slot] = hi;
+  }
+
   get nzcv(): number {
     return this.#core.lo[NZCV_SLOT] as number;
   }
@@ -107,7 +135,8 @@ export class EmbeddedCpu implements Cpu {
   /** The exclusive monitor is cleared, as an exception return does. */
   loadRegisters(registers: Registers): void {
     const core = this.#core;
-    for (const [register, value] of registers.x.entries()) this.setX(register, value);
+    const { x } = registers;
+    for (let register = 0; register < x.length; register++) this.setX(register, x[register] ?? 0n);
     this.sp = registers.sp;
     core.pc = registers.pc;
     this.nzcv = registers.nzcv;
@@ -251,6 +280,11 @@ function mark(code: Code, address: bigint, value: 0 | 1): void {
 function checkRegister(register: number): number {
   if (Number.isInteger(register) && register >= 0 && register <= 30) return register;
   throw new RangeError(`no register X${register}`);
+}
+
+/** Of X0..X30 and SP. */
+function checkSlot(register: number): number {
+  return register === SP_SLOT ? register : checkRegister(register);
 }
 
 function minimum(a: bigint, b: bigint): bigint {

@@ -58,15 +58,6 @@ function storeFrom(core: Core, d: number, offset: number, size: number): void {
   if (size === 3) view.setInt32(offset + 4, hi[d] as number, true);
 }
 
-/** Offset register `m` extended by `b`. */
-function indexOf(core: Core, m: number, b: number): bigint {
-  const option = (b >> 8) & 7;
-  const value = core.x(m);
-  const extended =
-    option === 2 ? BigInt.asUintN(32, value) : option === 6 ? BigInt.asIntN(32, value) : value;
-  return extended << BigInt((b >> 12) & 7);
-}
-
 /** LDR (literal, register offset, indexed, sign-extending), STR, LDAR, STLR. */
 function single(core: Core, code: Code, at: number, load: boolean): number {
   const { records } = code;
@@ -86,9 +77,16 @@ function single(core: Core, code: Code, at: number, load: boolean): number {
   let sum = (lo + a) | 0;
   let sumHi = (hi + (a >> 31) + (sum >>> 0 < a >>> 0 ? 1 : 0)) | 0;
   if ((b & ACCESS.REGISTER) !== 0) {
-    const address = core.x(n) + indexOf(core, head >>> 24, b);
-    sum = low32(address);
-    sumHi = high32(address);
+    const m = head >>> 24;
+    const shift = (b >> 12) & 7;
+    const option = (b >> 8) & 7;
+    const index = core.lo[m] as number;
+    // UXTW, SXTW or all 64 bits
+    const indexHi = option === 2 ? 0 : option === 6 ? index >> 31 : (core.hi[m] as number);
+    const by = index << shift;
+    sum = (lo + by) | 0;
+    const byHi = shift === 0 ? indexHi : (indexHi << shift) | (index >>> (32 - shift));
+    sumHi = (hi + byHi + (sum >>> 0 < by >>> 0 ? 1 : 0)) | 0;
   }
   if ((b & ACCESS.POST) === 0) {
     hi = sumHi;
@@ -244,12 +242,33 @@ function combine(kind: number, old: bigint, value: bigint, bits: number): bigint
   }
 }
 
+/** LDADD of 32 or 64 bits: what counters in maps are made of. */
+function addAtomically(core: Core, d: number, s: number, offset: number, wide: boolean): void {
+  const { view } = core;
+  const lo = view.getInt32(offset, true);
+  const by = core.lo[s] as number;
+  const sum = (lo + by) | 0;
+  let hi = 0;
+  if (wide) {
+    hi = view.getInt32(offset + 4, true);
+    const carry = sum >>> 0 < by >>> 0 ? 1 : 0;
+    view.setInt32(offset + 4, hi + (core.hi[s] as number) + carry, true);
+  }
+  view.setInt32(offset, sum, true);
+  core.lo[d] = lo;
+  core.hi[d] = hi;
+}
+
 function atomic(core: Core, records: Int32Array, at: number): number {
   const head = records[at] as number;
   const size = records[at + 1] as number;
   const bits = 8 << size;
   const offset = atomicOffset(core, (head >>> 16) & 63, 1 << size, 'also');
   if (offset < 0) return STOPPED;
+  if (ATOMIC_OPERATIONS[records[at + 2] as number] === 'add' && size >= 2) {
+    addAtomically(core, (head >>> 8) & 63, head >>> 24, offset, size === 3);
+    return NEXT;
+  }
   const old = readAt(core.view, offset, size);
   const value = BigInt.asUintN(bits, core.x(head >>> 24));
   const result = combine(records[at + 2] as number, old, value, bits);

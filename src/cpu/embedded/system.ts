@@ -63,6 +63,11 @@ export function executeSystem(core: Core, records: Int32Array, at: number): numb
   const word = records[at + 1] as number;
   const d = (head >>> 8) & 63;
   const op = head & 255;
+  const known = op === OP.TRAP ? core.traps.get(word) : undefined;
+  if (known) {
+    core.stop = known;
+    return STOPPED;
+  }
   const decoded = decode(word);
   const get = (name: string): number => decoded?.fields[name] ?? 0;
   switch (op) {
@@ -106,6 +111,7 @@ export function executeSystem(core: Core, records: Int32Array, at: number): numb
       const sem = decoded?.row.sem;
       if (sem?.kind !== 'trap') return undefinedInstruction(core, word);
       core.stop = { kind: 'trap', instruction: sem.instruction, immediate: get('imm16') };
+      core.traps.set(word, core.stop);
       return STOPPED;
     }
     case OP.UNDEFINED:

@@ -20,10 +20,19 @@
  *
  * Left out: clearing the exclusive monitor in `loadRegisters`, for which libunicorn has no call; execute CLREX.
  */
-import { hex64, high32, low32, u64 } from '../../common/bytes.js';
+import { hex64, high32, join64, low32, u64 } from '../../common/bytes.js';
 import { decode } from '../../a64/codec.js';
 import { accessesOf, type DataAccess } from '../access.js';
-import type { Cpu, Registers, RunOptions, Stop, SystemRegister, TraceEntry } from '../cpu.js';
+import {
+  PC,
+  SP,
+  type Cpu,
+  type Registers,
+  type RunOptions,
+  type Stop,
+  type SystemRegister,
+  type TraceEntry,
+} from '../cpu.js';
 import { EmbeddedCpu } from '../embedded/cpu.js';
 import type { AccessFault, AccessKind } from '../fault.js';
 import type { Memory, MemoryListener, Region } from '../memory.js';
@@ -134,6 +143,26 @@ export class UnicornCpu implements Cpu, MemoryListener {
 
   setX(register: number, value: bigint): void {
     this.#registers.setX(register, value);
+  }
+
+  low(register: number): number {
+    return low32(this.#value(register));
+  }
+
+  high(register: number): number {
+    return high32(this.#value(register));
+  }
+
+  setHalves(register: number, lo: number, hi: number): void {
+    const value = join64(lo, hi);
+    if (register === PC) this.pc = value;
+    else if (register === SP) this.sp = value;
+    else this.setX(register, value);
+  }
+
+  #value(register: number): bigint {
+    if (register === PC) return this.pc;
+    return register === SP ? this.sp : this.getX(register);
   }
 
   get sp(): bigint {

@@ -296,8 +296,18 @@ export function helperFunction(name: string, body: HelperBody, host: BpfHost): K
       },
     };
   }
+  const file = new Int32Array(22);
   return {
     ...signature,
+    leaf: (cpu) => {
+      file.fill(0);
+      for (let i = 0; i < 5; i++) {
+        file[2 * i + 2] = cpu.low(i);
+        file[2 * i + 3] = cpu.high(i);
+      }
+      body(file, host);
+      cpu.setHalves(0, file[0] ?? 0, file[1] ?? 0);
+    },
     body: (_kernel, ...args) => {
       const registers = registerPairs(args);
       body(registers, host);
