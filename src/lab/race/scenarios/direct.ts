@@ -4,7 +4,15 @@ import type { FtraceOps } from '../../../kernel/ftrace/ops.js';
 import type { NameTable } from '../names.js';
 import type { PatchPlan, PlanStep } from '../plan.js';
 import { without, withoutWaits, type Break, type Scenario } from '../scenario.js';
-import { DIRECT_KERNELS, imagesGoFar, loadReturning, siteOf, TARGET, traced } from './parts.js';
+import {
+  DIRECT_KERNELS,
+  TRAMPOLINE_KERNELS,
+  imagesGoFar,
+  loadReturning,
+  siteOf,
+  TARGET,
+  traced,
+} from './parts.js';
 
 /** The steps that make an image visible to fetches: its cache maintenance, and the IPI behind it. */
 function withoutImageSync(plan: PatchPlan): PatchPlan {
@@ -41,7 +49,7 @@ const NO_SITE_SYNC: Break = {
 
 export const attachNear: Scenario = {
   name: 'attach_near',
-  runs: DIRECT_KERNELS,
+  runs: TRAMPOLINE_KERNELS,
   summary: 'an fentry program is attached, its image in BL range: NOP -> bl image',
   prepare: (kernel, names) => {
     const program = loadReturning(kernel, 'watcher');
@@ -55,7 +63,7 @@ export const attachNear: Scenario = {
 
 export const attachFar: Scenario = {
   name: 'attach_far',
-  runs: DIRECT_KERNELS,
+  runs: TRAMPOLINE_KERNELS,
   summary: 'the same out of BL range: NOP -> bl ftrace_caller, which finds the image in the ops',
   prepare: (kernel, names) => {
     const program = loadReturning(kernel, 'watcher');
@@ -100,7 +108,7 @@ function exchange(
 
 export const nearFar: Scenario = {
   name: 'near_far',
-  runs: DIRECT_KERNELS,
+  runs: TRAMPOLINE_KERNELS,
   summary:
     'a second program, its image out of range: bl image -> bl ftrace_caller; the old image is freed',
   prepare: (kernel, names) => exchange(kernel, names, { first: 'near', next: 'far' }),
@@ -109,7 +117,7 @@ export const nearFar: Scenario = {
 
 export const farNear: Scenario = {
   name: 'far_near',
-  runs: DIRECT_KERNELS,
+  runs: TRAMPOLINE_KERNELS,
   summary:
     'a second program, its image in range again: bl ftrace_caller -> bl image; the old one is freed',
   prepare: (kernel, names) => exchange(kernel, names, { first: 'far', next: 'near' }),
@@ -118,7 +126,7 @@ export const farNear: Scenario = {
 
 export const imageExchange: Scenario = {
   name: 'image_exchange',
-  runs: DIRECT_KERNELS,
+  runs: TRAMPOLINE_KERNELS,
   summary:
     'a second program, both images in range: bl old -> bl ftrace_caller -> bl new; the old is freed',
   prepare: (kernel, names) => exchange(kernel, names, { first: 'near', next: 'near' }),

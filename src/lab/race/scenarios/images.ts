@@ -6,7 +6,7 @@ import type { Kernel } from '../../../kernel/kernel.js';
 import type { NameTable } from '../names.js';
 import type { PatchPlan } from '../plan.js';
 import { without, withoutWaits, type Scenario } from '../scenario.js';
-import { callOf, DIRECT_KERNELS, loadReturning, siteIsOff, TARGET, traced } from './parts.js';
+import { callOf, TRAMPOLINE_KERNELS, loadReturning, siteIsOff, TARGET, traced } from './parts.js';
 
 /** The fields of the image's descriptor that calls and their end touch. */
 function nameImage(kernel: Kernel, names: NameTable, { trampoline }: Attachment): void {
@@ -36,7 +36,7 @@ const SLEEPER = 'lab_sleeper';
 
 export const imageFree: Scenario = {
   name: 'image_free',
-  runs: DIRECT_KERNELS,
+  runs: TRAMPOLINE_KERNELS,
   summary: 'the only fentry program is detached and freed: bl image -> NOP, grace periods, BRK',
   prepare: (kernel, names) => {
     const program = loadReturning(kernel, 'watcher');
@@ -77,7 +77,7 @@ export const imageFree: Scenario = {
 
 export const fexitSleep: Scenario = {
   name: 'fexit_sleep',
-  runs: DIRECT_KERNELS,
+  runs: TRAMPOLINE_KERNELS,
   summary: 'an fexit program is detached and freed while a task sleeps in the original',
   prepare: (kernel, names) => {
     const program = loadReturning(kernel, 'watcher');

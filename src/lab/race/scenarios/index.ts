@@ -9,6 +9,7 @@ import {
   nearFar,
   secondDirect,
 } from './direct.js';
+import { directByIp } from './direct-by-ip.js';
 import { fexitSleep, imageFree } from './images.js';
 import { moduleUnload } from './modules.js';
 import { disable, enable, list } from './ops.js';
@@ -27,6 +28,7 @@ export const SCENARIOS: readonly Scenario[] = [
   imageExchange,
   modifyDirect,
   secondDirect,
+  directByIp,
   pokeLong,
   pokeShortLong,
   pokeLongShort,

@@ -18,10 +18,16 @@ export const OPS_KERNELS: Runs = {
   elsewhere: 'kernels that were never merged are left out',
 };
 
-/** Kernels whose BPF trampolines are attached as the current ones are. */
+/** Kernels of scenarios about direct calls. */
 export const DIRECT_KERNELS: Runs = {
   kernels: ['6.12', '7.3'],
   elsewhere: 'it takes direct calls by ops that ftrace_caller knows (since 6.4)',
+};
+
+/** Kernels of scenarios about BPF trampolines. */
+export const TRAMPOLINE_KERNELS: Runs = {
+  kernels: ['6.12'],
+  elsewhere: 'its BPF trampolines are those of 6.12, which leave x8 alone',
 };
 
 /** Bytes out of reach of BL. */

@@ -4,7 +4,7 @@ import { viewOf } from '../../../common/bytes.js';
 import type { Kernel } from '../../../kernel/kernel.js';
 import type { PatchPlan, PlanStep } from '../plan.js';
 import { type Scenario } from '../scenario.js';
-import { DIRECT_KERNELS, imagesGoFar, loadReturning } from './parts.js';
+import { TRAMPOLINE_KERNELS, imagesGoFar, loadReturning } from './parts.js';
 
 function poke(
   kernel: Kernel,
@@ -43,7 +43,7 @@ function clearedPlt(plan: PatchPlan): PatchPlan {
 
 export const pokeLong: Scenario = {
   name: 'poke_long',
-  runs: DIRECT_KERNELS,
+  runs: TRAMPOLINE_KERNELS,
   summary: 'a BPF program gets its first trampoline, far away: PLT target, then NOP -> bl plt',
   prepare: (kernel, names) => poke(kernel, names, { first: 'none', next: 'long' }),
   breaks: [
@@ -64,7 +64,7 @@ export const pokeLong: Scenario = {
 
 export const pokeShortLong: Scenario = {
   name: 'poke_short_long',
-  runs: DIRECT_KERNELS,
+  runs: TRAMPOLINE_KERNELS,
   summary:
     'bl image -> bl plt: the PLT target first, so that every value it has is a place to land',
   // dummy_tramp and images are far from each other: the upper half of the target changes as well
@@ -96,7 +96,7 @@ function halves(step: Extract<PlanStep, { kind: 'store' }>): PlanStep[] {
 
 export const pokeLongShort: Scenario = {
   name: 'poke_long_short',
-  runs: DIRECT_KERNELS,
+  runs: TRAMPOLINE_KERNELS,
   summary: 'bl plt -> bl image: the PLT goes to dummy_tramp before the site changes',
   prepare: (kernel, names) => poke(kernel, names, { first: 'long', next: 'short' }),
   breaks: [
