@@ -41,7 +41,7 @@ export {
 } from './bpf/object/load.js';
 export { parseObject } from './bpf/object/parse.js';
 export type { SectionKind } from './bpf/object/spec.js';
-export { selectProgram } from './bpf/object/select.js';
+export { selectProgram, withTailCallees } from './bpf/object/select.js';
 export { PlainHost } from './bpf/plain-host.js';
 export type { KernelVersion } from './jit/profile.js';
 export type { Socket, SocketAddress, TcpState } from './bpf/socket.js';

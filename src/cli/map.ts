@@ -12,6 +12,7 @@ import {
   readCapture,
   runPackets,
   selectProgram,
+  withTailCallees,
   type BpfMap,
 } from '../index.js';
 import { bootLab, readInput } from '../node/index.js';
@@ -77,7 +78,7 @@ async function mapCommand(args: string[], output: Output): Promise<number> {
   const kernel = await bootLab({ engine: cpuEngine(engine) });
   try {
     const object = load(spec, kernel.bpf.host, {
-      programs: program ? [program] : [],
+      programs: program ? withTailCallees(spec, program) : [],
       check: values['no-check'] !== true,
     });
     const maps = chosenMaps(object.maps, values.map);

@@ -15,6 +15,7 @@ import {
   callImmediate,
   rawProgram,
   selectProgram,
+  withTailCallees,
   type BpfMap,
   type Kernel,
   type LoadOptions,
@@ -107,7 +108,7 @@ export function readProgram(kernel: Kernel, from: ProgramArguments): ProgramInpu
   const selected = selectProgram(spec, from.program);
   const chosen = from.type === undefined ? selected : { ...selected, kind: from.type };
   const options: LoadOptions = {
-    programs: [chosen],
+    programs: withTailCallees(spec, chosen),
     check: from.check ?? true,
     deviceBound: from.deviceBound ?? false,
     ...(from.btf === undefined ? {} : { kernelBtf: parseBtf(readInput(from.btf)) }),

@@ -13,6 +13,7 @@ import {
   readCapture,
   runTraffic,
   selectProgram,
+  withTailCallees,
   verdictName,
   writePcap,
   writePcapng,
@@ -148,7 +149,7 @@ async function xdpCommand(args: string[], output: Output): Promise<number> {
   try {
     const driver = installVirtioNet(kernel);
     const object = load(spec, kernel.bpf.host, {
-      programs: [wanted],
+      programs: withTailCallees(spec, wanted),
       check: values['no-check'] !== true,
       deviceBound: values['dev-bound'] === true,
     });

@@ -1,5 +1,5 @@
 /**
- * Picks the program that a command means.
+ * Picks the program that a command means, and what has to be loaded with it.
  */
 import { InputError } from '../../common/errors.js';
 import type { ObjectSpec, ProgramSpec } from './spec.js';
@@ -24,4 +24,16 @@ export function selectProgram(spec: ObjectSpec, name?: string): ProgramSpec {
     );
   }
   throw new InputError(`the object has no program '${name}', but: ${list}`);
+}
+
+/**
+ * `program` and those that prog arrays of the object hold from the start (`.values`): libbpf loads them all and
+ * fills the arrays, so tail calls arrive.
+ */
+export function withTailCallees(spec: ObjectSpec, program: ProgramSpec): readonly ProgramSpec[] {
+  const named = new Set(
+    spec.maps.flatMap(({ initialValues }) => initialValues.map(({ symbol }) => symbol)),
+  );
+  const others = spec.programs.filter(({ name }) => name !== program.name && named.has(name));
+  return [program, ...others];
 }
