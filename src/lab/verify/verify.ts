@@ -229,8 +229,10 @@ function translated(fn: KernelFunction, windows: MapWindows): KernelFunction {
     const keySize = windows.mapAt(args[0] ?? 0n)?.spec.keySize ?? 0;
     return pointer - BigInt(HTAB_ELEMENT_KEY + Math.ceil(keySize / 8) * 8);
   };
+  // its `leaf` would go past the translation
+  const { leaf: _, ...signature } = fn;
   return {
-    ...fn,
+    ...signature,
     *body(kernel, ...args) {
       windows.pull();
       const inner = fn.body(kernel, ...args.map((value) => windows.toLab(value)));
