@@ -27,7 +27,7 @@ export const DIRECT_KERNELS: Runs = {
 /** Kernels of scenarios about BPF trampolines. */
 export const TRAMPOLINE_KERNELS: Runs = {
   kernels: ['6.12'],
-  elsewhere: 'its BPF trampolines are those of 6.12, which leave x8 alone',
+  elsewhere: 'I1 wants x8 unchanged, and the JIT of 7.3 keeps R0 there',
 };
 
 /** Bytes out of reach of BL. */
