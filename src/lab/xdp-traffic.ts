@@ -23,9 +23,9 @@ import { describeFault } from '../cpu/fault.js';
 import type { KernelContext } from '../kernel/function.js';
 import type { Kernel } from '../kernel/kernel.js';
 import type { Capture, CapturedPacket } from '../net/capture.js';
-import type { XdpRunner } from '../virtio/net-driver-common.js';
-import type { FrameVisitor } from '../virtio/net-sink.js';
-import { declareVirtioNetTypes } from '../virtio/net-types.js';
+import type { XdpRunner } from '../virtio/driver/common.js';
+import type { FrameVisitor } from '../virtio/driver/sink.js';
+import { declareVirtioNetTypes } from '../virtio/driver/types.js';
 import { defineVirtioNet, type VirtioNet, type VirtioNetDriver } from '../virtio/virtio-net.js';
 import type { RunEngine } from './run-program.js';
 

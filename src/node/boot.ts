@@ -6,7 +6,7 @@ import {
   type Kernel,
   type KernelOptions,
 } from '../kernel/kernel.js';
-import { declareVirtioNetTypes } from '../virtio/net-types.js';
+import { declareVirtioNetTypes } from '../virtio/driver/types.js';
 import { kernelAsm, readAsm } from './files.js';
 
 export interface LabOptions extends Omit<KernelOptions, 'asm' | 'cpu'> {

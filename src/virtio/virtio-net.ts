@@ -1,7 +1,7 @@
 /**
  * A virtio-net device with its driver, for experiments: frames in, verdicts and counters out.
  *
- * The facade over the device model (`net-device.ts`) and the driver (`net-driver.ts`). Reference:
+ * The facade over the device model (`device/`) and the driver (`driver/`). Reference:
  * drivers/net/virtio_net.c of 6.12. `defineVirtioNet` puts the driver's functions into a kernel once;
  * each `probe` makes a device. The device looks at its transmit queues after each poll, unless
  * `transmit: 'manual'`. Leaves out the control queue: MTU and queue numbers are set directly.
@@ -17,15 +17,15 @@ import { hex64 } from '../common/bytes.js';
 import { InputError, KernelError } from '../common/errors.js';
 import type { Ram } from '../cpu/ram.js';
 import type { KernelContext, KernelFunction } from '../kernel/function.js';
-import { checkQueueSize, type SplitRingLayout } from './split-ring.js';
-import { virtqueueIsBroken, virtqueueLayout, VRING_VIRTQUEUE } from './split-ring-driver.js';
+import { checkQueueSize, type SplitRingLayout } from './ring/split-ring.js';
+import { virtqueueIsBroken, virtqueueLayout, VRING_VIRTQUEUE } from './ring/split-ring-driver.js';
 import {
   drainDelivered,
   takeDelivered,
   type DeliveredFrame,
   type FrameVisitor,
-} from './net-sink.js';
-import { VirtioNetDevice, type DeliverOptions, type DeliverResult } from './net-device.js';
+} from './driver/sink.js';
+import { VirtioNetDevice, type DeliverOptions, type DeliverResult } from './device/net-device.js';
 import {
   DEV,
   RQ,
@@ -36,12 +36,12 @@ import {
   sendQueue,
   type VirtioNetHost,
   type XdpRunner,
-} from './net-driver-common.js';
-import { VIRTIO_NET_FEATURES, type VirtioNetFeature } from './net-driver-attach.js';
-import { outstanding, probe, remove, virtioNetFunctions } from './net-driver.js';
-import { driverCounters } from './net-counters.js';
-import { livePages } from './page-frag.js';
-import { BPF_PROG, NAPIF_STATE_SCHED, NAPI_STRUCT, NETLINK_EXT_ACK } from './net-structs.js';
+} from './driver/common.js';
+import { VIRTIO_NET_FEATURES, type VirtioNetFeature } from './driver/attach.js';
+import { outstanding, probe, remove, virtioNetFunctions } from './driver/functions.js';
+import { driverCounters } from './driver/counters.js';
+import { livePages } from '../stack/pages.js';
+import { BPF_PROG, NAPIF_STATE_SCHED, NAPI_STRUCT, NETLINK_EXT_ACK } from './driver/structs.js';
 
 /** How TypeScript code defines kernel functions. The kernel implements it. */
 export interface FunctionDefiner {

@@ -20,8 +20,8 @@ import { readVariable } from '../../src/bpf/object/variables.js';
 import { PlainHost } from '../../src/bpf/plain-host.js';
 import { BPF_PROFILES } from '../../src/kernel/bpf/profile.js';
 import { KernelTypes } from '../../src/kernel/bpf/types.js';
-import { declareVirtioNetTypes } from '../../src/virtio/net-types.js';
-import { SK_BUFF } from '../../src/virtio/skb.js';
+import { declareVirtioNetTypes } from '../../src/virtio/driver/types.js';
+import { SK_BUFF } from '../../src/stack/skb.js';
 import { XDP_BUFF } from '../../src/bpf/xdp-buff.js';
 
 const read = (path: string): Uint8Array =>

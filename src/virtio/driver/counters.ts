@@ -1,0 +1,48 @@
+/**
+ * The driver's counters under the names that users know.
+ *
+ * Reference: `ethtool -S` of virtio_net in 6.12 (`rx0_xdp_drops` per queue, `rx_xdp_drops` in all) and the
+ * net_device's statistics as `ip -s link` shows them (virtnet_stats), here with the prefix `dev_`.
+ *
+ * Usage:
+ *   counterTable(driverCounters(ram, vi));   // rows of [name, value], zeros left out
+ */
+import type { Ram } from '../../cpu/ram.js';
+import { DEV, RQ, SQ, VI, receiveQueue, sendQueue } from './common.js';
+import { RQ_STATS_NAMES, SQ_STATS_NAMES, VIRTNET_RQ_STATS, VIRTNET_SQ_STATS } from './structs.js';
+
+/** All counters; totals over the queues have no queue number. */
+export function driverCounters(ram: Ram, vi: number): Readonly<Record<string, number>> {
+  const counters: Record<string, number> = {};
+  const note = (prefix: 'rx' | 'tx', queue: number, name: string, at: number): void => {
+    const value = ram.u53(at);
+    counters[`${prefix}_${name}`] = (counters[`${prefix}_${name}`] ?? 0) + value;
+    counters[`${prefix}${queue}_${name}`] = value;
+  };
+  for (let i = 0; i < ram.u16(vi + VI.max_queue_pairs); i++) {
+    const rq = receiveQueue(ram, vi, i);
+    const sq = sendQueue(ram, vi, i);
+    for (const name of RQ_STATS_NAMES) {
+      note('rx', i, name, rq + RQ.stats + VIRTNET_RQ_STATS.offset[name]);
+    }
+    for (const name of SQ_STATS_NAMES) {
+      note('tx', i, name, sq + SQ.stats + VIRTNET_SQ_STATS.offset[name]);
+    }
+  }
+  const dev = ram.pointer(vi + VI.dev);
+  counters['dev_rx_packets'] = counters['rx_packets'] ?? 0;
+  counters['dev_rx_bytes'] = counters['rx_bytes'] ?? 0;
+  counters['dev_tx_packets'] = counters['tx_packets'] ?? 0;
+  counters['dev_tx_bytes'] = counters['tx_bytes'] ?? 0;
+  counters['dev_rx_dropped'] = counters['rx_drops'] ?? 0;
+  counters['dev_rx_length_errors'] = ram.u53(dev + DEV.rx_length_errors);
+  counters['dev_rx_frame_errors'] = ram.u53(dev + DEV.rx_frame_errors);
+  return counters;
+}
+
+/** Rows of name and value; counters that stand at 0 are left out. */
+export function counterTable(
+  counters: Readonly<Record<string, number>>,
+): readonly (readonly [string, number])[] {
+  return Object.entries(counters).filter(([, value]) => value !== 0);
+}

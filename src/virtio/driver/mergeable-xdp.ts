@@ -1,0 +1,204 @@
+/**
+ * A frame in mergeable buffers through an XDP program.
+ *
+ * Reference: drivers/net/virtio_net.c of 6.12 (receive_mergeable_xdp, mergeable_xdp_get_buf,
+ * virtnet_build_xdp_buff_mrg, build_skb_from_xdp_buff, put_xdp_frags), all of which the compiler inlines
+ * into receive_mergeable. Before the program runs: a frame with segmentation or a partial checksum is
+ * dropped; one that lacks headroom, or has several buffers for a program without frags support, is copied
+ * into one page; otherwise further buffers become fragments.
+ */
+import { XDP_BUFF, XDP_FLAGS_HAS_FRAGS, XDP_PACKET_HEADROOM } from '../../bpf/xdp-buff.js';
+import type { KernelContext } from '../../kernel/function.js';
+import { MAX_SKB_FRAGS } from '../../stack/skb-geometry.js';
+import { PAGE_SIZE } from '../../stack/pages.js';
+import { contextHeadroom, contextTruesize, headroomFor, mergeableRoom } from './geometry.js';
+import { NET_HEADER_OFFSET, VIRTIO_NET_HDR_F_NEEDS_CSUM } from '../net-header.js';
+import { DEV, RQ, RQ_STATS, VI, mergeableBufFree, pagesOf, rqGetBuf } from './common.js';
+import { XDP_PASS, XDP_REDIRECT, XDP_TX } from './xdp.js';
+import { BPF_PROG } from './structs.js';
+import { allocPage, headPage, pageAddress, putPage } from '../../stack/pages.js';
+import {
+  SKB_SHARED_INFO,
+  addLength,
+  buildSkb,
+  fillFrag,
+  putFrags,
+  skbPut,
+  skbReserve,
+  skbShinfo,
+} from '../../stack/skb.js';
+import {
+  prepareXdpBuff,
+  xdpBuffHasFrags,
+  xdpBuffMetaSize,
+  xdpBuffShinfo,
+} from '../../stack/xdp-frame.js';
+
+const SHINFO = SKB_SHARED_INFO.offset;
+
+/**
+ * The skb of a frame that passes, 0 for one that does not. `buf` is the address of the virtio_net_hdr,
+ * `len` the bytes in the first buffer, header included.
+ */
+export function receiveMergeableXdp(
+  kernel: KernelContext,
+  dev: number,
+  vi: number,
+  rq: number,
+  prog: number,
+  buf: number,
+  ctx: number,
+  len: number,
+  xdpXmit: number,
+  stats: number,
+): number {
+  const { ram } = kernel.memory;
+  const pages = pagesOf(ram, vi);
+  const xdp = rq + RQ.scratch_xdp;
+  const header = getBuf(kernel, vi, rq, prog, buf, ctx, len);
+  if (header !== 0) {
+    const truesize = buildXdpBuff(kernel, dev, vi, rq, header, stats);
+    if (truesize >= 0) {
+      const action = kernel.invoke('virtnet_xdp_handler', prog, xdp, dev, xdpXmit, stats);
+      if (action === XDP_TX || action === XDP_REDIRECT) return 0;
+      if (action === XDP_PASS) return skbFromXdpBuff(kernel, xdp, truesize);
+      if (xdpBuffHasFrags(ram, xdp)) putFrags(kernel, pages, xdpBuffShinfo(ram, xdp));
+    }
+  }
+  putPage(kernel, pages, ram.pointer(rq + RQ.scratch_page));
+  mergeableBufFree(kernel, vi, rq, ram.s32(rq + RQ.scratch_num_buf), stats);
+  ram.add64(stats + RQ_STATS.xdp_drops, 1);
+  ram.add64(stats + RQ_STATS.drops, 1);
+  return 0;
+}
+
+/**
+ * `mergeable_xdp_get_buf`: where the header is that the program's frame will have; 0: the frame goes no
+ * further. Scratch words take the page to give back then, the buffers not taken off the ring yet (the
+ * first one counted), the bytes from the header on and frame_sz.
+ */
+function getBuf(
+  kernel: KernelContext,
+  vi: number,
+  rq: number,
+  prog: number,
+  buf: number,
+  ctx: number,
+  len: number,
+): number {
+  const { ram } = kernel.memory;
+  const pages = pagesOf(ram, vi);
+  const page = headPage(ram, pages, buf);
+  const buffers = ram.u16(buf + NET_HEADER_OFFSET.num_buffers);
+  ram.setPointer(rq + RQ.scratch_page, page);
+  ram.set32(rq + RQ.scratch_num_buf, buffers);
+  ram.set32(rq + RQ.scratch_total, len);
+  ram.set32(rq + RQ.scratch_frame_sz, contextTruesize(ctx));
+  if (ram.u8(buf + NET_HEADER_OFFSET.gso_type) !== 0) return 0;
+  const flags = ram.u8(buf + NET_HEADER_OFFSET.flags);
+  if ((flags & VIRTIO_NET_HDR_F_NEEDS_CSUM) !== 0) return 0;
+
+  const hasFrags = ram.u32(prog + BPF_PROG.offset.xdp_has_frags) !== 0;
+  const roomy = contextHeadroom(ctx) >= headroomFor(ram.u8(vi + VI.xdp_enabled) !== 0);
+  if (roomy && (buffers === 1 || hasFrags)) return buf;
+
+  let fresh: number;
+  if (hasFrags) {
+    if (len + mergeableRoom(XDP_PACKET_HEADROOM) > PAGE_SIZE) return 0;
+    fresh = allocPage(kernel, pages, 1);
+    ram.copy(pageAddress(ram, fresh) + XDP_PACKET_HEADROOM, buf, len);
+  } else {
+    fresh = kernel.invoke(
+      'xdp_linearize_page',
+      rq,
+      rq + RQ.scratch_num_buf,
+      page,
+      buf - pageAddress(ram, page),
+      XDP_PACKET_HEADROOM,
+      rq + RQ.scratch_total,
+    );
+    if (fresh === 0) return 0;
+  }
+  putPage(kernel, pages, page);
+  ram.setPointer(rq + RQ.scratch_page, fresh);
+  ram.set32(rq + RQ.scratch_frame_sz, PAGE_SIZE);
+  return pageAddress(ram, fresh) + XDP_PACKET_HEADROOM;
+}
+
+/**
+ * `virtnet_build_xdp_buff_mrg`: returns the truesize of the fragments, or -1 when a buffer is missing
+ * or lies about its length; fragments are given back then.
+ */
+function buildXdpBuff(
+  kernel: KernelContext,
+  dev: number,
+  vi: number,
+  rq: number,
+  header: number,
+  stats: number,
+): number {
+  const { ram } = kernel.memory;
+  const pages = pagesOf(ram, vi);
+  const headerSize = ram.u8(vi + VI.hdr_len);
+  const xdp = rq + RQ.scratch_xdp;
+  const hardStart = header - XDP_PACKET_HEADROOM;
+  const length = ram.u32(rq + RQ.scratch_total) - headerSize;
+  const headroom = XDP_PACKET_HEADROOM + headerSize;
+  const frameSize = ram.u32(rq + RQ.scratch_frame_sz);
+  prepareXdpBuff(ram, xdp, rq + RQ.xdp_rxq, hardStart, headroom, length, frameSize);
+  let buffers = ram.s32(rq + RQ.scratch_num_buf);
+  if (buffers === 0) return 0;
+  const shinfo = xdpBuffShinfo(ram, xdp);
+  if (buffers > 1) {
+    ram.set32(xdp + XDP_BUFF.flags, XDP_FLAGS_HAS_FRAGS);
+    ram.set8(shinfo + SHINFO.nr_frags, 0);
+    ram.set32(shinfo + SHINFO.xdp_frags_size, 0);
+  }
+  if (buffers > MAX_SKB_FRAGS + 1) return -1;
+
+  let truesize = 0;
+  let bytes = 0;
+  let frags = 0;
+  for (;;) {
+    buffers -= 1;
+    ram.set32(rq + RQ.scratch_num_buf, buffers);
+    if (buffers <= 0) return truesize;
+    const buf = rqGetBuf(kernel, rq);
+    if (buf === 0) break;
+    const len = ram.u32(rq + RQ.scratch_len);
+    const ctx = ram.u32(rq + RQ.scratch_ctx);
+    const size = contextTruesize(ctx);
+    const page = headPage(ram, pages, buf);
+    ram.add64(stats + RQ_STATS.bytes, len);
+    truesize += size;
+    if (len > size - mergeableRoom(contextHeadroom(ctx)) || size > PAGE_SIZE) {
+      putPage(kernel, pages, page);
+      break;
+    }
+    fillFrag(ram, shinfo, frags++, page, buf - pageAddress(ram, page), len);
+    bytes += len;
+    ram.set8(shinfo + SHINFO.nr_frags, frags);
+    ram.set32(shinfo + SHINFO.xdp_frags_size, bytes);
+  }
+  ram.add64(dev + DEV.rx_length_errors, 1);
+  if (xdpBuffHasFrags(ram, xdp)) putFrags(kernel, pages, shinfo);
+  return -1;
+}
+
+/** `build_skb_from_xdp_buff`; its vnet header in the control block stays zero. */
+function skbFromXdpBuff(kernel: KernelContext, xdp: number, fragsTruesize: number): number {
+  const { ram } = kernel.memory;
+  const hardStart = ram.pointer(xdp + XDP_BUFF.dataHardStart);
+  const data = ram.pointer(xdp + XDP_BUFF.data);
+  const frags = xdpBuffHasFrags(ram, xdp) ? ram.u8(xdpBuffShinfo(ram, xdp) + SHINFO.nr_frags) : 0;
+  const skb = buildSkb(kernel, hardStart, ram.u32(xdp + XDP_BUFF.frameSize));
+  skbReserve(ram, skb, data - hardStart);
+  skbPut(kernel, skb, ram.pointer(xdp + XDP_BUFF.dataEnd) - data);
+  const shinfo = skbShinfo(ram, skb);
+  ram.set8(shinfo + SHINFO.meta_len, xdpBuffMetaSize(ram, xdp));
+  if (frags > 0) {
+    ram.set8(shinfo + SHINFO.nr_frags, frags);
+    addLength(ram, skb, ram.u32(shinfo + SHINFO.xdp_frags_size), fragsTruesize);
+  }
+  return skb;
+}

@@ -1,0 +1,266 @@
+/**
+ * The receive path from interrupt to stack: napi poll, one buffer, the finished skb.
+ *
+ * Reference: drivers/net/virtio_net.c of 6.12 (skb_recv_done, virtnet_poll, virtnet_receive,
+ * virtnet_receive_packets, receive_buf, virtnet_receive_done), net/ethernet/eth.c (eth_type_trans). The
+ * stack behind napi_gro_receive is a list in kernel memory from which the lab reads the frames. Leaves
+ * out GRO, RSS hash, dynamic interrupt moderation, AF_XDP.
+ */
+import { atomic, type KernelContext, type KernelFunction } from '../../kernel/function.js';
+import { ETH_HLEN } from '../../stack/skb-geometry.js';
+import { NET_HEADER_OFFSET, VIRTIO_NET_HDR_F_DATA_VALID } from '../net-header.js';
+import { netHeaderToSkb } from './header-skb.js';
+import {
+  DEV,
+  RQ,
+  RQ_STATS,
+  SQ,
+  VI,
+  isXdpRawBufferQueue,
+  kick,
+  napiSchedule,
+  pairOf,
+  pagesOf,
+  receiveQueue,
+  rqGetBuf,
+  sendQueue,
+  xdpSendQueue,
+} from './common.js';
+import { freeOldXmit } from './xdp.js';
+import {
+  NAPIF_STATE_SCHED,
+  NAPI_STRUCT,
+  VIRTIO_XDP_REDIR,
+  VIRTIO_XDP_TX,
+  VIRTNET_RQ_STATS,
+  VIRTNET_SQ_STATS,
+} from './structs.js';
+import { headPage, putPage } from '../../stack/pages.js';
+import { CHECKSUM_UNNECESSARY, SK_BUFF, freeSkb, skbHeadroom, skbPull } from '../../stack/skb.js';
+import { VRING_VIRTQUEUE, virtqueueNumFree } from '../ring/split-ring-driver.js';
+
+const SKB = SK_BUFF.offset;
+const PACKET = { HOST: 0, BROADCAST: 1, MULTICAST: 2, OTHERHOST: 3 } as const;
+const ETH_P_802_3 = 1;
+const ETH_P_802_2 = 4;
+const ETH_P_802_3_MIN = 0x600;
+const GRO_NORMAL = 3;
+
+function receiveBuf(
+  kernel: KernelContext,
+  vi: number,
+  rq: number,
+  buf: number,
+  len: number,
+  ctx: number,
+  xdpXmit: number,
+  stats: number,
+): void {
+  const { ram } = kernel.memory;
+  const dev = ram.pointer(vi + VI.dev);
+  if (len < ram.u8(vi + VI.hdr_len) + ETH_HLEN) {
+    ram.add64(dev + DEV.rx_length_errors, 1);
+    const pages = pagesOf(ram, vi);
+    putPage(kernel, pages, headPage(ram, pages, buf));
+    return;
+  }
+  // saved now: a program may overwrite the header
+  const flags = ram.u8(buf + NET_HEADER_OFFSET.flags);
+  const mergeable = ram.u8(vi + VI.mergeable_rx_bufs) !== 0;
+  const receive = mergeable ? 'receive_mergeable' : 'receive_small';
+  const skb = kernel.invoke(receive, dev, vi, rq, buf, ctx, len, xdpXmit, stats);
+  if (skb !== 0) kernel.invoke('virtnet_receive_done', vi, rq, skb, flags);
+}
+
+function virtnetReceiveDone(
+  kernel: KernelContext,
+  vi: number,
+  rq: number,
+  skb: number,
+  flags: number,
+): void {
+  const { ram } = kernel.memory;
+  const dev = ram.pointer(vi + VI.dev);
+  const pages = pagesOf(ram, vi);
+  if ((flags & VIRTIO_NET_HDR_F_DATA_VALID) !== 0) {
+    ram.set8(skb + SKB.ip_summed, CHECKSUM_UNNECESSARY);
+  }
+  if (!netHeaderToSkb(kernel, pages, skb)) {
+    ram.add64(dev + DEV.rx_frame_errors, 1);
+    freeSkb(kernel, pages, skb);
+    return;
+  }
+  ram.set16(skb + SKB.queue_mapping, pairOf(ram, vi, rq) + 1);
+  const protocol = kernel.invoke('eth_type_trans', skb, dev);
+  ram.set16(skb + SKB.protocol, ((protocol & 0xff) << 8) | (protocol >> 8));
+  kernel.invoke('napi_gro_receive', rq + RQ.napi, skb);
+}
+
+/** Returns the protocol in network order, as the `__be16` of the prototype has it. */
+function ethTypeTrans(kernel: KernelContext, skb: number, dev: number): number {
+  const { ram } = kernel.memory;
+  const data = ram.pointer(skb + SKB.data);
+  ram.setPointer(skb + SKB.dev, dev);
+  ram.set16(skb + SKB.mac_header, skbHeadroom(ram, skb));
+  skbPull(ram, skb, ETH_HLEN);
+  // the destination address: four bytes and two
+  const first = ram.u32(data);
+  const rest = ram.u16(data + 4);
+  const own = dev + DEV.dev_addr;
+  let type: number = PACKET.HOST;
+  if (first === 0xffffffff && rest === 0xffff) type = PACKET.BROADCAST;
+  else if ((first & 1) !== 0) type = PACKET.MULTICAST;
+  else if (first !== ram.u32(own) || rest !== ram.u16(own + 4)) type = PACKET.OTHERHOST;
+  ram.set8(skb + SKB.pkt_type, type);
+
+  let protocol = (ram.u8(data + 12) << 8) | ram.u8(data + 13);
+  if (protocol < ETH_P_802_3_MIN) {
+    const novell = ram.u32(skb + SKB.len) >= 2 && ram.u16(data + ETH_HLEN) === 0xffff;
+    protocol = novell ? ETH_P_802_3 : ETH_P_802_2;
+  }
+  return ((protocol & 0xff) << 8) | (protocol >> 8);
+}
+
+function napiGroReceive(kernel: KernelContext, napi: number, skb: number): number {
+  const { ram } = kernel.memory;
+  const vi = ram.pointer(napi - RQ.napi + RQ.vi);
+  const tail = ram.pointer(vi + VI.sink_tail);
+  ram.setPointer(skb + SKB.next, 0);
+  ram.setPointer(tail === 0 ? vi + VI.sink_head : tail + SKB.next, skb);
+  ram.setPointer(vi + VI.sink_tail, skb);
+  return GRO_NORMAL;
+}
+
+function virtnetReceivePackets(
+  kernel: KernelContext,
+  vi: number,
+  rq: number,
+  budget: number,
+  xdpXmit: number,
+  stats: number,
+): number {
+  const { ram } = kernel.memory;
+  let packets = 0;
+  while (packets < budget) {
+    const buf = rqGetBuf(kernel, rq);
+    if (buf === 0) break;
+    const len = ram.u32(rq + RQ.scratch_len);
+    const ctx = ram.u32(rq + RQ.scratch_ctx);
+    kernel.invoke('receive_buf', vi, rq, buf, len, ctx, xdpXmit, stats);
+    packets++;
+  }
+  return packets;
+}
+
+function virtnetReceive(
+  kernel: KernelContext,
+  rq: number,
+  budget: number,
+  xdpXmit: number,
+): number {
+  const { ram } = kernel.memory;
+  const vi = ram.pointer(rq + RQ.vi);
+  const vq = ram.pointer(rq + RQ.vq);
+  const stats = rq + RQ.scratch_stats;
+  ram.zero(stats, VIRTNET_RQ_STATS.size);
+  const packets = kernel.invoke('virtnet_receive_packets', vi, rq, budget, xdpXmit, stats);
+  const size = ram.u32(vq + VRING_VIRTQUEUE.offset.num);
+  if (virtqueueNumFree(kernel.memory, vq) > Math.min(budget, size) / 2) {
+    kernel.invoke('try_fill_recv', vi, rq, 0);
+  }
+  ram.setWord(stats + RQ_STATS.packets, packets);
+  // all of virtnet_rq_stats: u64 counters
+  for (let at = 0; at < VIRTNET_RQ_STATS.size; at += 8) {
+    ram.add64(rq + RQ.stats + at, ram.s32(stats + at));
+  }
+  return packets;
+}
+
+function virtnetPoll(kernel: KernelContext, napi: number, budget: number): number {
+  const { ram } = kernel.memory;
+  const rq = napi - RQ.napi;
+  const vi = ram.pointer(rq + RQ.vi);
+  const vq = ram.pointer(rq + RQ.vq);
+  const xdpXmit = rq + RQ.scratch_xdp_xmit;
+  ram.set32(xdpXmit, 0);
+
+  // virtnet_poll_cleantx: sent frames of the pair's own queue, unless only XDP uses it
+  const pair = pairOf(ram, vi, rq);
+  if (!isXdpRawBufferQueue(ram, vi, pair)) freeOldXmit(kernel, vi, sendQueue(ram, vi, pair));
+
+  const received = kernel.invoke('virtnet_receive', rq, budget, xdpXmit);
+  const inNapi = rq + RQ.packets_in_napi;
+  ram.set32(inNapi, ram.u32(inNapi) + received);
+  const pending = ram.u32(xdpXmit);
+  if ((pending & VIRTIO_XDP_REDIR) !== 0) kernel.invoke('xdp_do_flush');
+
+  if (received < budget) {
+    // virtqueue_napi_complete: what came in between is not lost
+    const opaque = kernel.invoke('virtqueue_enable_cb_prepare', vq);
+    const state = napi + NAPI_STRUCT.offset.state;
+    ram.set32(state, ram.u32(state) & ~NAPIF_STATE_SCHED);
+    if (kernel.invoke('virtqueue_poll', vq, opaque) !== 0) napiSchedule(kernel, rq);
+  }
+  if ((pending & VIRTIO_XDP_TX) !== 0) {
+    const sq = xdpSendQueue(kernel, vi);
+    if (kick(kernel, ram.pointer(sq + SQ.vq))) {
+      ram.add64(sq + SQ.stats + VIRTNET_SQ_STATS.offset.kicks, 1);
+    }
+  }
+  return received;
+}
+
+function skbRecvDone(kernel: KernelContext, vq: number): void {
+  const { ram } = kernel.memory;
+  const vi = ram.pointer(vq + VRING_VIRTQUEUE.offset.vdev);
+  const pair = ram.u32(vq + VRING_VIRTQUEUE.offset.index) >> 1;
+  napiSchedule(kernel, receiveQueue(ram, vi, pair));
+}
+
+export const receiveFunctions: readonly KernelFunction[] = [
+  atomic({
+    prototype: 'void skb_recv_done(struct virtqueue *rvq)',
+    calls: true,
+    body: skbRecvDone,
+  }),
+  atomic({
+    prototype: 'int virtnet_poll(struct napi_struct *napi, int budget)',
+    calls: true,
+    body: virtnetPoll,
+  }),
+  atomic({
+    prototype: 'int virtnet_receive(struct receive_queue *rq, int budget, unsigned int *xdp_xmit)',
+    calls: true,
+    body: virtnetReceive,
+  }),
+  atomic({
+    prototype:
+      'int virtnet_receive_packets(struct virtnet_info *vi, struct receive_queue *rq, int budget, ' +
+      'unsigned int *xdp_xmit, struct virtnet_rq_stats *stats)',
+    calls: true,
+    body: virtnetReceivePackets,
+  }),
+  atomic({
+    prototype:
+      'void receive_buf(struct virtnet_info *vi, struct receive_queue *rq, void *buf, ' +
+      'unsigned int len, void **ctx, unsigned int *xdp_xmit, struct virtnet_rq_stats *stats)',
+    numbers: ['ctx'],
+    calls: true,
+    body: receiveBuf,
+  }),
+  atomic({
+    prototype:
+      'void virtnet_receive_done(struct virtnet_info *vi, struct receive_queue *rq, ' +
+      'struct sk_buff *skb, u8 flags)',
+    calls: true,
+    body: virtnetReceiveDone,
+  }),
+  atomic({
+    prototype: '__be16 eth_type_trans(struct sk_buff *skb, struct net_device *dev)',
+    body: ethTypeTrans,
+  }),
+  atomic({
+    prototype: 'gro_result_t napi_gro_receive(struct napi_struct *napi, struct sk_buff *skb)',
+    body: napiGroReceive,
+  }),
+];

@@ -1,0 +1,130 @@
+/**
+ * The driver's structures in kernel memory.
+ *
+ * Names of fields are those of drivers/net/virtio_net.c of 6.12; the offsets are ours, because nothing
+ * outside the driver reads them (`net_device.ifindex` is where the BPF floor expects it). What Linux
+ * keeps on the stack during a poll and passes by address (length, context, xdp_buff, statistics of the
+ * round) lies in `receive_queue.scratch_*`: a queue is polled by one CPU at a time.
+ */
+import { NET_DEVICE as BPF_NET_DEVICE, XDP_BUFF, XDP_RXQ_INFO } from '../../bpf/xdp-buff.js';
+import { struct } from '../../common/struct.js';
+import { SCATTERLIST } from '../ring/split-ring-driver.js';
+import { MAX_SKB_FRAGS } from '../../stack/skb-geometry.js';
+
+/** u64 counters of a receive queue, in the order of `virtnet_rq_stats_desc`. */
+export const RQ_STATS_NAMES = [
+  'packets',
+  'bytes',
+  'drops',
+  'xdp_packets',
+  'xdp_tx',
+  'xdp_redirects',
+  'xdp_drops',
+  'kicks',
+] as const;
+
+/** u64 counters of a send queue, in the order of `virtnet_sq_stats_desc`. */
+export const SQ_STATS_NAMES = [
+  'packets',
+  'bytes',
+  'xdp_tx',
+  'xdp_tx_drops',
+  'kicks',
+  'tx_timeouts',
+] as const;
+
+function counters<Name extends string>(names: readonly Name[]) {
+  return struct(Object.fromEntries(names.map((name) => [name, 'u64'])) as Record<Name, 'u64'>);
+}
+
+export const VIRTNET_RQ_STATS = counters(RQ_STATS_NAMES);
+export const VIRTNET_SQ_STATS = counters(SQ_STATS_NAMES);
+
+export const NET_DEVICE = struct({
+  name: 16,
+  /** struct virtnet_info: netdev_priv(). */
+  priv: 'u64',
+  dev_addr: 8,
+  mtu: 'u32',
+  rx_length_errors: 'u64',
+  rx_frame_errors: 'u64',
+  reserved: BPF_NET_DEVICE.ifindex - 56,
+  ifindex: 'u32',
+});
+
+export const NAPI_STRUCT = struct({ state: 'u32', weight: 'u32' });
+/** In `napi_struct.state`: a poll is due. */
+export const NAPIF_STATE_SCHED = 1;
+
+export const VIRTNET_INFO = struct({
+  dev: 'u64',
+  /** Arrays of max_queue_pairs. */
+  rq: 'u64',
+  sq: 'u64',
+  max_queue_pairs: 'u16',
+  curr_queue_pairs: 'u16',
+  xdp_queue_pairs: 'u16',
+  hdr_len: 'u8',
+  mergeable_rx_bufs: 'u8',
+  any_header_sg: 'u8',
+  xdp_enabled: 'u8',
+  /** bpf_warn_invalid_xdp_action spoke already. */
+  warned_action: 'u8',
+  /** The lack of XDP queues was spoken of already. */
+  warned_queues: 'u8',
+  nr_cpu_ids: 'u32',
+  /** Negotiated feature bits. */
+  features: 'u64',
+  /** Root of the page table of `page-frag.ts`. */
+  pages: 'u64',
+  /** Delivered skbs, first and last, linked by sk_buff.next. */
+  sink_head: 'u64',
+  sink_tail: 'u64',
+});
+
+export const RECEIVE_QUEUE = struct({
+  vq: 'u64',
+  napi: NAPI_STRUCT.size,
+  /** struct bpf_prog, or 0. */
+  xdp_prog: 'u64',
+  stats: VIRTNET_RQ_STATS.size,
+  /** ewma_pkt_len. */
+  mrg_avg_pkt_len: 'u32',
+  min_buf_len: 'u32',
+  /** page_frag alloc_frag: page, offset. */
+  frag_page: 'u64',
+  frag_offset: 'u32',
+  packets_in_napi: 'u32',
+  sg: SCATTERLIST.size,
+  vi: 'u64',
+  xdp_rxq: XDP_RXQ_INFO.size,
+  scratch_len: 'u32',
+  scratch_num_buf: 'u32',
+  scratch_total: 'u32',
+  scratch_xdp_xmit: 'u32',
+  scratch_ctx: 'u64',
+  scratch_frame: 'u64',
+  scratch_page: 'u64',
+  scratch_frame_sz: 'u32',
+  scratch_stats: VIRTNET_RQ_STATS.size,
+  scratch_xdp: XDP_BUFF.size,
+});
+
+export const SEND_QUEUE = struct({
+  vq: 'u64',
+  sg: SCATTERLIST.size * (MAX_SKB_FRAGS + 2),
+  stats: VIRTNET_SQ_STATS.size,
+  scratch_len: 'u32',
+});
+
+/** What `bpf(2)` hands to a driver to say why it refuses: a text of up to 127 bytes. */
+export const NETLINK_EXT_ACK = struct({ msg: 128 });
+
+/** `struct bpf_prog` as far as the driver looks into it. */
+export const BPF_PROG = struct({ id: 'u32', xdp_has_frags: 'u32' });
+
+/** Bits of the `xdp_xmit` word of a poll. */
+export const VIRTIO_XDP_TX = 1;
+export const VIRTIO_XDP_REDIR = 2;
+/** Tags a queue cookie that is an xdp_frame. */
+export const VIRTIO_XDP_FLAG = 1;

@@ -1,0 +1,100 @@
+/**
+ * The virtqueue interface as kernel functions, so that tracing sees each call the driver makes.
+ *
+ * Reference: drivers/virtio/virtio_ring.c of 6.12. The work is done in `split-ring-driver.ts`; a layout
+ * beside split would be chosen here. A cookie the device returns wrongly is logged as BAD_RING does.
+ */
+import { ERRNO } from '../../common/errno.js';
+import { atomic, type KernelContext, type KernelFunction } from '../../kernel/function.js';
+import type { VirtioNetHost } from '../driver/common.js';
+import {
+  VRING_VIRTQUEUE,
+  virtqueueAdd,
+  virtqueueDisableCb,
+  virtqueueEnableCb,
+  virtqueueGetBuf,
+  virtqueueKickPrepare,
+  virtqueuePoll,
+  type UsedBuffer,
+} from './split-ring-driver.js';
+
+const VQ = VRING_VIRTQUEUE.offset;
+
+export function virtqueueFunctions(host: VirtioNetHost): readonly KernelFunction[] {
+  // filled and read within one call
+  const used: UsedBuffer = { data: 0, length: 0, ctx: 0 };
+
+  function getBuf(kernel: KernelContext, vq: number, len: number, ctx: number): number {
+    const { ram } = kernel.memory;
+    const broken = virtqueueGetBuf(kernel.memory, vq, used);
+    if (broken !== undefined) {
+      const index = ram.u32(vq + VQ.index);
+      const name = `${index % 2 === 0 ? 'input' : 'output'}.${index >> 1}`;
+      kernel.printk(`virtio_net virtio0: ${name}:${broken}`);
+    }
+    if (used.data === 0) return 0;
+    ram.set32(len, used.length);
+    if (ctx !== 0) ram.setWord(ctx, used.ctx);
+    return used.data;
+  }
+
+  return [
+    atomic({
+      prototype:
+        'int virtqueue_add_inbuf_ctx(struct virtqueue *vq, struct scatterlist *sg, unsigned int num, ' +
+        'void *data, void *ctx, gfp_t gfp)',
+      numbers: ['ctx'],
+      body: (kernel, vq, sg, num, data, ctx) =>
+        virtqueueAdd(kernel.memory, vq, sg, 0, num, data, ctx),
+    }),
+    atomic({
+      prototype:
+        'int virtqueue_add_outbuf(struct virtqueue *vq, struct scatterlist *sg, unsigned int num, ' +
+        'void *data, gfp_t gfp)',
+      body: (kernel, vq, sg, num, data) => {
+        const result = virtqueueAdd(kernel.memory, vq, sg, num, 0, data, 0);
+        // a full queue with something to send is the device's to empty
+        if (result === -ERRNO.ENOSPC) host.notify(vq);
+        return result;
+      },
+    }),
+    atomic({
+      prototype: 'void *virtqueue_get_buf_ctx(struct virtqueue *vq, unsigned int *len, void **ctx)',
+      body: getBuf,
+    }),
+    atomic({
+      prototype: 'void *virtqueue_get_buf(struct virtqueue *vq, unsigned int *len)',
+      body: (kernel, vq, len) => getBuf(kernel, vq, len, 0),
+    }),
+    atomic({
+      prototype: 'bool virtqueue_kick_prepare(struct virtqueue *vq)',
+      body: (kernel, vq) => (virtqueueKickPrepare(kernel.memory, vq) ? 1 : 0),
+    }),
+    atomic({
+      prototype: 'bool virtqueue_notify(struct virtqueue *vq)',
+      body: (kernel, vq) => {
+        if (kernel.memory.ram.u8(vq + VQ.broken) !== 0) return 0;
+        host.notify(vq);
+        return 1;
+      },
+    }),
+    atomic({
+      prototype: 'void virtqueue_disable_cb(struct virtqueue *vq)',
+      body: (kernel, vq) => virtqueueDisableCb(kernel.memory, vq),
+    }),
+    atomic({
+      prototype: 'unsigned int virtqueue_enable_cb_prepare(struct virtqueue *vq)',
+      body: (kernel, vq) => {
+        virtqueueEnableCb(kernel.memory, vq);
+        return kernel.memory.ram.u16(vq + VQ.last_used_idx);
+      },
+    }),
+    atomic({
+      prototype: 'bool virtqueue_poll(struct virtqueue *vq, unsigned int last_used_idx)',
+      body: (kernel, vq) => {
+        if (kernel.memory.ram.u8(vq + VQ.broken) !== 0) return 0;
+        return virtqueuePoll(kernel.memory, vq) ? 1 : 0;
+      },
+    }),
+  ];
+}
