@@ -291,11 +291,10 @@ function compileRows(): BenchRow[] {
   const write = (program: XlatedProgram): Uint8Array<ArrayBuffer> => {
     const slots = program.functions.map(({ insns }) => readSlots(insns));
     const allocateSlots = (): number => STATE.size;
-    return compilePrograms([{ program, slots, callbackBase: undefined }], host, {
+    return compilePrograms([{ program, slots, callbackBase: undefined, isTarget: false }], host, {
       state: 0,
       allocateSlots,
       firstSite: 0,
-      isTarget: false,
       isResumable: true,
     }).bytes;
   };

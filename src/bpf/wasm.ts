@@ -36,6 +36,8 @@ export interface WasmOptions {
   readonly slice?: number;
   /** The programs and those that they tail-call have passed `validate`. Default: they are checked. */
   readonly validated?: boolean;
+  /** Programs that tail calls will reach: compiled with them. Others are when they are first called. */
+  readonly targets?: readonly XlatedProgram[];
 }
 
 export class WasmProgram {
@@ -155,7 +157,7 @@ export function createWasmBatch(
   const nests = programs.some(({ functions }) => functions.length > 1);
   const runtime = new Runtime(host, nests ? MAX_CALL_FRAMES : 1, options);
   try {
-    const entries = runtime.load(programs, false);
+    const entries = runtime.load(programs, options.targets);
     runtime.share(programs.length);
     return programs.map((program, index) => {
       return new WasmProgram(program, runtime, entries[index] as Entry);

@@ -16,7 +16,7 @@
  *   });
  *   memory.writeWords(functions[0].base, functions[0].words);
  */
-import { readSlots } from '../bpf/instruction.js';
+import { readSlots, type Slot } from '../bpf/instruction.js';
 import type { Arena } from '../bpf/program.js';
 import { CodeBuffer } from './code-buffer.js';
 import {
@@ -122,6 +122,24 @@ export function compile(program: JitInput, options: JitOptions): JitProgram {
   return { kernel, config: options.config, functions };
 }
 
+/** By opcode byte: 1 for all of ALU and ALU64, and for the modes MEM (0x60), MEMSX (0x80), ATOMIC (0xc0). */
+const PLACELESS = Uint8Array.from({ length: 256 }, (_, code) => {
+  const mode = code & 0xe0;
+  switch (code & 7) {
+    case 4:
+    case 7:
+      return 1;
+    case 1:
+      return mode === 0x60 || mode === 0x80 ? 1 : 0;
+    case 2:
+      return mode === 0x60 ? 1 : 0;
+    case 3:
+      return mode === 0x60 || mode === 0xc0 ? 1 : 0;
+    default:
+      return 0;
+  }
+});
+
 interface Layout {
   readonly allocSize: number;
   readonly extableOffset: number;
@@ -173,28 +191,40 @@ function finish(
  */
 function runPass(ctx: FunctionContext, base?: bigint): boolean {
   const offsets = ctx.offsets.slice();
-  const { epilogue } = ctx;
+  const { epilogue, code: before } = ctx;
   ctx.code = new CodeBuffer(base);
   ctx.extable = [];
   ctx.profile.buildPrologue(ctx);
-  buildBody(ctx);
+  buildBody(ctx, before.words, offsets);
   ctx.epilogue = ctx.code.length;
   ctx.profile.buildEpilogue(ctx);
   buildPlt(ctx.code);
   return epilogue === ctx.epilogue && ctx.offsets.every((offset, i) => offset === offsets[i]);
 }
 
-function buildBody(ctx: FunctionContext): void {
-  const { slots, offsets } = ctx;
+/** Takes what says the same at any place from the words of the pass before, if there was one. */
+function buildBody(ctx: FunctionContext, words: readonly number[], before: Int32Array): void {
+  const { slots, offsets, code } = ctx;
   let index = 0;
   while (index < slots.length) {
     const slot = slots[index];
     if (slot === undefined) break;
     ctx.index = index;
-    offsets[index] = ctx.code.length;
+    offsets[index] = code.length;
+    if (words.length > 0 && isPlaceless(slot)) {
+      const end = before[index + 1] ?? 0;
+      for (let at = before[index] ?? 0; at < end; at++) code.emit(words[at] ?? 0);
+      index++;
+      continue;
+    }
     const used = buildInstruction(ctx, slot);
-    if (used === 2) offsets[index + 1] = ctx.code.length;
+    if (used === 2) offsets[index + 1] = code.length;
     index += used;
   }
-  offsets[slots.length] = ctx.code.length;
+  offsets[slots.length] = code.length;
+}
+
+/** Arithmetic, and accesses without an exception table entry: no address or distance is in their code. */
+function isPlaceless({ code }: Slot): boolean {
+  return PLACELESS[code] === 1;
 }

@@ -48,7 +48,6 @@ export interface CompileOptions {
   readonly allocateSlots: (count: number) => number;
   /** Number of the first site. */
   readonly firstSite: number;
-  readonly isTarget: boolean;
   /** Loops of the main function may be left and entered again. */
   readonly isResumable: boolean;
 }
@@ -59,6 +58,8 @@ export interface ProgramSource {
   readonly slots: readonly (readonly Slot[])[];
   /** Address of function 0; undefined when the program takes no addresses of functions. */
   readonly callbackBase: bigint | undefined;
+  /** Tail calls reach it. */
+  readonly isTarget: boolean;
 }
 
 export interface CompiledModule {

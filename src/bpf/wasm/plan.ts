@@ -29,16 +29,22 @@ export interface ProgramPlan {
 }
 
 export interface PlanOptions {
-  /** Reached by tail calls: what it leaves in its registers may be read by who called its caller. */
-  readonly isTarget: boolean;
   /** Loops of the main function may be left and entered again. */
   readonly isResumable: boolean;
 }
 
+interface PlanSource {
+  readonly program: XlatedProgram;
+  /** Of each function. */
+  readonly slots: readonly (readonly Slot[])[];
+  /** Reached by tail calls: what it leaves in its registers may be read by who called its caller. */
+  readonly isTarget: boolean;
+}
+
 export function planProgram(
-  { program, slots: decoded }: { program: XlatedProgram; slots: readonly (readonly Slot[])[] },
+  { program, slots: decoded, isTarget }: PlanSource,
   host: BpfHost,
-  { isTarget, isResumable }: PlanOptions,
+  { isResumable }: PlanOptions,
 ): ProgramPlan {
   const analysed = decoded.map((slots) => ({ slots, flow: buildFlow(slots) }));
   const needs = analyseNeeds(analysed, isTarget ? EXTRA_OUT : 0);

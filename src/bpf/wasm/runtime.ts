@@ -126,8 +126,20 @@ export class Runtime implements MemoryListener {
     this.memory.listen(this);
   }
 
-  /** Decodes, compiles and links programs, as one module. Throws InputError when one cannot run. */
-  load(programs: readonly XlatedProgram[], isTarget: boolean): Entry[] {
+  /**
+   * Decodes, compiles and links programs, and the targets of their tail calls, as one module. Throws
+   * InputError when one cannot run.
+   */
+  load(programs: readonly XlatedProgram[], targets: readonly XlatedProgram[] = []): Entry[] {
+    const entries = this.#loadAll([...programs, ...targets], programs.length);
+    for (const [index, target] of targets.entries()) {
+      this.#targets.set(target, entries[programs.length + index] as Entry);
+    }
+    return entries.slice(0, programs.length);
+  }
+
+  /** Those from number `firstTarget` on are reached by tail calls. */
+  #loadAll(programs: readonly XlatedProgram[], firstTarget: number): Entry[] {
     const decoded = programs.map(({ functions }) => functions.map(({ insns }) => readSlots(insns)));
     if (!this.#validated) {
       for (const [index, program] of programs.entries()) {
@@ -140,13 +152,13 @@ export class Runtime implements MemoryListener {
         program,
         slots: decoded[index] ?? [],
         callbackBase: this.#addCallbacks(program, decoded[index] ?? [], () => entries[index]),
+        isTarget: index >= firstTarget,
       })),
       this.host,
       {
         state: this.#at,
         allocateSlots: (count) => this.#allocateSlots(count),
         firstSite: this.sites.length,
-        isTarget,
         isResumable: this.#firstSlice <= LONGEST_SLICE,
       },
     );
@@ -408,9 +420,9 @@ export class Runtime implements MemoryListener {
     this.#tailCalls++;
     let entry = this.#targets.get(program);
     if (!entry) {
-      [entry] = this.load([program], true);
+      this.load([], [program]);
+      entry = this.#targets.get(program);
       if (!entry) throw new RangeError(`no entry for ${program.name}`);
-      this.#targets.set(program, entry);
     }
     entry.enter(entry.first, depth);
     return 1;

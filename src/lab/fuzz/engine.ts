@@ -90,7 +90,11 @@ export function wasmEngine(workbench: Workbench = plainWorkbench()): FuzzEngine 
       const batch = createWasmBatch(
         linked.map(({ programs }) => programs[0]),
         workbench.host,
-        { slice: Infinity, validated: true },
+        {
+          slice: Infinity,
+          validated: true,
+          targets: linked.flatMap(({ programs }) => programs.slice(1)),
+        },
       );
       return linked.map((each, index) => {
         const loaded = batch[index];
