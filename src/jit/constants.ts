@@ -5,6 +5,7 @@
  * function gives the words, so that a caller may count them before it emits them. Kernel addresses have
  * 16 ones on top, which one MOVN gives for free: three words always do.
  */
+import { high32, low32 } from '../common/bytes.js';
 import { movk, movn, movz } from './emit.js';
 
 /** `value` (an Int32, sign-extended when `sf`) in 1 or 2 words. */
@@ -24,9 +25,10 @@ export function moveInt32(sf: number, rd: number, value: number): number[] {
 
 /** A 64-bit constant in 1 to 4 words; one that fits 32 bits unsigned takes the W form. */
 export function moveInt64(rd: number, value: bigint): number[] {
-  const unsigned = BigInt.asUintN(64, value);
-  if (unsigned >> 32n === 0n) return moveInt32(0, rd, Number(unsigned) | 0);
-  const blocks = [0, 16, 32, 48].map((shift) => Number((unsigned >> BigInt(shift)) & 0xffffn));
+  const lo = low32(value);
+  const hi = high32(value);
+  if (hi === 0) return moveInt32(0, rd, lo);
+  const blocks = [lo & 0xffff, lo >>> 16, hi & 0xffff, hi >>> 16];
   const inverse = countOther(blocks, 0xffff) < countOther(blocks, 0);
   const background = inverse ? 0xffff : 0;
   let top = 3;
@@ -59,5 +61,7 @@ export function moveAddress(rd: number, address: bigint): number[] {
 }
 
 function countOther(blocks: readonly number[], value: number): number {
-  return blocks.filter((block) => block !== value).length;
+  let count = 0;
+  for (const block of blocks) if (block !== value) count++;
+  return count;
 }

@@ -225,7 +225,7 @@ export function emitAtomic(
 }
 
 function baseOf({ plan }: FunctionContext, insn: number): Origin {
-  const origin = plan.origins.bases.get(insn);
+  const origin = plan.origins.bases[insn];
   if (!origin) throw new RangeError(`${plan.name} insn ${insn}: no base`);
   return origin;
 }

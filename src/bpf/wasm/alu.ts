@@ -52,28 +52,26 @@ export function emitAlu(
   const is64 = opcode.width === 64;
   if (opcode.op === 'mov') emitMove(code, registers, slot, opcode);
   else if (opcode.op === 'div' || opcode.op === 'mod') {
-    emitDivision(code, dst, operandOf(code, registers, slot, opcode), slot, opcode);
+    emitDivision(code, registers, slot, opcode);
   } else {
     const pair = BINARY[opcode.op] as Pair;
     getAs(code, dst, is64);
-    operandOf(code, registers, slot, opcode)();
+    emitOperand(code, registers, slot, opcode);
     code.op(is64 ? pair.w64 : pair.w32);
   }
   setFrom(code, dst, is64);
 }
 
-/** A function that pushes the source operand at the instruction's width. */
-function operandOf(
+/** Pushes the source operand at the instruction's width. */
+function emitOperand(
   code: CodeWriter,
   registers: RegisterLocals,
   slot: Slot,
   { width, source }: { readonly width: 32 | 64; readonly source: 'immediate' | 'register' },
-): () => void {
-  if (source === 'register') {
-    const src = registers[slot.src] as number;
-    return () => getAs(code, src, width === 64);
-  }
-  return () => void (width === 64 ? code.i64(slot.imm) : code.i32(slot.imm));
+): void {
+  if (source === 'register') getAs(code, registers[slot.src] as number, width === 64);
+  else if (width === 64) code.i64(slot.imm);
+  else code.i32(slot.imm);
 }
 
 function getAs(code: CodeWriter, local: number, is64: boolean): void {
@@ -98,18 +96,20 @@ function emitMove(
   slot: Slot,
   opcode: Opcode & { readonly kind: 'alu' },
 ): void {
-  operandOf(code, registers, slot, opcode)();
+  emitOperand(code, registers, slot, opcode);
   const extend = EXTEND[slot.off];
   if (extend) code.op(opcode.width === 64 ? extend.w64 : extend.w32);
 }
 
 function emitDivision(
   code: CodeWriter,
-  dst: number,
-  operand: () => void,
+  registers: RegisterLocals,
   slot: Slot,
-  { op, width, source }: Opcode & { readonly kind: 'alu' },
+  opcode: Opcode & { readonly kind: 'alu' },
 ): void {
+  const { op, width, source } = opcode;
+  const dst = registers[slot.dst] as number;
+  const operand = (): void => emitOperand(code, registers, slot, opcode);
   const is64 = width === 64;
   const isSigned = slot.off === 1;
   const isDivision = op === 'div';
@@ -202,7 +202,7 @@ export function emitCondition(
 ): void {
   const is64 = opcode.width === 64;
   getAs(code, registers[slot.dst] as number, is64);
-  operandOf(code, registers, slot, opcode)();
+  emitOperand(code, registers, slot, opcode);
   if (opcode.op !== 'jset') {
     const pair = COMPARE[opcode.op];
     code.op(is64 ? pair.w64 : pair.w32);

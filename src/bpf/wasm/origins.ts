@@ -55,9 +55,14 @@ function unite(one: Origin, other: Origin): void {
 /** Origins of what instructions need, by slot number. */
 export interface Origins {
   /** The base of an access. */
-  readonly bases: ReadonlyMap<number, Origin>;
+  readonly bases: readonly (Origin | undefined)[];
   /** R1..R3 of a call. */
   readonly calls: ReadonlyMap<number, readonly Origin[]>;
+}
+
+interface Found extends Origins {
+  readonly bases: (Origin | undefined)[];
+  readonly calls: Map<number, readonly Origin[]>;
 }
 
 const FRAME = 10;
@@ -65,8 +70,7 @@ const FRAME = 10;
 const NOTHING: State = [];
 
 export function findOrigins(slots: readonly Slot[], flow: Flow, live: Uint16Array): Origins {
-  const bases = new Map<number, Origin>();
-  const calls = new Map<number, readonly Origin[]>();
+  const found: Found = { bases: new Array<undefined>(slots.length), calls: new Map() };
   const starts: State[] = [];
   const ends: State[] = [];
   for (let index = 0; index < flow.blocks.length; index++) {
@@ -80,7 +84,7 @@ export function findOrigins(slots: readonly Slot[], flow: Flow, live: Uint16Arra
     for (let slot = block.start; slot < block.end; slot++) {
       const here = slots[slot] as Slot;
       const opcode = OPCODES[here.code];
-      if (opcode) step(state, slots, slot, here, opcode, { bases, calls });
+      if (opcode) step(state, slots, slot, here, opcode, found);
     }
     ends.push(state);
   }
@@ -96,7 +100,7 @@ export function findOrigins(slots: readonly Slot[], flow: Flow, live: Uint16Arra
       }
     }
   }
-  return { bases, calls };
+  return found;
 }
 
 function freshState(isEntry: boolean, live: number): State {
@@ -115,9 +119,8 @@ function step(
   index: number,
   slot: Slot,
   opcode: Opcode,
-  { bases, calls }: { bases: Map<number, Origin>; calls: Map<number, readonly Origin[]> },
+  { bases, calls }: Found,
 ): void {
-  const read = (register: number): Origin => (state[register] ??= new Origin());
   switch (opcode.kind) {
     case 'alu':
       state[slot.dst] = afterAlu(state, slot, opcode);
@@ -135,20 +138,20 @@ function step(
       );
       return;
     case 'load':
-      bases.set(index, read(slot.src));
+      bases[index] = read(state, slot.src);
       state[slot.dst] = new Origin(opcode.size < 4);
       return;
     case 'store':
-      bases.set(index, read(slot.dst));
+      bases[index] = read(state, slot.dst);
       return;
     case 'atomic':
-      bases.set(index, read(slot.imm === 0x100 ? slot.src : slot.dst));
+      bases[index] = read(state, slot.imm === 0x100 ? slot.src : slot.dst);
       if (slot.imm === 0x100) state[slot.dst] = new Origin();
       else if (slot.imm === 0xf1) state[0] = new Origin();
       else if ((slot.imm & 1) === 1) state[slot.src] = new Origin();
       return;
     case 'call':
-      calls.set(index, [read(1), read(2), read(3)]);
+      calls.set(index, [read(state, 1), read(state, 2), read(state, 3)]);
       state[0] = new Origin();
       if (opcode.source === 'register' || slot.src === PSEUDO.CALL) {
         for (let register = 1; register <= 5; register++) state[register] = new Origin();
@@ -160,15 +163,19 @@ function step(
   }
 }
 
+function read(state: State, register: number): Origin {
+  return (state[register] ??= new Origin());
+}
+
 function afterAlu(
   state: State,
   slot: Slot,
   { op, width, source }: Opcode & { readonly kind: 'alu' },
 ): Origin {
-  const dst = (state[slot.dst] ??= new Origin());
+  const dst = read(state, slot.dst);
   const isRegister = source === 'register';
   if (op === 'mov') {
-    if (isRegister && width === 64 && slot.off === 0) return (state[slot.src] ??= new Origin());
+    if (isRegister && width === 64 && slot.off === 0) return read(state, slot.src);
     return new Origin(true);
   }
   if (width === 32 || (op !== 'add' && op !== 'sub')) return new Origin(true);
@@ -177,7 +184,7 @@ function afterAlu(
     if (dst.stack !== undefined) return new Origin(false, dst, dst.stack + distance);
     return new Origin(dst.scalar, classOf(dst));
   }
-  const src = (state[slot.src] ??= new Origin());
+  const src = read(state, slot.src);
   const base = dst.scalar && !src.scalar ? src : dst;
   return new Origin(dst.scalar && src.scalar, classOf(base));
 }

@@ -158,7 +158,7 @@ function findClasses(
         }
         continue;
       }
-      const origin = origins.bases.get(insn);
+      const origin = origins.bases[insn];
       if (!origin || !opcode) continue;
       if (opcode.kind !== 'load' && opcode.kind !== 'store' && opcode.kind !== 'atomic') continue;
       const isRead = opcode.kind === 'load' || (opcode.kind === 'atomic' && slot.imm === 0x100);

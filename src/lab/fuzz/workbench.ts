@@ -10,6 +10,7 @@ import type { Region } from '../../cpu/memory.js';
 import { callDistance, callImmediate } from '../../bpf/call-immediate.js';
 import type { BpfHost } from '../../bpf/host.js';
 import { createMap } from '../../bpf/maps/create.js';
+import { ArrayMap } from '../../bpf/maps/array.js';
 import { isProgArray, type BpfMap, type MapSpec } from '../../bpf/maps/map.js';
 import { PSEUDO } from '../../bpf/opcodes.js';
 import type { XlatedFunction, XlatedProgram } from '../../bpf/program.js';
@@ -74,7 +75,7 @@ export class Workbench {
     this.host.memory.bytes.set(memory, this.#room.offset + MEMORY_ROOM - memory.length);
     if (!usesMaps) return;
     this.#useMaps(fuzzCase.maps);
-    for (const map of this.#maps) if (!isProgArray(map)) clear(map);
+    for (const map of this.#maps) if (!isProgArray(map)) clear(map, this.host.memory.bytes);
     this.fillSlots(programs);
   }
 
@@ -92,7 +93,7 @@ export class Workbench {
   outcome({ fuzzCase, usesMaps }: LinkedCase, end: string): FuzzOutcome {
     const from = this.#room.offset + MEMORY_ROOM - fuzzCase.memory.length;
     const memory = this.host.memory.bytes.slice(from, from + fuzzCase.memory.length);
-    const maps = usesMaps ? this.#maps.flatMap(contents) : [];
+    const maps = usesMaps ? this.#maps.flatMap((map) => contents(map, this.host.memory.bytes)) : [];
     return { end, memory, maps };
   }
 
@@ -158,22 +159,23 @@ export class Workbench {
   }
 }
 
-function clear(map: BpfMap): void {
-  if (map.spec.type === 'ARRAY') {
-    const zeros = new Uint8Array(map.spec.valueSize);
-    for (const { key } of map.entries()) map.set(key, zeros);
+function clear(map: BpfMap, memory: Uint8Array): void {
+  if (map instanceof ArrayMap) {
+    const { offset, size } = map.valueRegion(0);
+    memory.fill(0, offset, offset + size);
   } else {
     for (const { key } of map.entries()) map.remove(key);
   }
 }
 
-function contents(map: BpfMap): MapContents[] {
+function contents(map: BpfMap, memory: Uint8Array): MapContents[] {
   const { name, keySize, valueSize } = map.spec;
   if (isProgArray(map)) return [];
-  const entries = [...map.entries()];
-  if (map.spec.type !== 'ARRAY') {
-    entries.sort((a, b) => (bytesToHex(a.key) < bytesToHex(b.key) ? -1 : 1));
+  if (map instanceof ArrayMap) {
+    return [{ name, keySize, valueSize, bytes: arrayContents(map, memory) }];
   }
+  const entries = [...map.entries()];
+  entries.sort((a, b) => (bytesToHex(a.key) < bytesToHex(b.key) ? -1 : 1));
   const bytes = new Uint8Array(entries.length * (keySize + valueSize));
   let at = 0;
   for (const { key, values } of entries) {
@@ -182,4 +184,19 @@ function contents(map: BpfMap): MapContents[] {
     at += keySize + valueSize;
   }
   return [{ name, keySize, valueSize, bytes }];
+}
+
+/** Index and value of each element, without an object for each. */
+function arrayContents(map: ArrayMap, memory: Uint8Array): Uint8Array {
+  const { maxEntries, keySize, valueSize } = map.spec;
+  const { offset, size } = map.valueRegion(0);
+  const stride = size / maxEntries;
+  const bytes = new Uint8Array(maxEntries * (keySize + valueSize));
+  const view = viewOf(bytes);
+  for (let index = 0, at = 0; index < maxEntries; index++, at += keySize + valueSize) {
+    view.setUint32(at, index, true);
+    const from = offset + index * stride;
+    bytes.set(memory.subarray(from, from + valueSize), at + keySize);
+  }
+  return bytes;
 }
