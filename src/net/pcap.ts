@@ -10,7 +10,8 @@
  */
 import { viewOf } from '../common/bytes.js';
 import { InputError } from '../common/errors.js';
-import type { Capture, CapturedPacket } from './capture.js';
+import type { ByteSource } from './byte-source.js';
+import type { Capture, CapturedPacket, CaptureReader } from './capture.js';
 
 const HEADER_BYTES = 24;
 
@@ -41,49 +42,61 @@ export function isPcap(bytes: Uint8Array): boolean {
   return variantOf(bytes) !== undefined;
 }
 
-export function readPcap(bytes: Uint8Array): Capture {
-  const variant = variantOf(bytes);
+/** Reads the header; packets follow as they are asked for. */
+export function openPcap(source: ByteSource): CaptureReader {
+  const header = source.peek(HEADER_BYTES);
+  const variant = variantOf(header);
   if (!variant) throw new InputError('not a pcap file: unknown magic');
-  if (bytes.length < HEADER_BYTES) {
+  if (header.length < HEADER_BYTES) {
     throw new InputError(
-      `capture cut in its header: ${HEADER_BYTES} bytes announced, ${bytes.length} left`,
+      `capture cut in its header: ${HEADER_BYTES} bytes announced, ${header.length} left`,
     );
   }
-  const { little, recordBytes, unitsToNanoseconds } = variant;
-  const view = viewOf(bytes);
+  const { little } = variant;
+  const view = viewOf(header);
   const major = view.getUint16(4, little);
   if (major !== 2)
     throw new InputError(`pcap version ${major}.${view.getUint16(6, little)}, not 2`);
-  const packets: CapturedPacket[] = [];
-  let at = HEADER_BYTES;
-  while (at < bytes.length) {
-    const number = packets.length + 1;
-    if (bytes.length - at < recordBytes) {
-      throw cutError(number, at, recordBytes, bytes.length - at);
-    }
-    const captured = view.getUint32(at + 8, little);
-    const data = at + recordBytes;
-    if (bytes.length - data < captured) throw cutError(number, data, captured, bytes.length - data);
-    const seconds = BigInt(view.getUint32(at, little));
-    const fraction = BigInt(view.getUint32(at + 4, little));
-    packets.push({
-      interfaceIndex: 0,
-      time: seconds * 1_000_000_000n + fraction * unitsToNanoseconds,
-      bytes: bytes.slice(data, data + captured),
-      originalLength: view.getUint32(at + 12, little),
-      options: [],
-    });
-    at = data + captured;
-  }
   // the upper bits of the link type word say whether frames carry an FCS
   const linkType = view.getUint32(20, little) & 0xffff;
   const snapLength = view.getUint32(16, little);
+  source.skip(HEADER_BYTES);
   return {
     format: 'pcap',
     interfaces: [{ linkType, snapLength, options: [] }],
-    packets,
     options: [],
+    packets: () => readRecords(source, variant),
   };
+}
+
+function* readRecords(
+  source: ByteSource,
+  { little, recordBytes, unitsToNanoseconds }: Variant & { readonly little: boolean },
+): Generator<CapturedPacket> {
+  for (let number = 1; ; number++) {
+    const record = source.peek(recordBytes);
+    if (record.length === 0) return;
+    if (record.length < recordBytes) {
+      throw cutError(number, source.at, recordBytes, record.length);
+    }
+    const view = viewOf(record);
+    const seconds = BigInt(view.getUint32(0, little));
+    const fraction = BigInt(view.getUint32(4, little));
+    const captured = view.getUint32(8, little);
+    const originalLength = view.getUint32(12, little);
+    source.skip(recordBytes);
+    const data = source.peek(captured);
+    if (data.length < captured) throw cutError(number, source.at, captured, data.length);
+    const bytes = data.slice();
+    source.skip(captured);
+    yield {
+      interfaceIndex: 0,
+      time: seconds * 1_000_000_000n + fraction * unitsToNanoseconds,
+      bytes,
+      originalLength,
+      options: [],
+    };
+  }
 }
 
 /** The one error of a file that ends inside a packet. */
