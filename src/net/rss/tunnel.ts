@@ -12,6 +12,7 @@
  *   const match = new TunnelMatch(TUNNEL_PORTS);
  *   if (match.find(frame, outerHeaders, frame.length)) match.types;
  */
+import { ETH_P_TEB, TUNNEL_PORT } from '../encapsulate.js';
 import { ETHERTYPE, IPPROTO } from '../packet.js';
 import { EthernetPayload, u16At, type PacketHeaders } from './headers.js';
 import { VIRTIO_NET_HASH_TUNNEL_TYPE as TUNNEL } from './types.js';
@@ -26,14 +27,12 @@ export interface TunnelPorts {
 
 /** As assigned by IANA. GRE-in-UDP over DTLS has 4755: nobody sees into it. */
 export const TUNNEL_PORTS: TunnelPorts = {
-  greUdp: 4754,
-  vxlan: 4789,
-  vxlanGpe: 4790,
-  geneve: 6081,
+  greUdp: TUNNEL_PORT.GRE_UDP,
+  vxlan: TUNNEL_PORT.VXLAN,
+  vxlanGpe: TUNNEL_PORT.VXLAN_GPE,
+  geneve: TUNNEL_PORT.GENEVE,
 };
 
-/** Transparent Ethernet bridging: the payload is a frame. */
-const ETH_P_TEB = 0x6558;
 const UDP_BYTES = 8;
 const VXLAN_BYTES = 8;
 const GENEVE_BYTES = 8;
