@@ -117,29 +117,50 @@ export function writePcap(capture: Capture): Uint8Array {
     );
   }
   const nanoseconds = capture.packets.some(({ time }) => (time ?? 0n) % 1000n !== 0n);
+  const snapLengths = capture.interfaces.map(({ snapLength }) => snapLength);
+  const snapLength = snapLengths.includes(0) ? 0 : Math.max(0, ...snapLengths);
   const size = capture.packets.reduce((sum, packet) => sum + 16 + packet.bytes.length, 0);
   const bytes = new Uint8Array(HEADER_BYTES + size);
+  bytes.set(pcapHeader(linkType, snapLength, nanoseconds));
+  let at = HEADER_BYTES;
+  for (const [i, packet] of capture.packets.entries()) {
+    const record = pcapRecord(packet, i + 1, nanoseconds);
+    bytes.set(record, at);
+    at += record.length;
+  }
+  return bytes;
+}
+
+/** The start of a file whose records follow one by one. */
+export function pcapHeader(linkType: number, snapLength: number, nanoseconds: boolean): Uint8Array {
+  const bytes = new Uint8Array(HEADER_BYTES);
   const view = viewOf(bytes);
   view.setUint32(0, nanoseconds ? 0xa1b23c4d : 0xa1b2c3d4, true);
   view.setUint16(4, 2, true);
   view.setUint16(6, 4, true);
-  const snapLengths = capture.interfaces.map(({ snapLength }) => snapLength);
-  view.setUint32(16, snapLengths.includes(0) ? 0 : Math.max(0, ...snapLengths), true);
+  view.setUint32(16, snapLength, true);
   view.setUint32(20, linkType, true);
-  let at = HEADER_BYTES;
-  for (const [i, packet] of capture.packets.entries()) {
-    const time = packet.time ?? 0n;
-    const seconds = time / 1_000_000_000n;
-    if (time < 0n || seconds > 0xffffffffn) {
-      throw new InputError(`packet ${i + 1}: its time does not fit the 32-bit seconds of pcap`);
-    }
-    const fraction = Number(time % 1_000_000_000n);
-    view.setUint32(at, Number(seconds), true);
-    view.setUint32(at + 4, nanoseconds ? fraction : fraction / 1000, true);
-    view.setUint32(at + 8, packet.bytes.length, true);
-    view.setUint32(at + 12, packet.originalLength, true);
-    bytes.set(packet.bytes, at + 16);
-    at += 16 + packet.bytes.length;
+  return bytes;
+}
+
+/** One packet of such a file; `number` counts from 1, for messages. */
+export function pcapRecord(
+  packet: CapturedPacket,
+  number: number,
+  nanoseconds: boolean,
+): Uint8Array {
+  const time = packet.time ?? 0n;
+  const seconds = time / 1_000_000_000n;
+  if (time < 0n || seconds > 0xffffffffn) {
+    throw new InputError(`packet ${number}: its time does not fit the 32-bit seconds of pcap`);
   }
+  const fraction = Number(time % 1_000_000_000n);
+  const bytes = new Uint8Array(16 + packet.bytes.length);
+  const view = viewOf(bytes);
+  view.setUint32(0, Number(seconds), true);
+  view.setUint32(4, nanoseconds ? fraction : fraction / 1000, true);
+  view.setUint32(8, packet.bytes.length, true);
+  view.setUint32(12, packet.originalLength, true);
+  bytes.set(packet.bytes, 16);
   return bytes;
 }
