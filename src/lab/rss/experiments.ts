@@ -149,7 +149,7 @@ export const EXPERIMENTS: readonly Experiment[] = [
   },
   {
     name: 'gre-inner-random',
-    traffic: 'the same, ports from a generator',
+    traffic: '256 flows in GRE, generated ports',
     receiver: 'inner hash',
     settings: INNER_GRE,
     frames: () => {

@@ -47,6 +47,17 @@ export interface ReceiveHash {
   readonly tunnelReport: number;
 }
 
+/**
+ * Puts a result into the virtio_net_hdr_v1_hash at `at`: hash_value u32 @12, hash_report u16 @16,
+ * hash_report_tunnel u8 @18 (padding of the final form, and then 0), padding u8 @19.
+ */
+export function writeHashReport(view: DataView, at: number, result: ReceiveHash): void {
+  view.setUint32(at + 12, result.hash, true);
+  view.setUint16(at + 16, result.report, true);
+  view.setUint8(at + 18, result.tunnelReport);
+  view.setUint8(at + 19, 0);
+}
+
 /** The tunnels of the v7 proposal, in terms of the standard's types. */
 const V7_TUNNELS: readonly {
   readonly types: number;

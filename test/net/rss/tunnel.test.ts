@@ -12,11 +12,13 @@ import {
   tcp,
   udp,
 } from '../../../src/net/packet.js';
+import { bytesToHex, viewOf } from '../../../src/common/bytes.js';
 import { PacketHeaders } from '../../../src/net/rss/headers.js';
 import {
   ReceiveHasher,
   v7HashTypes,
   v7TunnelTypes,
+  writeHashReport,
   type ReceiveHashOptions,
 } from '../../../src/net/rss/receive-hash.js';
 import { MICROSOFT_KEY } from '../../../src/net/rss/toeplitz.js';
@@ -278,6 +280,19 @@ describe('the v7 proposal', () => {
       const final = hasherOf({ hashTypes: ALL_HASH_TYPES | bit });
       expect(final.compute(golden.bytes).hash).toBe(golden.outerHash);
     }
+  });
+
+  it('reports the tunnel in byte 18; the final form leaves it 0', () => {
+    const header = new Uint8Array(24).fill(0xee);
+    const write = (hasher: ReceiveHasher) => {
+      writeHashReport(viewOf(header), 2, hasher.compute(named('GENEVE').bytes));
+      return bytesToHex(header);
+    };
+    const around = (fields: string) => `${'ee'.repeat(14)}${fields}eeee`;
+    const v7 = hasherOf({ form: 'v7', hashTypes: ALL_HASH_TYPES | V7.GENEVE_INNER });
+    expect(write(v7)).toBe(around('629a276802000300'));
+    expect(write(all)).toBe(around('629a276802000000'));
+    expect(write(hasherOf({ hashTypes: 0 }))).toBe(around('0000000000000000'));
   });
 
   it('no hash, no report of a tunnel', () => {
