@@ -48,7 +48,7 @@ export const SUITES: readonly BenchSuite[] = [
   },
   {
     name: 'rss',
-    summary: 'receive hashes per second: Toeplitz by tables and bit by bit, whole frames',
+    summary: 'receive hashes per second: Toeplitz by tables and as defined, whole frames',
     run: benchRss,
   },
   {
