@@ -59,54 +59,82 @@ export function addPacked(
 ): number {
   const { ram } = kernel.memory;
   const pieces = out + input;
-  const isIndirect = usesIndirect(ram, vq, pieces);
-  const slots = isIndirect ? 1 : pieces;
-  const free = ram.u32(vq + VQ.num_free);
-  if (free < slots) return -ERRNO.ENOSPC;
+  if (usesIndirect(ram, vq, pieces)) return addIndirect(kernel, vq, sg, out, pieces, data);
+  if (ram.u32(vq + VQ.num_free) < pieces) return -ERRNO.ENOSPC;
 
   const ring = ram.pointer(vq + VQ.desc);
   const num = ram.u32(vq + VQ.num);
   const first = ram.u16(vq + VQ.next_avail_idx);
-  const inOrder = ram.u8(vq + VQ.in_order) !== 0;
-  const id = inOrder ? first & OFFSET : ram.u32(vq + VQ.free_head);
-  const table = isIndirect ? kernel.physical.alloc(VRING_PACKED_DESC_SIZE * pieces) : 0;
+  const id = nextId(ram, vq, first);
   let totalIn = 0;
-  let firstFlags = VRING_DESC_F_INDIRECT | availableFlags(first);
+  let firstFlags = 0;
   let position = first;
   for (let n = 0; n < pieces; n++) {
     const piece = sg + n * SCATTERLIST.size;
-    const write = n >= out ? VRING_DESC_F_WRITE : 0;
-    if (n >= out) totalIn += ram.u32(piece + SG.length);
-    if (isIndirect) {
-      const entry = table + VRING_PACKED_DESC_SIZE * n;
-      copyPiece(ram, entry, piece);
-      ram.set16(entry + 14, write);
-      continue;
-    }
     const desc = ring + VRING_PACKED_DESC_SIZE * (position & OFFSET);
-    const flags = availableFlags(position) | write | (n + 1 < pieces ? VRING_DESC_F_NEXT : 0);
+    const flags =
+      availableFlags(position) |
+      (n >= out ? VRING_DESC_F_WRITE : 0) |
+      (n + 1 < pieces ? VRING_DESC_F_NEXT : 0);
     copyPiece(ram, desc, piece);
     ram.set16(desc + 12, id);
     if (n === 0) firstFlags = flags;
     else ram.set16(desc + 14, flags);
-    position = advance(position, 1, num);
-  }
-  const head = ring + VRING_PACKED_DESC_SIZE * (first & OFFSET);
-  if (isIndirect) {
-    ram.setPointer(head, table);
-    ram.set32(head + 8, VRING_PACKED_DESC_SIZE * pieces);
-    ram.set16(head + 12, id);
+    if (n >= out) totalIn += ram.u32(piece + SG.length);
     position = advance(position, 1, num);
   }
   const state = stateOf(ram, vq, id);
-  if (!inOrder) takeIds(ram, vq, state, slots);
-  noteOutstanding(ram, state, data, ctx, table, slots, totalIn);
-  ram.set32(vq + VQ.num_free, free - slots);
-  ram.set16(vq + VQ.next_avail_idx, position);
+  noteOutstanding(ram, state, data, ctx, pieces, totalIn);
+  publish(ram, vq, state, pieces, firstFlags);
+  return 0;
+}
+
+/** The same through a table of its own; there is a free descriptor. */
+function addIndirect(
+  kernel: KernelContext,
+  vq: number,
+  sg: number,
+  out: number,
+  pieces: number,
+  data: number,
+): number {
+  const { ram } = kernel.memory;
+  const table = kernel.physical.alloc(VRING_PACKED_DESC_SIZE * pieces);
+  let totalIn = 0;
+  for (let n = 0; n < pieces; n++) {
+    const piece = sg + n * SCATTERLIST.size;
+    const entry = table + VRING_PACKED_DESC_SIZE * n;
+    copyPiece(ram, entry, piece);
+    ram.set16(entry + 14, n >= out ? VRING_DESC_F_WRITE : 0);
+    if (n >= out) totalIn += ram.u32(piece + SG.length);
+  }
+  const first = ram.u16(vq + VQ.next_avail_idx);
+  const id = nextId(ram, vq, first);
+  const desc = descriptorAt(ram, vq, first);
+  ram.setPointer(desc, table);
+  ram.set32(desc + 8, VRING_PACKED_DESC_SIZE * pieces);
+  ram.set16(desc + 12, id);
+  const state = stateOf(ram, vq, id);
+  noteOutstanding(ram, state, data, 0, 1, totalIn);
+  ram.setPointer(state + STATE.indir_desc, table);
+  publish(ram, vq, state, 1, VRING_DESC_F_INDIRECT | availableFlags(first));
+  return 0;
+}
+
+/** Id of a chain that begins at a position. */
+function nextId(ram: Ram, vq: number, position: number): number {
+  return ram.u8(vq + VQ.in_order) === 0 ? ram.u32(vq + VQ.free_head) : position & OFFSET;
+}
+
+/** Makes a chain available, its first descriptor, whose flags these are, last. */
+function publish(ram: Ram, vq: number, state: number, slots: number, flags: number): void {
+  if (ram.u8(vq + VQ.in_order) === 0) takeIds(ram, vq, state, slots);
+  const first = ram.u16(vq + VQ.next_avail_idx);
+  ram.set32(vq + VQ.num_free, ram.u32(vq + VQ.num_free) - slots);
+  ram.set16(vq + VQ.next_avail_idx, advance(first, slots, ram.u32(vq + VQ.num)));
   ram.set16(vq + VQ.num_added, (ram.u16(vq + VQ.num_added) + slots) & 0xffff);
   // a write barrier stands here: the device sees all of the chain or nothing
-  ram.set16(head + 14, firstFlags);
-  return 0;
+  ram.set16(descriptorAt(ram, vq, first) + 14, flags);
 }
 
 /** Takes `count` ids off the free list; the last is kept with the chain's state. */

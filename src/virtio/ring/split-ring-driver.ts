@@ -38,6 +38,7 @@ import {
 } from './vring-virtqueue.js';
 
 const VQ = VRING_VIRTQUEUE.offset;
+const STATE = VRING_DESC_STATE.offset;
 const EXTRA = VRING_DESC_EXTRA.offset;
 const SG = SCATTERLIST.offset;
 
@@ -53,50 +54,73 @@ export function addSplit(
 ): number {
   const { ram } = kernel.memory;
   const pieces = out + input;
-  const isIndirect = usesIndirect(ram, vq, pieces);
-  const slots = isIndirect ? 1 : pieces;
+  if (usesIndirect(ram, vq, pieces)) return addIndirect(kernel, vq, sg, out, pieces, data);
   const free = ram.u32(vq + VQ.num_free);
-  if (free < slots) return -ERRNO.ENOSPC;
+  if (free < pieces) return -ERRNO.ENOSPC;
 
   const descriptors = ram.pointer(vq + VQ.desc);
   const extra = ram.pointer(vq + VQ.desc_extra);
   const head = ram.u32(vq + VQ.free_head);
-  const table = isIndirect ? kernel.physical.alloc(VRING_DESC_SIZE * pieces) : 0;
   let totalIn = 0;
   let i = head;
   for (let n = 0; n < pieces; n++) {
     const piece = sg + n * SCATTERLIST.size;
-    const flags = (n + 1 < pieces ? VRING_DESC_F_NEXT : 0) | (n >= out ? VRING_DESC_F_WRITE : 0);
-    if (n >= out) totalIn += ram.u32(piece + SG.length);
-    if (isIndirect) {
-      const entry = table + VRING_DESC_SIZE * n;
-      copyPiece(ram, entry, piece);
-      ram.set16(entry + 12, flags);
-      ram.set16(entry + 14, n + 1);
-      continue;
-    }
-    const own = extraOf(extra, i);
     const desc = descriptors + VRING_DESC_SIZE * i;
+    const own = extraOf(extra, i);
     i = ram.u16(own + EXTRA.next);
+    const flags = chainFlags(n, out, pieces);
     copyPiece(ram, desc, piece);
     ram.set16(desc + 12, flags);
     ram.set16(desc + 14, i);
     ram.set16(own + EXTRA.flags, flags);
+    if (n >= out) totalIn += ram.u32(piece + SG.length);
   }
-  if (isIndirect) {
-    const own = extraOf(extra, head);
-    const desc = descriptors + VRING_DESC_SIZE * head;
-    ram.setPointer(desc, table);
-    ram.set32(desc + 8, VRING_DESC_SIZE * pieces);
-    ram.set16(desc + 12, VRING_DESC_F_INDIRECT);
-    ram.set16(own + EXTRA.flags, VRING_DESC_F_INDIRECT);
-    i = ram.u16(own + EXTRA.next);
-  }
-  ram.set32(vq + VQ.num_free, free - slots);
+  ram.set32(vq + VQ.num_free, free - pieces);
   ram.set32(vq + VQ.free_head, i);
-  noteOutstanding(ram, stateOf(ram, vq, head), data, ctx, table, slots, totalIn);
+  noteOutstanding(ram, stateOf(ram, vq, head), data, ctx, pieces, totalIn);
   publish(ram, vq, head);
   return 0;
+}
+
+/** The same through a table of its own; there is a free descriptor. */
+function addIndirect(
+  kernel: KernelContext,
+  vq: number,
+  sg: number,
+  out: number,
+  pieces: number,
+  data: number,
+): number {
+  const { ram } = kernel.memory;
+  const table = kernel.physical.alloc(VRING_DESC_SIZE * pieces);
+  let totalIn = 0;
+  for (let n = 0; n < pieces; n++) {
+    const piece = sg + n * SCATTERLIST.size;
+    const entry = table + VRING_DESC_SIZE * n;
+    copyPiece(ram, entry, piece);
+    ram.set16(entry + 12, chainFlags(n, out, pieces));
+    ram.set16(entry + 14, n + 1);
+    if (n >= out) totalIn += ram.u32(piece + SG.length);
+  }
+  const head = ram.u32(vq + VQ.free_head);
+  const desc = ram.pointer(vq + VQ.desc) + VRING_DESC_SIZE * head;
+  ram.setPointer(desc, table);
+  ram.set32(desc + 8, VRING_DESC_SIZE * pieces);
+  ram.set16(desc + 12, VRING_DESC_F_INDIRECT);
+  const own = extraOf(ram.pointer(vq + VQ.desc_extra), head);
+  ram.set16(own + EXTRA.flags, VRING_DESC_F_INDIRECT);
+  ram.set32(vq + VQ.num_free, ram.u32(vq + VQ.num_free) - 1);
+  ram.set32(vq + VQ.free_head, ram.u16(own + EXTRA.next));
+  const state = stateOf(ram, vq, head);
+  noteOutstanding(ram, state, data, 0, 1, totalIn);
+  ram.setPointer(state + STATE.indir_desc, table);
+  publish(ram, vq, head);
+  return 0;
+}
+
+/** Flags of piece `n` of a chain. */
+function chainFlags(n: number, out: number, pieces: number): number {
+  return (n + 1 < pieces ? VRING_DESC_F_NEXT : 0) | (n >= out ? VRING_DESC_F_WRITE : 0);
 }
 
 function publish(ram: Ram, vq: number, head: number): void {
@@ -143,12 +167,13 @@ export function getBufSplit(
   const element = used + 4 + 8 * (lastUsed & (num - 1));
   let id = ram.u32(element);
   let length = ram.u32(element + 4);
-  if (!inOrder || !isInBatch(ram, vq)) {
+  const isWithinBatch = inOrder && isInBatch(ram, vq);
+  if (!isWithinBatch) {
     const refusal = refuseUsed(ram, vq, id, length);
     if (refusal !== undefined) return breakQueue(ram, vq, refusal);
   }
   if (inOrder) {
-    if (!isInBatch(ram, vq)) beginBatch(ram, vq, id, length);
+    if (!isWithinBatch) beginBatch(ram, vq, id, length);
     // descriptors outstanding end where the free ones begin
     id = (ram.u32(vq + VQ.free_head) + ram.u32(vq + VQ.num_free)) & (num - 1);
     length = lengthInBatch(ram, vq, id);
@@ -203,7 +228,7 @@ export function detachSplit(
   const { ram } = kernel.memory;
   const state = stateOf(ram, vq, head);
   takeOutstanding(kernel, state, result);
-  const slots = ram.u16(state + VRING_DESC_STATE.offset.num);
+  const slots = ram.u16(state + STATE.num);
   ram.set32(vq + VQ.num_free, ram.u32(vq + VQ.num_free) + slots);
   if (ram.u8(vq + VQ.in_order) !== 0) return;
   const extra = ram.pointer(vq + VQ.desc_extra);

@@ -130,15 +130,18 @@ export function noteOutstanding(
   state: number,
   data: number,
   ctx: number,
-  table: number,
   slots: number,
   totalIn: number,
 ): void {
   ram.setPointer(state + STATE.data, data);
   ram.setWord(state + STATE.ctx, ctx);
-  ram.setPointer(state + STATE.indir_desc, table);
-  ram.set32(state + STATE.total_in_len, Math.min(totalIn, 0xffff_ffff));
+  ram.set32(state + STATE.total_in_len, totalIn > 0xffff_ffff ? 0xffff_ffff : totalIn);
   ram.set16(state + STATE.num, slots);
+}
+
+/** Whether the chain with this VRING_DESC_STATE is outstanding. */
+export function isOutstanding(ram: Ram, state: number): boolean {
+  return (ram.s32(state + STATE.data) | ram.s32(state + STATE.data + 4)) !== 0;
 }
 
 /** Takes a buffer's cookie and context, and frees its indirect table: it is outstanding no more. */
@@ -146,20 +149,22 @@ export function takeOutstanding(kernel: KernelContext, state: number, result: Us
   const { ram } = kernel.memory;
   result.data = ram.pointer(state + STATE.data);
   result.ctx = ram.u32(state + STATE.ctx);
-  ram.setPointer(state + STATE.data, 0);
-  const table = ram.pointer(state + STATE.indir_desc);
-  if (table === 0) return;
-  kernel.physical.free(table);
-  ram.setPointer(state + STATE.indir_desc, 0);
+  ram.setWord(state + STATE.data, 0);
+  const hasTable =
+    (ram.s32(state + STATE.indir_desc) | ram.s32(state + STATE.indir_desc + 4)) !== 0;
+  if (!hasTable) return;
+  kernel.physical.free(ram.pointer(state + STATE.indir_desc));
+  ram.setWord(state + STATE.indir_desc, 0);
 }
 
 /** What is wrong with a used element, in the words of BAD_RING; `undefined` when nothing is. */
 export function refuseUsed(ram: Ram, vq: number, id: number, length: number): string | undefined {
   if (id >= ram.u32(vq + VQ.num)) return `id ${id} out of range`;
   const state = stateOf(ram, vq, id);
-  if (ram.pointer(state + STATE.data) === 0) return `id ${id} is not a head!`;
+  if (!isOutstanding(ram, state)) return `id ${id} is not a head!`;
+  if (ram.u8(vq + VQ.validate_length) === 0) return undefined;
   const most = ram.u32(state + STATE.total_in_len);
-  if (length <= most || ram.u8(vq + VQ.validate_length) === 0) return undefined;
+  if (length <= most) return undefined;
   return `used length ${length} is larger than in buflen ${most}`;
 }
 
