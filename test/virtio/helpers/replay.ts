@@ -5,7 +5,11 @@
 import { hexToBytes, bytesToHex } from '../../../src/common/bytes.js';
 import type { Memory } from '../../../src/cpu/memory.js';
 import type { XdpRunner } from '../../../src/virtio/driver/common.js';
-import { createVirtioNet, type VirtioNet } from '../../../src/virtio/virtio-net.js';
+import {
+  createVirtioNet,
+  type VirtioNet,
+  type VirtioNetOptions,
+} from '../../../src/virtio/virtio-net.js';
 import { DirectKernel } from './direct-kernel.js';
 import { upcomingBuffers } from './rings.js';
 import { VERDICT, XDP, adjustHead, adjustTail, makeFrame, program, returns } from './programs.js';
@@ -74,12 +78,19 @@ const SKB_FIELDS = [
   ['csum_offset', 'csumOffset'],
 ] as const;
 
-export function replay(record: PacketRecord): ReplayResult {
+/** @param options of the device, besides what the record says. */
+export function replay(record: PacketRecord, options: VirtioNetOptions = {}): ReplayResult {
   const skip = whySkipped(record);
   if (skip !== undefined) return { kind: 'skipped', why: skip };
   const kernel = new DirectKernel(4 << 20);
   const rx = record.rx_mode === 'small' ? 'small' : 'mergeable';
-  const net = createVirtioNet(kernel, { rx, eventIdx: false, queueSize: 64, ...queues(record) });
+  const net = createVirtioNet(kernel, {
+    rx,
+    eventIdx: false,
+    queueSize: 64,
+    ...queues(record),
+    ...options,
+  });
   const runner = record.xdp === 'drv' ? runnerFor(record, kernel.memory) : undefined;
   const segments = record.rx_segments.segs ?? [];
   prepareBuffers(net, record, runner);

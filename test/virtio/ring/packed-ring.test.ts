@@ -181,7 +181,11 @@ function offer(
 describe('a driver that lies', () => {
   test.each<[string, Parameters<typeof offer>[1], string]>([
     ['a buffer of 0 bytes', [{ length: 0 }], 'descriptor 0: zero sized buffers are not allowed'],
-    ['an unmapped buffer', [{ address: 0x1000n }], 'descriptor 0: 64 bytes at 0x0000000000001000 not mapped'],
+    [
+      'an unmapped buffer',
+      [{ address: 0x1000n }],
+      'descriptor 0: 64 bytes at 0x0000000000001000 not mapped',
+    ],
     [
       'readable after writable',
       [{ flags: WRITE | NEXT }, {}],
