@@ -5,6 +5,7 @@ import { benchFuzz } from './fuzz.js';
 import { benchInterpreter } from './interpreter.js';
 import type { BenchRow } from './row.js';
 import { benchRace } from './race.js';
+import { benchRings } from './rings.js';
 import { benchTraffic } from './traffic.js';
 import { benchWasm } from './wasm.js';
 
@@ -44,6 +45,11 @@ export const SUITES: readonly BenchSuite[] = [
     name: 'race',
     summary: 'states per second of the interleaving explorer',
     run: benchRace,
+  },
+  {
+    name: 'rings',
+    summary: 'virtqueue operations per second, split against packed',
+    run: benchRings,
   },
   {
     name: 'traffic',
