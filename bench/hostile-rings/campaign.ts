@@ -21,6 +21,7 @@ import type { Kernel } from '../../src/kernel/kernel.js';
 import { virtqueueOf } from '../../src/virtio/driver/queue-reset.js';
 import { QUEUE_BROKEN, type DeviceQueue } from '../../src/virtio/ring/device-queue.js';
 import { openDeviceQueue, type RingLayout } from '../../src/virtio/ring/open-device-queue.js';
+import { OFFSET, availableFlags, usedFlags } from '../../src/virtio/ring/packed-ring.js';
 import { PieceList } from '../../src/virtio/ring/piece-list.js';
 import {
   createVirtqueue,
@@ -33,6 +34,7 @@ import {
   virtqueueGetBuf,
   virtqueueIsBroken,
   virtqueueKickPrepare,
+  virtqueueLastUsed,
   virtqueueLayout,
   virtqueueNumFree,
   virtqueueOutstanding,
@@ -135,13 +137,18 @@ function hostileRing(
   const taken: number[] = [];
   for (let done = 0; done < ROUND; done++) {
     for (let i = random.below(6); i > 0; i--) step(q, random, taken, counts);
-    corrupt(kernel, q, layout, random, liar);
+    if (random.below(2) === 0) corrupt(kernel, q, layout, random, liar);
+    else aim(kernel, q, layout, random, liar);
     counts.corruptions++;
-    for (let i = random.below(6); i > 0; i--) step(q, random, taken, counts);
+    for (let i = random.below(10); i > 0; i--) step(q, random, taken, counts);
     checkAccounts(q);
+    const isBroken = virtqueueIsBroken(kernel.memory, vq);
+    if (isBroken) counts.driverBroke++;
+    if (q.device.broken !== undefined) counts.deviceBroke++;
+    if (!isBroken && q.device.broken === undefined) continue;
+    recover(q, counts);
+    taken.length = 0;
   }
-  if (virtqueueIsBroken(kernel.memory, vq)) counts.driverBroke++;
-  if (q.device.broken !== undefined) counts.deviceBroke++;
   recover(q, counts);
   const { physical } = guard.kernel;
   virtqueueDetachUnused(guard.kernel, vq);
@@ -227,7 +234,7 @@ function take(q: Queue): number {
     for (let i = 0; i < pieces.count; i++) {
       const at = pieces.address(i);
       const hi = memory.ram.addressHi(at);
-      if (memory.offsetRead(hi, memory.ram.addressLo(at), pieces.length(i)) !== at) {
+      if (at <= 0 || memory.offsetRead(hi, memory.ram.addressLo(at), pieces.length(i)) !== at) {
         throw new Error(`a piece of ${pieces.length(i)} bytes at ${at} is not mapped`);
       }
     }
@@ -306,6 +313,96 @@ function corrupt(
       const at = start + random.below(size);
       for (let i = 0; i < 16 && at + i < start + size; i++) ram.set8(at + i, random.below(256));
     }
+  }
+}
+
+/** Overwrites a field that the other side looks at next. */
+function aim(
+  kernel: Kernel,
+  q: Queue,
+  layout: RingLayout,
+  random: Random,
+  liar: 'device' | 'driver',
+): void {
+  const { ram } = kernel.memory;
+  const value = small(random, q.num);
+  const position = liar === 'driver' ? q.device.position : virtqueueLastUsed(kernel.memory, q.vq);
+  if (liar === 'driver' && random.below(3) === 0) {
+    aimAtTable(ram, q, random);
+    return;
+  }
+  if (layout.kind === 'packed') {
+    const slot = ((position & OFFSET) + random.below(3)) % layout.num;
+    const desc = ram.virtToPhys(layout.desc) + 16 * slot;
+    const low = random.below(8);
+    const flags = liar === 'driver' ? availableFlags(position) | low : usedFlags(position) | low;
+    overwriteDescriptor(ram, desc, random, value, 12, 14, flags);
+    return;
+  }
+  const slot = position & (layout.num - 1);
+  if (liar === 'device') {
+    const used = ram.virtToPhys(layout.used);
+    const at = random.below(3);
+    if (at === 0) ram.set16(used + 2, position + random.below(layout.num + 3));
+    else ram.set32(used + 8 * slot + 4 * at, value);
+    return;
+  }
+  const avail = ram.virtToPhys(layout.avail);
+  const head = ram.u16(avail + 4 + 2 * slot) & (layout.num - 1);
+  const at = random.below(4);
+  if (at === 0) ram.set16(avail + 2, position + random.below(layout.num + 3));
+  else if (at === 1) ram.set16(avail + 4 + 2 * slot, value);
+  else {
+    const desc = ram.virtToPhys(layout.desc) + 16 * head;
+    overwriteDescriptor(ram, desc, random, value, 14, 12, random.below(8));
+  }
+}
+
+/** One field of a descriptor: half of its address, its length, the id or next at `other`, or flags. */
+function overwriteDescriptor(
+  ram: Ram,
+  desc: number,
+  random: Random,
+  value: number,
+  other: number,
+  flagsAt: number,
+  flags: number,
+): void {
+  switch (random.below(5)) {
+    case 0:
+      ram.set32(desc + 4 * random.below(2), value);
+      break;
+    case 1:
+      ram.set32(desc + 8, value);
+      break;
+    case 2:
+      ram.set16(desc + other, value);
+      break;
+    default:
+      ram.set16(desc + flagsAt, flags);
+  }
+}
+
+/** An entry of an indirect table of a buffer that is outstanding, if there is one. */
+function aimAtTable(ram: Ram, q: Queue, random: Random): void {
+  for (let i = 0; i < q.num; i++) {
+    const state = stateOf(ram, q.vq, i);
+    if (ram.pointer(state + VRING_DESC_STATE.offset.data) === 0) continue;
+    const table = ram.pointer(state + VRING_DESC_STATE.offset.indir_desc);
+    if (table === 0) continue;
+    // there are two entries at least
+    const [other, flagsAt] = q.options.packed ? [12, 14] : [14, 12];
+    const entry = table + 16 * random.below(2);
+    overwriteDescriptor(
+      ram,
+      entry,
+      random,
+      small(random, q.num),
+      other as number,
+      flagsAt as number,
+      random.below(8),
+    );
+    return;
   }
 }
 
