@@ -6,6 +6,7 @@ import { benchInterpreter } from './interpreter.js';
 import type { BenchRow } from './row.js';
 import { benchRace } from './race.js';
 import { benchRss } from './rss.js';
+import { benchRings } from './rings.js';
 import { benchTraffic } from './traffic.js';
 import { benchWasm } from './wasm.js';
 
@@ -50,6 +51,11 @@ export const SUITES: readonly BenchSuite[] = [
     name: 'rss',
     summary: 'receive hashes per second: Toeplitz by tables and as defined, whole frames',
     run: benchRss,
+  },
+  {
+    name: 'rings',
+    summary: 'virtqueue operations per second, split against packed',
+    run: benchRings,
   },
   {
     name: 'traffic',

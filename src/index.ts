@@ -115,6 +115,15 @@ export type { StructOps, StructOpsType } from './kernel/bpf/struct-ops.js';
 export { defineStructOps } from './kernel/bpf/struct-ops-types.js';
 export type { LinkKind } from './kernel/bpf/trampoline.js';
 
+export { openDeviceQueue, type RingLayout } from './virtio/ring/open-device-queue.js';
+export {
+  createVirtqueue,
+  virtqueueAdd,
+  virtqueueGetBuf,
+  virtqueueKickPrepare,
+  virtqueueLayout,
+} from './virtio/ring/virtqueue.js';
+export { SCATTERLIST } from './virtio/ring/vring-virtqueue.js';
 export { createVirtioNet, defineVirtioNet, type VirtioNet } from './virtio/virtio-net.js';
 
 export { traceAttached, type AttachedTrace } from './lab/attached-trace.js';

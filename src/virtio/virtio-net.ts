@@ -17,8 +17,11 @@ import { hex64 } from '../common/bytes.js';
 import { InputError, KernelError } from '../common/errors.js';
 import type { Ram } from '../cpu/ram.js';
 import type { KernelContext, KernelFunction } from '../kernel/function.js';
-import { checkQueueSize, type SplitRingLayout } from './ring/split-ring.js';
-import { virtqueueIsBroken, virtqueueLayout, VRING_VIRTQUEUE } from './ring/split-ring-driver.js';
+import type { RingLayout } from './ring/open-device-queue.js';
+import { checkPackedQueueSize } from './ring/packed-ring.js';
+import { checkQueueSize } from './ring/split-ring.js';
+import { virtqueueIsBroken, virtqueueLayout } from './ring/virtqueue.js';
+import { VRING_VIRTQUEUE } from './ring/vring-virtqueue.js';
 import {
   drainDelivered,
   takeDelivered,
@@ -39,6 +42,7 @@ import {
 } from './driver/common.js';
 import { VIRTIO_NET_FEATURES, type VirtioNetFeature } from './driver/attach.js';
 import { outstanding, probe, remove, virtioNetFunctions } from './driver/functions.js';
+import { resetVirtqueue, virtqueueOf } from './driver/queue-reset.js';
 import { driverCounters } from './driver/counters.js';
 import { livePages } from '../stack/pages.js';
 import { BPF_PROG, NAPIF_STATE_SCHED, NAPI_STRUCT, NETLINK_EXT_ACK } from './driver/structs.js';
@@ -51,7 +55,13 @@ export interface FunctionDefiner {
 export interface VirtioNetOptions {
   /** Receive buffers: one per frame, or several. Default 'mergeable'. */
   readonly rx?: 'small' | 'mergeable';
-  /** Entries per ring, a power of two. Default 256. */
+  /** Layout of the rings. Default 'split'. */
+  readonly ring?: 'split' | 'packed';
+  /** IN_ORDER: the device completes in order, and tells of batches by one used element. Default false. */
+  readonly inOrder?: boolean;
+  /** INDIRECT_DESC: frames in several pieces take one descriptor of a transmit ring. Default false. */
+  readonly indirect?: boolean;
+  /** Entries per ring, a power of two; with packed rings any number up to 32768. Default 256. */
   readonly queueSize?: number;
   /** Default 1500; 68 to 65535. */
   readonly mtu?: number;
@@ -117,9 +127,13 @@ export interface VirtioNet {
   /** Receive buffers posted, frames in transmit rings, page chunks referenced. */
   held(): { readonly rx: number; readonly tx: number; readonly chunks: number };
   /** Where a receive ring lies, and the position in it that the device takes next. */
-  receiveRing(queue: number): SplitRingLayout & { readonly next: number };
-  /** Whether a device has broken one of the queues. */
+  receiveRing(queue: number): RingLayout & { readonly next: number };
+  /** Whether a device has broken one of the queues in use. */
   readonly broken: boolean;
+  /** Resets one queue (RING_RESET; rx of pair i is 2i, tx is 2i+1): what it held is freed, and it works again. */
+  resetQueue(queue: number): void;
+  /** Resets the device and all queues: a broken one works again, an error of the device is gone. */
+  reset(): void;
   /** Removes the device; frames not read are lost. */
   close(): void;
 }
@@ -204,13 +218,18 @@ class VirtioNetInstance implements VirtioNet {
     const cpus = options.cpus ?? 1;
     const mergeable = (options.rx ?? 'mergeable') === 'mergeable';
     const eventIdx = options.eventIdx ?? true;
-    checkQueueSize(queueSize);
+    const isPacked = options.ring === 'packed';
+    if (isPacked) checkPackedQueueSize(queueSize);
+    else checkQueueSize(queueSize);
     if (queuePairs < 1 || queuePairs > cpus || maxQueuePairs < queuePairs) {
       throw new InputError(`${queuePairs} of ${maxQueuePairs} queue pairs on ${cpus} CPUs`);
     }
     const names: VirtioNetFeature[] = ['VERSION_1', ...(options.features ?? [])];
     if (mergeable) names.push('MRG_RXBUF');
     if (eventIdx) names.push('EVENT_IDX');
+    if (isPacked) names.push('RING_PACKED');
+    if (options.inOrder ?? false) names.push('IN_ORDER');
+    if (options.indirect ?? false) names.push('INDIRECT_DESC');
     const features = names.reduce((mask, name) => mask | VIRTIO_NET_FEATURES[name], 0n);
 
     this.#ram = ram;
@@ -243,6 +262,7 @@ class VirtioNetInstance implements VirtioNet {
       mergeable,
       eventIdx,
       indirect: names.includes('INDIRECT_DESC'),
+      inOrder: names.includes('IN_ORDER'),
       onInterrupt: (queue) => this.#interrupt(queue),
       onTransmit: options.onTransmit ?? this.#keepTransmitted,
     });
@@ -250,9 +270,22 @@ class VirtioNetInstance implements VirtioNet {
 
   /** `virtnet_open`: fills the rings in use. */
   open(): void {
-    for (let i = 0; i < this.#activePairs; i++) {
-      this.#kernel.invoke('try_fill_recv', this.#vi, receiveQueue(this.#ram, this.#vi, i), 0);
+    for (let i = 0; i < this.#activePairs; i++) this.#fill(i);
+  }
+
+  resetQueue(queue: number): void {
+    const pairs = this.#ram.u16(this.#vi + VI.max_queue_pairs);
+    if (!Number.isInteger(queue) || queue < 0 || queue >= 2 * pairs) {
+      throw new InputError(`queue ${queue} of ${2 * pairs}`);
     }
+    this.device.resetQueue(queue);
+    this.#restartQueue(queue);
+  }
+
+  reset(): void {
+    this.device.reset();
+    const pairs = this.#ram.u16(this.#vi + VI.max_queue_pairs);
+    for (let queue = 0; queue < 2 * pairs; queue++) this.#restartQueue(queue);
   }
 
   noteException(action: number): void {
@@ -336,15 +369,15 @@ class VirtioNetInstance implements VirtioNet {
     return { ...outstanding(this.#kernel.memory, this.#vi), chunks };
   }
 
-  receiveRing(queue: number): SplitRingLayout & { readonly next: number } {
+  receiveRing(queue: number): RingLayout & { readonly next: number } {
     const layout = virtqueueLayout(this.#kernel.memory, this.#receiveVq(queue));
     return { ...layout, next: this.device.receivePosition(queue) };
   }
 
   get broken(): boolean {
     const { memory } = this.#kernel;
-    for (let i = 0; i < this.#activePairs; i++) {
-      if (virtqueueIsBroken(memory, this.#receiveVq(i))) return true;
+    for (let queue = 0; queue < 2 * this.#activePairs; queue++) {
+      if (virtqueueIsBroken(memory, virtqueueOf(this.#kernel, this.#vi, queue))) return true;
     }
     return false;
   }
@@ -361,6 +394,18 @@ class VirtioNetInstance implements VirtioNet {
     const header = bytes.slice(start, headerEnd);
     this.#transmitted.push({ queue, header, frame: bytes.slice(headerEnd, end) });
   };
+
+  /** The device does not use the queue: it is emptied, told to the device anew, and filled. */
+  #restartQueue(queue: number): void {
+    resetVirtqueue(this.#kernel, this.#vi, queue);
+    const vq = virtqueueOf(this.#kernel, this.#vi, queue);
+    this.device.startQueue(queue, virtqueueLayout(this.#kernel.memory, vq));
+    if (queue % 2 === 0 && queue >> 1 < this.#activePairs) this.#fill(queue >> 1);
+  }
+
+  #fill(pair: number): void {
+    this.#kernel.invoke('try_fill_recv', this.#vi, receiveQueue(this.#ram, this.#vi, pair), 0);
+  }
 
   #interrupt(queue: number): void {
     if (queue % 2 === 0) this.#kernel.invoke('skb_recv_done', this.#receiveVq(queue >> 1));

@@ -4,7 +4,7 @@ import { resolve } from 'node:path';
 import { PACKAGE_ROOT } from '../../src/node/files.js';
 import { SHARED } from '../helpers/shared.js';
 import { expect, test, type TestContext } from 'vitest';
-import { createVirtioNet } from '../../src/virtio/virtio-net.js';
+import { createVirtioNet, type VirtioNetOptions } from '../../src/virtio/virtio-net.js';
 import { DirectKernel } from './helpers/direct-kernel.js';
 import { VERDICT, returns } from './helpers/programs.js';
 import { replay, type PacketRecord } from './helpers/replay.js';
@@ -45,10 +45,10 @@ interface Tally {
   readonly different: string[];
 }
 
-function replayAll(path: string): Tally {
+function replayAll(path: string, options: VirtioNetOptions = {}): Tally {
   const tally: Tally = { equal: 0, skipped: {}, different: [] };
   for (const record of packets(path)) {
-    const result = replay(record);
+    const result = replay(record, options);
     if (result.kind === 'equal') tally.equal++;
     else if (result.kind === 'skipped') {
       tally.skipped[result.why] = (tally.skipped[result.why] ?? 0) + 1;
@@ -61,8 +61,13 @@ function replayAll(path: string): Tally {
   return tally;
 }
 
-test('the sample of measured packets', () => {
-  const tally = replayAll(SAMPLE);
+// the guests had split rings; what the driver makes of a packet does not depend on it
+test.each([
+  {},
+  { ring: 'packed', eventIdx: true },
+  { ring: 'packed', inOrder: true, indirect: true },
+] as const)('the sample of measured packets, %o', (options) => {
+  const tally = replayAll(SAMPLE, options);
   expect(tally.different).toEqual([]);
   expect(tally.skipped).toEqual({});
   expect(tally.equal).toBe(packets(SAMPLE).length);

@@ -23,6 +23,9 @@ export const VIRTIO_NET_FEATURES = {
   INDIRECT_DESC: 1n << 28n,
   EVENT_IDX: 1n << 29n,
   VERSION_1: 1n << 32n,
+  RING_PACKED: 1n << 34n,
+  IN_ORDER: 1n << 35n,
+  RING_RESET: 1n << 40n,
   GUEST_USO4: 1n << 54n,
   GUEST_USO6: 1n << 55n,
 } as const;

@@ -9,31 +9,23 @@ import type { KernelContext, KernelFunction } from '../../kernel/function.js';
 import { XDP_RXQ_INFO } from '../../bpf/xdp-buff.js';
 import { MAX_MTU, mergeableMinimum } from './geometry.js';
 import { NET_HEADER_SIZE } from '../net-header.js';
-import { attachFunctions, VIRTIO_NET_FEATURES } from './attach.js';
+import { attachFunctions, VIRTIO_NET_FEATURES, type VirtioNetFeature } from './attach.js';
 import { DEV, RQ, SQ, VI, pagesOf, receiveQueue, sendQueue, type VirtioNetHost } from './common.js';
 import { mergeableFunctions } from './mergeable.js';
+import { recycleQueue, virtqueueOf } from './queue-reset.js';
 import { receiveFunctions } from './receive.js';
 import { refillFunctions } from './refill.js';
 import { smallFunctions } from './small.js';
 import { xdpFunctions } from './xdp.js';
-import {
-  NAPI_STRUCT,
-  NET_DEVICE,
-  RECEIVE_QUEUE,
-  SEND_QUEUE,
-  VIRTIO_XDP_FLAG,
-  VIRTNET_INFO,
-} from './structs.js';
-import { createPageTable, headPage, putPage } from '../../stack/pages.js';
+import { NAPI_STRUCT, NET_DEVICE, RECEIVE_QUEUE, SEND_QUEUE, VIRTNET_INFO } from './structs.js';
+import { createPageTable, putPage } from '../../stack/pages.js';
 import {
   createVirtqueue,
   destroyVirtqueue,
-  virtqueueDetachUnused,
   virtqueueDisableCb,
   virtqueueOutstanding,
-} from '../ring/split-ring-driver.js';
+} from '../ring/virtqueue.js';
 import { virtqueueFunctions } from '../ring/virtqueue-functions.js';
-import { returnFrame } from '../../stack/xdp-frame.js';
 
 /** Every function of the receive path, with the names and prototypes of Linux 6.12. */
 export function virtioNetFunctions(host: VirtioNetHost): readonly KernelFunction[] {
@@ -69,7 +61,8 @@ export function probe(kernel: KernelContext, options: ProbeOptions): number {
   const { ram } = memory;
   const mergeable = (options.features & VIRTIO_NET_FEATURES.MRG_RXBUF) !== 0n;
   const version1 = (options.features & VIRTIO_NET_FEATURES.VERSION_1) !== 0n;
-  const eventIdx = (options.features & VIRTIO_NET_FEATURES.EVENT_IDX) !== 0n;
+  const has = (name: VirtioNetFeature): boolean =>
+    (options.features & VIRTIO_NET_FEATURES[name]) !== 0n;
   const headerSize =
     mergeable || version1 ? NET_HEADER_SIZE.virtio_net_hdr_v1 : NET_HEADER_SIZE.virtio_net_hdr;
 
@@ -94,10 +87,19 @@ export function probe(kernel: KernelContext, options: ProbeOptions): number {
   ram.setPointer(vi + VI.pages, createPageTable(kernel));
 
   const minimum = mergeableMinimum(headerSize, MAX_MTU, options.queueSize);
-  const queue = { num: options.queueSize, vdev: vi, eventIdx };
+  const queue = {
+    num: options.queueSize,
+    vdev: vi,
+    packed: has('RING_PACKED'),
+    eventIdx: has('EVENT_IDX'),
+    indirect: has('INDIRECT_DESC'),
+    inOrder: has('IN_ORDER'),
+    // the driver looks at lengths itself
+    validateLength: false,
+  };
   for (let i = 0; i < options.maxQueuePairs; i++) {
     const rq = receiveQueue(ram, vi, i);
-    ram.setPointer(rq + RQ.vq, createVirtqueue(kernel, { ...queue, index: 2 * i }));
+    ram.setPointer(rq + RQ.vq, createVirtqueue(kernel, { ...queue, index: 2 * i, context: true }));
     ram.set32(rq + RQ.napi + NAPI_STRUCT.offset.weight, NAPI_POLL_WEIGHT);
     ram.set32(rq + RQ.min_buf_len, minimum);
     ram.setPointer(rq + RQ.vi, vi);
@@ -119,18 +121,12 @@ export function remove(kernel: KernelContext, vi: number): void {
   const pages = pagesOf(ram, vi);
   for (let i = 0; i < ram.u16(vi + VI.max_queue_pairs); i++) {
     const rq = receiveQueue(ram, vi, i);
-    const rxVq = ram.pointer(rq + RQ.vq);
-    for (const buf of virtqueueDetachUnused(memory, rxVq)) {
-      putPage(kernel, pages, headPage(ram, pages, buf));
-    }
+    recycleQueue(kernel, vi, 2 * i);
+    recycleQueue(kernel, vi, 2 * i + 1);
     const chunk = ram.pointer(rq + RQ.frag_page);
     if (chunk !== 0) putPage(kernel, pages, chunk);
-    destroyVirtqueue(kernel, rxVq);
-    const txVq = ram.pointer(sendQueue(ram, vi, i) + SQ.vq);
-    for (const cookie of virtqueueDetachUnused(memory, txVq)) {
-      returnFrame(kernel, pages, cookie & ~VIRTIO_XDP_FLAG);
-    }
-    destroyVirtqueue(kernel, txVq);
+    destroyVirtqueue(kernel, virtqueueOf(kernel, vi, 2 * i));
+    destroyVirtqueue(kernel, virtqueueOf(kernel, vi, 2 * i + 1));
   }
   physical.free(ram.pointer(vi + VI.rq));
   physical.free(ram.pointer(vi + VI.sq));

@@ -37,7 +37,8 @@ import {
 } from './structs.js';
 import { headPage, putPage } from '../../stack/pages.js';
 import { CHECKSUM_UNNECESSARY, SK_BUFF, freeSkb, skbHeadroom, skbPull } from '../../stack/skb.js';
-import { VRING_VIRTQUEUE, virtqueueNumFree } from '../ring/split-ring-driver.js';
+import { virtqueueNumFree } from '../ring/virtqueue.js';
+import { VRING_VIRTQUEUE } from '../ring/vring-virtqueue.js';
 
 const SKB = SK_BUFF.offset;
 const PACKET = { HOST: 0, BROADCAST: 1, MULTICAST: 2, OTHERHOST: 3 } as const;

@@ -20,7 +20,8 @@ import {
 import { RQ, RQ_STATS, VI, kick, pagesOf } from './common.js';
 import { fragRefill, rqAlloc } from './page-frag.js';
 import { headPage, putPage } from '../../stack/pages.js';
-import { SCATTERLIST, virtqueueNumFree } from '../ring/split-ring-driver.js';
+import { virtqueueNumFree } from '../ring/virtqueue.js';
+import { SCATTERLIST } from '../ring/vring-virtqueue.js';
 
 function addRecvbufSmall(kernel: KernelContext, vi: number, rq: number, gfp: number): number {
   const { ram } = kernel.memory;

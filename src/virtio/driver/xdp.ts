@@ -30,7 +30,7 @@ import {
   type VirtioNetHost,
 } from './common.js';
 import { SKB_SHARED_INFO, fragAddress, fragLength } from '../../stack/skb.js';
-import { SCATTERLIST } from '../ring/split-ring-driver.js';
+import { SCATTERLIST } from '../ring/vring-virtqueue.js';
 import {
   XDP_FRAME,
   frameHasFrags,

@@ -5,15 +5,23 @@ import { encodeNetHeader } from '../../../src/virtio/net-header.js';
 import { createVirtioNet, type VirtioNet } from '../../../src/virtio/virtio-net.js';
 import { xdpBuffHasFrags } from '../../../src/stack/xdp-frame.js';
 import { DirectKernel } from '../helpers/direct-kernel.js';
+import { rewriteLastUsed, spoilNextBuffer, upcomingBuffers } from '../helpers/rings.js';
 import { VERDICT, XDP, makeFrame, program, returns } from '../helpers/programs.js';
 
 const BYTES = 8 << 20;
 const FRAGS = { hasFrags: true };
 
+type Ring = 'split' | 'packed';
+const RINGS = ['split', 'packed'] as const;
+
 /** A mergeable device; with XDP buffers when `warm`. */
-function mergeable(queueSize = 64, warm = false): { kernel: DirectKernel; net: VirtioNet } {
+function mergeable(
+  queueSize = 64,
+  warm = false,
+  ring: Ring = 'split',
+): { kernel: DirectKernel; net: VirtioNet } {
   const kernel = new DirectKernel(BYTES);
-  const net = createVirtioNet(kernel, { rx: 'mergeable', queueSize });
+  const net = createVirtioNet(kernel, { rx: 'mergeable', queueSize, ring });
   if (warm) {
     net.attachXdp(returns(VERDICT.DROP));
     for (let i = 0; i < 2 * queueSize + 8; i++) {
@@ -90,7 +98,7 @@ describe('several buffers without a program', () => {
   });
 });
 
-describe('several buffers and a program', () => {
+describe.each(RINGS)('several buffers and a program, %s rings', (ring) => {
   // header and frame up to 3520 bytes go into one page
   test.each([
     [2642, true],
@@ -99,7 +107,7 @@ describe('several buffers and a program', () => {
     [6000, false],
   ])('without frags support, %i bytes: passes %s', (length, passes) => {
     for (const warm of [true, false]) {
-      const { kernel, net } = mergeable(64, warm);
+      const { kernel, net } = mergeable(64, warm, ring);
       let linear = 0;
       net.attachXdp(
         program((xdp) => {
@@ -123,7 +131,7 @@ describe('several buffers and a program', () => {
     ['DROP', VERDICT.DROP],
     ['TX', VERDICT.TX],
   ])('with frags support: %s', (_name, verdict) => {
-    const { kernel, net } = mergeable(64, true);
+    const { kernel, net } = mergeable(64, true, ring);
     let hadFrags = false;
     net.attachXdp(
       program((xdp) => {
@@ -145,7 +153,7 @@ describe('several buffers and a program', () => {
     [18, 1],
     [19, 0],
   ])('%i buffers: %i delivered', (buffers, delivered) => {
-    const { kernel, net } = mergeable(64, true);
+    const { kernel, net } = mergeable(64, true, ring);
     net.attachXdp(returns(VERDICT.PASS, FRAGS));
     net.receive(makeFrame(100 * buffers - 12), { bytesPerBuffer: [100] });
     net.poll();
@@ -154,7 +162,7 @@ describe('several buffers and a program', () => {
   });
 
   test('frags support, buffers posted before: only the first is copied', () => {
-    const { kernel, net } = mergeable(64, false);
+    const { kernel, net } = mergeable(64, false, ring);
     net.attachXdp(returns(VERDICT.PASS, FRAGS));
     net.receive(makeFrame(2642));
     net.poll();
@@ -163,14 +171,12 @@ describe('several buffers and a program', () => {
   });
 });
 
-describe('a device that lies about a frame', () => {
+describe.each(RINGS)('a device that lies about a frame, %s rings', (ring) => {
   /** Delivers with a num_buffers that is not true, by changing it in the buffer. */
   function deliverWithCount(kernel: DirectKernel, net: VirtioNet, count: number): void {
-    const { desc, avail, num, next } = net.receiveRing(0);
-    const head = kernel.memory.read16(avail + BigInt(4 + 2 * (next & (num - 1))));
-    const buffer = kernel.memory.read64(desc + BigInt(16 * head));
+    const [buffer] = upcomingBuffers(kernel.memory, net, 1);
     net.device.deliverRaw(Uint8Array.from([...encodeNetHeader({}), ...makeFrame(200)]));
-    kernel.memory.write16(buffer + 10n, count);
+    kernel.memory.write16((buffer?.address ?? 0n) + 10n, count);
   }
 
   test.each([
@@ -180,7 +186,7 @@ describe('a device that lies about a frame', () => {
     [3, {}, { rx_drops: 1, rx_xdp_drops: 1, dev_rx_length_errors: 1 }],
     [65535, FRAGS, { rx_drops: 1, rx_xdp_drops: 1, dev_rx_length_errors: 1 }],
   ])('num_buffers %i, program %o', (buffers, options, expected) => {
-    const { kernel, net } = mergeable(64, false);
+    const { kernel, net } = mergeable(64, false, ring);
     if (options) net.attachXdp(returns(VERDICT.PASS, options));
     deliverWithCount(kernel, net, buffers);
     net.poll();
@@ -194,12 +200,10 @@ describe('a device that lies about a frame', () => {
   });
 
   test.each([undefined, FRAGS])('a used length beyond the buffer, program %o', (options) => {
-    const { kernel, net } = mergeable(64, true);
+    const { kernel, net } = mergeable(64, true, ring);
     net.attachXdp(options ? returns(VERDICT.PASS, options) : undefined);
     net.receive(makeFrame(200));
-    const { used } = net.receiveRing(0);
-    const idx = kernel.memory.read16(used + 2n);
-    kernel.memory.write32(used + BigInt(8 + 8 * ((idx - 1) & 63)), 100_000);
+    rewriteLastUsed(kernel.memory, net, { length: 100_000 });
     net.poll();
     expect(net.delivered()).toEqual([]);
     expect(net.counters()).toMatchObject({ dev_rx_length_errors: 1 });
@@ -207,10 +211,9 @@ describe('a device that lies about a frame', () => {
   });
 
   test('a wrong id breaks the queue; the device can still be removed', () => {
-    const { kernel, net } = mergeable(64, false);
+    const { kernel, net } = mergeable(64, false, ring);
     net.receive(makeFrame(200));
-    const { used } = net.receiveRing(0);
-    kernel.memory.write32(used + 4n, 64);
+    rewriteLastUsed(kernel.memory, net, { id: 64 });
     net.poll();
     expect(net.broken).toBe(true);
     expect(kernel.log).toContain('virtio_net virtio0: input.0:id 64 out of range');
@@ -218,13 +221,21 @@ describe('a device that lies about a frame', () => {
   });
 });
 
-test('a driver that lies stops the device', () => {
-  const { kernel, net } = mergeable(64, false);
-  kernel.memory.write16(net.receiveRing(0).avail + 4n, 64);
+test.each([
+  ['split', 'queue 0: head 128 in a queue of 64'],
+  ['packed', 'queue 0: head 0: descriptor 0: zero sized buffers are not allowed'],
+] as const)('a driver that lies stops the device, %s rings', (ring, why) => {
+  const { kernel, net } = mergeable(64, false, ring);
+  spoilNextBuffer(kernel.memory, net);
   expect(net.receive(makeFrame(60))).toBe('needs-reset');
-  expect(net.device.error).toBe('head 64 in a queue of 64');
+  expect(net.device.error).toBe(why);
   expect(net.device.status & 0x40).toBe(0x40);
   expect(net.receive(makeFrame(60))).toBe('needs-reset');
+  net.reset();
+  expect(net.receive(makeFrame(60))).toBe('delivered');
+  net.poll();
+  expect(net.delivered()).toHaveLength(1);
+  expectNothingLost(kernel, net);
 });
 
 /** One thing that happens to a device under random traffic. */
@@ -246,7 +257,15 @@ const event = fc.oneof(
   { weight: 1, arbitrary: fc.record({ kind: fc.constant('detach' as const) }) },
 );
 
-describe.each(['small', 'mergeable'] as const)('random traffic in %s mode', (rx) => {
+const TRAFFIC = [
+  ['small', { ring: 'split' }],
+  ['mergeable', { ring: 'split', inOrder: true, indirect: true }],
+  ['small', { ring: 'packed', inOrder: true }],
+  ['mergeable', { ring: 'packed' }],
+  ['mergeable', { ring: 'packed', inOrder: true, indirect: true, eventIdx: false }],
+] as const;
+
+describe.each(TRAFFIC)('random traffic in %s mode, %o', (rx, options) => {
   test('every frame is delivered, sent, or counted as dropped; no buffer is lost', () => {
     fc.assert(
       fc.property(
@@ -254,7 +273,12 @@ describe.each(['small', 'mergeable'] as const)('random traffic in %s mode', (rx)
         fc.array(fc.nat(6), { minLength: 1 }),
         (events, verdicts) => {
           const kernel = new DirectKernel(BYTES);
-          const net = createVirtioNet(kernel, { rx, queueSize: 32, transmit: 'manual' });
+          const net = createVirtioNet(kernel, {
+            rx,
+            queueSize: 32,
+            transmit: 'manual',
+            ...options,
+          });
           let runs = 0;
           const act = (): number => verdicts[runs++ % verdicts.length] ?? 0;
           let accepted = 0;
@@ -300,7 +324,7 @@ describe.each(['small', 'mergeable'] as const)('random traffic in %s mode', (rx)
           expect(kernel.allocated).toEqual({ slab: 0, pages: 0 });
         },
       ),
-      { numRuns: 40, seed: 3 },
+      { numRuns: 25, seed: 3 },
     );
   });
 });

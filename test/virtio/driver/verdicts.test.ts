@@ -20,6 +20,9 @@ import { VERDICT, XDP, adjustHead, makeFrame, program, returns } from '../helper
 
 type Mode = 'small' | 'mergeable';
 const MODES = ['small', 'mergeable'] as const;
+const LAYOUTS = MODES.flatMap((rx) =>
+  (['split', 'packed'] as const).map((ring) => [rx, ring] as const),
+);
 
 interface Rig {
   readonly kernel: DirectKernel;
@@ -64,7 +67,7 @@ function one(r: Rig, runner: XdpRunner, frame = makeFrame(90)): Record<string, n
 const RUN = { rx_packets: 1, rx_xdp_packets: 1 };
 const DROPPED = { ...RUN, rx_xdp_drops: 1, rx_drops: 1, dev_rx_dropped: 1 };
 
-describe.each(MODES)('verdicts in %s mode', (rx) => {
+describe.each(LAYOUTS)('verdicts in %s mode, %s rings', (rx, ring) => {
   test.each([
     ['PASS', VERDICT.PASS, RUN, 0, 1],
     ['DROP', VERDICT.DROP, DROPPED, 0, 0],
@@ -73,14 +76,14 @@ describe.each(MODES)('verdicts in %s mode', (rx) => {
     ['5', 5, DROPPED, 1, 0],
     ['4294967295', 0xffffffff, DROPPED, 1, 0],
   ] as const)('%s', (_name, verdict, expected, exceptions, delivered) => {
-    const r = rig(rx);
+    const r = rig(rx, { ring });
     expect(one(r, returns(verdict))).toEqual(expected);
     expect(r.net.exceptions()).toHaveLength(exceptions);
     expect(r.net.delivered()).toHaveLength(delivered);
   });
 
   test('an unknown verdict is warned of once', () => {
-    const r = rig(rx);
+    const r = rig(rx, { ring });
     one(r, returns(9));
     one(r, returns(9));
     expect(r.kernel.log.filter((line) => line.includes('Illegal XDP'))).toEqual([
@@ -89,7 +92,7 @@ describe.each(MODES)('verdicts in %s mode', (rx) => {
   });
 
   test('TX sends the frame with a zero header', () => {
-    const r = rig(rx);
+    const r = rig(rx, { ring });
     r.net.attachXdp(returns(VERDICT.TX));
     const header = { flags: VIRTIO_NET_HDR_F_DATA_VALID, csum_start: 34, csum_offset: 6 };
     const counters = changes(r.net, () => {
@@ -104,7 +107,7 @@ describe.each(MODES)('verdicts in %s mode', (rx) => {
   });
 
   test('TX without room for the frame struct drops', () => {
-    const r = rig(rx);
+    const r = rig(rx, { ring });
     const useHeadroom = program((xdp) => {
       const { memory } = r.kernel;
       const room = Number(memory.read64(xdp + XDP.data) - memory.read64(xdp + XDP.dataHardStart));
@@ -117,7 +120,7 @@ describe.each(MODES)('verdicts in %s mode', (rx) => {
   });
 
   test('TX with the headroom used up has no room for the header: counted as a full ring', () => {
-    const r = rig(rx);
+    const r = rig(rx, { ring });
     const counters = one(
       r,
       program((xdp) => {
@@ -129,7 +132,7 @@ describe.each(MODES)('verdicts in %s mode', (rx) => {
   });
 
   test('TX on a full ring is counted on the send queue only', () => {
-    const r = rig(rx, { transmit: 'manual' });
+    const r = rig(rx, { ring, transmit: 'manual' });
     r.net.attachXdp(returns(VERDICT.TX));
     const counters = changes(r.net, () => {
       for (let i = 0; i < 70; i++) {
@@ -153,7 +156,7 @@ describe.each(MODES)('verdicts in %s mode', (rx) => {
   });
 
   test('TX before the first queue has a program is an error: exception and drop', () => {
-    const r = rig(rx, { transmit: 'manual' });
+    const r = rig(rx, { ring, transmit: 'manual' });
     const vanish = program(() => VERDICT.TX);
     r.net.attachXdp(vanish);
     r.kernel.onCall = (name) => {
@@ -169,7 +172,7 @@ describe.each(MODES)('verdicts in %s mode', (rx) => {
   });
 
   test('one kick per poll', () => {
-    const r = rig(rx);
+    const r = rig(rx, { ring });
     r.net.attachXdp(returns(VERDICT.TX));
     r.net.poll();
     const before = r.net.counters();
@@ -182,7 +185,7 @@ describe.each(MODES)('verdicts in %s mode', (rx) => {
     ['segmentation', { gso_type: VIRTIO_NET_HDR_GSO_TCPV4, gso_size: 100 }],
     ['a partial checksum', { flags: VIRTIO_NET_HDR_F_NEEDS_CSUM, csum_start: 34, csum_offset: 6 }],
   ])('a frame with %s is dropped before the program runs', (_what, header) => {
-    const r = rig(rx);
+    const r = rig(rx, { ring });
     r.net.attachXdp(returns(VERDICT.PASS));
     const counters = changes(r.net, () => {
       r.net.receive(makeFrame(90), { header });
@@ -192,7 +195,7 @@ describe.each(MODES)('verdicts in %s mode', (rx) => {
   });
 
   test('DATA_VALID survives a program that overwrites the header', () => {
-    const r = rig(rx);
+    const r = rig(rx, { ring });
     r.net.attachXdp(
       program((xdp) => {
         const { memory } = r.kernel;
@@ -208,7 +211,7 @@ describe.each(MODES)('verdicts in %s mode', (rx) => {
   });
 
   test.each([13, 0])('%i bytes are shorter than an Ethernet header', (length) => {
-    const r = rig(rx);
+    const r = rig(rx, { ring });
     expect(one(r, returns(VERDICT.PASS), makeFrame(length))).toEqual({
       rx_packets: 1,
       dev_rx_length_errors: 1,
@@ -216,7 +219,7 @@ describe.each(MODES)('verdicts in %s mode', (rx) => {
   });
 
   test('metadata in front of a passed frame', () => {
-    const r = rig(rx);
+    const r = rig(rx, { ring });
     r.net.attachXdp(
       program((xdp) => {
         const { memory } = r.kernel;
