@@ -40,6 +40,7 @@ import {
 import { VIRTIO_NET_FEATURES, type VirtioNetFeature } from './driver/attach.js';
 import { outstanding, probe, remove, virtioNetFunctions } from './driver/functions.js';
 import { driverCounters } from './driver/counters.js';
+import type { VirtioNetVersion, XdpChecksum } from './driver/profiles.js';
 import { livePages } from '../stack/pages.js';
 import { BPF_PROG, NAPIF_STATE_SCHED, NAPI_STRUCT, NETLINK_EXT_ACK } from './driver/structs.js';
 
@@ -49,6 +50,10 @@ export interface FunctionDefiner {
 }
 
 export interface VirtioNetOptions {
+  /** The driver's version. Default '6.12'. */
+  readonly version?: VirtioNetVersion;
+  /** How checksum offload and XDP live together. Default: as in that version. */
+  readonly xdpChecksum?: XdpChecksum;
   /** Receive buffers: one per frame, or several. Default 'mergeable'. */
   readonly rx?: 'small' | 'mergeable';
   /** Entries per ring, a power of two. Default 256. */
@@ -228,6 +233,8 @@ class VirtioNetInstance implements VirtioNet {
       maxQueuePairs,
       cpus,
       features,
+      version: options.version ?? '6.12',
+      xdpChecksum: options.xdpChecksum,
     });
     this.#vi = vi;
     this.#dev = ram.pointer(vi + VI.dev);

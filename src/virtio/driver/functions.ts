@@ -12,6 +12,7 @@ import { NET_HEADER_SIZE } from '../net-header.js';
 import { attachFunctions, VIRTIO_NET_FEATURES } from './attach.js';
 import { DEV, RQ, SQ, VI, pagesOf, receiveQueue, sendQueue, type VirtioNetHost } from './common.js';
 import { mergeableFunctions } from './mergeable.js';
+import { setProfile, type VirtioNetVersion, type XdpChecksum } from './profiles.js';
 import { receiveFunctions } from './receive.js';
 import { refillFunctions } from './refill.js';
 import { smallFunctions } from './small.js';
@@ -59,6 +60,8 @@ export interface ProbeOptions {
   readonly cpus: number;
   /** Negotiated bits. */
   readonly features: bigint;
+  readonly version: VirtioNetVersion;
+  readonly xdpChecksum: XdpChecksum | undefined;
 }
 
 const NAPI_POLL_WEIGHT = 64;
@@ -91,6 +94,7 @@ export function probe(kernel: KernelContext, options: ProbeOptions): number {
   ram.set8(vi + VI.any_header_sg, version1 ? 1 : 0);
   ram.set32(vi + VI.nr_cpu_ids, options.cpus);
   ram.set64(vi + VI.features, options.features);
+  setProfile(ram, vi, options.version, options.xdpChecksum);
   ram.setPointer(vi + VI.pages, createPageTable(kernel));
 
   const minimum = mergeableMinimum(headerSize, MAX_MTU, options.queueSize);

@@ -73,6 +73,9 @@ export const VIRTNET_INFO = struct({
   /** The lack of XDP queues was spoken of already. */
   warned_queues: 'u8',
   nr_cpu_ids: 'u32',
+  /** Version and checksum variant: see `profiles.ts`. */
+  profile: 'u8',
+  xdp_checksum: 'u8',
   /** Negotiated feature bits. */
   features: 'u64',
   /** Root of the page table of `page-frag.ts`. */
