@@ -35,7 +35,9 @@ import {
   VIRTNET_RQ_STATS,
   VIRTNET_SQ_STATS,
 } from './structs.js';
-import { headPage, putPage } from '../../stack/pages.js';
+import { headPage, pageAddress, putPage } from '../../stack/pages.js';
+import { givePages } from './big.js';
+import { profileOf } from './profiles.js';
 import { CHECKSUM_UNNECESSARY, SK_BUFF, freeSkb, skbHeadroom, skbPull } from '../../stack/skb.js';
 import { VRING_VIRTQUEUE, virtqueueNumFree } from '../ring/split-ring-driver.js';
 
@@ -60,16 +62,33 @@ function receiveBuf(
   const dev = ram.pointer(vi + VI.dev);
   if (len < ram.u8(vi + VI.hdr_len) + ETH_HLEN) {
     ram.add64(dev + DEV.rx_length_errors, 1);
-    const pages = pagesOf(ram, vi);
-    putPage(kernel, pages, headPage(ram, pages, buf));
+    freeBuf(kernel, vi, rq, buf);
     return;
   }
+  const big = ram.u8(vi + VI.big_packets) !== 0 && ram.u8(vi + VI.mergeable_rx_bufs) === 0;
   // saved now: a program may overwrite the header
-  const flags = ram.u8(buf + NET_HEADER_OFFSET.flags);
-  const mergeable = ram.u8(vi + VI.mergeable_rx_bufs) !== 0;
-  const receive = mergeable ? 'receive_mergeable' : 'receive_small';
-  const skb = kernel.invoke(receive, dev, vi, rq, buf, ctx, len, xdpXmit, stats);
+  const header = big ? pageAddress(ram, buf) : buf;
+  const flags = ram.u8(header + NET_HEADER_OFFSET.flags);
+  let skb: number;
+  if (big) {
+    skb = kernel.invoke('receive_big', dev, vi, rq, buf, len, stats);
+  } else {
+    const mergeable = ram.u8(vi + VI.mergeable_rx_bufs) !== 0;
+    const receive = mergeable ? 'receive_mergeable' : 'receive_small';
+    skb = kernel.invoke(receive, dev, vi, rq, buf, ctx, len, xdpXmit, stats);
+  }
   if (skb !== 0) kernel.invoke('virtnet_receive_done', vi, rq, skb, flags);
+}
+
+/** `virtnet_rq_free_buf`. */
+function freeBuf(kernel: KernelContext, vi: number, rq: number, buf: number): void {
+  const { ram } = kernel.memory;
+  if (ram.u8(vi + VI.big_packets) !== 0 && ram.u8(vi + VI.mergeable_rx_bufs) === 0) {
+    givePages(ram, rq, buf);
+    return;
+  }
+  const pages = pagesOf(ram, vi);
+  putPage(kernel, pages, headPage(ram, pages, buf));
 }
 
 function virtnetReceiveDone(
@@ -85,7 +104,7 @@ function virtnetReceiveDone(
   if ((flags & VIRTIO_NET_HDR_F_DATA_VALID) !== 0) {
     ram.set8(skb + SKB.ip_summed, CHECKSUM_UNNECESSARY);
   }
-  if (!netHeaderToSkb(kernel, pages, skb)) {
+  if (!netHeaderToSkb(kernel, pages, skb, profileOf(ram, vi))) {
     ram.add64(dev + DEV.rx_frame_errors, 1);
     freeSkb(kernel, pages, skb);
     return;
