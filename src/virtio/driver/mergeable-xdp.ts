@@ -73,7 +73,7 @@ export function receiveMergeableXdp(
       if (action === XDP_TX || action === XDP_REDIRECT) return 0;
       if (action === XDP_PASS) {
         return profileOf(ram, vi).passesByPageToSkb
-          ? skbByPageToSkb(kernel, vi, rq, xdp, ctx, buf)
+          ? skbByPageToSkb(kernel, vi, rq, xdp, header !== buf)
           : skbFromXdpBuff(kernel, xdp, truesize);
       }
       if (xdpBuffHasFrags(ram, xdp)) putFrags(kernel, pages, xdpBuffShinfo(ram, xdp));
@@ -213,20 +213,17 @@ function skbByPageToSkb(
   vi: number,
   rq: number,
   xdp: number,
-  ctx: number,
-  buf: number,
+  copied: boolean,
 ): number {
   const { ram } = kernel.memory;
   const headerSize = ram.u8(vi + VI.hdr_len);
   const metaSize = xdpBuffMetaSize(ram, xdp);
   const data = ram.pointer(xdp + XDP_BUFF.data);
   const page = ram.pointer(rq + RQ.scratch_page);
-  const copied = page !== headPage(ram, pagesOf(ram, vi), buf);
   const offset = data - headerSize - metaSize - pageAddress(ram, page);
   const length = ram.pointer(xdp + XDP_BUFF.dataEnd) - data + headerSize + metaSize;
   const headroom = data - ram.pointer(xdp + XDP_BUFF.dataHardStart) - metaSize;
-  const truesize = copied ? PAGE_SIZE : contextTruesize(ctx);
-  const skb = kernel.invoke('page_to_skb', vi, rq, page, offset, length, truesize, headroom);
+  const skb = kernel.invoke('page_to_skb', vi, rq, page, offset, length, PAGE_SIZE, headroom);
   ram.zero(skb + SK_BUFF.offset.cb, headerSize);
   if (metaSize > 0) {
     skbPull(ram, skb, metaSize);
