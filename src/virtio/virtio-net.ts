@@ -41,6 +41,9 @@ import { VIRTIO_NET_FEATURES, type VirtioNetFeature } from './driver/attach.js';
 import { outstanding, probe, remove, virtioNetFunctions } from './driver/functions.js';
 import { driverCounters } from './driver/counters.js';
 import type { VirtioNetVersion, XdpChecksum } from './driver/profiles.js';
+import { netStackFunctions } from '../stack/functions.js';
+import type { StackHost } from '../stack/host.js';
+import type { Network } from '../stack/network.js';
 import { livePages } from '../stack/pages.js';
 import { BPF_PROG, NAPIF_STATE_SCHED, NAPI_STRUCT, NETLINK_EXT_ACK } from './driver/structs.js';
 
@@ -72,6 +75,8 @@ export interface VirtioNetOptions {
   readonly eventIdx?: boolean;
   /** Default 52:54:00:00:00:02. */
   readonly mac?: Uint8Array;
+  /** The network that the device is in. Default: none, frames end in `delivered()`. */
+  readonly network?: Network;
   /** Default 2. */
   readonly ifindex?: number;
   /** When the device takes frames to transmit. Default 'after-poll'. */
@@ -104,6 +109,8 @@ export interface VirtioNet {
   readonly vi: bigint;
   /** Attaches a program to all queues, replaces it, or detaches it. Throws KernelError when refused. */
   attachXdp(runner: XdpRunner | undefined): void;
+  /** The same in generic mode, on skbs. */
+  attachGenericXdp(runner: XdpRunner | undefined): void;
   setMtu(mtu: number): void;
   /** A frame arrives at the device. */
   receive(frame: Uint8Array, options?: DeliverOptions): DeliverResult;
@@ -129,6 +136,13 @@ export interface VirtioNet {
   close(): void;
 }
 
+/** Called with physical addresses of sk_buff and net_device. */
+export type StackTracepoints = Partial<Omit<StackHost, 'runXdp' | 'xdpException'>>;
+
+export interface DefineOptions {
+  readonly tracepoints?: StackTracepoints;
+}
+
 export interface VirtioNetDriver {
   probe(options?: VirtioNetOptions): VirtioNet;
 }
@@ -142,7 +156,10 @@ export function createVirtioNet(
 }
 
 /** Defines the driver's kernel functions; devices are then made with `probe`. */
-export function defineVirtioNet(kernel: KernelContext & FunctionDefiner): VirtioNetDriver {
+export function defineVirtioNet(
+  kernel: KernelContext & FunctionDefiner,
+  options: DefineOptions = {},
+): VirtioNetDriver {
   const { ram } = kernel.memory;
   // by physical address of bpf_prog and virtnet_info
   const runners = new Map<number, XdpRunner>();
@@ -168,7 +185,16 @@ export function defineVirtioNet(kernel: KernelContext & FunctionDefiner): Virtio
       netOf(ram.pointer(dev + DEV.priv)).noteException(action);
     },
   };
+  const { tracepoints } = options;
+  const stack: StackHost = {
+    runXdp: (context, prog, xdp) => host.runner(prog).run(context, xdp),
+    kfreeSkb: (skb, reason, location) => tracepoints?.kfreeSkb?.(skb, reason, location),
+    netDevStartXmit: (skb, dev) => tracepoints?.netDevStartXmit?.(skb, dev),
+    napiGroReceiveEntry: (skb) => tracepoints?.napiGroReceiveEntry?.(skb),
+    xdpException: host.xdpException,
+  };
   for (const fn of virtioNetFunctions(host)) kernel.define(fn);
+  for (const fn of netStackFunctions(stack)) kernel.define(fn);
   return {
     probe: (options = {}) => {
       const net = new VirtioNetInstance(kernel, options, runners, (vi) => nets.delete(vi));
@@ -194,6 +220,7 @@ class VirtioNetInstance implements VirtioNet {
   #transmitted: TransmittedFrame[] = [];
   #exceptions: XdpException[] = [];
   #prog = 0;
+  #genericProg = 0;
 
   constructor(
     kernel: KernelContext & FunctionDefiner,
@@ -233,6 +260,7 @@ class VirtioNetInstance implements VirtioNet {
       maxQueuePairs,
       cpus,
       features,
+      net: options.network?.net ?? 0,
       version: options.version ?? '6.12',
       xdpChecksum: options.xdpChecksum,
     });
@@ -285,6 +313,14 @@ class VirtioNetInstance implements VirtioNet {
     }
     this.#freeProgram(this.#prog);
     this.#prog = prog;
+  }
+
+  attachGenericXdp(runner: XdpRunner | undefined): void {
+    const prog = runner ? this.#kernel.physical.alloc(BPF_PROG.size) : 0;
+    if (runner) this.#runners.set(prog, runner);
+    this.#ram.setPointer(this.#dev + DEV.xdp_prog, prog);
+    this.#freeProgram(this.#genericProg);
+    this.#genericProg = prog;
   }
 
   setMtu(mtu: number): void {
@@ -360,6 +396,7 @@ class VirtioNetInstance implements VirtioNet {
     this.drain();
     remove(this.#kernel, this.#vi);
     this.#freeProgram(this.#prog);
+    this.#freeProgram(this.#genericProg);
     this.#onClose(this.#vi);
   }
 

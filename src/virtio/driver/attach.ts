@@ -13,12 +13,16 @@ import { BPF_PROG, NETLINK_EXT_ACK } from './structs.js';
 
 /** Feature bits by name: those that this driver and device know. */
 export const VIRTIO_NET_FEATURES = {
+  CSUM: 1n << 0n,
   GUEST_CSUM: 1n << 1n,
   CTRL_GUEST_OFFLOADS: 1n << 2n,
   GUEST_TSO4: 1n << 7n,
   GUEST_TSO6: 1n << 8n,
   GUEST_ECN: 1n << 9n,
   GUEST_UFO: 1n << 10n,
+  HOST_TSO4: 1n << 11n,
+  HOST_TSO6: 1n << 12n,
+  HOST_ECN: 1n << 13n,
   MRG_RXBUF: 1n << 15n,
   INDIRECT_DESC: 1n << 28n,
   EVENT_IDX: 1n << 29n,

@@ -10,12 +10,12 @@ import type { KernelContext } from '../../kernel/function.js';
 import {
   NAPIF_STATE_SCHED,
   NAPI_STRUCT,
-  NET_DEVICE,
   RECEIVE_QUEUE,
   SEND_QUEUE,
   VIRTNET_INFO,
   VIRTNET_RQ_STATS,
 } from './structs.js';
+import { NET_DEVICE } from '../../stack/net-device.js';
 import { headPage, putPage } from '../../stack/pages.js';
 
 /** Runs an XDP program. */

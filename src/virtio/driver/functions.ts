@@ -16,15 +16,18 @@ import { setProfile, type VirtioNetVersion, type XdpChecksum } from './profiles.
 import { receiveFunctions } from './receive.js';
 import { refillFunctions } from './refill.js';
 import { smallFunctions } from './small.js';
-import { xdpFunctions } from './xdp.js';
+import { transmitFunctions } from './transmit.js';
+import { freeTransmitted, xdpFunctions } from './xdp.js';
+import { NAPI_STRUCT, RECEIVE_QUEUE, SEND_QUEUE, VIRTNET_INFO } from './structs.js';
 import {
-  NAPI_STRUCT,
+  NETIF_F_GSO_ROBUST,
+  NETIF_F_HW_CSUM,
+  NETIF_F_TSO,
+  NETIF_F_TSO6,
+  NETIF_F_TSO_ECN,
   NET_DEVICE,
-  RECEIVE_QUEUE,
-  SEND_QUEUE,
-  VIRTIO_XDP_FLAG,
-  VIRTNET_INFO,
-} from './structs.js';
+} from '../../stack/net-device.js';
+import { NET } from '../../stack/net.js';
 import { createPageTable, headPage, putPage } from '../../stack/pages.js';
 import {
   createVirtqueue,
@@ -34,7 +37,6 @@ import {
   virtqueueOutstanding,
 } from '../ring/split-ring-driver.js';
 import { virtqueueFunctions } from '../ring/virtqueue-functions.js';
-import { returnFrame } from '../../stack/xdp-frame.js';
 
 /** Every function of the receive path, with the names and prototypes of Linux 6.12. */
 export function virtioNetFunctions(host: VirtioNetHost): readonly KernelFunction[] {
@@ -44,6 +46,7 @@ export function virtioNetFunctions(host: VirtioNetHost): readonly KernelFunction
     ...mergeableFunctions,
     ...refillFunctions,
     ...xdpFunctions(host),
+    ...transmitFunctions,
     ...attachFunctions(host),
     ...virtqueueFunctions(host),
   ];
@@ -62,6 +65,8 @@ export interface ProbeOptions {
   readonly features: bigint;
   readonly version: VirtioNetVersion;
   readonly xdpChecksum: XdpChecksum | undefined;
+  /** `struct net` that the device is in; 0: no stack behind it. */
+  readonly net: number;
 }
 
 const NAPI_POLL_WEIGHT = 64;
@@ -95,7 +100,13 @@ export function probe(kernel: KernelContext, options: ProbeOptions): number {
   ram.set32(vi + VI.nr_cpu_ids, options.cpus);
   ram.set64(vi + VI.features, options.features);
   setProfile(ram, vi, options.version, options.xdpChecksum);
-  ram.setPointer(vi + VI.pages, createPageTable(kernel));
+  ram.setPointer(dev + DEV.nd_net, options.net);
+  ram.set32(dev + DEV.features, netdevFeatures(options.features));
+  const ownPages = options.net === 0;
+  ram.setPointer(
+    vi + VI.pages,
+    ownPages ? createPageTable(kernel) : ram.pointer(options.net + NET.offset.pages),
+  );
 
   const minimum = mergeableMinimum(headerSize, MAX_MTU, options.queueSize);
   const queue = { num: options.queueSize, vdev: vi, eventIdx };
@@ -116,6 +127,17 @@ export function probe(kernel: KernelContext, options: ProbeOptions): number {
   return vi;
 }
 
+/** What the net_device offers to the stack for the features negotiated (virtnet_probe). */
+function netdevFeatures(features: bigint): number {
+  const offers: readonly (readonly [bigint, number])[] = [
+    [VIRTIO_NET_FEATURES.CSUM, NETIF_F_HW_CSUM | NETIF_F_GSO_ROBUST],
+    [VIRTIO_NET_FEATURES.HOST_TSO4, NETIF_F_TSO],
+    [VIRTIO_NET_FEATURES.HOST_TSO6, NETIF_F_TSO6],
+    [VIRTIO_NET_FEATURES.HOST_ECN, NETIF_F_TSO_ECN],
+  ];
+  return offers.reduce((mask, [bit, own]) => ((features & bit) !== 0n ? mask | own : mask), 0);
+}
+
 /** Gives everything back: posted buffers, unsent frames, page chunks, structures. */
 export function remove(kernel: KernelContext, vi: number): void {
   const { memory, physical } = kernel;
@@ -132,13 +154,13 @@ export function remove(kernel: KernelContext, vi: number): void {
     destroyVirtqueue(kernel, rxVq);
     const txVq = ram.pointer(sendQueue(ram, vi, i) + SQ.vq);
     for (const cookie of virtqueueDetachUnused(memory, txVq)) {
-      returnFrame(kernel, pages, cookie & ~VIRTIO_XDP_FLAG);
+      freeTransmitted(kernel, pages, cookie);
     }
     destroyVirtqueue(kernel, txVq);
   }
   physical.free(ram.pointer(vi + VI.rq));
   physical.free(ram.pointer(vi + VI.sq));
-  physical.free(pages);
+  if (ram.pointer(ram.pointer(vi + VI.dev) + DEV.nd_net) === 0) physical.free(pages);
   physical.free(ram.pointer(vi + VI.dev));
   physical.free(vi);
 }
