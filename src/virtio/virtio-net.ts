@@ -43,6 +43,7 @@ import { driverCounters } from './driver/counters.js';
 import type { VirtioNetVersion, XdpChecksum } from './driver/profiles.js';
 import { netStackFunctions } from '../stack/functions.js';
 import type { StackHost } from '../stack/host.js';
+import { NETIF_F_HW_CSUM } from '../stack/net-device.js';
 import type { Network } from '../stack/network.js';
 import { livePages } from '../stack/pages.js';
 import { BPF_PROG, NAPIF_STATE_SCHED, NAPI_STRUCT, NETLINK_EXT_ACK } from './driver/structs.js';
@@ -112,6 +113,8 @@ export interface VirtioNet {
   /** The same in generic mode, on skbs. */
   attachGenericXdp(runner: XdpRunner | undefined): void;
   setMtu(mtu: number): void;
+  /** `ethtool -K tx on|off`: checksums of what is sent are left to the device, or software completes them. */
+  setTxChecksum(on: boolean): void;
   /** A frame arrives at the device. */
   receive(frame: Uint8Array, options?: DeliverOptions): DeliverResult;
   /** Polls until no queue has anything to do. Returns the packets taken off the rings. */
@@ -325,6 +328,13 @@ class VirtioNetInstance implements VirtioNet {
 
   setMtu(mtu: number): void {
     this.#ram.set32(this.#dev + DEV.mtu, checkMtu(mtu));
+  }
+
+  setTxChecksum(on: boolean): void {
+    const features = this.#dev + DEV.features;
+    const offers = (this.#ram.u64(this.#vi + VI.features) & VIRTIO_NET_FEATURES.CSUM) !== 0n;
+    const others = this.#ram.u32(features) & ~NETIF_F_HW_CSUM;
+    this.#ram.set32(features, on && offers ? others | NETIF_F_HW_CSUM : others);
   }
 
   receive(frame: Uint8Array, options?: DeliverOptions): DeliverResult {

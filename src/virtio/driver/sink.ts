@@ -40,6 +40,8 @@ export interface DeliveredFrame {
   readonly truesize: number;
   readonly nrFrags: number;
   readonly gsoSize: number;
+  /** SKB_GSO_* bits. */
+  readonly gsoType: number;
 }
 
 /** Sees a frame: bytes [start, end) of `bytes`, from queue pair `queue`. */
@@ -106,7 +108,8 @@ function frameBytes(ram: Ram, skb: number): Uint8Array {
   return frame;
 }
 
-function readFrame(ram: Ram, skb: number): DeliveredFrame {
+/** What an skb says, its data behind the Ethernet header. */
+export function readFrame(ram: Ram, skb: number): DeliveredFrame {
   const start = ram.pointer(skb + SKB.data) - ETH_HLEN;
   const shinfo = skbShinfo(ram, skb);
   const metaLength = ram.u8(shinfo + SHINFO.meta_len);
@@ -125,5 +128,6 @@ function readFrame(ram: Ram, skb: number): DeliveredFrame {
     truesize: ram.u32(skb + SKB.truesize),
     nrFrags: ram.u8(shinfo + SHINFO.nr_frags),
     gsoSize: ram.u16(shinfo + SHINFO.gso_size),
+    gsoType: ram.u32(shinfo + SHINFO.gso_type),
   };
 }
