@@ -17,7 +17,8 @@ import { hex64 } from '../common/bytes.js';
 import { InputError, KernelError } from '../common/errors.js';
 import type { Ram } from '../cpu/ram.js';
 import type { KernelContext, KernelFunction } from '../kernel/function.js';
-import { checkQueueSize, type SplitRingLayout } from './ring/split-ring.js';
+import type { RingLayout } from './ring/open-device-queue.js';
+import { checkQueueSize } from './ring/split-ring.js';
 import { virtqueueIsBroken, virtqueueLayout, VRING_VIRTQUEUE } from './ring/split-ring-driver.js';
 import {
   drainDelivered,
@@ -132,7 +133,7 @@ export interface VirtioNet {
   /** Receive buffers posted, frames in transmit rings, page chunks referenced. */
   held(): { readonly rx: number; readonly tx: number; readonly chunks: number };
   /** Where a receive ring lies, and the position in it that the device takes next. */
-  receiveRing(queue: number): SplitRingLayout & { readonly next: number };
+  receiveRing(queue: number): RingLayout & { readonly next: number };
   /** Whether a device has broken one of the queues. */
   readonly broken: boolean;
   /** Removes the device; frames not read are lost. */
@@ -389,7 +390,7 @@ class VirtioNetInstance implements VirtioNet {
     return { ...outstanding(this.#kernel.memory, this.#vi), chunks };
   }
 
-  receiveRing(queue: number): SplitRingLayout & { readonly next: number } {
+  receiveRing(queue: number): RingLayout & { readonly next: number } {
     const layout = virtqueueLayout(this.#kernel.memory, this.#receiveVq(queue));
     return { ...layout, next: this.device.receivePosition(queue) };
   }

@@ -15,13 +15,9 @@
 import { viewOf } from '../../common/bytes.js';
 import type { Memory } from '../../cpu/memory.js';
 import { NET_HEADER_OFFSET, encodeNetHeader, type NetHeader } from '../net-header.js';
-import {
-  PieceList,
-  QUEUE_BROKEN,
-  QUEUE_EMPTY,
-  SplitDeviceQueue,
-} from '../ring/split-ring-device.js';
-import type { SplitRingLayout } from '../ring/split-ring.js';
+import { QUEUE_BROKEN, QUEUE_EMPTY, type DeviceQueue } from '../ring/device-queue.js';
+import { openDeviceQueue, type RingLayout } from '../ring/open-device-queue.js';
+import { PieceList } from '../ring/piece-list.js';
 
 /** In the device status: a driver error stopped the device. */
 const VIRTIO_CONFIG_S_NEEDS_RESET = 0x40;
@@ -29,7 +25,7 @@ const VIRTIO_CONFIG_S_DRIVER_OK = 4;
 
 export interface NetDeviceOptions {
   /** Rings of each queue pair. */
-  readonly pairs: readonly { readonly rx: SplitRingLayout; readonly tx: SplitRingLayout }[];
+  readonly pairs: readonly { readonly rx: RingLayout; readonly tx: RingLayout }[];
   /** Pairs the driver uses at first. Default all. */
   readonly activePairs?: number;
   /** Bytes of virtio_net_hdr on each frame. */
@@ -40,6 +36,8 @@ export interface NetDeviceOptions {
   readonly eventIdx?: boolean;
   /** Default false. */
   readonly indirect?: boolean;
+  /** Default false. */
+  readonly inOrder?: boolean;
   /** Called with the queue's index (rx of pair i: 2i, tx: 2i+1) when the driver wants to know. */
   readonly onInterrupt: (queue: number) => void;
   /**
@@ -94,8 +92,8 @@ export class VirtioNetDevice {
 
   readonly #memory: Memory;
   readonly #options: NetDeviceOptions;
-  readonly #rx: readonly SplitDeviceQueue[];
-  readonly #tx: readonly SplitDeviceQueue[];
+  readonly #rx: DeviceQueue[];
+  readonly #tx: DeviceQueue[];
   /** The virtio_net_hdr of the frame that is delivered. */
   readonly #header: Uint8Array;
   readonly #headerView: DataView;
@@ -109,17 +107,13 @@ export class VirtioNetDevice {
   #activePairs: number;
 
   constructor(memory: Memory, options: NetDeviceOptions) {
-    const ringOptions = {
-      eventIdx: options.eventIdx ?? false,
-      indirect: options.indirect ?? false,
-    };
     this.#memory = memory;
     this.#options = options;
     this.#header = new Uint8Array(options.headerSize);
     this.#headerView = viewOf(this.#header);
     this.#activePairs = options.activePairs ?? options.pairs.length;
-    this.#rx = options.pairs.map(({ rx }) => new SplitDeviceQueue(memory, rx, ringOptions));
-    this.#tx = options.pairs.map(({ tx }) => new SplitDeviceQueue(memory, tx, ringOptions));
+    this.#rx = options.pairs.map(({ rx }, pair) => this.#open(2 * pair, rx));
+    this.#tx = options.pairs.map(({ tx }, pair) => this.#open(2 * pair + 1, tx));
   }
 
   /** Queue pairs the driver uses: what VIRTIO_NET_CTRL_MQ_VQ_PAIRS_SET would say. */
@@ -141,6 +135,23 @@ export class VirtioNetDevice {
   /** What the driver did wrong, when the device needs a reset. */
   get error(): string | undefined {
     return this.#error;
+  }
+
+  /** The driver resets a queue (RING_RESET): the device leaves its memory alone until `startQueue`. */
+  resetQueue(queue: number): void {
+    this.#queues(queue)[queue >> 1]?.stop();
+  }
+
+  /** The driver enables a queue that it has reset; it may lie elsewhere now and have another size. */
+  startQueue(queue: number, layout: RingLayout): void {
+    this.#queues(queue)[queue >> 1] = this.#open(queue, layout);
+  }
+
+  /** The driver resets the device: no queue is used until `startQueue`, and no error is left. */
+  reset(): void {
+    for (const queue of [...this.#rx, ...this.#tx]) queue.stop();
+    this.#status = VIRTIO_CONFIG_S_DRIVER_OK;
+    this.#error = undefined;
   }
 
   /** Puts a frame, with a header in front, into the next receive buffers of a queue. */
@@ -184,7 +195,7 @@ export class VirtioNetDevice {
     return 'delivered';
   }
 
-  /** Available index of the receive buffer that comes next. */
+  /** Position in its ring of the receive buffer that comes next: see `DeviceQueue.position`. */
   receivePosition(queue: number): number {
     const rx = this.#rx[queue];
     if (!rx) throw new RangeError(`receive queue ${queue} of ${this.#rx.length}`);
@@ -200,7 +211,7 @@ export class VirtioNetDevice {
   runTransmit(budget = Infinity): number {
     let taken = 0;
     for (let pair = 0; pair < this.#tx.length; pair++) {
-      const tx = this.#tx[pair] as SplitDeviceQueue;
+      const tx = this.#tx[pair] as DeviceQueue;
       let completed = false;
       while (taken < budget) {
         const head = this.#take(tx);
@@ -212,24 +223,35 @@ export class VirtioNetDevice {
         }
         this.#transmit(bytes, pair);
         tx.push(head, 0);
-        tx.flush();
         completed = true;
         taken++;
       }
-      if (completed) this.#interrupt(tx, 2 * pair + 1);
+      if (!completed) continue;
+      tx.flush();
+      this.#interrupt(tx, 2 * pair + 1);
     }
     this.counters.txFrames += taken;
     return taken;
   }
 
+  #open(index: number, layout: RingLayout): DeviceQueue {
+    const { eventIdx = false, indirect = false, inOrder = false } = this.#options;
+    return openDeviceQueue(this.#memory, layout, { index, eventIdx, indirect, inOrder });
+  }
+
+  /** The list that a queue is in, at its pair's number. */
+  #queues(queue: number): DeviceQueue[] {
+    return queue % 2 === 0 ? this.#rx : this.#tx;
+  }
+
   /** Takes a chain into cleared lists: its head, QUEUE_EMPTY or QUEUE_BROKEN. */
-  #take(queue: SplitDeviceQueue): number {
+  #take(queue: DeviceQueue): number {
     this.#readable.count = 0;
     this.#writable.count = 0;
     return this.#takeMore(queue);
   }
 
-  #takeMore(queue: SplitDeviceQueue): number {
+  #takeMore(queue: DeviceQueue): number {
     if (this.#error !== undefined) return QUEUE_BROKEN;
     const head = queue.take(this.#readable, this.#writable);
     if (head === QUEUE_BROKEN) this.#fail(queue.broken ?? '');
@@ -238,7 +260,7 @@ export class VirtioNetDevice {
 
   /** Takes chains for `bytes` bytes into the lists; why not, if it cannot. */
   #takeBuffers(
-    rx: SplitDeviceQueue,
+    rx: DeviceQueue,
     bytes: number,
     limits: readonly number[] = NO_LIMITS,
   ): Exclude<DeliverResult, 'delivered'> | undefined {
@@ -283,7 +305,7 @@ export class VirtioNetDevice {
     return 'needs-reset';
   }
 
-  #interrupt(queue: SplitDeviceQueue, index: number): void {
+  #interrupt(queue: DeviceQueue, index: number): void {
     if (!queue.shouldInterrupt()) return;
     this.counters.interrupts++;
     this.#options.onInterrupt(index);

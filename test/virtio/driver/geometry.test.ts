@@ -12,6 +12,7 @@ import {
 } from '../../../src/virtio/driver/geometry.js';
 import { createVirtioNet, type VirtioNet } from '../../../src/virtio/virtio-net.js';
 import { DirectKernel } from '../helpers/direct-kernel.js';
+import { upcomingBuffers } from '../helpers/rings.js';
 import {
   VERDICT,
   XDP,
@@ -50,12 +51,7 @@ test('moving average has weight 64 and starts at the first value', () => {
 
 /** Lengths of the buffers posted in a ring, in order. */
 function posted(kernel: DirectKernel, net: VirtioNet, count: number): number[] {
-  const { desc, avail, num, next } = net.receiveRing(0);
-  return Array.from({ length: count }, (_, i) => {
-    const slot = (next + i) & (num - 1);
-    const head = kernel.memory.read16(avail + BigInt(4 + 2 * slot));
-    return kernel.memory.read32(desc + BigInt(16 * head + 8));
-  });
+  return upcomingBuffers(kernel.memory, net, count).map(({ length }) => length);
 }
 
 test('mergeable buffers fill 32 KiB chunks; the last of a chunk gets the hole', () => {

@@ -7,6 +7,7 @@ import type { Memory } from '../../../src/cpu/memory.js';
 import type { XdpRunner } from '../../../src/virtio/driver/common.js';
 import { createVirtioNet, type VirtioNet } from '../../../src/virtio/virtio-net.js';
 import { DirectKernel } from './direct-kernel.js';
+import { upcomingBuffers } from './rings.js';
 import { VERDICT, XDP, adjustHead, adjustTail, makeFrame, program, returns } from './programs.js';
 
 /** The fields of a `packet` record that the comparison uses. */
@@ -176,20 +177,11 @@ function filler(net: VirtioNet, count: number): void {
 /** Lets frames pass until the next buffers have the sizes posted in the guest. */
 function findBuffers(memory: Memory, net: VirtioNet, sizes: readonly number[]): string[] {
   for (let tries = 0; tries < 64; tries++) {
-    const next = nextBuffers(memory, net, sizes.length);
-    if (next.every((size, i) => size === sizes[i])) return [];
+    const next = upcomingBuffers(memory, net, sizes.length);
+    if (next.every(({ length }, i) => length === sizes[i])) return [];
     filler(net, 1);
   }
   return [`no buffers of ${sizes.join(', ')} bytes posted`];
-}
-
-function nextBuffers(memory: Memory, net: VirtioNet, count: number): number[] {
-  const { desc, avail, num, next } = net.receiveRing(0);
-  return Array.from({ length: count }, (_, i) => {
-    const slot = (next + i) & (num - 1);
-    const head = memory.read16(avail + BigInt(4 + 2 * slot));
-    return memory.read32(desc + BigInt(16 * head + 8));
-  });
 }
 
 function compareStack(net: VirtioNet, record: PacketRecord, differences: string[]): void {
