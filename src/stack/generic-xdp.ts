@@ -99,7 +99,6 @@ export function genericXdpFunctions(host: StackHost): readonly KernelFunction[] 
       case XDP_PASS:
         return 1;
       case XDP_TX:
-        host.netDevStartXmit(skb, dev);
         kernel.invoke('start_xmit', skb, dev);
         return 0;
       case XDP_REDIRECT: {

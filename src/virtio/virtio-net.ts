@@ -60,6 +60,9 @@ import { defaultRssKey, outstanding, probe, remove } from './driver/probe.js';
 import { setRss, type RssSettings } from './driver/queues.js';
 import { driverCounters } from './driver/counters.js';
 import type { VirtioNetVersion, XdpChecksum } from './driver/profiles.js';
+import { netStackFunctions } from '../stack/functions.js';
+import type { StackHost } from '../stack/host.js';
+import type { Network } from '../stack/network.js';
 import { livePages } from '../stack/pages.js';
 import { BPF_PROG, NAPIF_STATE_SCHED, NAPI_STRUCT, NETLINK_EXT_ACK } from './driver/structs.js';
 
@@ -108,6 +111,8 @@ export interface VirtioNetOptions {
   readonly eventIdx?: boolean;
   /** Default 52:54:00:00:00:02. */
   readonly mac?: Uint8Array;
+  /** The network that the device is in. Default: none, frames end in `delivered()`. */
+  readonly network?: Network;
   /** Default 2. */
   readonly ifindex?: number;
   /** When the device takes frames to transmit. Default 'after-poll'. */
@@ -140,6 +145,8 @@ export interface VirtioNet {
   readonly vi: bigint;
   /** Attaches a program to all queues, replaces it, or detaches it. Throws KernelError when refused. */
   attachXdp(runner: XdpRunner | undefined): void;
+  /** The same in generic mode, on skbs. */
+  attachGenericXdp(runner: XdpRunner | undefined): void;
   setMtu(mtu: number): void;
   /** Features in use by both sides. */
   readonly features: bigint;
@@ -163,6 +170,8 @@ export interface VirtioNet {
    * attached. A device that needs a reset works again.
    */
   reprobe(): void;
+  /** `ethtool -K tx on|off`: checksums of what is sent are left to the device, or software completes them. */
+  setTxChecksum(on: boolean): void;
   /** A frame arrives at the device. */
   receive(frame: Uint8Array, options?: DeliverOptions): DeliverResult;
   /** Polls until no queue has anything to do. Returns the packets taken off the rings. */
@@ -187,6 +196,13 @@ export interface VirtioNet {
   close(): void;
 }
 
+/** Called with physical addresses of sk_buff and net_device. */
+export type StackTracepoints = Partial<Omit<StackHost, 'runXdp' | 'xdpException'>>;
+
+export interface DefineOptions {
+  readonly tracepoints?: StackTracepoints;
+}
+
 export interface VirtioNetDriver {
   probe(options?: VirtioNetOptions): VirtioNet;
 }
@@ -200,7 +216,10 @@ export function createVirtioNet(
 }
 
 /** Defines the driver's kernel functions; devices are then made with `probe`. */
-export function defineVirtioNet(kernel: KernelContext & FunctionDefiner): VirtioNetDriver {
+export function defineVirtioNet(
+  kernel: KernelContext & FunctionDefiner,
+  options: DefineOptions = {},
+): VirtioNetDriver {
   const { ram } = kernel.memory;
   // by physical address of bpf_prog and virtnet_info
   const runners = new Map<number, XdpRunner>();
@@ -225,7 +244,16 @@ export function defineVirtioNet(kernel: KernelContext & FunctionDefiner): Virtio
       netOf(ram.pointer(dev + DEV.priv)).noteException(action);
     },
   };
+  const { tracepoints } = options;
+  const stack: StackHost = {
+    runXdp: (context, prog, xdp) => host.runner(prog).run(context, xdp),
+    kfreeSkb: (skb, reason, location) => tracepoints?.kfreeSkb?.(skb, reason, location),
+    netDevStartXmit: (skb, dev) => tracepoints?.netDevStartXmit?.(skb, dev),
+    napiGroReceiveEntry: (skb) => tracepoints?.napiGroReceiveEntry?.(skb),
+    xdpException: host.xdpException,
+  };
   for (const fn of virtioNetFunctions(host)) kernel.define(fn);
+  for (const fn of netStackFunctions(stack)) kernel.define(fn);
   return {
     probe: (options = {}) => {
       return new VirtioNetInstance(kernel, options, runners, nets);
@@ -248,6 +276,7 @@ class VirtioNetInstance implements VirtioNet {
   #exceptions: XdpException[] = [];
   #commands: ControlLogEntry[] = [];
   #prog = 0;
+  #genericProg = 0;
 
   constructor(
     kernel: KernelContext & FunctionDefiner,
@@ -308,6 +337,7 @@ class VirtioNetInstance implements VirtioNet {
       version: options.version ?? '6.12',
       xdpChecksum: options.xdpChecksum,
       rssKey: defaultRssKey(),
+      net: options.network?.net ?? 0,
     } as const;
     probe(this.#kernel, this.device, probeOptions, (vi) => {
       this.#vi = vi;
@@ -365,6 +395,15 @@ class VirtioNetInstance implements VirtioNet {
     this.#prog = prog;
   }
 
+  attachGenericXdp(runner: XdpRunner | undefined): void {
+    const prog = runner ? this.#kernel.physical.alloc(BPF_PROG.size) : 0;
+    if (runner) this.#runners.set(prog, runner);
+    this.#ram.setPointer(this.#dev + DEV.xdp_prog, prog);
+    if (runner && this.#genericProg === 0) this.#kernel.invoke('dev_disable_gro_hw', this.#dev);
+    this.#freeProgram(this.#genericProg);
+    this.#genericProg = prog;
+  }
+
   setMtu(mtu: number): void {
     this.#ram.set32(this.#dev + DEV.mtu, checkMtu(mtu));
   }
@@ -407,6 +446,10 @@ class VirtioNetInstance implements VirtioNet {
   setVlan(id: number, on: boolean): void {
     const name = on ? 'virtnet_vlan_rx_add_vid' : 'virtnet_vlan_rx_kill_vid';
     demand(this.#kernel.invoke(name, this.#dev, 0x0081, id), `VLAN ${id}`);
+  }
+
+  setTxChecksum(on: boolean): void {
+    this.setFeature('tx-checksum-ip-generic', on);
   }
 
   receive(frame: Uint8Array, options?: DeliverOptions): DeliverResult {
@@ -478,6 +521,7 @@ class VirtioNetInstance implements VirtioNet {
     this.drain();
     remove(this.#kernel, this.#vi);
     this.#freeProgram(this.#prog);
+    this.#freeProgram(this.#genericProg);
     this.#nets.delete(this.#vi);
   }
 

@@ -18,6 +18,7 @@ import { receiveFunctions } from './receive.js';
 import { refillFunctions } from './refill.js';
 import { rxModeFunctions } from './rx-mode.js';
 import { smallFunctions } from './small.js';
+import { transmitFunctions } from './transmit.js';
 import { xdpFunctions } from './xdp.js';
 
 /** Every function of the driver, with the names and prototypes of Linux 6.12. */
@@ -29,6 +30,7 @@ export function virtioNetFunctions(host: VirtioNetHost): readonly KernelFunction
     ...bigFunctions,
     ...refillFunctions,
     ...xdpFunctions(host),
+    ...transmitFunctions,
     ...controlFunctions,
     ...offloadFunctions,
     ...queueFunctions,

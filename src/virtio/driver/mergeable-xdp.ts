@@ -19,10 +19,11 @@ import {
   headroomFor,
   mergeableRoom,
 } from './geometry.js';
-import { NET_HEADER_OFFSET, VIRTIO_NET_HDR_F_NEEDS_CSUM } from '../net-header.js';
+import { NET_HEADER_OFFSET } from '../net-header.js';
 import { DEV, RQ, RQ_STATS, VI, mergeableBufFree, pagesOf, rqGetBuf } from './common.js';
+import { partialMustNotRun } from './xdp-checksum.js';
 import { XDP_PASS, XDP_REDIRECT, XDP_TX } from './xdp.js';
-import { contextRoom, profileOf, xdpChecksumOf } from './profiles.js';
+import { contextRoom, profileOf } from './profiles.js';
 import { BPF_PROG } from './structs.js';
 import { allocPage, headPage, pageAddress, putPage } from '../../stack/pages.js';
 import {
@@ -111,9 +112,7 @@ function getBuf(
   const whole = contextHeadroom(ctx) > 0 && !profile.contextHasRoom;
   ram.set32(rq + RQ.scratch_frame_sz, whole ? PAGE_SIZE : contextTruesize(ctx));
   if (ram.u8(buf + NET_HEADER_OFFSET.gso_type) !== 0) return 0;
-  const flags = ram.u8(buf + NET_HEADER_OFFSET.flags);
-  const upstream = xdpChecksumOf(ram, vi) === 'upstream';
-  if (upstream && (flags & VIRTIO_NET_HDR_F_NEEDS_CSUM) !== 0) return 0;
+  if (partialMustNotRun(ram, vi, buf)) return 0;
 
   const hasFrags = profile.xdpFrags && ram.u32(prog + BPF_PROG.offset.xdp_has_frags) !== 0;
   const roomy = contextHeadroom(ctx) >= headroomFor(ram.u8(vi + VI.xdp_enabled) !== 0);

@@ -16,8 +16,8 @@ import {
   NETIF_F_TSO_ECN,
   NET_DEVICE,
 } from '../../stack/net-device.js';
+import { NET } from '../../stack/net.js';
 import { createPageTable, headPage, putPage } from '../../stack/pages.js';
-import { returnFrame } from '../../stack/xdp-frame.js';
 import { hasFeature, netHeaderSize, type VirtioNetFeature } from '../net-features.js';
 import {
   createVirtqueue,
@@ -36,13 +36,8 @@ import { negotiate } from './negotiate.js';
 import { initGuestOffloads } from './offloads.js';
 import { setProfile, xdpChecksumOf, type VirtioNetVersion, type XdpChecksum } from './profiles.js';
 import { VIRTIO_NET_RSS_MAX_KEY_SIZE, initRss } from './queues.js';
-import {
-  NAPI_STRUCT,
-  RECEIVE_QUEUE,
-  SEND_QUEUE,
-  VIRTIO_XDP_FLAG,
-  VIRTNET_INFO,
-} from './structs.js';
+import { NAPI_STRUCT, RECEIVE_QUEUE, SEND_QUEUE, VIRTNET_INFO } from './structs.js';
+import { freeTransmitted } from './xdp.js';
 
 export interface ProbeOptions {
   readonly name: string;
@@ -55,6 +50,8 @@ export interface ProbeOptions {
   readonly xdpChecksum: XdpChecksum | undefined;
   /** Bytes for the hash key, in place of random ones. */
   readonly rssKey: Uint8Array;
+  /** `struct net` that the device is in; 0: no stack behind it. */
+  readonly net: number;
 }
 
 const NAPI_POLL_WEIGHT = 64;
@@ -114,7 +111,12 @@ export function probe(
   ram.set64(vi + VI.features, features & 0xffffffffffffffffn);
   ram.set64(vi + VI.features_hi, features >> 64n);
   setProfile(ram, vi, options.version, options.xdpChecksum);
-  ram.setPointer(vi + VI.pages, createPageTable(kernel));
+  ram.setPointer(dev + DEV.nd_net, options.net);
+  const ownPages = options.net === 0;
+  ram.setPointer(
+    vi + VI.pages,
+    ownPages ? createPageTable(kernel) : ram.pointer(options.net + NET.offset.pages),
+  );
   initGuestOffloads(ram, vi);
   initNetdevFeatures(kernel, dev, vi);
 
@@ -215,7 +217,7 @@ export function remove(kernel: KernelContext, vi: number): void {
     destroyVirtqueue(kernel, rxVq);
     const txVq = ram.pointer(sendQueue(ram, vi, i) + SQ.vq);
     for (const cookie of virtqueueDetachUnused(memory, txVq)) {
-      returnFrame(kernel, pages, cookie & ~VIRTIO_XDP_FLAG);
+      freeTransmitted(kernel, pages, cookie);
     }
     destroyVirtqueue(kernel, txVq);
   }
@@ -227,8 +229,8 @@ export function remove(kernel: KernelContext, vi: number): void {
   if (rss !== 0) physical.free(rss);
   physical.free(ram.pointer(vi + VI.rq));
   physical.free(ram.pointer(vi + VI.sq));
-  physical.free(pages);
   const dev = ram.pointer(vi + VI.dev);
+  if (ram.pointer(dev + DEV.nd_net) === 0) physical.free(pages);
   for (const field of [DEV.uc, DEV.mc]) {
     const list = ram.pointer(dev + field);
     if (list !== 0) physical.free(list);

@@ -89,11 +89,8 @@ export const VIRTNET_INFO = struct({
   ctrl: 'u64',
   /** u16 indirection table, then the hash key. */
   rss: 'u64',
-  /** Root of the page table of `page-frag.ts`. */
+  /** Root of the table of page chunks: its own, or that of its network namespace. */
   pages: 'u64',
-  /** Delivered skbs, first and last, linked by sk_buff.next. */
-  sink_head: 'u64',
-  sink_tail: 'u64',
 });
 
 export const RECEIVE_QUEUE = struct({
@@ -122,6 +119,11 @@ export const RECEIVE_QUEUE = struct({
   scratch_frame: 'u64',
   scratch_page: 'u64',
   scratch_frame_sz: 'u32',
+  /** How far the program moved the data: new address - old one. */
+  scratch_moved: 'u32',
+  /** Of the frame's virtio_net_hdr. */
+  scratch_csum_start: 'u16',
+  scratch_csum_offset: 'u16',
   scratch_stats: VIRTNET_RQ_STATS.size,
   scratch_xdp: XDP_BUFF.size,
 });
