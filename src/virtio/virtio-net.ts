@@ -266,9 +266,7 @@ export function defineVirtioNet(
   for (const fn of virtioNetFunctions(host)) kernel.define(fn);
   for (const fn of netStackFunctions(stack)) kernel.define(fn);
   return {
-    probe: (options = {}) => {
-      return new VirtioNetInstance(kernel, options, runners, nets);
-    },
+    probe: (netOptions = {}) => new VirtioNetInstance(kernel, netOptions, runners, nets),
   };
 }
 

@@ -128,9 +128,6 @@ export const RECEIVE_QUEUE = struct({
   scratch_xdp: XDP_BUFF.size,
 });
 
-/** Pages of a big-mode buffer, at most, behind the first. */
-export const BIG_PACKET_SKBFRAGS = MAX_SKB_FRAGS;
-
 export const SEND_QUEUE = struct({
   vq: 'u64',
   sg: SCATTERLIST.size * (MAX_SKB_FRAGS + 2),

@@ -1,6 +1,5 @@
 /** Records of the virtio measurements beside packets: attach cases, limits, offload states, panics. */
 import type { VirtioNetVersion } from '../../../virtio/driver/profiles.js';
-import type { NetdevFeature } from '../../../virtio/settings.js';
 
 interface GuestRecord {
   readonly kernel_version: string;
@@ -21,13 +20,6 @@ export interface NetlinkResult {
 export interface LinkResult {
   readonly rc: number;
   readonly events: readonly string[];
-}
-
-/** Bits of a net_device feature: switchable, asked for, in use. */
-export interface FeatureBits {
-  readonly avail: number;
-  readonly req: number;
-  readonly act: number;
 }
 
 export interface AttachRecord extends GuestRecord {
@@ -77,5 +69,3 @@ export function guestVersion({ kernel_version }: GuestRecord): VirtioNetVersion 
   if (kernel_version.startsWith('6.1.')) return '6.1';
   return kernel_version.startsWith('6.12.') ? '6.12' : '6.18';
 }
-
-export type FeatureTable = Readonly<Partial<Record<NetdevFeature, FeatureBits>>>;
