@@ -10,6 +10,7 @@ import { layout } from './layout.js';
 import { map } from './map.js';
 import { museum } from './museum.js';
 import { race } from './race.js';
+import { rss } from './rss.js';
 import { run } from './run.js';
 import { strategies } from './strategies.js';
 import { tour } from './tour.js';
@@ -28,6 +29,7 @@ export const COMMANDS: readonly Command[] = [
   ftrace,
   layout,
   xdp,
+  rss,
   fuzz,
   verify,
   race,

@@ -21,6 +21,9 @@ it.each<[string, string[]]>([
     'xdp-packets',
     ['xdp', 'examples/xdp/bounce_ttl.o', '--pcap', 'examples/captures/mixed.pcap', '--packets'],
   ],
+  ['rss-experiments', ['rss']],
+  ['rss-random-ports', ['rss', '--experiment', 'gre-inner-random']],
+  ['rss-capture', ['rss', 'examples/captures/tunnels.pcap', '--cost', '5000']],
 ])('%s', async (name, words) => {
   const path = join(PACKAGE_ROOT, 'test', 'golden', `${name}.txt`);
   const { code, lines } = await runForTest(words);
