@@ -61,6 +61,7 @@ const TYPEDEFS: ReadonlyMap<string, string> = new Map([
   ['size_t', 'unsigned long'],
   ['gfp_t', 'unsigned int'],
   ['netdev_tx_t', 'int'],
+  ['netdev_features_t', 'u64'],
   ['gro_result_t', 'int'],
   ['pid_t', 'int'],
 ]);

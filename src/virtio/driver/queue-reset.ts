@@ -7,15 +7,16 @@
  */
 import type { KernelContext } from '../../kernel/function.js';
 import { headPage, putPage } from '../../stack/pages.js';
-import { returnFrame } from '../../stack/xdp-frame.js';
 import { virtqueueDetachUnused, virtqueueDisableCb, virtqueueReinit } from '../ring/virtqueue.js';
-import { RQ, SQ, pagesOf, receiveQueue, sendQueue } from './common.js';
-import { VIRTIO_XDP_FLAG } from './structs.js';
+import { freePageChain } from './big.js';
+import { RQ, SQ, VI, isBig, pagesOf, receiveQueue, sendQueue } from './common.js';
+import { freeTransmitted } from './xdp.js';
 
-/** `struct virtqueue` of a queue by its index: rx of pair i is 2i, tx is 2i+1. */
+/** `struct virtqueue` of a queue by its index: rx of pair i is 2i, tx is 2i+1, the control queue behind. */
 export function virtqueueOf(kernel: KernelContext, vi: number, queue: number): number {
   const { ram } = kernel.memory;
   const pair = queue >> 1;
+  if (pair === ram.u16(vi + VI.max_queue_pairs)) return ram.pointer(vi + VI.cvq);
   if (queue % 2 === 0) return ram.pointer(receiveQueue(ram, vi, pair) + RQ.vq);
   return ram.pointer(sendQueue(ram, vi, pair) + SQ.vq);
 }
@@ -26,8 +27,11 @@ export function recycleQueue(kernel: KernelContext, vi: number, queue: number): 
   const pages = pagesOf(ram, vi);
   const isReceive = queue % 2 === 0;
   for (const cookie of virtqueueDetachUnused(kernel, virtqueueOf(kernel, vi, queue))) {
-    if (isReceive) putPage(kernel, pages, headPage(ram, pages, cookie));
-    else returnFrame(kernel, pages, cookie & ~VIRTIO_XDP_FLAG);
+    // a command's buffers are the device structure's own
+    if (cookie === vi) continue;
+    if (!isReceive) freeTransmitted(kernel, pages, cookie);
+    else if (isBig(ram, vi)) freePageChain(kernel, pages, cookie);
+    else putPage(kernel, pages, headPage(ram, pages, cookie));
   }
 }
 

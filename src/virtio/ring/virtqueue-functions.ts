@@ -19,7 +19,7 @@ import {
   virtqueueLastUsed,
   virtqueuePoll,
 } from './virtqueue.js';
-import { VRING_VIRTQUEUE, type UsedBuffer } from './vring-virtqueue.js';
+import { SCATTERLIST, VRING_VIRTQUEUE, type UsedBuffer } from './vring-virtqueue.js';
 
 const VQ = VRING_VIRTQUEUE.offset;
 
@@ -84,6 +84,12 @@ export function virtqueueFunctions(host: VirtioNetHost): readonly KernelFunction
         'int virtqueue_add_inbuf(struct virtqueue *vq, struct scatterlist *sg, unsigned int num, ' +
         'void *data, gfp_t gfp)',
       body: (kernel, vq, sg, num, data) => add(kernel, vq, sg, 0, num, data, 0),
+    }),
+    atomic({
+      prototype:
+        'int virtqueue_add_sgs(struct virtqueue *vq, struct scatterlist **sgs, ' +
+        'unsigned int out_sgs, unsigned int in_sgs, void *data, gfp_t gfp)',
+      body: addSgs,
     }),
     atomic({
       prototype:
@@ -156,4 +162,33 @@ export function virtqueueFunctions(host: VirtioNetHost): readonly KernelFunction
       body: (kernel, vq) => kernel.memory.ram.u32(vq + VQ.num),
     }),
   ];
+}
+
+/** Each of `sgs` points to pieces that end with one at address 0. */
+function addSgs(
+  kernel: KernelContext,
+  vq: number,
+  sgs: number,
+  outSgs: number,
+  inSgs: number,
+  data: number,
+): number {
+  const { memory, physical } = kernel;
+  const { ram } = memory;
+  const pieces: number[] = [];
+  let out = 0;
+  for (let i = 0; i < outSgs + inSgs; i++) {
+    let piece = ram.pointer(sgs + 8 * i);
+    for (; ram.pointer(piece + SCATTERLIST.offset.address) !== 0; piece += SCATTERLIST.size) {
+      pieces.push(piece);
+      if (i < outSgs) out++;
+    }
+  }
+  const flat = physical.alloc(SCATTERLIST.size * pieces.length);
+  for (const [i, piece] of pieces.entries()) {
+    ram.copy(flat + SCATTERLIST.size * i, piece, SCATTERLIST.size);
+  }
+  const result = virtqueueAdd(kernel, vq, flat, out, pieces.length - out, data, 0);
+  physical.free(flat);
+  return result;
 }
