@@ -35,6 +35,7 @@ export const ERRNO = {
   EOPNOTSUPP: 95,
   EAFNOSUPPORT: 97,
   ENETDOWN: 100,
+  ENOBUFS: 105,
   ENOTSUPP: 524,
 } as const;
 

@@ -23,7 +23,7 @@ import { describeFault } from '../cpu/fault.js';
 import type { KernelContext } from '../kernel/function.js';
 import type { Kernel } from '../kernel/kernel.js';
 import type { Capture, CapturedPacket } from '../net/capture.js';
-import type { XdpRunner } from '../virtio/driver/common.js';
+import type { XdpRunner } from '../stack/xdp-program.js';
 import type { FrameVisitor } from '../virtio/driver/sink.js';
 import { declareVirtioNetTypes } from '../virtio/driver/types.js';
 import { defineVirtioNet, type VirtioNet, type VirtioNetDriver } from '../virtio/virtio-net.js';
@@ -79,7 +79,7 @@ export function verdictName(verdict: number | undefined): string {
 /** The virtio-net driver in `kernel`; define it once, before tracing programs attach to it. */
 export function installVirtioNet(kernel: Kernel): VirtioNetDriver {
   kernel.bpf.host.types.declare(declareVirtioNetTypes);
-  return defineVirtioNet(kernel);
+  return defineVirtioNet(kernel, { bpf: kernel.bpf.host, cpus: kernel.cpus.length });
 }
 
 /** Sends every packet through, one at a time. Throws KernelError when the driver refuses the program. */

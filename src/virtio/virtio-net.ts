@@ -16,7 +16,9 @@
 import { hex64 } from '../common/bytes.js';
 import { InputError, KernelError } from '../common/errors.js';
 import type { Ram } from '../cpu/ram.js';
-import type { KernelContext, KernelFunction } from '../kernel/function.js';
+import { connectMaps, stackFunctions } from '../stack/redirect-targets.js';
+import { NetStack, type NetStackOptions, type StackKernel } from '../stack/net-stack.js';
+import type { XdpRunner } from '../stack/xdp-program.js';
 import { checkQueueSize, type SplitRingLayout } from './ring/split-ring.js';
 import { virtqueueIsBroken, virtqueueLayout, VRING_VIRTQUEUE } from './ring/split-ring-driver.js';
 import {
@@ -35,18 +37,12 @@ import {
   receiveQueue,
   sendQueue,
   type VirtioNetHost,
-  type XdpRunner,
 } from './driver/common.js';
 import { VIRTIO_NET_FEATURES, type VirtioNetFeature } from './driver/attach.js';
 import { outstanding, probe, remove, virtioNetFunctions } from './driver/functions.js';
 import { driverCounters } from './driver/counters.js';
 import { livePages } from '../stack/pages.js';
-import { BPF_PROG, NAPIF_STATE_SCHED, NAPI_STRUCT, NETLINK_EXT_ACK } from './driver/structs.js';
-
-/** How TypeScript code defines kernel functions. The kernel implements it. */
-export interface FunctionDefiner {
-  define(fn: KernelFunction): void;
-}
+import { NAPIF_STATE_SCHED, NAPI_STRUCT, NETLINK_EXT_ACK } from './driver/structs.js';
 
 export interface VirtioNetOptions {
   /** Receive buffers: one per frame, or several. Default 'mergeable'. */
@@ -69,6 +65,8 @@ export interface VirtioNetOptions {
   readonly mac?: Uint8Array;
   /** Default 2. */
   readonly ifindex?: number;
+  /** Default eth0. */
+  readonly name?: string;
   /** When the device takes frames to transmit. Default 'after-poll'. */
   readonly transmit?: 'after-poll' | 'manual';
   /** Sees transmitted frames in place of `transmitted()`, which then has none. */
@@ -125,22 +123,27 @@ export interface VirtioNet {
 }
 
 export interface VirtioNetDriver {
+  /** Devices, maps' targets, sockets, tracepoints of the kernel that the driver is in. */
+  readonly stack: NetStack;
   probe(options?: VirtioNetOptions): VirtioNet;
 }
 
 /** Device and driver in a kernel that has no virtio-net driver yet. */
-export function createVirtioNet(
-  kernel: KernelContext & FunctionDefiner,
-  options: VirtioNetOptions = {},
-): VirtioNet {
-  return defineVirtioNet(kernel).probe(options);
+export function createVirtioNet(kernel: StackKernel, options: VirtioNetOptions = {}): VirtioNet {
+  return defineVirtioNet(kernel, { cpus: options.cpus ?? 1 }).probe(options);
 }
 
-/** Defines the driver's kernel functions; devices are then made with `probe`. */
-export function defineVirtioNet(kernel: KernelContext & FunctionDefiner): VirtioNetDriver {
+/**
+ * Defines the driver's kernel functions and those of the stack around it; devices are then made with
+ * `probe`.
+ */
+export function defineVirtioNet(
+  kernel: StackKernel,
+  options: NetStackOptions = {},
+): VirtioNetDriver {
   const { ram } = kernel.memory;
-  // by physical address of bpf_prog and virtnet_info
-  const runners = new Map<number, XdpRunner>();
+  const stack = new NetStack(kernel, options);
+  // by physical address of virtnet_info
   const nets = new Map<number, VirtioNetInstance>();
   const netOf = (vi: number): VirtioNetInstance => {
     const net = nets.get(vi);
@@ -148,12 +151,7 @@ export function defineVirtioNet(kernel: KernelContext & FunctionDefiner): Virtio
     return net;
   };
   const host: VirtioNetHost = {
-    runner: (prog) => {
-      const runner = runners.get(prog);
-      if (!runner)
-        throw new InputError(`no engine for the program at ${hex64(ram.physToVirt(prog))}`);
-      return runner;
-    },
+    stack,
     notify: (vq) => {
       const net = netOf(ram.pointer(vq + VRING_VIRTQUEUE.offset.vdev));
       net.device.notify(ram.u32(vq + VRING_VIRTQUEUE.offset.index));
@@ -163,10 +161,13 @@ export function defineVirtioNet(kernel: KernelContext & FunctionDefiner): Virtio
       netOf(ram.pointer(dev + DEV.priv)).noteException(action);
     },
   };
+  for (const fn of stackFunctions(stack)) kernel.define(fn);
   for (const fn of virtioNetFunctions(host)) kernel.define(fn);
+  connectMaps(stack);
   return {
+    stack,
     probe: (options = {}) => {
-      const net = new VirtioNetInstance(kernel, options, runners, (vi) => nets.delete(vi));
+      const net = new VirtioNetInstance(stack, options, (vi) => nets.delete(vi));
       nets.set(ram.virtToPhys(net.vi), net);
       net.open();
       return net;
@@ -182,20 +183,17 @@ class VirtioNetInstance implements VirtioNet {
   readonly #dev: number;
   readonly #vi: number;
   readonly #ram: Ram;
-  readonly #kernel: KernelContext & FunctionDefiner;
+  readonly #kernel: StackKernel;
+  readonly #stack: NetStack;
   readonly #options: VirtioNetOptions;
-  readonly #runners: Map<number, XdpRunner>;
+  readonly #endWork: () => void;
   readonly #onClose: (vi: number) => void;
   #transmitted: TransmittedFrame[] = [];
   #exceptions: XdpException[] = [];
   #prog = 0;
 
-  constructor(
-    kernel: KernelContext & FunctionDefiner,
-    options: VirtioNetOptions,
-    runners: Map<number, XdpRunner>,
-    onClose: (vi: number) => void,
-  ) {
+  constructor(stack: NetStack, options: VirtioNetOptions, onClose: (vi: number) => void) {
+    const { kernel } = stack;
     const { memory } = kernel;
     const { ram } = memory;
     const queueSize = options.queueSize ?? 256;
@@ -215,11 +213,11 @@ class VirtioNetInstance implements VirtioNet {
 
     this.#ram = ram;
     this.#kernel = kernel;
+    this.#stack = stack;
     this.#options = options;
-    this.#runners = runners;
     this.#onClose = onClose;
     const vi = probe(kernel, {
-      name: 'eth0',
+      name: options.name ?? 'eth0',
       ifindex: options.ifindex ?? 2,
       mac: options.mac ?? Uint8Array.of(0x52, 0x54, 0, 0, 0, 2),
       mtu: checkMtu(options.mtu ?? 1500),
@@ -228,9 +226,16 @@ class VirtioNetInstance implements VirtioNet {
       maxQueuePairs,
       cpus,
       features,
+      pages: stack.pages,
     });
     this.#vi = vi;
     this.#dev = ram.pointer(vi + VI.dev);
+    stack.registerNetdevice(
+      this.#dev,
+      { ndo_xdp_xmit: 'virtnet_xdp_xmit' },
+      Math.max(cpus, stack.cpus),
+    );
+    this.#endWork = stack.addWorker(() => this.#transmit());
     this.vi = ram.physToVirt(vi);
     this.dev = ram.physToVirt(this.#dev);
     this.device = new VirtioNetDevice(memory, {
@@ -261,22 +266,19 @@ class VirtioNetInstance implements VirtioNet {
 
   attachXdp(runner: XdpRunner | undefined): void {
     const { physical } = this.#kernel;
+    const { programs } = this.#stack;
     const ram = this.#ram;
-    const prog = runner ? physical.alloc(BPF_PROG.size) : 0;
-    if (runner) {
-      this.#runners.set(prog, runner);
-      ram.set32(prog + BPF_PROG.offset.xdp_has_frags, (runner.hasFrags ?? false) ? 1 : 0);
-    }
+    const prog = runner ? programs.add(runner) : 0;
     const extack = physical.alloc(NETLINK_EXT_ACK.size);
     const result = this.#kernel.invoke('virtnet_xdp_set', this.#dev, prog, extack);
     const text = ram.slice(extack, NETLINK_EXT_ACK.size);
     physical.free(extack);
     if (result < 0) {
-      this.#freeProgram(prog);
+      programs.remove(prog);
       const why = new TextDecoder().decode(text.subarray(0, text.indexOf(0)));
       throw new KernelError(result === -95 ? 'EOPNOTSUPP' : 'EINVAL', `virtio_net: ${why}`);
     }
-    this.#freeProgram(this.#prog);
+    programs.remove(this.#prog);
     this.#prog = prog;
   }
 
@@ -303,6 +305,7 @@ class VirtioNetInstance implements VirtioNet {
         if (afterPoll) this.device.runTransmit();
       }
     }
+    this.#stack.settle();
     return packets;
   }
 
@@ -351,8 +354,9 @@ class VirtioNetInstance implements VirtioNet {
 
   close(): void {
     this.drain();
-    remove(this.#kernel, this.#vi);
-    this.#freeProgram(this.#prog);
+    this.#endWork();
+    this.#stack.unregisterNetdevice(this.#dev, () => remove(this.#kernel, this.#vi));
+    this.#stack.programs.remove(this.#prog);
     this.#onClose(this.#vi);
   }
 
@@ -361,6 +365,12 @@ class VirtioNetInstance implements VirtioNet {
     const header = bytes.slice(start, headerEnd);
     this.#transmitted.push({ queue, header, frame: bytes.slice(headerEnd, end) });
   };
+
+  /** What other devices' packets left in the transmit rings. */
+  #transmit(): boolean {
+    const afterPoll = (this.#options.transmit ?? 'after-poll') === 'after-poll';
+    return afterPoll && this.device.runTransmit() > 0;
+  }
 
   #interrupt(queue: number): void {
     if (queue % 2 === 0) this.#kernel.invoke('skb_recv_done', this.#receiveVq(queue >> 1));
@@ -372,12 +382,6 @@ class VirtioNetInstance implements VirtioNet {
 
   #receiveVq(queue: number): number {
     return this.#ram.pointer(receiveQueue(this.#ram, this.#vi, queue) + RQ.vq);
-  }
-
-  #freeProgram(prog: number): void {
-    if (prog === 0) return;
-    this.#runners.delete(prog);
-    this.#kernel.physical.free(prog);
   }
 }
 

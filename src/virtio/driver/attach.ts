@@ -9,7 +9,9 @@ import { ERRNO } from '../../common/errno.js';
 import { atomic, type KernelContext, type KernelFunction } from '../../kernel/function.js';
 import { xdpMaximumMtu } from './geometry.js';
 import { DEV, RQ, VI, napiSchedule, receiveQueue, type VirtioNetHost } from './common.js';
-import { BPF_PROG, NETLINK_EXT_ACK } from './structs.js';
+import { NETDEV_XDP_ACT } from '../../stack/net-device.js';
+import { BPF_PROG } from '../../stack/xdp-program.js';
+import { NETLINK_EXT_ACK } from './structs.js';
 
 /** Feature bits by name: those that this driver and device know. */
 export const VIRTIO_NET_FEATURES = {
@@ -28,6 +30,9 @@ export const VIRTIO_NET_FEATURES = {
 } as const;
 
 export type VirtioNetFeature = keyof typeof VIRTIO_NET_FEATURES;
+
+/** While a program is attached there are queues for frames of other devices. */
+const TAKES_FRAMES = NETDEV_XDP_ACT.NDO_XMIT | NETDEV_XDP_ACT.NDO_XMIT_SG;
 
 const F = VIRTIO_NET_FEATURES;
 const GUEST_OFFLOADS =
@@ -73,6 +78,9 @@ export function attachFunctions(host: VirtioNetHost): readonly KernelFunction[] 
     ram.set16(vi + VI.curr_queue_pairs, pairs + xdpPairs);
     ram.set16(vi + VI.xdp_queue_pairs, xdpPairs);
     ram.set8(vi + VI.xdp_enabled, prog === 0 ? 0 : 1);
+    // xdp_features_set_redirect_target, xdp_features_clear_redirect_target
+    const others = ram.u32(dev + DEV.xdp_features) & ~TAKES_FRAMES;
+    ram.set32(dev + DEV.xdp_features, others | (prog === 0 ? 0 : TAKES_FRAMES));
     if (prog !== 0) setProgram();
     for (let i = 0; i < most; i++) napiSchedule(kernel, receiveQueue(ram, vi, i));
     return 0;

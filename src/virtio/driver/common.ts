@@ -10,26 +10,19 @@ import type { KernelContext } from '../../kernel/function.js';
 import {
   NAPIF_STATE_SCHED,
   NAPI_STRUCT,
-  NET_DEVICE,
   RECEIVE_QUEUE,
   SEND_QUEUE,
   VIRTNET_INFO,
   VIRTNET_RQ_STATS,
 } from './structs.js';
+import type { NetStack } from '../../stack/net-stack.js';
 import { headPage, putPage } from '../../stack/pages.js';
-
-/** Runs an XDP program. */
-export interface XdpRunner {
-  /** The program was loaded with the frags flag. Default false. */
-  readonly hasFrags?: boolean;
-  /** The verdict of the program on the xdp_buff at a physical address. */
-  run(kernel: KernelContext, xdpBuff: number): number;
-}
+import { NET_DEVICE } from '../../stack/net-device.js';
 
 /** What lies outside the guest's memory: engines that run programs, doorbells, tracepoints. */
 export interface VirtioNetHost {
-  /** The engine behind a `struct bpf_prog` of `receive_queue.xdp_prog`. */
-  runner(prog: number): XdpRunner;
+  /** What the kernel's network side has once; it runs programs. */
+  readonly stack: NetStack;
   /** The doorbell of a queue (`struct virtqueue` address). */
   notify(vq: number): void;
   /** The device is told how many queue pairs to use: in place of VIRTIO_NET_CTRL_MQ_VQ_PAIRS_SET. */

@@ -18,13 +18,12 @@ import { smallFunctions } from './small.js';
 import { xdpFunctions } from './xdp.js';
 import {
   NAPI_STRUCT,
-  NET_DEVICE,
   RECEIVE_QUEUE,
   SEND_QUEUE,
   VIRTIO_XDP_FLAG,
   VIRTNET_INFO,
 } from './structs.js';
-import { createPageTable, headPage, putPage } from '../../stack/pages.js';
+import { headPage, putPage } from '../../stack/pages.js';
 import {
   createVirtqueue,
   destroyVirtqueue,
@@ -34,6 +33,7 @@ import {
 } from '../ring/split-ring-driver.js';
 import { virtqueueFunctions } from '../ring/virtqueue-functions.js';
 import { returnFrame } from '../../stack/xdp-frame.js';
+import { NETDEV_XDP_ACT, NET_DEVICE } from '../../stack/net-device.js';
 
 /** Every function of the receive path, with the names and prototypes of Linux 6.12. */
 export function virtioNetFunctions(host: VirtioNetHost): readonly KernelFunction[] {
@@ -59,6 +59,8 @@ export interface ProbeOptions {
   readonly cpus: number;
   /** Negotiated bits. */
   readonly features: bigint;
+  /** Root of the kernel's table of page chunks. */
+  readonly pages: number;
 }
 
 const NAPI_POLL_WEIGHT = 64;
@@ -91,7 +93,9 @@ export function probe(kernel: KernelContext, options: ProbeOptions): number {
   ram.set8(vi + VI.any_header_sg, version1 ? 1 : 0);
   ram.set32(vi + VI.nr_cpu_ids, options.cpus);
   ram.set64(vi + VI.features, options.features);
-  ram.setPointer(vi + VI.pages, createPageTable(kernel));
+  ram.setPointer(vi + VI.pages, options.pages);
+  const features = NETDEV_XDP_ACT.BASIC | NETDEV_XDP_ACT.REDIRECT;
+  ram.set32(dev + DEV.xdp_features, features | (mergeable ? NETDEV_XDP_ACT.RX_SG : 0));
 
   const minimum = mergeableMinimum(headerSize, MAX_MTU, options.queueSize);
   const queue = { num: options.queueSize, vdev: vi, eventIdx };
@@ -134,7 +138,6 @@ export function remove(kernel: KernelContext, vi: number): void {
   }
   physical.free(ram.pointer(vi + VI.rq));
   physical.free(ram.pointer(vi + VI.sq));
-  physical.free(pages);
   physical.free(ram.pointer(vi + VI.dev));
   physical.free(vi);
 }

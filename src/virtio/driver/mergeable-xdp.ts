@@ -14,8 +14,8 @@ import { PAGE_SIZE } from '../../stack/pages.js';
 import { contextHeadroom, contextTruesize, headroomFor, mergeableRoom } from './geometry.js';
 import { NET_HEADER_OFFSET, VIRTIO_NET_HDR_F_NEEDS_CSUM } from '../net-header.js';
 import { DEV, RQ, RQ_STATS, VI, mergeableBufFree, pagesOf, rqGetBuf } from './common.js';
-import { XDP_PASS, XDP_REDIRECT, XDP_TX } from './xdp.js';
-import { BPF_PROG } from './structs.js';
+import { XDP_PASS, XDP_REDIRECT, XDP_TX } from '../../stack/xdp-verdict.js';
+import { BPF_PROG } from '../../stack/xdp-program.js';
 import { allocPage, headPage, pageAddress, putPage } from '../../stack/pages.js';
 import {
   SKB_SHARED_INFO,

@@ -2,7 +2,7 @@
  * The receive path from interrupt to stack: napi poll, one buffer, the finished skb.
  *
  * Reference: drivers/net/virtio_net.c of 6.12 (skb_recv_done, virtnet_poll, virtnet_receive,
- * virtnet_receive_packets, receive_buf, virtnet_receive_done), net/ethernet/eth.c (eth_type_trans). The
+ * virtnet_receive_packets, receive_buf, virtnet_receive_done). The
  * stack behind napi_gro_receive is a list in kernel memory from which the lab reads the frames. Leaves
  * out GRO, RSS hash, dynamic interrupt moderation, AF_XDP.
  */
@@ -36,14 +36,11 @@ import {
   VIRTNET_SQ_STATS,
 } from './structs.js';
 import { headPage, putPage } from '../../stack/pages.js';
-import { CHECKSUM_UNNECESSARY, SK_BUFF, freeSkb, skbHeadroom, skbPull } from '../../stack/skb.js';
+import { CHECKSUM_UNNECESSARY, SK_BUFF, freeSkb } from '../../stack/skb.js';
+import { sinkSkb } from '../../stack/receive.js';
 import { VRING_VIRTQUEUE, virtqueueNumFree } from '../ring/split-ring-driver.js';
 
 const SKB = SK_BUFF.offset;
-const PACKET = { HOST: 0, BROADCAST: 1, MULTICAST: 2, OTHERHOST: 3 } as const;
-const ETH_P_802_3 = 1;
-const ETH_P_802_2 = 4;
-const ETH_P_802_3_MIN = 0x600;
 const GRO_NORMAL = 3;
 
 function receiveBuf(
@@ -96,38 +93,10 @@ function virtnetReceiveDone(
   kernel.invoke('napi_gro_receive', rq + RQ.napi, skb);
 }
 
-/** Returns the protocol in network order, as the `__be16` of the prototype has it. */
-function ethTypeTrans(kernel: KernelContext, skb: number, dev: number): number {
-  const { ram } = kernel.memory;
-  const data = ram.pointer(skb + SKB.data);
-  ram.setPointer(skb + SKB.dev, dev);
-  ram.set16(skb + SKB.mac_header, skbHeadroom(ram, skb));
-  skbPull(ram, skb, ETH_HLEN);
-  // the destination address: four bytes and two
-  const first = ram.u32(data);
-  const rest = ram.u16(data + 4);
-  const own = dev + DEV.dev_addr;
-  let type: number = PACKET.HOST;
-  if (first === 0xffffffff && rest === 0xffff) type = PACKET.BROADCAST;
-  else if ((first & 1) !== 0) type = PACKET.MULTICAST;
-  else if (first !== ram.u32(own) || rest !== ram.u16(own + 4)) type = PACKET.OTHERHOST;
-  ram.set8(skb + SKB.pkt_type, type);
-
-  let protocol = (ram.u8(data + 12) << 8) | ram.u8(data + 13);
-  if (protocol < ETH_P_802_3_MIN) {
-    const novell = ram.u32(skb + SKB.len) >= 2 && ram.u16(data + ETH_HLEN) === 0xffff;
-    protocol = novell ? ETH_P_802_3 : ETH_P_802_2;
-  }
-  return ((protocol & 0xff) << 8) | (protocol >> 8);
-}
-
 function napiGroReceive(kernel: KernelContext, napi: number, skb: number): number {
   const { ram } = kernel.memory;
   const vi = ram.pointer(napi - RQ.napi + RQ.vi);
-  const tail = ram.pointer(vi + VI.sink_tail);
-  ram.setPointer(skb + SKB.next, 0);
-  ram.setPointer(tail === 0 ? vi + VI.sink_head : tail + SKB.next, skb);
-  ram.setPointer(vi + VI.sink_tail, skb);
+  sinkSkb(ram, ram.pointer(vi + VI.dev), skb);
   return GRO_NORMAL;
 }
 
@@ -254,10 +223,6 @@ export const receiveFunctions: readonly KernelFunction[] = [
       'struct sk_buff *skb, u8 flags)',
     calls: true,
     body: virtnetReceiveDone,
-  }),
-  atomic({
-    prototype: '__be16 eth_type_trans(struct sk_buff *skb, struct net_device *dev)',
-    body: ethTypeTrans,
   }),
   atomic({
     prototype: 'gro_result_t napi_gro_receive(struct napi_struct *napi, struct sk_buff *skb)',

@@ -8,6 +8,7 @@
 import type { Ram } from '../../cpu/ram.js';
 import type { KernelContext } from '../../kernel/function.js';
 import { ETH_HLEN } from '../../stack/skb-geometry.js';
+import { takeSink } from '../../stack/receive.js';
 import { VI, pagesOf } from './common.js';
 import {
   SKB_SHARED_INFO,
@@ -80,10 +81,7 @@ export function takeDelivered(kernel: KernelContext, vi: number): readonly Deliv
 }
 
 function takeList(ram: Ram, vi: number): number {
-  const first = ram.pointer(vi + VI.sink_head);
-  ram.setPointer(vi + VI.sink_head, 0);
-  ram.setPointer(vi + VI.sink_tail, 0);
-  return first;
+  return takeSink(ram, ram.pointer(vi + VI.dev));
 }
 
 function show(ram: Ram, skb: number, visit: FrameVisitor): void {

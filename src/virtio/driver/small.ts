@@ -12,7 +12,7 @@ import { atomic, type KernelContext, type KernelFunction } from '../../kernel/fu
 import { GOOD_PACKET_LEN, VIRTNET_RX_PAD, headroomFor, smallBufferSize } from './geometry.js';
 import { NET_HEADER_OFFSET, VIRTIO_NET_HDR_F_NEEDS_CSUM } from '../net-header.js';
 import { DEV, RQ, RQ_STATS, VI, pagesOf } from './common.js';
-import { XDP_PASS, XDP_REDIRECT, XDP_TX } from './xdp.js';
+import { XDP_PASS, XDP_REDIRECT, XDP_TX } from '../../stack/xdp-verdict.js';
 import { headPage, pageAddress, putPage } from '../../stack/pages.js';
 import {
   SKB_SHARED_INFO,

@@ -2,11 +2,11 @@
  * The driver's structures in kernel memory.
  *
  * Names of fields are those of drivers/net/virtio_net.c of 6.12; the offsets are ours, because nothing
- * outside the driver reads them (`net_device.ifindex` is where the BPF floor expects it). What Linux
+ * outside the driver reads them. What Linux
  * keeps on the stack during a poll and passes by address (length, context, xdp_buff, statistics of the
  * round) lies in `receive_queue.scratch_*`: a queue is polled by one CPU at a time.
  */
-import { NET_DEVICE as BPF_NET_DEVICE, XDP_BUFF, XDP_RXQ_INFO } from '../../bpf/xdp-buff.js';
+import { XDP_BUFF, XDP_RXQ_INFO } from '../../bpf/xdp-buff.js';
 import { struct } from '../../common/struct.js';
 import { SCATTERLIST } from '../ring/split-ring-driver.js';
 import { MAX_SKB_FRAGS } from '../../stack/skb-geometry.js';
@@ -40,18 +40,6 @@ function counters<Name extends string>(names: readonly Name[]) {
 export const VIRTNET_RQ_STATS = counters(RQ_STATS_NAMES);
 export const VIRTNET_SQ_STATS = counters(SQ_STATS_NAMES);
 
-export const NET_DEVICE = struct({
-  name: 16,
-  /** struct virtnet_info: netdev_priv(). */
-  priv: 'u64',
-  dev_addr: 8,
-  mtu: 'u32',
-  rx_length_errors: 'u64',
-  rx_frame_errors: 'u64',
-  reserved: BPF_NET_DEVICE.ifindex - 56,
-  ifindex: 'u32',
-});
-
 export const NAPI_STRUCT = struct({ state: 'u32', weight: 'u32' });
 /** In `napi_struct.state`: a poll is due. */
 export const NAPIF_STATE_SCHED = 1;
@@ -68,8 +56,6 @@ export const VIRTNET_INFO = struct({
   mergeable_rx_bufs: 'u8',
   any_header_sg: 'u8',
   xdp_enabled: 'u8',
-  /** bpf_warn_invalid_xdp_action spoke already. */
-  warned_action: 'u8',
   /** The lack of XDP queues was spoken of already. */
   warned_queues: 'u8',
   nr_cpu_ids: 'u32',
@@ -77,9 +63,6 @@ export const VIRTNET_INFO = struct({
   features: 'u64',
   /** Root of the page table of `page-frag.ts`. */
   pages: 'u64',
-  /** Delivered skbs, first and last, linked by sk_buff.next. */
-  sink_head: 'u64',
-  sink_tail: 'u64',
 });
 
 export const RECEIVE_QUEUE = struct({
@@ -119,9 +102,6 @@ export const SEND_QUEUE = struct({
 
 /** What `bpf(2)` hands to a driver to say why it refuses: a text of up to 127 bytes. */
 export const NETLINK_EXT_ACK = struct({ msg: 128 });
-
-/** `struct bpf_prog` as far as the driver looks into it. */
-export const BPF_PROG = struct({ id: 'u32', xdp_has_frags: 'u32' });
 
 /** Bits of the `xdp_xmit` word of a poll. */
 export const VIRTIO_XDP_TX = 1;

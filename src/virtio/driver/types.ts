@@ -9,7 +9,6 @@
  */
 import type { BtfBuilder, FieldDeclaration } from '../../bpf/btf/builder.js';
 import {
-  NET_DEVICE,
   RECEIVE_QUEUE,
   SEND_QUEUE,
   VIRTNET_INFO,
@@ -19,6 +18,7 @@ import {
 import { SK_BUFF, SKB_SHARED_INFO } from '../../stack/skb.js';
 import { INTEGER_BYTES, type StructLayout } from '../../common/struct.js';
 import { XDP_FRAME } from '../../stack/xdp-frame.js';
+import { NET_DEVICE } from '../../stack/net-device.js';
 
 /** Types of fields that are more than a number of their size. */
 const TYPES: ReadonlyMap<string, Readonly<Record<string, string>>> = new Map([

@@ -1,6 +1,6 @@
 /** XDP programs as TypeScript, for tests of the driver alone: they work on the xdp_buff in memory. */
 import type { Memory } from '../../../src/cpu/memory.js';
-import type { XdpRunner } from '../../../src/virtio/driver/common.js';
+import type { XdpRunner } from '../../../src/stack/xdp-program.js';
 import { SKB_SHARED_INFO_SIZE, XDP_BUFF } from '../../../src/bpf/xdp-buff.js';
 
 /** Offsets in `struct xdp_buff` that add to addresses. */

@@ -4,7 +4,7 @@
  */
 import { hexToBytes, bytesToHex } from '../../../src/common/bytes.js';
 import type { Memory } from '../../../src/cpu/memory.js';
-import type { XdpRunner } from '../../../src/virtio/driver/common.js';
+import type { XdpRunner } from '../../../src/stack/xdp-program.js';
 import { createVirtioNet, type VirtioNet } from '../../../src/virtio/virtio-net.js';
 import { DirectKernel } from './direct-kernel.js';
 import { VERDICT, XDP, adjustHead, adjustTail, makeFrame, program, returns } from './programs.js';
