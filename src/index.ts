@@ -101,6 +101,9 @@ export { defineStructOps } from './kernel/bpf/struct-ops-types.js';
 export type { LinkKind } from './kernel/bpf/trampoline.js';
 
 export { createVirtioNet, defineVirtioNet, type VirtioNet } from './virtio/virtio-net.js';
+export type { NetStack, XdpEvent } from './stack/net-stack.js';
+export { VethDevice } from './stack/veth.js';
+export { XdpSocket } from './stack/xsk-socket.js';
 
 export { traceAttached, type AttachedTrace } from './lab/attached-trace.js';
 export { checkFile, describeCase, summarize } from './lab/check/check-file.js';
@@ -200,6 +203,7 @@ export { listMap, mapTypes } from './lab/map-listing.js';
 export { dumpMap, type DumpOptions, type MapTypes } from './bpf/maps/dump.js';
 export { UserMap } from './bpf/maps/user.js';
 export { applySetting } from './lab/map-setting.js';
+export { RedirectSetup, describeXdpEvent } from './lab/redirect-setup.js';
 export {
   createRunner,
   fillXdp,
@@ -246,6 +250,7 @@ export {
   openTraffic,
   runTraffic,
   verdictName,
+  type PacketOutcome,
   type StreamCounts,
   type StreamOptions,
   type TrafficResult,

@@ -95,6 +95,8 @@ export interface VirtioNet {
   readonly dev: bigint;
   /** Address of `struct virtnet_info`. */
   readonly vi: bigint;
+  /** Receive queues in use, those that only XDP sends on included. */
+  readonly queuePairs: number;
   /** Attaches a program to all queues, replaces it, or detaches it. Throws KernelError when refused. */
   attachXdp(runner: XdpRunner | undefined): void;
   setMtu(mtu: number): void;
@@ -342,6 +344,10 @@ class VirtioNetInstance implements VirtioNet {
   receiveRing(queue: number): SplitRingLayout & { readonly next: number } {
     const layout = virtqueueLayout(this.#kernel.memory, this.#receiveVq(queue));
     return { ...layout, next: this.device.receivePosition(queue) };
+  }
+
+  get queuePairs(): number {
+    return this.#activePairs;
   }
 
   get broken(): boolean {

@@ -113,12 +113,7 @@ function growTail(frame: Frame, fragments: Fragments, grow: number): number {
 }
 
 /** bpf_xdp_frags_shrink_tail: whole fragments go from the end, then the first buffer shrinks. */
-function shrinkTail(
-  frame: Frame,
-  fragments: Fragments,
-  shrink: number,
-  host: BpfHost,
-): number {
+function shrinkTail(frame: Frame, fragments: Fragments, shrink: number, host: BpfHost): number {
   const { view } = frame.memory;
   const linear = frame.dataEnd - frame.data;
   if (shrink > linear + fragments.total - ETH_HLEN) return -ERRNO.EINVAL;
