@@ -108,7 +108,7 @@ export class NetStack {
   readonly sockets: XdpSockets;
   readonly cpus: number;
   readonly bpf: BpfSide | undefined;
-  readonly resetsRedirectInfo: boolean;
+  resetsRedirectInfo: boolean;
   /** Tracepoints are kept here while it is an array. */
   events: XdpEvent[] | undefined;
   #warned = false;

@@ -21,6 +21,14 @@ it.each<[string, string[]]>([
     'xdp-packets',
     ['xdp', 'examples/xdp/bounce_ttl.o', '--pcap', 'examples/captures/mixed.pcap', '--packets'],
   ],
+  [
+    'xdp-redirect',
+    [
+      ...['xdp', 'examples/xdp/redirect_dev.o', '--pcap', 'examples/captures/ipv6.pcap'],
+      ...['--device', 'eth1', '--device', 'eth2', '--set', 'mirrors[0]=eth1', '--events'],
+      ...['--set', 'mirrors[1]=eth2'],
+    ],
+  ],
 ])('%s', async (name, words) => {
   const path = join(PACKAGE_ROOT, 'test', 'golden', `${name}.txt`);
   const { code, lines } = await runForTest(words);
