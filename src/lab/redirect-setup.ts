@@ -105,7 +105,7 @@ export class RedirectSetup {
     const { driver, object } = this.#options;
     for (const map of object.maps.values()) {
       if (!isRedirectMap(map)) continue;
-      for (const { key } of [...map.entries()]) map.remove(key);
+      for (const { key } of map.entries()) map.remove(key);
     }
     for (const { socket } of this.#sockets) socket.close();
     for (const prog of this.#programs) driver.stack.programs.remove(prog);

@@ -168,8 +168,8 @@ export function defineVirtioNet(
   connectMaps(stack);
   return {
     stack,
-    probe: (options = {}) => {
-      const net = new VirtioNetInstance(stack, options, (vi) => nets.delete(vi));
+    probe: (deviceOptions = {}) => {
+      const net = new VirtioNetInstance(stack, deviceOptions, (vi) => nets.delete(vi));
       nets.set(ram.virtToPhys(net.vi), net);
       net.open();
       return net;

@@ -23,11 +23,10 @@ it.each<[string, string[]]>([
   ],
   [
     'xdp-redirect',
-    [
-      ...['xdp', 'examples/xdp/redirect_dev.o', '--pcap', 'examples/captures/ipv6.pcap'],
-      ...['--device', 'eth1', '--device', 'eth2', '--set', 'mirrors[0]=eth1', '--events'],
-      ...['--set', 'mirrors[1]=eth2'],
-    ],
+    (
+      'xdp examples/xdp/redirect_dev.o --pcap examples/captures/ipv6.pcap --events ' +
+      '--device eth1 --device eth2 --set mirrors[0]=eth1 --set mirrors[1]=eth2'
+    ).split(' '),
   ],
 ])('%s', async (name, words) => {
   const path = join(PACKAGE_ROOT, 'test', 'golden', `${name}.txt`);

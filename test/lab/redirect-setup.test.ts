@@ -91,10 +91,8 @@ test.each([
   [['--program', 'stamp_source'], 'is no XDP program of a device'],
   [['--events', '--repeat', '2'], 'without --out, --packets and --events'],
 ])('the command refuses %j', async (words, why) => {
-  const { code, notices } = await runForTest([
-    ...['xdp', 'examples/xdp/redirect_dev.o', '--pcap', 'examples/captures/ipv6.pcap'],
-    ...['--device', 'eth1', ...words],
-  ]);
+  const command = 'xdp examples/xdp/redirect_dev.o --pcap examples/captures/ipv6.pcap';
+  const { code, notices } = await runForTest([...`${command} --device eth1`.split(' '), ...words]);
   expect(code).toBeGreaterThan(0);
   expect(notices.join('\n')).toContain(why);
 });
