@@ -195,6 +195,7 @@ export function defineVirtioNet(
     kfreeSkb: (skb, reason, location) => tracepoints?.kfreeSkb?.(skb, reason, location),
     netDevStartXmit: (skb, dev) => tracepoints?.netDevStartXmit?.(skb, dev),
     napiGroReceiveEntry: (skb) => tracepoints?.napiGroReceiveEntry?.(skb),
+    nfLocalIn: (skb) => tracepoints?.nfLocalIn?.(skb),
     xdpException: host.xdpException,
   };
   for (const fn of virtioNetFunctions(host)) kernel.define(fn);

@@ -8,7 +8,12 @@
  *   const why = runControlQueue(memory, queue, (request) => executor(request));
  */
 import type { Memory } from '../../cpu/memory.js';
-import { PieceList, QUEUE_BROKEN, QUEUE_EMPTY, type SplitDeviceQueue } from '../ring/split-ring-device.js';
+import {
+  PieceList,
+  QUEUE_BROKEN,
+  QUEUE_EMPTY,
+  type SplitDeviceQueue,
+} from '../ring/split-ring-device.js';
 
 /** Ack and reply: what goes into the device-writable part. */
 export type ControlAnswer = { readonly ack: number; readonly reply?: Uint8Array };

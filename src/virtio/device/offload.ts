@@ -12,7 +12,13 @@
  *   for (const { header, frame } of applyOffloads(header, frame, mask)) deliver(frame, header);
  */
 import { viewOf } from '../../common/bytes.js';
-import { fold, internetChecksum, partialChecksum, pseudoHeaderSum, sumWords } from '../../net/checksum.js';
+import {
+  fold,
+  internetChecksum,
+  partialChecksum,
+  pseudoHeaderSum,
+  sumWords,
+} from '../../net/checksum.js';
 import { ETHERTYPE, IPPROTO, TCP_FLAG } from '../../net/packet.js';
 import {
   VIRTIO_NET_HDR_F_NEEDS_CSUM,
@@ -75,10 +81,7 @@ function takesSegments(gsoType: number, frame: Uint8Array, offloads: bigint): bo
     case VIRTIO_NET_HDR_GSO_UDP:
       return has(offloads, VIRTIO_NET_F.GUEST_UFO);
     case VIRTIO_NET_HDR_GSO_UDP_L4:
-      return has(
-        offloads,
-        frame[12] === 0x86 ? VIRTIO_NET_F.GUEST_USO6 : VIRTIO_NET_F.GUEST_USO4,
-      );
+      return has(offloads, frame[12] === 0x86 ? VIRTIO_NET_F.GUEST_USO6 : VIRTIO_NET_F.GUEST_USO4);
     default:
       return true;
   }
@@ -88,7 +91,8 @@ function takesSegments(gsoType: number, frame: Uint8Array, offloads: bigint): bo
 function complete({ header, frame }: OffloadedFrame): OffloadedFrame {
   const flags = header.flags ?? 0;
   if (flags === 0) return { header, frame };
-  if ((flags & VIRTIO_NET_HDR_F_NEEDS_CSUM) === 0) return { header: { ...header, flags: 0 }, frame };
+  if ((flags & VIRTIO_NET_HDR_F_NEEDS_CSUM) === 0)
+    return { header: { ...header, flags: 0 }, frame };
   const start = header.csum_start ?? 0;
   const at = start + (header.csum_offset ?? 0);
   const done = { ...header, flags: 0, csum_start: 0, csum_offset: 0 };

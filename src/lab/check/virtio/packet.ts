@@ -161,7 +161,9 @@ export class PacketLab {
 
   #nextBuffers(net: VirtioNet, count: number): number[] {
     const { memory } = this.#kernel;
-    const { desc, avail, num, next } = net.receiveRing(0);
+    const ring = net.receiveRing(0);
+    if (ring.kind !== 'split') return [];
+    const { desc, avail, num, next } = ring;
     return Array.from({ length: count }, (_, i) => {
       const slot = (next + i) & (num - 1);
       const head = memory.read16(avail + BigInt(4 + 2 * slot));
