@@ -149,9 +149,7 @@ export function atomic(fn: AtomicFunction): KernelFunction {
       let next = 0;
       return kinds.map((kind) => {
         const value = args[next++] ?? 0;
-        return kind === HALVES
-          ? join64(value, args[next++] ?? 0)
-          : kind.toRegister(ram, value);
+        return kind === HALVES ? join64(value, args[next++] ?? 0) : kind.toRegister(ram, value);
       });
     },
     toRegister: (ram, value) => result.toRegister(ram, value),

@@ -19,7 +19,19 @@ export const NET_DEVICE = struct({
   rx_frame_errors: 'u64',
   reserved: BPF_NET_DEVICE.ifindex - 56,
   ifindex: 'u32',
+  /** In use: bits 0 to 31, and 32 up. */
   features: 'u32',
+  features_hi: 'u32',
+  /** Switchable, and asked for: all 64 bits. */
+  hw_features: 'u64',
+  wanted_features: 'u64',
+  /** IFF_UP, IFF_PROMISC, IFF_ALLMULTI. */
+  flags: 'u32',
+  /** Further unicast and multicast addresses, 8 bytes each: arrays and their lengths. */
+  uc_count: 'u32',
+  mc_count: 'u32',
+  uc: 'u64',
+  mc: 'u64',
   /** struct net, or 0. */
   nd_net: 'u64',
   /** Program of generic XDP, or 0. */
@@ -41,3 +53,13 @@ export const NETIF_F_TSO = 1 << 16;
 export const NETIF_F_GSO_ROBUST = 1 << 17;
 export const NETIF_F_TSO_ECN = 1 << 18;
 export const NETIF_F_TSO6 = 1 << 20;
+/** Bits of the upper half, in `features_hi`. */
+export const NETIF_F_HI = {
+  RXHASH: 1 << (39 - 32),
+  RXCSUM: 1 << (40 - 32),
+  GRO_HW: 1 << (55 - 32),
+};
+
+export const IFF_UP = 1;
+export const IFF_PROMISC = 0x100;
+export const IFF_ALLMULTI = 0x200;

@@ -4,7 +4,7 @@
  * Reference: virtio 1.4, "Basic Facilities of a Virtio Device"; which registers carry it (PCI, MMIO) makes
  * no difference here. `device/status.ts` is the device's part, `driver/negotiate.ts` the driver's.
  */
-import type { SplitRingLayout } from './ring/split-ring.js';
+import type { RingLayout } from './ring/open-device-queue.js';
 
 /** Bits of the device status. */
 export const VIRTIO_CONFIG_S = {
@@ -25,7 +25,7 @@ export interface VirtioTransport {
   writeFeatures(features: bigint): void;
   readConfig(): Uint8Array;
   /** Where a queue's rings lie; before DRIVER_OK. */
-  setQueue(index: number, layout: SplitRingLayout): void;
+  startQueue(index: number, layout: RingLayout): void;
 }
 
 /** `ACKNOWLEDGE DRIVER`; `reset` for 0. */

@@ -152,7 +152,7 @@ export class CsumGuest {
   }
 
   run(row: CsumRow): CsumResult {
-    this.#host.net.setTxChecksum(row.target !== 'fwdSW');
+    this.#host.net.setFeature('tx-checksum-ip-generic', row.target !== 'fwdSW');
     this.#attach(row.program === undefined ? undefined : programText(row.program, row.target));
     return this.send(frameFor(row, this.#options.mode));
   }
@@ -281,7 +281,7 @@ function openSide({ kernel, driver }: GuestOptions, options: SideOptions): Side 
   const net = driver.probe({
     rx: options.rx,
     queueSize: RING,
-    features: ['CSUM', 'GUEST_CSUM', 'CTRL_GUEST_OFFLOADS'],
+    features: ['CSUM', 'GUEST_CSUM', 'CTRL_VQ', 'CTRL_GUEST_OFFLOADS'],
     xdpChecksum: options.xdpChecksum,
     mac: options.mac,
     network,

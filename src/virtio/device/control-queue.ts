@@ -8,12 +8,8 @@
  *   const why = runControlQueue(memory, queue, (request) => executor(request));
  */
 import type { Memory } from '../../cpu/memory.js';
-import {
-  PieceList,
-  QUEUE_BROKEN,
-  QUEUE_EMPTY,
-  type SplitDeviceQueue,
-} from '../ring/split-ring-device.js';
+import { QUEUE_BROKEN, QUEUE_EMPTY, type DeviceQueue } from '../ring/device-queue.js';
+import { PieceList } from '../ring/piece-list.js';
 
 /** Ack and reply: what goes into the device-writable part. */
 export type ControlAnswer = { readonly ack: number; readonly reply?: Uint8Array };
@@ -21,7 +17,7 @@ export type ControlAnswer = { readonly ack: number; readonly reply?: Uint8Array 
 /** Answers all commands in the queue; why the driver broke the device, if it did. */
 export function runControlQueue(
   { ram }: Memory,
-  queue: SplitDeviceQueue,
+  queue: DeviceQueue,
   answer: (request: Uint8Array) => ControlAnswer,
 ): string | undefined {
   for (;;) {

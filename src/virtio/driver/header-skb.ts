@@ -3,7 +3,8 @@
  *
  * Reference: include/linux/virtio_net.h of 6.12 (virtio_net_hdr_to_skb), skb_partial_csum_set. Works on
  * an skb whose network header is not set yet, as in the receive path: there the kernel does not probe
- * headers of segmented packets without NEEDS_CSUM. A zero header changes nothing but the mac header.
+ * headers of segmented packets without NEEDS_CSUM. A zero header changes nothing but the mac header. 6.1
+ * does not know UDP_L4 and takes any csum_start (`DriverProfile`).
  */
 import type { KernelContext } from '../../kernel/function.js';
 import {
@@ -16,6 +17,7 @@ import {
   VIRTIO_NET_HDR_GSO_UDP,
   VIRTIO_NET_HDR_GSO_UDP_L4,
 } from '../net-header.js';
+import type { DriverProfile } from './profiles.js';
 import { skbPartialCsumSet } from '../../stack/checksum.js';
 import {
   SKB_GSO_DODGY,
@@ -73,7 +75,12 @@ const GSO_KINDS: ReadonlyMap<number, GsoKind> = new Map<number, GsoKind>([
 const SKB = SK_BUFF.offset;
 
 /** Applies the header in the skb's control block. False: the header is not possible (-EINVAL). */
-export function netHeaderToSkb(kernel: KernelContext, pages: number, skb: number): boolean {
+export function netHeaderToSkb(
+  kernel: KernelContext,
+  pages: number,
+  skb: number,
+  profile: DriverProfile,
+): boolean {
   const { ram } = kernel.memory;
   const header = skb + SKB.cb;
   const gsoType = ram.u8(header + NET_HEADER_OFFSET.gso_type);
@@ -82,6 +89,7 @@ export function netHeaderToSkb(kernel: KernelContext, pages: number, skb: number
   if (gsoType !== VIRTIO_NET_HDR_GSO_NONE) {
     kind = GSO_KINDS.get(gsoType & ~VIRTIO_NET_HDR_GSO_ECN);
     if (!kind || gsoSize === 0) return false;
+    if (kind.skbType === SKB_GSO_UDP_L4 && !profile.knowsUdpL4) return false;
   }
   ram.set16(skb + SKB.mac_header, skbHeadroom(ram, skb));
 
@@ -93,7 +101,8 @@ export function netHeaderToSkb(kernel: KernelContext, pages: number, skb: number
   if (partial) {
     const start = ram.u16(header + NET_HEADER_OFFSET.csum_start);
     if (!skbMayPull(kernel, pages, skb, start + Math.max(transport, offset + 2))) return false;
-    if (!skbPartialCsumSet(ram, skb, start, offset) || start < network) return false;
+    if (!skbPartialCsumSet(ram, skb, start, offset)) return false;
+    if (profile.checksCsumStart && start < network) return false;
     network = Math.max(network, start);
     headers = network + transport;
     if (!skbMayPull(kernel, pages, skb, headers)) return false;

@@ -2,7 +2,8 @@
  * What differs between versions of the virtio-net driver, as data.
  *
  * Reference: drivers/net/virtio_net.c and include/linux/virtio_net.h of 6.1, 6.12 and 6.18, as far as
- * guests of these versions showed it (test/vectors/virtio). Functions of the driver ask the profile of
+ * guests of these versions showed it (test/vectors/virtio); that queue pairs go out as an RSS command is
+ * read, not measured. Functions of the driver ask the profile of
  * their device (`profileOf`) in place of a version. Leaves out what no measured guest shows.
  *
  *                                        6.1                    6.12                 6.18
@@ -18,6 +19,7 @@
  *   head of a copied frame               1024 bytes             1024                 640
  *   first bytes of a page chunk          free                   free                 16 for DMA
  *   commands are sent by                 virtnet_send_command   ..._command_reply    ..._command_reply
+ *   queue pairs, with RSS                MQ command             RSS command, too     RSS command, too
  *   RSS key reaches the device           right                  one byte late        right
  *   counters of queue 0                  rx_queue_0_drops       rx0_drops rx_drops   rx0_drops rx_drops
  *
@@ -26,6 +28,7 @@
  *   createVirtioNet(kernel, { xdpChecksum: 'v4-literal' });   // the v4 patch on 6.12
  */
 import type { Ram } from '../../cpu/ram.js';
+import { mergeableRoom } from './geometry.js';
 import { VIRTNET_INFO } from './structs.js';
 
 export const VIRTIO_NET_VERSIONS = ['6.1', '6.12', '6.18'] as const;
@@ -69,6 +72,8 @@ export interface DriverProfile {
   readonly chunkHeader: number;
   /** The function that every control command goes through. */
   readonly sendCommand: 'virtnet_send_command' | 'virtnet_send_command_reply';
+  /** A new number of queue pairs goes out as an RSS command while the user has set no table. */
+  readonly rssFollowsQueues: boolean;
   /** The hash key is sent with a zero byte in front and without its last byte. */
   readonly rssKeyLate: boolean;
   /** Names of a queue's counters: `rx_queue_0_drops`, or `rx0_drops` and the total `rx_drops`. */
@@ -93,6 +98,7 @@ const V6_1: DriverProfile = {
   copyHeadSize: 1024,
   chunkHeader: 0,
   sendCommand: 'virtnet_send_command',
+  rssFollowsQueues: false,
   rssKeyLate: false,
   counterNames: 'queue',
 };
@@ -115,6 +121,7 @@ const V6_12: DriverProfile = {
   copyHeadSize: 1024,
   chunkHeader: 0,
   sendCommand: 'virtnet_send_command_reply',
+  rssFollowsQueues: true,
   // 6.12.107
   rssKeyLate: true,
   counterNames: 'short',
@@ -156,4 +163,9 @@ export function profileOf(ram: Ram, vi: number): DriverProfile {
 /** The checksum variant of a device: its version's own unless another was chosen. */
 export function xdpChecksumOf(ram: Ram, vi: number): XdpChecksum {
   return XDP_CHECKSUMS[ram.u8(vi + VI.xdp_checksum)] as XdpChecksum;
+}
+
+/** What of a mergeable buffer's truesize, as its context has it, was not posted. */
+export function contextRoom(ram: Ram, vi: number, headroom: number): number {
+  return profileOf(ram, vi).contextHasRoom ? mergeableRoom(headroom) : 0;
 }

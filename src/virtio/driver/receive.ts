@@ -11,7 +11,6 @@ import { ETH_HLEN } from '../../stack/skb-geometry.js';
 import { NET_HEADER_OFFSET, VIRTIO_NET_HDR_F_DATA_VALID } from '../net-header.js';
 import type { Ram } from '../../cpu/ram.js';
 import { netHeaderToSkb } from './header-skb.js';
-import { xdpChecksumOf } from './profiles.js';
 import { savedFlags, setCsumAfterXdp, smallAllocation } from './xdp-checksum.js';
 import {
   DEV,
@@ -38,7 +37,9 @@ import {
   VIRTNET_RQ_STATS,
   VIRTNET_SQ_STATS,
 } from './structs.js';
-import { headPage, putPage } from '../../stack/pages.js';
+import { headPage, pageAddress, putPage } from '../../stack/pages.js';
+import { givePages } from './big.js';
+import { profileOf, xdpChecksumOf } from './profiles.js';
 import { setProtocol } from '../../stack/ethernet.js';
 import { CHECKSUM_UNNECESSARY, SK_BUFF, freeSkb, skbHeadroom } from '../../stack/skb.js';
 import { VRING_VIRTQUEUE, virtqueueNumFree } from '../ring/split-ring-driver.js';
@@ -58,16 +59,33 @@ function receiveBuf(
   const dev = ram.pointer(vi + VI.dev);
   if (len < ram.u8(vi + VI.hdr_len) + ETH_HLEN) {
     ram.add64(dev + DEV.rx_length_errors, 1);
-    const pages = pagesOf(ram, vi);
-    putPage(kernel, pages, headPage(ram, pages, buf));
+    freeBuf(kernel, vi, rq, buf);
     return;
   }
+  const big = ram.u8(vi + VI.big_packets) !== 0 && ram.u8(vi + VI.mergeable_rx_bufs) === 0;
   const mergeable = ram.u8(vi + VI.mergeable_rx_bufs) !== 0;
-  const cookie = mergeable ? buf : smallAllocation(buf, ctx);
-  const flags = savedFlags(ram, vi, rq, buf, cookie);
-  const receive = mergeable ? 'receive_mergeable' : 'receive_small';
-  const skb = kernel.invoke(receive, dev, vi, rq, buf, ctx, len, xdpXmit, stats);
+  const header = big ? pageAddress(ram, buf) : buf;
+  const cookie = big || mergeable ? buf : smallAllocation(buf, ctx);
+  const flags = savedFlags(ram, vi, rq, header, cookie);
+  let skb: number;
+  if (big) {
+    skb = kernel.invoke('receive_big', dev, vi, rq, buf, len, stats);
+  } else {
+    const receive = mergeable ? 'receive_mergeable' : 'receive_small';
+    skb = kernel.invoke(receive, dev, vi, rq, buf, ctx, len, xdpXmit, stats);
+  }
   if (skb !== 0) kernel.invoke('virtnet_receive_done', vi, rq, skb, flags);
+}
+
+/** `virtnet_rq_free_buf`. */
+function freeBuf(kernel: KernelContext, vi: number, rq: number, buf: number): void {
+  const { ram } = kernel.memory;
+  if (ram.u8(vi + VI.big_packets) !== 0 && ram.u8(vi + VI.mergeable_rx_bufs) === 0) {
+    givePages(ram, rq, buf);
+    return;
+  }
+  const pages = pagesOf(ram, vi);
+  putPage(kernel, pages, headPage(ram, pages, buf));
 }
 
 /** Whether the checksum state is that of a frame behind a program, and not that of its header. */
@@ -79,8 +97,10 @@ function behindXdp(ram: Ram, vi: number, rq: number): boolean {
       return false;
     case 'v4-literal':
       return enabled;
-    case 'v4-fixed':
-      return enabled && ram.pointer(rq + RQ.xdp_prog) !== 0;
+    case 'v4-fixed': {
+      const big = ram.u8(vi + VI.big_packets) !== 0 && ram.u8(vi + VI.mergeable_rx_bufs) === 0;
+      return enabled && !big && ram.pointer(rq + RQ.xdp_prog) !== 0;
+    }
   }
 }
 
@@ -109,7 +129,7 @@ function virtnetReceiveDone(
     if ((flags & VIRTIO_NET_HDR_F_DATA_VALID) !== 0) {
       ram.set8(skb + SKB.ip_summed, CHECKSUM_UNNECESSARY);
     }
-    if (!netHeaderToSkb(kernel, pages, skb)) return frameError();
+    if (!netHeaderToSkb(kernel, pages, skb, profileOf(ram, vi))) return frameError();
     ram.set16(skb + SKB.queue_mapping, pairOf(ram, vi, rq) + 1);
     setProtocol(kernel, skb, dev);
   }

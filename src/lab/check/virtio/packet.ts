@@ -18,7 +18,7 @@ import { MIB_NAMES } from '../../../stack/net.js';
 import { createNetwork, type Network } from '../../../stack/network.js';
 import { SK_BUFF, skbHeadroom, skbShinfo, SKB_SHARED_INFO } from '../../../stack/skb.js';
 import { readFrame, type DeliveredFrame } from '../../../virtio/driver/sink.js';
-import { VIRTIO_NET_FEATURES, type VirtioNetFeature } from '../../../virtio/driver/attach.js';
+import { VIRTIO_NET_F, type VirtioNetFeature } from '../../../virtio/net-features.js';
 import {
   defineVirtioNet,
   type VirtioNet,
@@ -187,7 +187,7 @@ function whySkipped(record: PacketRecord): string | undefined {
 }
 
 function optionsFor(record: PacketRecord, network: Network): VirtioNetOptions {
-  const known = (name: string): name is VirtioNetFeature => name in VIRTIO_NET_FEATURES;
+  const known = (name: string): name is VirtioNetFeature => name in VIRTIO_NET_F;
   return {
     version: recordVersion(record),
     rx: record.features.includes('MRG_RXBUF') ? 'mergeable' : 'small',
@@ -219,7 +219,7 @@ function configure(network: Network, net: VirtioNet, record: PacketRecord, kerne
   network.bindUdp(2000);
   network.listenTcp(80);
   network.openTunnel();
-  net.setTxChecksum(record.target !== 'fwdSW');
+  if (record.target === 'fwdSW') net.setFeature('tx-checksum-ip-generic', false);
 }
 
 /** Attaches in the order that the record's buffers were posted in. */
