@@ -145,7 +145,7 @@ export interface VirtioNet {
   readonly vi: bigint;
   /** Attaches a program to all queues, replaces it, or detaches it. Throws KernelError when refused. */
   attachXdp(runner: XdpRunner | undefined): void;
-  /** The same in generic mode, on skbs: hardware GRO is switched off, and stays off. */
+  /** The same in generic mode, on skbs. */
   attachGenericXdp(runner: XdpRunner | undefined): void;
   setMtu(mtu: number): void;
   /** Features in use by both sides. */
@@ -170,6 +170,8 @@ export interface VirtioNet {
    * attached. A device that needs a reset works again.
    */
   reprobe(): void;
+  /** `ethtool -K tx on|off`: checksums of what is sent are left to the device, or software completes them. */
+  setTxChecksum(on: boolean): void;
   /** A frame arrives at the device. */
   receive(frame: Uint8Array, options?: DeliverOptions): DeliverResult;
   /** Polls until no queue has anything to do. Returns the packets taken off the rings. */
@@ -364,7 +366,6 @@ class VirtioNetInstance implements VirtioNet {
   reprobe(): void {
     this.close();
     this.#prog = 0;
-    this.#genericProg = 0;
     this.device.writeStatus(0);
     this.#bind();
   }
@@ -399,8 +400,7 @@ class VirtioNetInstance implements VirtioNet {
     const prog = runner ? this.#kernel.physical.alloc(BPF_PROG.size) : 0;
     if (runner) this.#runners.set(prog, runner);
     this.#ram.setPointer(this.#dev + DEV.xdp_prog, prog);
-    // dev_disable_gro_hw
-    if (runner && this.#genericProg === 0) this.setFeature('rx-gro-hw', false);
+    if (runner && this.#genericProg === 0) this.#kernel.invoke('dev_disable_gro_hw', this.#dev);
     this.#freeProgram(this.#genericProg);
     this.#genericProg = prog;
   }
@@ -447,6 +447,10 @@ class VirtioNetInstance implements VirtioNet {
   setVlan(id: number, on: boolean): void {
     const name = on ? 'virtnet_vlan_rx_add_vid' : 'virtnet_vlan_rx_kill_vid';
     demand(this.#kernel.invoke(name, this.#dev, 0x0081, id), `VLAN ${id}`);
+  }
+
+  setTxChecksum(on: boolean): void {
+    this.setFeature('tx-checksum-ip-generic', on);
   }
 
   receive(frame: Uint8Array, options?: DeliverOptions): DeliverResult {
@@ -517,8 +521,8 @@ class VirtioNetInstance implements VirtioNet {
   close(): void {
     this.drain();
     remove(this.#kernel, this.#vi);
-    this.#freeProgram(this.#genericProg);
     this.#freeProgram(this.#prog);
+    this.#freeProgram(this.#genericProg);
     this.#nets.delete(this.#vi);
   }
 

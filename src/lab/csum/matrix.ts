@@ -202,7 +202,7 @@ export class CsumGuest {
     if (change('dev_rx_frame_errors') > 0) return result('frame error');
     if (change('rx_xdp_drops') > 0)
       return result(verdict === undefined ? 'driver drop' : 'XDP drop');
-    if (drops.some((drop) => /^(TCP|UDP)_CSUM/.test(drop))) return result('L4 drop');
+    if (drops.some(isChecksumDrop)) return result('L4 drop');
     if (drops.some((drop) => drop.endsWith('do_xdp_generic'))) return result('XDP drop');
     return result('stack drop');
   }
@@ -221,7 +221,9 @@ export class CsumGuest {
     net.poll();
     const arrived = network.received().length > 0 || net.transmitted().length > 0;
     if (arrived) return 'delivered';
-    const csum = events.drops.some(({ reason }) => reason.endsWith('_CSUM'));
+    const csum = events.drops.some(({ reason, location }) =>
+      isChecksumDrop(`${reason} ${location}`),
+    );
     return csum ? 'peer L4 drop' : 'stack drop';
   }
 
@@ -351,6 +353,11 @@ function programText(program: CsumProgram, target: CsumTarget): string {
         forwarded ? NAT_REMOTE : NAT_LOCAL,
       );
   }
+}
+
+/** A wrong checksum, found when the packet came or when it was read. */
+function isChecksumDrop(drop: string): boolean {
+  return /^(TCP|UDP)_CSUM|udp_recvmsg$/.test(drop);
 }
 
 /** The answer of this host's own listener. */

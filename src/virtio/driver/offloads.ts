@@ -5,12 +5,19 @@
  * virtnet_restore_guest_offloads, virtnet_set_features), net/core/dev.c (__netdev_update_features,
  * dev_disable_gro_hw). `guest_offloads` is the mask that should be on while no program is attached. The
  * v4 patch takes GUEST_CSUM out of the masks; `v4-literal` then clears it all the same, because "none" is
- * sent as 0; `v4-fixed` leaves it on. Of netdev_fix_features only GRO_HW's need of RXCSUM is here.
+ * sent as 0; `v4-fixed` leaves it on. Of netdev_fix_features only GRO_HW's need of RXCSUM and
+ * TSO's of checksums are here.
  */
 import { ERRNO } from '../../common/errno.js';
 import type { Ram } from '../../cpu/ram.js';
 import { atomic, type KernelContext, type KernelFunction } from '../../kernel/function.js';
-import { NETIF_F_HI } from '../../stack/net-device.js';
+import {
+  NETIF_F_HI,
+  NETIF_F_HW_CSUM,
+  NETIF_F_TSO,
+  NETIF_F_TSO6,
+  NETIF_F_TSO_ECN,
+} from '../../stack/net-device.js';
 import {
   VIRTIO_NET_CTRL_GUEST_OFFLOADS,
   VIRTIO_NET_CTRL_GUEST_OFFLOADS_SET,
@@ -33,6 +40,7 @@ const GRO_HW: readonly VirtioNetFeature[] = [
 /** What the driver takes for offloads; bit 59 is none by the standard, and sent all the same. */
 const GUEST_OFFLOADS: readonly VirtioNetFeature[] = [...GRO_HW, 'GUEST_CSUM', 'GUEST_HDRLEN'];
 
+const ALL_TSO = NETIF_F_TSO | NETIF_F_TSO6 | NETIF_F_TSO_ECN;
 const GRO_HW_MASK = featureMask(GRO_HW);
 const GUEST_CSUM_MASK = featureMask(['GUEST_CSUM']);
 
@@ -125,6 +133,7 @@ function netdevUpdateFeatures(kernel: KernelContext, dev: number): number {
   const high = Number(next >> 32n);
   const groHw = (high & NETIF_F_HI.GRO_HW) !== 0;
   if (groHw && (high & NETIF_F_HI.RXCSUM) === 0) next &= ~(BigInt(NETIF_F_HI.GRO_HW) << 32n);
+  if ((next & BigInt(NETIF_F_HW_CSUM)) === 0n) next &= ~BigInt(ALL_TSO);
   if (next === current) return 0;
   const low = Number(next & 0xffffffffn);
   const result = kernel.invoke('virtnet_set_features', dev, low, Number(next >> 32n));

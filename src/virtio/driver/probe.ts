@@ -36,8 +36,8 @@ import { negotiate } from './negotiate.js';
 import { initGuestOffloads } from './offloads.js';
 import { setProfile, xdpChecksumOf, type VirtioNetVersion, type XdpChecksum } from './profiles.js';
 import { VIRTIO_NET_RSS_MAX_KEY_SIZE, initRss } from './queues.js';
-import { freeTransmitted } from './xdp.js';
 import { NAPI_STRUCT, RECEIVE_QUEUE, SEND_QUEUE, VIRTNET_INFO } from './structs.js';
+import { freeTransmitted } from './xdp.js';
 
 export interface ProbeOptions {
   readonly name: string;
@@ -112,10 +112,10 @@ export function probe(
   ram.set64(vi + VI.features_hi, features >> 64n);
   setProfile(ram, vi, options.version, options.xdpChecksum);
   ram.setPointer(dev + DEV.nd_net, options.net);
-  const alone = options.net === 0;
+  const ownPages = options.net === 0;
   ram.setPointer(
     vi + VI.pages,
-    alone ? createPageTable(kernel) : ram.pointer(options.net + NET.offset.pages),
+    ownPages ? createPageTable(kernel) : ram.pointer(options.net + NET.offset.pages),
   );
   initGuestOffloads(ram, vi);
   initNetdevFeatures(kernel, dev, vi);

@@ -11,6 +11,7 @@ import { ETH_HLEN } from '../../stack/skb-geometry.js';
 import { NET_HEADER_OFFSET, VIRTIO_NET_HDR_F_DATA_VALID } from '../net-header.js';
 import type { Ram } from '../../cpu/ram.js';
 import { netHeaderToSkb } from './header-skb.js';
+import { xdpChecksumOf } from './profiles.js';
 import { savedFlags, setCsumAfterXdp, smallAllocation } from './xdp-checksum.js';
 import {
   DEV,
@@ -39,7 +40,7 @@ import {
 } from './structs.js';
 import { headPage, pageAddress, putPage } from '../../stack/pages.js';
 import { givePages } from './big.js';
-import { profileOf, xdpChecksumOf } from './profiles.js';
+import { profileOf } from './profiles.js';
 import { setProtocol } from '../../stack/ethernet.js';
 import { CHECKSUM_UNNECESSARY, SK_BUFF, freeSkb, skbHeadroom } from '../../stack/skb.js';
 import { VRING_VIRTQUEUE, virtqueueNumFree } from '../ring/split-ring-driver.js';
@@ -62,25 +63,30 @@ function receiveBuf(
     freeBuf(kernel, vi, rq, buf);
     return;
   }
-  const big = ram.u8(vi + VI.big_packets) !== 0 && ram.u8(vi + VI.mergeable_rx_bufs) === 0;
-  const mergeable = ram.u8(vi + VI.mergeable_rx_bufs) !== 0;
-  const header = big ? pageAddress(ram, buf) : buf;
-  const cookie = big || mergeable ? buf : smallAllocation(buf, ctx);
-  const flags = savedFlags(ram, vi, rq, header, cookie);
   let skb: number;
-  if (big) {
+  let flags: number;
+  // the flags are saved now: a program may overwrite the header
+  if (isBig(ram, vi)) {
+    flags = savedFlags(ram, vi, rq, pageAddress(ram, buf), buf);
     skb = kernel.invoke('receive_big', dev, vi, rq, buf, len, stats);
   } else {
+    const mergeable = ram.u8(vi + VI.mergeable_rx_bufs) !== 0;
+    const cookie = mergeable ? buf : smallAllocation(buf, ctx);
+    flags = savedFlags(ram, vi, rq, buf, cookie);
     const receive = mergeable ? 'receive_mergeable' : 'receive_small';
     skb = kernel.invoke(receive, dev, vi, rq, buf, ctx, len, xdpXmit, stats);
   }
   if (skb !== 0) kernel.invoke('virtnet_receive_done', vi, rq, skb, flags);
 }
 
+function isBig(ram: Ram, vi: number): boolean {
+  return ram.u8(vi + VI.big_packets) !== 0 && ram.u8(vi + VI.mergeable_rx_bufs) === 0;
+}
+
 /** `virtnet_rq_free_buf`. */
 function freeBuf(kernel: KernelContext, vi: number, rq: number, buf: number): void {
   const { ram } = kernel.memory;
-  if (ram.u8(vi + VI.big_packets) !== 0 && ram.u8(vi + VI.mergeable_rx_bufs) === 0) {
+  if (isBig(ram, vi)) {
     givePages(ram, rq, buf);
     return;
   }
@@ -97,10 +103,8 @@ function behindXdp(ram: Ram, vi: number, rq: number): boolean {
       return false;
     case 'v4-literal':
       return enabled;
-    case 'v4-fixed': {
-      const big = ram.u8(vi + VI.big_packets) !== 0 && ram.u8(vi + VI.mergeable_rx_bufs) === 0;
-      return enabled && !big && ram.pointer(rq + RQ.xdp_prog) !== 0;
-    }
+    case 'v4-fixed':
+      return enabled && ram.pointer(rq + RQ.xdp_prog) !== 0;
   }
 }
 

@@ -89,7 +89,7 @@ export const VIRTNET_INFO = struct({
   ctrl: 'u64',
   /** u16 indirection table, then the hash key. */
   rss: 'u64',
-  /** Root of the page table of `page-frag.ts`. */
+  /** Root of the table of page chunks: its own, or that of its network namespace. */
   pages: 'u64',
 });
 

@@ -1,6 +1,13 @@
 /** A `packet` record of the virtio measurements: one packet that a real guest received. */
 import type { VirtioNetVersion } from '../../../virtio/driver/profiles.js';
 
+import { parseFeature, type VirtioNetFeature } from '../../../virtio/net-features.js';
+
+/** The features of a record, by the names used here. */
+export function recordFeatures(names: readonly string[]): readonly VirtioNetFeature[] {
+  return names.map((name) => (name === 'INDIRECT' ? 'INDIRECT_DESC' : parseFeature(name)));
+}
+
 export interface SentRecord {
   readonly queue: number;
   /** virtio_net_hdr, hex. */
