@@ -23,7 +23,8 @@ import { XdpSocket } from '../stack/xsk-socket.js';
 import type { VirtioNet, VirtioNetDriver } from '../virtio/virtio-net.js';
 import { applySetting } from './map-setting.js';
 import type { RunEngine } from './run-program.js';
-import { programRunner, type Engine, type RedirectTarget } from './xdp-traffic.js';
+import { createXdpEngine, type XdpEngine } from './xdp-engine.js';
+import type { RedirectTarget } from './xdp-traffic.js';
 
 /** Name and ifindex of the receiving device. */
 const INGRESS = { name: 'eth0', ifindex: 2 } as const;
@@ -46,7 +47,7 @@ export class RedirectSetup {
   readonly #options: RedirectSetupOptions;
   readonly #devices: readonly VethDevice[];
   readonly #sockets: readonly { readonly queue: number; readonly socket: XdpSocket }[];
-  readonly #engines: Engine[] = [];
+  readonly #engines: XdpEngine[] = [];
   readonly #programs: number[] = [];
   /** What values of redirect maps may name. */
   readonly #names: Map<string, number>;
@@ -67,7 +68,8 @@ export class RedirectSetup {
     this.#sockets = queues.map((queue) => ({ queue, socket: new XdpSocket(stack) }));
     for (const program of object.programs) {
       if (program.spec.kind !== 'xdp' || program.spec.xdpAttach === 'device') continue;
-      const running = programRunner(kernel, { engine, program });
+      const { frags: hasFrags, xdpAttach: attach } = program.spec;
+      const running = createXdpEngine(kernel, engine, program.xlated, { hasFrags, attach });
       const prog = stack.programs.add(running.runner);
       this.#engines.push(running);
       this.#programs.push(prog);

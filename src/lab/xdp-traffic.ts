@@ -14,20 +14,15 @@
  *   stream.send(frames);
  *   stream.close();
  */
-import { createInterpreter, type Interpreter, type InterpreterResult } from '../bpf/interpreter.js';
-import { createWasmProgram, type WasmProgram } from '../bpf/wasm.js';
 import type { LoadedProgram } from '../bpf/object/load.js';
 import { XDP_ACTIONS } from '../bpf/xdp-buff.js';
-import { KernelError } from '../common/errors.js';
-import { describeFault } from '../cpu/fault.js';
-import type { KernelContext } from '../kernel/function.js';
 import type { Kernel } from '../kernel/kernel.js';
 import type { Capture, CapturedPacket } from '../net/capture.js';
-import type { XdpRunner } from '../stack/xdp-program.js';
 import type { FrameVisitor } from '../virtio/driver/sink.js';
 import { declareVirtioNetTypes } from '../virtio/driver/types.js';
 import { defineVirtioNet, type VirtioNet, type VirtioNetDriver } from '../virtio/virtio-net.js';
 import type { RunEngine } from './run-program.js';
+import { createXdpEngine, type XdpEngine } from './xdp-engine.js';
 
 /** NAPI_POLL_WEIGHT: packets that one poll of the driver takes at most. */
 export const NAPI_POLL_WEIGHT = 64;
@@ -108,7 +103,10 @@ export function runTraffic(kernel: Kernel, options: TrafficOptions): TrafficResu
   const net = options.driver.probe({ rx: options.rx ?? 'mergeable' });
   const verdicts: (number | undefined)[] = [];
   const note = (verdict: number): void => void verdicts.push(verdict);
-  const engine = programRunner(kernel, options, note);
+  const engine = createXdpEngine(kernel, options.engine, options.program.xlated, {
+    hasFrags: options.program.spec.frags,
+    note,
+  });
   try {
     options.prepare?.(net);
     net.attachXdp(engine.runner);
@@ -146,7 +144,7 @@ export interface StreamCounts {
 /** A device with a program attached. Sending allocates nothing once it is warm. */
 export class TrafficStream {
   readonly #net: VirtioNet;
-  readonly #engine: Engine;
+  readonly #engine: XdpEngine;
   readonly #batch: number;
   readonly #onDelivered: FrameVisitor | undefined;
   readonly #targets: readonly RedirectTarget[];
@@ -173,7 +171,10 @@ export class TrafficStream {
         onTransmitted?.(bytes, start, end, queue);
       },
     });
-    this.#engine = programRunner(kernel, options, (verdict) => this.#note(verdict));
+    this.#engine = createXdpEngine(kernel, options.engine, options.program.xlated, {
+      hasFrags: options.program.spec.frags,
+      note: (verdict) => this.#note(verdict),
+    });
     options.prepare?.(this.#net);
     this.#net.attachXdp(this.#engine.runner);
   }
@@ -279,66 +280,4 @@ function countVerdicts(outcomes: readonly PacketOutcome[]): Map<string, number> 
   const rank = (name: string): number =>
     (order.indexOf(name as never) + order.length + 1) % (order.length + 1);
   return new Map([...counts].sort(([a], [b]) => rank(a) - rank(b)));
-}
-
-/** Who runs a program. */
-export interface Engine {
-  readonly runner: XdpRunner;
-  close(): void;
-}
-
-/**
- * A program on an engine, for a driver or for an entry of a redirect map.
- *
- * @param note told each verdict; default: nobody
- */
-export function programRunner(
-  kernel: Kernel,
-  { engine, program }: Pick<StreamOptions, 'engine' | 'program'>,
-  note: (verdict: number) => void = () => undefined,
-): Engine {
-  const { frags: hasFrags, xdpAttach: attach } = program.spec;
-  const { ram } = kernel.memory;
-  if (engine === 'jit') {
-    const loaded = kernel.bpf.load(program.xlated);
-    const run = (_kernel: KernelContext, xdp: number): number => {
-      const { entry } = loaded;
-      const verdict = kernel.invokeImage(entry, ram.addressLo(xdp), ram.addressHi(xdp)) >>> 0;
-      note(verdict);
-      return verdict;
-    };
-    return { runner: { hasFrags, attach, run }, close: () => loaded.free() };
-  }
-  const create = engine === 'wasm' ? createWasmProgram : createInterpreter;
-  const direct = create(program.xlated, kernel.bpf.host);
-  const run = (_kernel: KernelContext, xdp: number): number => {
-    const verdict = execute(direct, ram.addressHi(xdp), ram.addressLo(xdp));
-    note(verdict);
-    return verdict;
-  };
-  return { runner: { hasFrags, attach, run }, close: () => direct.close() };
-}
-
-/** Low half of R0. Throws KernelError for a program that does not return. */
-function execute(program: Interpreter | WasmProgram, hi: number, lo: number): number {
-  let result: InterpreterResult;
-  try {
-    if (program.execute(hi, lo)) return program.r0;
-    ({ result } = program);
-  } catch (error) {
-    result = program.caught(error);
-  }
-  switch (result.kind) {
-    case 'return':
-      return Number(BigInt.asUintN(32, result.r0));
-    case 'fault':
-      throw new KernelError(
-        'EFAULT',
-        `${describeFault(result.fault)} (insn ${result.insn} of ${result.function})`,
-      );
-    case 'budget':
-      throw new KernelError('EINTR', `${result.function} does not end (insn ${result.insn})`);
-    case 'error':
-      throw new KernelError('EFAULT', `${result.reason} (insn ${result.insn})`);
-  }
 }

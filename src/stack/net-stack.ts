@@ -113,6 +113,7 @@ export class NetStack {
   events: XdpEvent[] | undefined;
   #warned = false;
   #pages = 0;
+  #ownsPages = true;
   readonly #contexts: number[] = [];
   /** Called by `settle`; each says whether it did anything. */
   readonly #workers = new Set<() => boolean>();
@@ -131,6 +132,15 @@ export class NetStack {
   get pages(): number {
     if (this.#pages === 0) this.#pages = createPageTable(this.kernel);
     return this.#pages;
+  }
+
+  /** Counts page chunks in the table of a `struct net` from here on, unless there is one already. */
+  usePages(pages: number): number {
+    if (this.#pages === 0) {
+      this.#pages = pages;
+      this.#ownsPages = false;
+    }
+    return pages;
   }
 
   /** The `bpf_net_context` of the CPU that runs. */
@@ -155,8 +165,9 @@ export class NetStack {
     if (this.devices.count > 0) return;
     const { physical } = this.kernel;
     for (const context of this.#contexts.splice(0)) if (context) physical.free(context);
-    if (this.#pages !== 0) physical.free(this.#pages);
+    if (this.#pages !== 0 && this.#ownsPages) physical.free(this.#pages);
     this.#pages = 0;
+    this.#ownsPages = true;
   }
 
   /** `__xdp_return`: the chunk that holds `address` loses a reference. */

@@ -57,7 +57,7 @@ export class NetDevices {
       const bq = ram.pointer(dev + DEV.xdp_bulkq) + cpu * XDP_DEV_BULK_QUEUE.size;
       ram.setPointer(bq + XDP_DEV_BULK_QUEUE.offset.dev, dev);
     }
-    ram.set32(dev + DEV.flags, IFF_UP);
+    ram.set32(dev + DEV.flags, ram.u32(dev + DEV.flags) | IFF_UP);
     this.#byIndex.set(ifindex, dev);
     this.#ops.set(dev, ops);
     this.#network?.addDevice({

@@ -12,7 +12,6 @@ import type { KernelFunction } from '../kernel/function.js';
 import { CpuMapEntry, cpumapFunctions } from './cpumap.js';
 import { createDtabNetdev, devmapFunctions } from './devmap.js';
 import type { NetStack } from './net-stack.js';
-import { stackReceiveFunctions } from './receive.js';
 import { vethFunctions } from './veth.js';
 import { redirectFunctions } from './xdp-redirect.js';
 import type { XdpRunner } from './xdp-program.js';
@@ -21,7 +20,6 @@ import { xskFunctions } from './xsk.js';
 /** Every function of the stack for XDP, with the names and prototypes of Linux 6.12. */
 export function stackFunctions(stack: NetStack): readonly KernelFunction[] {
   return [
-    ...stackReceiveFunctions,
     ...redirectFunctions(stack),
     ...devmapFunctions(stack),
     ...cpumapFunctions(stack),

@@ -15,21 +15,26 @@
  * | the fill ring is empty                          | -ENOMEM  | rx_dropped, rx_fill_ring_empty_descs |
  * | the rx ring is full                             | -ENOBUFS | rx_ring_full        |
  */
-import { XDP_BUFF, XDP_PACKET_HEADROOM, XDP_RXQ_INFO } from '../bpf/xdp-buff.js';
+import {
+  SKB_SHARED_INFO_SIZE,
+  XDP_BUFF,
+  XDP_PACKET_HEADROOM,
+  XDP_RXQ_INFO,
+} from '../bpf/xdp-buff.js';
 import { ERRNO } from '../common/errno.js';
 import type { Ram } from '../cpu/ram.js';
 import { atomic, type KernelContext, type KernelFunction } from '../kernel/function.js';
 import { IFF_UP, NET_DEVICE } from './net-device.js';
 import { NET_CONTEXT } from './net-context.js';
 import type { NetStack } from './net-stack.js';
+import { skbDataAlign } from './skb-geometry.js';
 import {
   SKB_SHARED_INFO,
   SK_BUFF,
-  allocSkb,
+  allocSkbHead,
   fragAddress,
   fragLength,
   freeSkb,
-  skbHeadSize,
   skbPut,
 } from './skb.js';
 import { XDP_SOCK, XSK_BOUND, XSK_POOL } from './xsk-structs.js';
@@ -44,6 +49,7 @@ const POOL = XSK_POOL.offset;
 const DESC = XDP_DESC.offset;
 const SKB = SK_BUFF.offset;
 const NO_CHUNK = -1;
+const NET_SKB_PAD = 64;
 
 /** `xsk_pool_get_rx_frame_size`. */
 function rxFrameSize(ram: Ram, pool: number): number {
@@ -194,7 +200,11 @@ export function xskFunctions(stack: NetStack): readonly KernelFunction[] {
       }
       const address = ram.u53(desc + DESC.addr);
       const length = ram.u32(desc + DESC.len);
-      const skb = allocSkb(kernel, skbHeadSize(length));
+      const skb = allocSkbHead(
+        kernel,
+        skbDataAlign(NET_SKB_PAD + length) + SKB_SHARED_INFO_SIZE,
+        NET_SKB_PAD,
+      );
       ram.setPointer(skb + SKB.dev, dev);
       ram.set16(skb + SKB.queue_mapping, ram.u32(xs + XS.queue_id));
       const to = skbPut(kernel, skb, length);

@@ -4,7 +4,7 @@
  * The facade over the device model (`device/`) and the driver (`driver/`). Reference:
  * drivers/net/virtio_net.c of 6.12. `defineVirtioNet` puts the driver's functions into a kernel once;
  * each `probe` makes a device. The device looks at its transmit queues after each poll, unless
- * `transmit: 'manual'`. Leaves out the control queue: MTU and queue numbers are set directly.
+ * `transmit: 'manual'`. What a user sets with ip and ethtool is in `settings.ts`.
  *
  * Usage:
  *   const net = createVirtioNet(kernel, { rx: 'mergeable' });
@@ -19,7 +19,8 @@ import type { Ram } from '../cpu/ram.js';
 import { connectMaps, stackFunctions } from '../stack/redirect-targets.js';
 import { NetStack, type NetStackOptions, type StackKernel } from '../stack/net-stack.js';
 import type { XdpRunner } from '../stack/xdp-program.js';
-import { checkQueueSize, type SplitRingLayout } from './ring/split-ring.js';
+import type { RingLayout } from './ring/open-device-queue.js';
+import { checkQueueSize } from './ring/split-ring.js';
 import { virtqueueIsBroken, virtqueueLayout, VRING_VIRTQUEUE } from './ring/split-ring-driver.js';
 import {
   drainDelivered,
@@ -27,26 +28,50 @@ import {
   type DeliveredFrame,
   type FrameVisitor,
 } from './driver/sink.js';
-import { VirtioNetDevice, type DeliverOptions, type DeliverResult } from './device/net-device.js';
 import {
-  DEV,
-  RQ,
-  SQ,
-  VI,
-  pagesOf,
-  receiveQueue,
-  sendQueue,
-  type VirtioNetHost,
-} from './driver/common.js';
-import { VIRTIO_NET_FEATURES, type VirtioNetFeature } from './driver/attach.js';
-import { outstanding, probe, remove, virtioNetFunctions } from './driver/functions.js';
+  VirtioNetDevice,
+  type ControlLogEntry,
+  type DeliverOptions,
+  type DeliverResult,
+  type NetDeviceOptions,
+} from './device/net-device.js';
+import type { NetConfig } from './net-config.js';
+import { featureMask, type VirtioNetFeature } from './net-features.js';
+import {
+  netdevFeature,
+  setMacAddress,
+  setNetdevFeature,
+  setRxMode,
+  type NetdevFeature,
+  type NetdevFeatureState,
+  type RxSettings,
+} from './settings.js';
+import { errnoName } from '../common/errno.js';
+import { IFF_UP } from '../stack/net-device.js';
+import { DEV, RQ, VI, pagesOf, receiveQueue, type VirtioNetHost } from './driver/common.js';
+import { virtioNetFunctions } from './driver/functions.js';
+import { defaultRssKey, outstanding, probe, remove } from './driver/probe.js';
+import { setRss, type RssSettings } from './driver/queues.js';
 import { driverCounters } from './driver/counters.js';
+import type { VirtioNetVersion, XdpChecksum } from './driver/profiles.js';
+import { netStackFunctions } from '../stack/functions.js';
+import type { StackHost } from '../stack/host.js';
+import type { Network } from '../stack/network.js';
+import { NET } from '../stack/net.js';
 import { livePages } from '../stack/pages.js';
 import { NAPIF_STATE_SCHED, NAPI_STRUCT, NETLINK_EXT_ACK } from './driver/structs.js';
 
 export interface VirtioNetOptions {
-  /** Receive buffers: one per frame, or several. Default 'mergeable'. */
-  readonly rx?: 'small' | 'mergeable';
+  /** The driver's version. Default '6.12'. */
+  readonly version?: VirtioNetVersion;
+  /** How checksum offload and XDP live together. Default: as in that version. */
+  readonly xdpChecksum?: XdpChecksum;
+  /**
+   * Receive buffers: one per frame, several, or pages. Default 'mergeable'. 'big' is what a device without
+   * MRG_RXBUF gets that offers segmentation, so it offers GUEST_TSO4, GUEST_TSO6, what they need, and
+   * CTRL_GUEST_OFFLOADS.
+   */
+  readonly rx?: 'small' | 'mergeable' | 'big';
   /** Entries per ring, a power of two. Default 256. */
   readonly queueSize?: number;
   /** Default 1500; 68 to 65535. */
@@ -57,12 +82,27 @@ export interface VirtioNetOptions {
   readonly queuePairs?: number;
   /** Queue pairs there are; XDP takes one per CPU if it can. Default `queuePairs`. */
   readonly maxQueuePairs?: number;
-  /** Further negotiated features, beside VERSION_1, EVENT_IDX and what `rx` needs. */
+  /**
+   * Further features of the device, beside VERSION_1, EVENT_IDX, what `rx` needs and, with several queue
+   * pairs, MQ and CTRL_VQ.
+   */
   readonly features?: readonly VirtioNetFeature[];
+  /** The device does not offer VERSION_1. Default false. */
+  readonly legacy?: boolean;
+  /** Fields of the device's configuration space, beside those that other options give. */
+  readonly config?: Partial<NetConfig>;
+  /** Default false: the device takes commands about offloads and changes nothing. */
+  readonly deviceHonoursOffloads?: boolean;
+  /** Chooses the receive queue of each frame. Default: queue 0. */
+  readonly steer?: NetDeviceOptions['steer'];
+  /** Commands that the device refuses, a fault. Default none. */
+  readonly deviceRefuses?: (request: Uint8Array) => boolean;
   /** Default true. */
   readonly eventIdx?: boolean;
   /** Default 52:54:00:00:00:02. */
   readonly mac?: Uint8Array;
+  /** The network that the device is in. Default: none, frames end in `delivered()`. */
+  readonly network?: Network;
   /** Default 2. */
   readonly ifindex?: number;
   /** Default eth0. */
@@ -91,15 +131,41 @@ const NO_EXCEPTIONS: readonly XdpException[] = [];
 
 export interface VirtioNet {
   readonly device: VirtioNetDevice;
-  /** Address of `struct net_device`. */
+  /** Address of `struct net_device`; another after `reprobe`. */
   readonly dev: bigint;
-  /** Address of `struct virtnet_info`. */
+  /** Address of `struct virtnet_info`; another after `reprobe`. */
   readonly vi: bigint;
   /** Receive queues in use, those that only XDP sends on included. */
   readonly queuePairs: number;
   /** Attaches a program to all queues, replaces it, or detaches it. Throws KernelError when refused. */
   attachXdp(runner: XdpRunner | undefined): void;
+  /** The same in generic mode, on skbs. */
+  attachGenericXdp(runner: XdpRunner | undefined): void;
   setMtu(mtu: number): void;
+  /** Features in use by both sides. */
+  readonly features: bigint;
+  /** Control commands and their answers since the last call. */
+  controlLog(): readonly ControlLogEntry[];
+  feature(name: NetdevFeature): NetdevFeatureState;
+  /** `ethtool -K`: 0, ETHTOOL_F_WISH, or -EOPNOTSUPP. */
+  setFeature(name: NetdevFeature, on: boolean): number;
+  /** `ethtool -L combined`. Throws KernelError when refused. */
+  setQueuePairs(pairs: number): void;
+  /** `ethtool -X`: indirection table, key, hash types. Throws KernelError when refused. */
+  setRss(settings: RssSettings): void;
+  /** Promiscuous mode and address lists, all of them. */
+  setRxMode(settings: RxSettings): void;
+  /** Throws KernelError when refused. */
+  setMac(mac: Uint8Array): void;
+  /** Adds or removes a VLAN of the device's filter. Throws KernelError when refused. */
+  setVlan(id: number, on: boolean): void;
+  /**
+   * Unbinds the driver and binds it again: the device is reset, what it held is lost, no program is
+   * attached. A device that needs a reset works again.
+   */
+  reprobe(): void;
+  /** `ethtool -K tx on|off`: checksums of what is sent are left to the device, or software completes them. */
+  setTxChecksum(on: boolean): void;
   /** A frame arrives at the device. */
   receive(frame: Uint8Array, options?: DeliverOptions): DeliverResult;
   /** Polls until no queue has anything to do. Returns the packets taken off the rings. */
@@ -117,11 +183,18 @@ export interface VirtioNet {
   /** Receive buffers posted, frames in transmit rings, page chunks referenced. */
   held(): { readonly rx: number; readonly tx: number; readonly chunks: number };
   /** Where a receive ring lies, and the position in it that the device takes next. */
-  receiveRing(queue: number): SplitRingLayout & { readonly next: number };
+  receiveRing(queue: number): RingLayout & { readonly next: number };
   /** Whether a device has broken one of the queues. */
   readonly broken: boolean;
   /** Removes the device; frames not read are lost. */
   close(): void;
+}
+
+/** Called with physical addresses of sk_buff and net_device. */
+export type StackTracepoints = Partial<Omit<StackHost, 'runXdp' | 'xdpException'>>;
+
+export interface DefineOptions extends NetStackOptions {
+  readonly tracepoints?: StackTracepoints;
 }
 
 export interface VirtioNetDriver {
@@ -135,14 +208,8 @@ export function createVirtioNet(kernel: StackKernel, options: VirtioNetOptions =
   return defineVirtioNet(kernel, { cpus: options.cpus ?? 1 }).probe(options);
 }
 
-/**
- * Defines the driver's kernel functions and those of the stack around it; devices are then made with
- * `probe`.
- */
-export function defineVirtioNet(
-  kernel: StackKernel,
-  options: NetStackOptions = {},
-): VirtioNetDriver {
+/** Defines the driver's kernel functions; devices are then made with `probe`. */
+export function defineVirtioNet(kernel: StackKernel, options: DefineOptions = {}): VirtioNetDriver {
   const { ram } = kernel.memory;
   const stack = new NetStack(kernel, options);
   // by physical address of virtnet_info
@@ -158,108 +225,138 @@ export function defineVirtioNet(
       const net = netOf(ram.pointer(vq + VRING_VIRTQUEUE.offset.vdev));
       net.device.notify(ram.u32(vq + VRING_VIRTQUEUE.offset.index));
     },
-    setQueuePairs: (vi, pairs) => netOf(vi).device.setQueuePairs(pairs),
     xdpException: (dev, _prog, action) => {
       netOf(ram.pointer(dev + DEV.priv)).noteException(action);
     },
   };
-  for (const fn of stackFunctions(stack)) kernel.define(fn);
+  const { tracepoints } = options;
+  const stackHost: StackHost = {
+    runXdp: (_context, prog, xdp) => stack.runXdp(prog, xdp),
+    kfreeSkb: (skb, reason, location) => tracepoints?.kfreeSkb?.(skb, reason, location),
+    netDevStartXmit: (skb, dev) => tracepoints?.netDevStartXmit?.(skb, dev),
+    napiGroReceiveEntry: (skb) => tracepoints?.napiGroReceiveEntry?.(skb),
+    nfLocalIn: (skb) => tracepoints?.nfLocalIn?.(skb),
+    xdpException: host.xdpException,
+  };
   for (const fn of virtioNetFunctions(host)) kernel.define(fn);
+  for (const fn of netStackFunctions(stackHost)) kernel.define(fn);
+  for (const fn of stackFunctions(stack)) kernel.define(fn);
   connectMaps(stack);
   return {
     stack,
-    probe: (deviceOptions = {}) => {
-      const net = new VirtioNetInstance(stack, deviceOptions, (vi) => nets.delete(vi));
-      nets.set(ram.virtToPhys(net.vi), net);
-      net.open();
-      return net;
-    },
+    probe: (deviceOptions = {}) => new VirtioNetInstance(stack, deviceOptions, nets),
   };
 }
 
 class VirtioNetInstance implements VirtioNet {
   readonly device: VirtioNetDevice;
-  readonly dev: bigint;
-  readonly vi: bigint;
-  /** Physical addresses of the same. */
-  readonly #dev: number;
-  readonly #vi: number;
+  /** Physical addresses of net_device and virtnet_info. */
+  #dev = 0;
+  #vi = 0;
   readonly #ram: Ram;
   readonly #kernel: StackKernel;
-  readonly #stack: NetStack;
   readonly #options: VirtioNetOptions;
-  readonly #endWork: () => void;
-  readonly #onClose: (vi: number) => void;
+  readonly #stack: NetStack;
+  #endWork: () => void = () => undefined;
+  /** All devices, by `virtnet_info`. */
+  readonly #nets: Map<number, VirtioNetInstance>;
   #transmitted: TransmittedFrame[] = [];
   #exceptions: XdpException[] = [];
+  #commands: ControlLogEntry[] = [];
   #prog = 0;
+  #genericProg = 0;
 
-  constructor(stack: NetStack, options: VirtioNetOptions, onClose: (vi: number) => void) {
+  constructor(stack: NetStack, options: VirtioNetOptions, nets: Map<number, VirtioNetInstance>) {
     const { kernel } = stack;
     const { memory } = kernel;
-    const { ram } = memory;
-    const queueSize = options.queueSize ?? 256;
     const queuePairs = options.queuePairs ?? 1;
     const maxQueuePairs = options.maxQueuePairs ?? queuePairs;
     const cpus = options.cpus ?? 1;
-    const mergeable = (options.rx ?? 'mergeable') === 'mergeable';
-    const eventIdx = options.eventIdx ?? true;
-    checkQueueSize(queueSize);
     if (queuePairs < 1 || queuePairs > cpus || maxQueuePairs < queuePairs) {
       throw new InputError(`${queuePairs} of ${maxQueuePairs} queue pairs on ${cpus} CPUs`);
     }
-    const names: VirtioNetFeature[] = ['VERSION_1', ...(options.features ?? [])];
-    if (mergeable) names.push('MRG_RXBUF');
-    if (eventIdx) names.push('EVENT_IDX');
-    const features = names.reduce((mask, name) => mask | VIRTIO_NET_FEATURES[name], 0n);
-
-    this.#ram = ram;
+    this.#ram = memory.ram;
     this.#kernel = kernel;
-    this.#stack = stack;
     this.#options = options;
-    this.#onClose = onClose;
-    const vi = probe(kernel, {
-      name: options.name ?? 'eth0',
-      ifindex: options.ifindex ?? 2,
-      mac: options.mac ?? Uint8Array.of(0x52, 0x54, 0, 0, 0, 2),
-      mtu: checkMtu(options.mtu ?? 1500),
-      queueSize,
-      queuePairs,
-      maxQueuePairs,
-      cpus,
-      features,
-      pages: stack.pages,
-    });
-    this.#vi = vi;
-    this.#dev = ram.pointer(vi + VI.dev);
-    stack.registerNetdevice(
-      this.#dev,
-      { ndo_xdp_xmit: 'virtnet_xdp_xmit' },
-      Math.max(cpus, stack.cpus),
-    );
-    this.#endWork = stack.addWorker(() => this.#transmit());
-    this.vi = ram.physToVirt(vi);
-    this.dev = ram.physToVirt(this.#dev);
+    this.#stack = stack;
+    this.#nets = nets;
+    const { steer, deviceRefuses, deviceHonoursOffloads } = options;
     this.device = new VirtioNetDevice(memory, {
-      pairs: Array.from({ length: maxQueuePairs }, (_, i) => ({
-        rx: virtqueueLayout(memory, ram.pointer(receiveQueue(ram, vi, i) + RQ.vq)),
-        tx: virtqueueLayout(memory, ram.pointer(sendQueue(ram, vi, i) + SQ.vq)),
-      })),
-      activePairs: queuePairs,
-      headerSize: ram.u8(vi + VI.hdr_len),
-      mergeable,
-      eventIdx,
-      indirect: names.includes('INDIRECT_DESC'),
+      features: offeredFeatures(options, maxQueuePairs),
+      config: {
+        ...(options.mac ? { mac: options.mac } : {}),
+        ...options.config,
+        maxVirtqueuePairs: maxQueuePairs,
+      },
+      honoursOffloads: deviceHonoursOffloads ?? false,
+      ...(steer ? { steer } : {}),
+      ...(deviceRefuses ? { refuses: deviceRefuses } : {}),
+      onControl: (entry) => this.#commands.push(entry),
       onInterrupt: (queue) => this.#interrupt(queue),
       onTransmit: options.onTransmit ?? this.#keepTransmitted,
     });
+    this.#bind();
   }
 
-  /** `virtnet_open`: fills the rings in use. */
-  open(): void {
+  get dev(): bigint {
+    return this.#ram.physToVirt(this.#dev);
+  }
+
+  get vi(): bigint {
+    return this.#ram.physToVirt(this.#vi);
+  }
+
+  /** Probes the device and opens it. */
+  #bind(): void {
+    const options = this.#options;
+    const queueSize = options.queueSize ?? 256;
+    checkQueueSize(queueSize);
+    const ram = this.#ram;
+    const probeOptions = {
+      name: options.name ?? 'eth0',
+      ifindex: options.ifindex ?? 2,
+      queueSize,
+      queuePairs: options.queuePairs ?? 1,
+      cpus: options.cpus ?? 1,
+      version: options.version ?? '6.12',
+      xdpChecksum: options.xdpChecksum,
+      rssKey: defaultRssKey(),
+      net: options.network?.net ?? 0,
+      pages: options.network
+        ? this.#stack.usePages(ram.pointer(options.network.net + NET.offset.pages))
+        : this.#stack.pages,
+    } as const;
+    probe(this.#kernel, this.device, probeOptions, (vi) => {
+      this.#vi = vi;
+      this.#dev = ram.pointer(vi + VI.dev);
+      this.#nets.set(vi, this);
+    });
+    const ops = { ndo_xdp_xmit: 'virtnet_xdp_xmit', ndo_start_xmit: 'start_xmit' };
+    this.#stack.registerNetdevice(this.#dev, ops, Math.max(options.cpus ?? 1, this.#stack.cpus));
+    this.#endWork = this.#stack.addWorker(() => this.#transmit());
+    if (options.mtu !== undefined) this.setMtu(options.mtu);
+    this.#open();
+  }
+
+  /** `dev_open`, `virtnet_open`: fills the rings in use, sets the device's filter. */
+  #open(): void {
+    const ram = this.#ram;
+    ram.set32(this.#dev + DEV.flags, ram.u32(this.#dev + DEV.flags) | IFF_UP);
+    this.#fill();
+    this.#kernel.invoke('virtnet_set_rx_mode', this.#dev);
+  }
+
+  #fill(): void {
     for (let i = 0; i < this.#activePairs; i++) {
       this.#kernel.invoke('try_fill_recv', this.#vi, receiveQueue(this.#ram, this.#vi, i), 0);
     }
+  }
+
+  reprobe(): void {
+    this.close();
+    this.#prog = 0;
+    this.device.writeStatus(0);
+    this.#bind();
   }
 
   noteException(action: number): void {
@@ -268,8 +365,8 @@ class VirtioNetInstance implements VirtioNet {
 
   attachXdp(runner: XdpRunner | undefined): void {
     const { physical } = this.#kernel;
-    const { programs } = this.#stack;
     const ram = this.#ram;
+    const { programs } = this.#stack;
     const prog = runner ? programs.add(runner) : 0;
     const extack = physical.alloc(NETLINK_EXT_ACK.size);
     const result = this.#kernel.invoke('virtnet_xdp_set', this.#dev, prog, extack);
@@ -278,14 +375,68 @@ class VirtioNetInstance implements VirtioNet {
     if (result < 0) {
       programs.remove(prog);
       const why = new TextDecoder().decode(text.subarray(0, text.indexOf(0)));
-      throw new KernelError(result === -95 ? 'EOPNOTSUPP' : 'EINVAL', `virtio_net: ${why}`);
+      const said = why === '' ? 'virtio_net: the device refuses the queue pairs' : why;
+      throw new KernelError(errnoName(result) ?? 'EINVAL', said);
     }
     programs.remove(this.#prog);
     this.#prog = prog;
   }
 
+  attachGenericXdp(runner: XdpRunner | undefined): void {
+    const { programs } = this.#stack;
+    const prog = runner ? programs.add(runner) : 0;
+    this.#ram.setPointer(this.#dev + DEV.xdp_prog, prog);
+    if (runner && this.#genericProg === 0) this.#kernel.invoke('dev_disable_gro_hw', this.#dev);
+    programs.remove(this.#genericProg);
+    this.#genericProg = prog;
+  }
+
   setMtu(mtu: number): void {
     this.#ram.set32(this.#dev + DEV.mtu, checkMtu(mtu));
+  }
+
+  get features(): bigint {
+    return this.device.features;
+  }
+
+  controlLog(): readonly ControlLogEntry[] {
+    const entries = this.#commands;
+    this.#commands = [];
+    return entries;
+  }
+
+  feature(name: NetdevFeature): NetdevFeatureState {
+    return netdevFeature(this.#ram, this.#dev, name);
+  }
+
+  setFeature(name: NetdevFeature, on: boolean): number {
+    return setNetdevFeature(this.#kernel, this.#dev, name, on);
+  }
+
+  setQueuePairs(pairs: number): void {
+    demand(this.#kernel.invoke('virtnet_set_channels', this.#dev, pairs), `${pairs} queue pairs`);
+    this.#fill();
+  }
+
+  setRss(settings: RssSettings): void {
+    demand(setRss(this.#kernel, this.#vi, settings), 'RSS settings');
+  }
+
+  setRxMode(settings: RxSettings): void {
+    setRxMode(this.#kernel, this.#dev, settings);
+  }
+
+  setMac(mac: Uint8Array): void {
+    demand(setMacAddress(this.#kernel, this.#dev, mac), 'MAC address');
+  }
+
+  setVlan(id: number, on: boolean): void {
+    const name = on ? 'virtnet_vlan_rx_add_vid' : 'virtnet_vlan_rx_kill_vid';
+    demand(this.#kernel.invoke(name, this.#dev, 0x0081, id), `VLAN ${id}`);
+  }
+
+  setTxChecksum(on: boolean): void {
+    this.setFeature('tx-checksum-ip-generic', on);
   }
 
   receive(frame: Uint8Array, options?: DeliverOptions): DeliverResult {
@@ -341,7 +492,7 @@ class VirtioNetInstance implements VirtioNet {
     return { ...outstanding(this.#kernel.memory, this.#vi), chunks };
   }
 
-  receiveRing(queue: number): SplitRingLayout & { readonly next: number } {
+  receiveRing(queue: number): RingLayout & { readonly next: number } {
     const layout = virtqueueLayout(this.#kernel.memory, this.#receiveVq(queue));
     return { ...layout, next: this.device.receivePosition(queue) };
   }
@@ -363,7 +514,8 @@ class VirtioNetInstance implements VirtioNet {
     this.#endWork();
     this.#stack.unregisterNetdevice(this.#dev, () => remove(this.#kernel, this.#vi));
     this.#stack.programs.remove(this.#prog);
-    this.#onClose(this.#vi);
+    this.#stack.programs.remove(this.#genericProg);
+    this.#nets.delete(this.#vi);
   }
 
   readonly #keepTransmitted: FrameVisitor = (bytes, start, end, queue) => {
@@ -379,7 +531,9 @@ class VirtioNetInstance implements VirtioNet {
   }
 
   #interrupt(queue: number): void {
-    if (queue % 2 === 0) this.#kernel.invoke('skb_recv_done', this.#receiveVq(queue >> 1));
+    const pair = queue >> 1;
+    if (queue % 2 !== 0 || pair >= this.#ram.u16(this.#vi + VI.max_queue_pairs)) return;
+    this.#kernel.invoke('skb_recv_done', this.#receiveVq(pair));
   }
 
   get #activePairs(): number {
@@ -389,6 +543,30 @@ class VirtioNetInstance implements VirtioNet {
   #receiveVq(queue: number): number {
     return this.#ram.pointer(receiveQueue(this.#ram, this.#vi, queue) + RQ.vq);
   }
+}
+
+/** What the device offers. */
+function offeredFeatures(options: VirtioNetOptions, maxQueuePairs: number): bigint {
+  const names: VirtioNetFeature[] = [...(options.features ?? [])];
+  if (options.legacy !== true) names.push('VERSION_1');
+  if (options.eventIdx ?? true) names.push('EVENT_IDX');
+  if (maxQueuePairs > 1) names.push('CTRL_VQ', 'MQ');
+  switch (options.rx ?? 'mergeable') {
+    case 'mergeable':
+      names.push('MRG_RXBUF');
+      break;
+    case 'big':
+      names.push('GUEST_CSUM', 'GUEST_TSO4', 'GUEST_TSO6', 'CTRL_VQ', 'CTRL_GUEST_OFFLOADS');
+      break;
+    case 'small':
+      break;
+  }
+  return featureMask(names);
+}
+
+function demand(result: number, what: string): void {
+  if (result >= 0) return;
+  throw new KernelError(errnoName(result) ?? 'EINVAL', `virtio_net: ${what} refused`);
 }
 
 function checkMtu(mtu: number): number {

@@ -15,9 +15,10 @@ import {
   VIRTNET_INFO,
   VIRTNET_RQ_STATS,
 } from './structs.js';
-import type { NetStack } from '../../stack/net-stack.js';
-import { headPage, putPage } from '../../stack/pages.js';
 import { NET_DEVICE } from '../../stack/net-device.js';
+import type { NetStack } from '../../stack/net-stack.js';
+import { VIRTIO_NET_F, type VirtioNetFeature } from '../net-features.js';
+import { headPage, putPage } from '../../stack/pages.js';
 
 /** What lies outside the guest's memory: engines that run programs, doorbells, tracepoints. */
 export interface VirtioNetHost {
@@ -25,8 +26,6 @@ export interface VirtioNetHost {
   readonly stack: NetStack;
   /** The doorbell of a queue (`struct virtqueue` address). */
   notify(vq: number): void;
-  /** The device is told how many queue pairs to use: in place of VIRTIO_NET_CTRL_MQ_VQ_PAIRS_SET. */
-  setQueuePairs(vi: number, pairs: number): void;
   /** Tracepoint xdp:xdp_exception. */
   xdpException(dev: number, prog: number, action: number): void;
 }
@@ -36,6 +35,20 @@ export const SQ = SEND_QUEUE.offset;
 export const VI = VIRTNET_INFO.offset;
 export const DEV = NET_DEVICE.offset;
 export const RQ_STATS = VIRTNET_RQ_STATS.offset;
+
+/** Whether a feature was negotiated, by bit number. */
+export function negotiated(ram: Ram, vi: number, feature: VirtioNetFeature): boolean {
+  const bit = VIRTIO_NET_F[feature];
+  return (ram.u8(vi + VI.features + (bit >> 3)) & (1 << (bit & 7))) !== 0;
+}
+
+/** `netdev_warn`, `netdev_err`: a line in the log with the device in front. */
+export function netdevLog(kernel: KernelContext, dev: number, line: string): void {
+  const { ram } = kernel.memory;
+  const name = ram.slice(dev + DEV.name, 16);
+  const text = new TextDecoder().decode(name.subarray(0, name.indexOf(0)));
+  kernel.printk(`virtio_net virtio0 ${text}: ${line}`);
+}
 
 /** The table of page chunks of a device: see `page-frag.ts`. */
 export function pagesOf(ram: Ram, vi: number): number {

@@ -59,9 +59,35 @@ export const VIRTNET_INFO = struct({
   /** The lack of XDP queues was spoken of already. */
   warned_queues: 'u8',
   nr_cpu_ids: 'u32',
-  /** Negotiated feature bits. */
+  /** Version and checksum variant: see `profiles.ts`. */
+  profile: 'u8',
+  xdp_checksum: 'u8',
+  /** Negotiated feature bits, 0 to 63 and 64 up. */
   features: 'u64',
-  /** Root of the page table of `page-frag.ts`. */
+  features_hi: 'u64',
+  has_cvq: 'u8',
+  big_packets: 'u8',
+  /** Pages of a big-mode buffer behind its first. */
+  big_packets_num_skbfrags: 'u16',
+  has_rss: 'u8',
+  has_rss_hash_report: 'u8',
+  rss_key_size: 'u8',
+  /** An indirection table was set by the user. */
+  rss_configured: 'u8',
+  rss_indir_table_size: 'u16',
+  /** VIRTIO_NET_S_LINK_UP and ANNOUNCE as last read. */
+  status: 'u16',
+  rss_hash_types_supported: 'u32',
+  rss_hash_types_saved: 'u32',
+  /** Masks of GUEST_OFFLOADS_SET: what should be on, and what could be. */
+  guest_offloads: 'u64',
+  guest_offloads_capable: 'u64',
+  cvq: 'u64',
+  /** struct control_buf. */
+  ctrl: 'u64',
+  /** u16 indirection table, then the hash key. */
+  rss: 'u64',
+  /** Root of the table of page chunks: its own, or that of its network namespace. */
   pages: 'u64',
 });
 
@@ -78,7 +104,9 @@ export const RECEIVE_QUEUE = struct({
   frag_page: 'u64',
   frag_offset: 'u32',
   packets_in_napi: 'u32',
-  sg: SCATTERLIST.size,
+  sg: SCATTERLIST.size * (MAX_SKB_FRAGS + 2),
+  /** Pages kept for big mode, linked by `page.private`. */
+  pages: 'u64',
   vi: 'u64',
   xdp_rxq: XDP_RXQ_INFO.size,
   scratch_len: 'u32',
@@ -89,9 +117,17 @@ export const RECEIVE_QUEUE = struct({
   scratch_frame: 'u64',
   scratch_page: 'u64',
   scratch_frame_sz: 'u32',
+  /** How far the program moved the data: new address - old one. */
+  scratch_moved: 'u32',
+  /** Of the frame's virtio_net_hdr. */
+  scratch_csum_start: 'u16',
+  scratch_csum_offset: 'u16',
   scratch_stats: VIRTNET_RQ_STATS.size,
   scratch_xdp: XDP_BUFF.size,
 });
+
+/** Pages of a big-mode buffer, at most, behind the first. */
+export const BIG_PACKET_SKBFRAGS = MAX_SKB_FRAGS;
 
 export const SEND_QUEUE = struct({
   vq: 'u64',

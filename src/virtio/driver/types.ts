@@ -15,10 +15,10 @@ import {
   VIRTNET_RQ_STATS,
   VIRTNET_SQ_STATS,
 } from './structs.js';
+import { NET_DEVICE } from '../../stack/net-device.js';
 import { SK_BUFF, SKB_SHARED_INFO } from '../../stack/skb.js';
 import { INTEGER_BYTES, type StructLayout } from '../../common/struct.js';
 import { XDP_FRAME } from '../../stack/xdp-frame.js';
-import { NET_DEVICE } from '../../stack/net-device.js';
 
 /** Types of fields that are more than a number of their size. */
 const TYPES: ReadonlyMap<string, Readonly<Record<string, string>>> = new Map([

@@ -102,6 +102,7 @@ export function createVirtqueue(kernel: KernelContext, options: VirtqueueOptions
 /** Where a queue's rings lie, as the driver tells it to the device. */
 export function virtqueueLayout({ ram }: Memory, vq: number): SplitRingLayout {
   return {
+    kind: 'split',
     num: ram.u32(vq + VQ.num),
     desc: ram.u64(vq + VQ.desc),
     avail: ram.u64(vq + VQ.avail),

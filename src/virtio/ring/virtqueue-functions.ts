@@ -8,6 +8,7 @@ import { ERRNO } from '../../common/errno.js';
 import { atomic, type KernelContext, type KernelFunction } from '../../kernel/function.js';
 import type { VirtioNetHost } from '../driver/common.js';
 import {
+  SCATTERLIST,
   VRING_VIRTQUEUE,
   virtqueueAdd,
   virtqueueDisableCb,
@@ -46,6 +47,22 @@ export function virtqueueFunctions(host: VirtioNetHost): readonly KernelFunction
       numbers: ['ctx'],
       body: (kernel, vq, sg, num, data, ctx) =>
         virtqueueAdd(kernel.memory, vq, sg, 0, num, data, ctx),
+    }),
+    atomic({
+      prototype:
+        'int virtqueue_add_inbuf(struct virtqueue *vq, struct scatterlist *sg, unsigned int num, ' +
+        'void *data, gfp_t gfp)',
+      body: (kernel, vq, sg, num, data) => virtqueueAdd(kernel.memory, vq, sg, 0, num, data, 0),
+    }),
+    atomic({
+      prototype:
+        'int virtqueue_add_sgs(struct virtqueue *vq, struct scatterlist **sgs, ' +
+        'unsigned int out_sgs, unsigned int in_sgs, void *data, gfp_t gfp)',
+      body: addSgs,
+    }),
+    atomic({
+      prototype: 'bool virtqueue_is_broken(const struct virtqueue *vq)',
+      body: (kernel, vq) => kernel.memory.ram.u8(vq + VQ.broken),
     }),
     atomic({
       prototype:
@@ -97,4 +114,33 @@ export function virtqueueFunctions(host: VirtioNetHost): readonly KernelFunction
       },
     }),
   ];
+}
+
+/** Each of `sgs` points to pieces that end with one at address 0. */
+function addSgs(
+  kernel: KernelContext,
+  vq: number,
+  sgs: number,
+  outSgs: number,
+  inSgs: number,
+  data: number,
+): number {
+  const { memory, physical } = kernel;
+  const { ram } = memory;
+  const pieces: number[] = [];
+  let out = 0;
+  for (let i = 0; i < outSgs + inSgs; i++) {
+    let piece = ram.pointer(sgs + 8 * i);
+    for (; ram.pointer(piece + SCATTERLIST.offset.address) !== 0; piece += SCATTERLIST.size) {
+      pieces.push(piece);
+      if (i < outSgs) out++;
+    }
+  }
+  const flat = physical.alloc(SCATTERLIST.size * pieces.length);
+  for (const [i, piece] of pieces.entries()) {
+    ram.copy(flat + SCATTERLIST.size * i, piece, SCATTERLIST.size);
+  }
+  const result = virtqueueAdd(memory, vq, flat, out, pieces.length - out, data, 0);
+  physical.free(flat);
+  return result;
 }

@@ -317,7 +317,7 @@ describe('a driver that lies', () => {
   const INDIRECT = 4;
   test.each<[string, (r: Rig) => void, string]>([
     ['head outside the table', (r) => offer(r, 8), 'head 8 in a queue of 8'],
-    ['available index too far', (r) => offer(r, 0, 9), 'avail index 9 ahead of 0'],
+    ['available index too far', (r) => offer(r, 0, 9), 'avail index 9 is 9 ahead of 0'],
     ['next outside the table', (r) => setDescriptor(r, 0, { flags: NEXT, next: 8 }), 'next 8'],
     ['a loop', (r) => setDescriptor(r, 0, { flags: NEXT, next: 0 }), 'loop in the chain'],
     ['a buffer of 0 bytes', (r) => setDescriptor(r, 0, { length: 0 }), 'zero sized'],
@@ -375,7 +375,8 @@ describe('a driver that lies', () => {
       r.memory.write16(at + 14n, i + 1);
     }
     offer(r, 0);
-    expect(r.device.pop()).toEqual({ kind: 'broken', why: 'more than 1024 segments' });
+    const why = 'queue 0: head 0: more than 1024 segments';
+    expect(r.device.pop()).toEqual({ kind: 'broken', why });
   });
 
   test('an indirect table is read, also behind a plain descriptor', () => {
