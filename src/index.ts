@@ -256,6 +256,22 @@ export {
   type TrafficResult,
   type TrafficStream,
 } from './lab/xdp-traffic.js';
+export { runCapture, type CaptureRun } from './lab/csum/capture.js';
+export { CsumLab, type CsumResult } from './lab/csum/matrix.js';
+export {
+  CSUM_MODES,
+  CSUM_SECTIONS,
+  CSUM_VARIANTS,
+  describeRow,
+  type CsumMode,
+  type CsumVariant,
+} from './lab/csum/rows.js';
+export { runMatrix, type CsumCell } from './lab/csum/table.js';
+export { PacketLab, type PacketResult } from './lab/check/virtio/packet.js';
+export type { PacketRecord } from './lab/check/virtio/packet-record.js';
+export { createXdpEngine, type XdpEngine } from './lab/xdp-engine.js';
+export { createNetwork, type Network } from './stack/network.js';
+export { describeNetHeader } from './virtio/net-header.js';
 export { jitedRecords, listJited } from './lab/xlated-image.js';
 export { readImage, type ForeignImage } from './lab/verify/image.js';
 export { Kallsyms } from './lab/verify/kallsyms.js';

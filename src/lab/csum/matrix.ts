@@ -14,9 +14,10 @@
  */
 import type { Kernel } from '../../kernel/kernel.js';
 import type { DropReason } from '../../stack/host.js';
+import { NET_DEVICE } from '../../stack/net-device.js';
 import { createNetwork, type Network } from '../../stack/network.js';
 import { readFrame, type DeliveredFrame } from '../../virtio/driver/sink.js';
-import { decodeNetHeader } from '../../virtio/net-header.js';
+import { decodeNetHeader, type NetHeader } from '../../virtio/net-header.js';
 import { defineVirtioNet, type VirtioNet, type VirtioNetDriver } from '../../virtio/virtio-net.js';
 import type { RunEngine } from '../run-program.js';
 import { createXdpEngine, type XdpEngine } from '../xdp-engine.js';
@@ -48,8 +49,8 @@ export interface CsumResult {
   readonly skb: DeliveredFrame | undefined;
   /** `TCP_CSUM tcp_v4_rcv`: skbs dropped, here first. */
   readonly drops: readonly string[];
-  /** flags of the virtio_net_hdr that the packet left with. */
-  readonly sentFlags: number | undefined;
+  /** What the packet left with. */
+  readonly sentHeader: NetHeader | undefined;
   /** What the program returned; undefined: it did not run. */
   readonly verdict: number | undefined;
 }
@@ -65,7 +66,7 @@ const NAT_LOCAL = '10.0.0.9';
 const NAT_REMOTE = '10.0.9.9';
 const TUNNEL_LOCAL = '172.16.0.2';
 const TUNNEL_REMOTE = '172.16.9.2';
-const EVERYWHERE = ['10.0.0.0/16', '172.16.0.0/16', 'fd00::/8'] as const;
+const EVERYWHERE = ['0.0.0.0/0', '::/0'] as const;
 
 export class CsumLab {
   readonly #kernel: Kernel;
@@ -91,10 +92,20 @@ export class CsumLab {
     });
   }
 
-  open(variant: CsumVariant, mode: CsumMode): CsumGuest {
+  /** @param place default: the addresses and ports of the matrix. */
+  open(variant: CsumVariant, mode: CsumMode, place?: CsumPlace): CsumGuest {
     const parts = { kernel: this.#kernel, driver: this.#driver, events: this.#events };
-    return new CsumGuest({ ...parts, engine: this.#engine, variant, mode });
+    return new CsumGuest({ ...parts, engine: this.#engine, variant, mode, place });
   }
+}
+
+/** Whose packets a guest takes, in place of those of the matrix. */
+export interface CsumPlace {
+  readonly addresses: readonly string[];
+  readonly udpPorts: readonly number[];
+  readonly tcpPorts: readonly number[];
+  /** The addresses are the peer's. */
+  readonly forward: boolean;
 }
 
 interface Events {
@@ -112,6 +123,7 @@ interface GuestOptions {
   readonly engine: RunEngine;
   readonly variant: CsumVariant;
   readonly mode: CsumMode;
+  readonly place: CsumPlace | undefined;
 }
 
 /** A host under test with its peer. */
@@ -124,20 +136,21 @@ export class CsumGuest {
 
   /** Use `CsumLab.open`. */
   constructor(options: GuestOptions) {
-    const { variant, mode } = options;
+    const { variant, mode, place } = options;
+    const far = place?.forward ?? false;
     this.#options = options;
     this.#host = openSide(options, {
       rx: mode === 'small' ? 'small' : 'mergeable',
       mac: HOST_MAC,
       neighbour: PEER_MAC,
-      addresses: [LOCAL.v4, LOCAL.v6, NAT_LOCAL, TUNNEL_LOCAL],
+      addresses: far ? [] : (place?.addresses ?? [LOCAL.v4, LOCAL.v6, NAT_LOCAL, TUNNEL_LOCAL]),
       xdpChecksum: driverVariant(variant),
     });
     this.#peer = openSide(options, {
       rx: 'mergeable',
       mac: PEER_MAC,
       neighbour: HOST_MAC,
-      addresses: [
+      addresses: place?.addresses ?? [
         LOCAL.v4,
         LOCAL.v6,
         REMOTE.v4,
@@ -151,8 +164,18 @@ export class CsumGuest {
     if (variant !== 'generic') this.#postXdpBuffers();
   }
 
+  /** The egress device completes checksums, or software does. */
+  setTxChecksum(on: boolean): void {
+    this.#host.net.setFeature('tx-checksum-ip-generic', on);
+  }
+
+  /** Told what an engine of one's own returned. */
+  noteVerdict(verdict: number): void {
+    this.#verdicts.push(verdict);
+  }
+
   run(row: CsumRow): CsumResult {
-    this.#host.net.setFeature('tx-checksum-ip-generic', row.target !== 'fwdSW');
+    this.setTxChecksum(row.target !== 'fwdSW');
     this.#attach(row.program === undefined ? undefined : programText(row.program, row.target));
     return this.send(frameFor(row, this.#options.mode));
   }
@@ -168,6 +191,7 @@ export class CsumGuest {
   send({ frame, header }: CsumFrame): CsumResult {
     const { events, mode } = this.#options;
     const { net, network } = this.#host;
+    this.#host.takeFrom(frame);
     events.drops.length = 0;
     events.entry = undefined;
     events.local = undefined;
@@ -184,19 +208,21 @@ export class CsumGuest {
     const sent = net.transmitted();
     net.exceptions();
     const [verdict] = this.#verdicts;
-    const result = (outcome: CsumOutcome, sentFlags?: number): CsumResult => ({
+    const result = (outcome: CsumOutcome, sentHeader?: NetHeader): CsumResult => ({
       outcome,
       skb,
       drops,
-      sentFlags,
+      sentHeader,
       verdict,
     });
     const out = sent.find((each) => !isSynAck(each.frame));
     if (out) {
-      const flags = decodeNetHeader(out.header).flags;
-      return result(this.#atPeer(completeAsDevice(out.header, out.frame)), flags);
+      const header = decodeNetHeader(out.header);
+      return result(this.#atPeer(completeAsDevice(out.header, out.frame)), header);
     }
-    if (received > 0 || sent.length > 0) {
+    // a TCP segment without a connection was verified before it was dropped
+    const unconnected = drops.some((drop) => drop.endsWith('tcp_rcv_state_process'));
+    if (received > 0 || sent.length > 0 || unconnected) {
       return result(local && fieldIsRight(local) ? 'delivered' : 'delivered wrong');
     }
     if (change('dev_rx_frame_errors') > 0) return result('frame error');
@@ -217,9 +243,12 @@ export class CsumGuest {
     const { net, network } = this.#peer;
     const { events } = this.#options;
     events.drops.length = 0;
+    this.#peer.takeFrom(frame);
     net.receive(frame);
     net.poll();
-    const arrived = network.received().length > 0 || net.transmitted().length > 0;
+    const unconnected = events.drops.some(({ location }) => location === 'tcp_rcv_state_process');
+    const answered = net.transmitted().length > 0;
+    const arrived = network.received().length > 0 || answered || unconnected;
     if (arrived) return 'delivered';
     const csum = events.drops.some(({ reason, location }) =>
       isChecksumDrop(`${reason} ${location}`),
@@ -265,6 +294,8 @@ export class CsumGuest {
 interface Side {
   readonly net: VirtioNet;
   readonly network: Network;
+  /** The device has the Ethernet address that a frame is sent to, unless that is a group. */
+  takeFrom(frame: Uint8Array): void;
 }
 
 const RING = 16;
@@ -278,7 +309,7 @@ interface SideOptions {
   readonly xdpChecksum: ReturnType<typeof driverVariant>;
 }
 
-function openSide({ kernel, driver }: GuestOptions, options: SideOptions): Side {
+function openSide({ kernel, driver, place }: GuestOptions, options: SideOptions): Side {
   const network = createNetwork(kernel);
   const net = driver.probe({
     rx: options.rx,
@@ -291,10 +322,15 @@ function openSide({ kernel, driver }: GuestOptions, options: SideOptions): Side 
   const dev = kernel.memory.ram.virtToPhys(net.dev);
   for (const address of options.addresses) network.addAddress(address);
   for (const to of EVERYWHERE) network.addRoute({ to, dev, neighbour: options.neighbour });
-  network.bindUdp(UDP_PORT);
-  network.listenTcp(TCP_PORT);
+  for (const port of place?.udpPorts ?? [UDP_PORT]) network.bindUdp(port);
+  for (const port of place?.tcpPorts ?? [TCP_PORT]) network.listenTcp(port);
   network.openTunnel();
-  return { net, network };
+  const { bytes } = kernel.memory.ram;
+  const takeFrom = (frame: Uint8Array): void => {
+    if (((frame[0] ?? 0) & 1) === 0)
+      bytes.set(frame.subarray(0, 6), dev + NET_DEVICE.offset.dev_addr);
+  };
+  return { net, network, takeFrom };
 }
 
 function closeSide({ net, network }: Side): void {

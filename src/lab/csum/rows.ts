@@ -49,8 +49,18 @@ export type CsumProgram =
 /** What is odd about a frame of 10.6. */
 export type OddFrame = 'vlan' | 'fragment' | 'udp-lite' | 'esp' | 'arp' | 'sctp';
 
+/** The sections of the matrix. */
+export const CSUM_SECTIONS = {
+  '10.1': 'the program passes the packet as it is',
+  '10.2': 'the program gives it another destination (NAT)',
+  '10.3': 'the program sends it back',
+  '10.4': 'the program puts it into an IPIP tunnel',
+  '10.5': 'the program drops it',
+  '10.6': 'no TCP or UDP checksum can be found in it',
+} as const;
+
 export interface CsumRow {
-  readonly section: '10.1' | '10.2' | '10.3' | '10.4' | '10.5' | '10.6';
+  readonly section: keyof typeof CSUM_SECTIONS;
   readonly kind: CsumKind;
   readonly l4: L4Kind;
   /** Undefined: no XDP. */
