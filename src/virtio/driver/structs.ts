@@ -8,7 +8,7 @@
  */
 import { XDP_BUFF, XDP_RXQ_INFO } from '../../bpf/xdp-buff.js';
 import { struct } from '../../common/struct.js';
-import { SCATTERLIST } from '../ring/split-ring-driver.js';
+import { SCATTERLIST } from '../ring/vring-virtqueue.js';
 import { MAX_SKB_FRAGS } from '../../stack/skb-geometry.js';
 
 /** u64 counters of a receive queue, in the order of `virtnet_rq_stats_desc`. */

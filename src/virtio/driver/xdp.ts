@@ -31,8 +31,8 @@ import {
   type VirtioNetHost,
 } from './common.js';
 import { SKB_SHARED_INFO, SK_BUFF, fragAddress, fragLength, freeSkb } from '../../stack/skb.js';
-import { SCATTERLIST } from '../ring/split-ring-driver.js';
 import { XDP_ABORTED, XDP_DROP, XDP_PASS, XDP_REDIRECT, XDP_TX } from '../../stack/xdp-verdict.js';
+import { SCATTERLIST } from '../ring/vring-virtqueue.js';
 import {
   XDP_FRAME,
   frameHasFrags,

@@ -107,7 +107,7 @@ export function replay(record: PacketRecord): ReplayResult {
   const skip = whySkipped(record);
   if (skip !== undefined) return { kind: 'skipped', why: skip };
   const kernel = new DirectKernel(4 << 20);
-  const rx = record.rx_mode === 'big' || record.rx_mode === 'small' ? record.rx_mode : 'mergeable';
+  const rx = record.rx_mode === 'small' ? 'small' : 'mergeable';
   const pairs = queues(record);
   const { stack, probe } = defineVirtioNet(kernel, { cpus: pairs.cpus });
   const net = probe({
@@ -156,6 +156,7 @@ export function replay(record: PacketRecord): ReplayResult {
 
 function whySkipped(record: PacketRecord): string | undefined {
   if (record.xdp === 'skb') return 'generic XDP';
+  if (record.rx_mode === 'big') return 'mode big';
   if (!record.backend.startsWith('vhost-user')) return 'a device that honours offload commands';
   return undefined;
 }
