@@ -125,6 +125,9 @@ export {
 } from './virtio/ring/virtqueue.js';
 export { SCATTERLIST } from './virtio/ring/vring-virtqueue.js';
 export { createVirtioNet, defineVirtioNet, type VirtioNet } from './virtio/virtio-net.js';
+export type { NetStack, XdpEvent } from './stack/net-stack.js';
+export { VethDevice } from './stack/veth.js';
+export { XdpSocket } from './stack/xsk-socket.js';
 
 export { traceAttached, type AttachedTrace } from './lab/attached-trace.js';
 export { checkFile, describeCase, summarize } from './lab/check/check-file.js';
@@ -224,6 +227,7 @@ export { listMap, mapTypes } from './lab/map-listing.js';
 export { dumpMap, type DumpOptions, type MapTypes } from './bpf/maps/dump.js';
 export { UserMap } from './bpf/maps/user.js';
 export { applySetting } from './lab/map-setting.js';
+export { RedirectSetup, describeXdpEvent } from './lab/redirect-setup.js';
 export {
   createRunner,
   fillXdp,
@@ -275,11 +279,28 @@ export {
   openTraffic,
   runTraffic,
   verdictName,
+  type PacketOutcome,
   type StreamCounts,
   type StreamOptions,
   type TrafficResult,
   type TrafficStream,
 } from './lab/xdp-traffic.js';
+export { runCapture, type CsumCaptureRun } from './lab/csum/capture.js';
+export { CsumLab, type CsumResult } from './lab/csum/matrix.js';
+export {
+  CSUM_MODES,
+  CSUM_SECTIONS,
+  CSUM_VARIANTS,
+  describeRow,
+  type CsumMode,
+  type CsumVariant,
+} from './lab/csum/rows.js';
+export { runMatrix, type CsumCell } from './lab/csum/table.js';
+export { PacketLab, type PacketResult } from './lab/check/virtio/packet.js';
+export type { PacketRecord } from './lab/check/virtio/packet-record.js';
+export { createXdpEngine, type XdpEngine } from './lab/xdp-engine.js';
+export { createNetwork, type Network } from './stack/network.js';
+export { describeNetHeader } from './virtio/net-header.js';
 export { jitedRecords, listJited } from './lab/xlated-image.js';
 export { readImage, type ForeignImage } from './lab/verify/image.js';
 export { Kallsyms } from './lab/verify/kallsyms.js';

@@ -35,6 +35,10 @@ enum {
 	BPF_MAP_TYPE_PROG_ARRAY = 3,
 	BPF_MAP_TYPE_PERCPU_HASH = 5,
 	BPF_MAP_TYPE_PERCPU_ARRAY = 6,
+	BPF_MAP_TYPE_DEVMAP = 14,
+	BPF_MAP_TYPE_CPUMAP = 16,
+	BPF_MAP_TYPE_XSKMAP = 17,
+	BPF_MAP_TYPE_DEVMAP_HASH = 25,
 };
 
 enum { BPF_ANY = 0, BPF_NOEXIST = 1, BPF_EXIST = 2 };
@@ -47,11 +51,27 @@ static long (*bpf_map_delete_elem)(const void *map, const void *key) = (void *)3
 static u64 (*bpf_ktime_get_ns)(void) = (void *)5;
 static long (*bpf_trace_printk)(const char *format, u32 size, ...) = (void *)6;
 static u32 (*bpf_get_smp_processor_id)(void) = (void *)8;
+static long (*bpf_redirect)(u32 ifindex, u64 flags) = (void *)23;
 static long (*bpf_xdp_adjust_head)(void *ctx, int delta) = (void *)44;
+static long (*bpf_redirect_map)(void *map, u64 key, u64 flags) = (void *)51;
 static u64 (*bpf_get_func_ip)(void *ctx) = (void *)173;
 static long (*bpf_get_func_arg)(void *ctx, u32 n, u64 *value) = (void *)183;
 static long (*bpf_get_func_ret)(void *ctx, u64 *value) = (void *)184;
 static u64 (*bpf_get_func_arg_cnt)(void *ctx) = (void *)185;
+
+/* Flags of bpf_redirect_map; its lower two bits are the verdict of a miss. */
+enum { BPF_F_BROADCAST = 8, BPF_F_EXCLUDE_INGRESS = 16 };
+
+/* Values of devmaps and cpumaps; programs are named by descriptor. */
+struct bpf_devmap_val {
+	u32 ifindex;
+	s32 program;
+};
+
+struct bpf_cpumap_val {
+	u32 qsize;
+	s32 program;
+};
 
 enum xdp_action { XDP_ABORTED, XDP_DROP, XDP_PASS, XDP_TX, XDP_REDIRECT };
 

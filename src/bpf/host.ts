@@ -10,6 +10,7 @@ import type { Btf } from './btf/btf.js';
 import type { BpfMap } from './maps/map.js';
 import type { XlatedProgram } from './program.js';
 import type { Network } from './network.js';
+import type { RedirectTargets } from './redirect-info.js';
 import type { Timers } from './timers.js';
 
 /**
@@ -179,6 +180,13 @@ export interface BpfHost {
   readonly cells?: HostCells;
   /** One line of bpf_trace_printk output. */
   printk(text: string): void;
+
+  /** Offset of the `struct bpf_redirect_info` of the CPU that runs now. */
+  redirectInfo(): number;
+  /** Makes what entries of redirect maps stand for. Default: they are values and nothing else. */
+  readonly redirectTargets?: RedirectTargets | undefined;
+  /** `__xdp_return`: the page of a fragment that a packet loses goes back. Default: nobody counts pages. */
+  readonly returnFragment?: ((page: number) => void) | undefined;
 
   /** Devices, routes and what else helpers ask of a network. */
   readonly network: Network;

@@ -83,6 +83,10 @@ export class Network {
     this.#devices.set(device.ifindex, device);
   }
 
+  removeDevice(ifindex: number): void {
+    this.#devices.delete(ifindex);
+  }
+
   addRoute(route: Route): void {
     this.#routes.push(route);
   }

@@ -17,6 +17,7 @@ import { CELLS_SIZE, CellState } from './host-cells.js';
 import { findKfunc } from './kfuncs/table.js';
 import type { BpfMap } from './maps/map.js';
 import { Network } from './network.js';
+import { BPF_REDIRECT_INFO } from './redirect-info.js';
 import { Timers } from './timers.js';
 
 export interface PlainHostOptions {
@@ -55,6 +56,8 @@ export class PlainHost implements BpfHost {
   readonly #seed: number;
   /** Made when it is first asked for. */
   #cellState: CellState | undefined;
+  /** Of all CPUs: one runs at a time. */
+  #redirectInfo: Region | undefined;
   #mapCount = 0;
   #next = FIRST_ADDRESS;
   #cpu = 0;
@@ -173,5 +176,10 @@ export class PlainHost implements BpfHost {
 
   printk(text: string): void {
     this.log.push(text);
+  }
+
+  redirectInfo(): number {
+    this.#redirectInfo ??= this.allocate('bpf_redirect_info', BPF_REDIRECT_INFO.size);
+    return this.#redirectInfo.offset;
   }
 }

@@ -3,6 +3,7 @@ import { bench } from './bench.js';
 import { check } from './check.js';
 import type { Command } from './command.js';
 import { conformancePlugin } from './conformance-plugin.js';
+import { csum } from './csum.js';
 import { dump } from './dump.js';
 import { ftrace } from './ftrace.js';
 import { fuzz } from './fuzz.js';
@@ -29,6 +30,7 @@ export const COMMANDS: readonly Command[] = [
   ftrace,
   layout,
   xdp,
+  csum,
   rss,
   fuzz,
   verify,

@@ -1,8 +1,9 @@
 /** `trampolab xdp`: a capture through the virtio-net receive model with an XDP program. */
 import {
-  applySetting,
+  RedirectSetup,
   commentOption,
   describePacket,
+  describeXdpEvent,
   ethernetCapture,
   installVirtioNet,
   listMap,
@@ -18,8 +19,10 @@ import {
   writePcap,
   writePcapng,
   type Kernel,
+  type PacketOutcome,
   type StreamOptions,
   type TrafficResult,
+  type XdpEvent,
 } from '../index.js';
 import { UsageError } from '../index.js';
 import { bootLab, readInput, writeOutput } from '../node/index.js';
@@ -38,6 +41,7 @@ const USAGE = `xdp PROG.o --pcap IN [--out OUT] [--program NAME] [--rx small|mer
   PROG.o           an object with an XDP program
   --pcap IN        capture (pcap or pcapng) to receive, - for standard input
   --out OUT        write what was delivered or transmitted; .pcapng keeps each verdict as a comment
+  --out DEV=OUT    the same of what was redirected to another device; may be repeated
   --program NAME   which program of an object with several
   --rx MODE        receive buffers: mergeable (default) or small
   --ring LAYOUT    virtqueues: split (default) or packed
@@ -51,50 +55,76 @@ const USAGE = `xdp PROG.o --pcap IN [--out OUT] [--program NAME] [--rx small|mer
                    --out or --packets)
   --no-check       do not verify the program
   --debug, -d      the verifier's whole log when it refuses the program
-  --json, -j       as JSON`;
+  --json, -j       as JSON
+Redirects (the receiving device is eth0, ifindex 2):
+  --device NAME    one more device, ifindex 3 and up; may be repeated
+  --set M[K]=DEV   an entry of a devmap; DEV,PROG also names a program (SEC("xdp/devmap")) for what leaves
+  --set M[CPU]=N   an entry of a cpumap with a queue of N frames; N,PROG for a program (SEC("xdp/cpumap"))
+  --cpus N         CPUs of the machine. Default 1
+  --xsk Q=OUT      an AF_XDP socket on receive queue Q, in slot Q of each xskmap; write what it receives
+  --events         the tracepoints xdp_redirect, xdp_devmap_xmit, xdp_cpumap_*; not with --repeat`;
 
-function capture(result: TrafficResult, asPcapng: boolean): Uint8Array {
-  const sent = result.outcomes.filter(({ out }) => out !== undefined);
+interface OutFrame {
+  readonly time: PacketOutcome['packet']['time'];
+  readonly bytes: Uint8Array;
+  readonly comment: string;
+}
+
+function capture(frames: readonly OutFrame[], asPcapng: boolean): Uint8Array {
   const made = ethernetCapture(
-    sent.map(({ packet, out, verdict, to }) => ({
-      time: packet.time,
-      bytes: out ?? new Uint8Array(0),
-      options: asPcapng ? [commentOption(`${verdictName(verdict)}, ${to}`)] : [],
+    frames.map(({ time, bytes, comment }) => ({
+      time,
+      bytes,
+      options: asPcapng ? [commentOption(comment)] : [],
     })),
     asPcapng ? 'pcapng' : 'pcap',
   );
   return asPcapng ? writePcapng(made) : writePcap(made);
 }
 
-function printResult(output: Output, result: Pick<TrafficResult, 'verdicts' | 'counters'>): void {
-  for (const line of table([
-    ['verdict', 'packets'],
-    ...[...result.verdicts].map(([name, count]) => [name, String(count)]),
-  ])) {
-    output.line(line);
-  }
+/** What reached the stack or left eth0; with a target, what came out of it. */
+function framesOf({ outcomes }: TrafficResult, target?: string): OutFrame[] {
+  return outcomes.flatMap(({ packet, out, verdict, to, redirected }) => {
+    const { time } = packet;
+    const name = verdictName(verdict);
+    if (target === undefined) return out ? [{ time, bytes: out, comment: `${name}, ${to}` }] : [];
+    return redirected
+      .filter((each) => each.target === target)
+      .map(({ frame }) => ({ time, bytes: frame, comment: `${name}, ${target}` }));
+  });
+}
+
+type Counts = Pick<TrafficResult, 'verdicts' | 'counters' | 'redirected'>;
+
+function printTable(output: Output, head: [string, string], rows: Iterable<[string, number]>) {
+  const body = [...rows].map(([name, value]) => [name, String(value)]);
+  for (const line of table([head, ...body])) output.line(line);
+}
+
+function printResult(output: Output, { verdicts, counters, redirected }: Counts): void {
+  printTable(output, ['verdict', 'packets'], verdicts);
   output.line();
-  const counters = Object.entries(result.counters).filter(
+  if (redirected.size > 0) {
+    printTable(output, ['redirected to', 'packets'], redirected);
+    output.line();
+  }
+  const shown = Object.entries(counters).filter(
     ([name, value]) => value !== 0 && /^(rx|tx)_/.test(name),
   );
-  for (const line of table([
-    ['counter', 'value'],
-    ...counters.map(([name, value]) => [name, String(value)]),
-  ])) {
-    output.line(line);
-  }
+  printTable(output, ['counter', 'value'], shown);
 }
 
 function printPackets(output: Output, result: TrafficResult): void {
-  for (const [index, { packet, verdict, to }] of result.outcomes.entries()) {
+  for (const [index, { packet, verdict, to, redirected }] of result.outcomes.entries()) {
+    const where = to === 'redirect' ? redirected.map(({ target }) => target).join(',') : to;
     output.line(
-      `${String(index + 1).padStart(4)}  ${verdictName(verdict).padEnd(12)} ${to.padEnd(9)} ${describePacket(packet.bytes)}`,
+      `${String(index + 1).padStart(4)}  ${verdictName(verdict).padEnd(12)} ${where.padEnd(9)} ${describePacket(packet.bytes)}`,
     );
   }
   output.line();
 }
 
-interface RepeatedResult extends Pick<TrafficResult, 'verdicts' | 'counters'> {
+interface RepeatedResult extends Counts {
   readonly packets: number;
   /** Of processor time. */
   readonly seconds: number;
@@ -112,17 +142,46 @@ function repeatTraffic(
     const before = process.cpuUsage();
     for (let i = 0; i < times; i++) stream.send(frames);
     const { user, system } = process.cpuUsage(before);
-    const { packets, verdicts, counters } = stream.counts;
-    return { packets, verdicts, counters, seconds: (user + system) / 1e6 };
+    return { ...stream.counts, seconds: (user + system) / 1e6 };
   } finally {
     stream.close();
   }
 }
 
+/** Where outputs go: by target, '' for the stack and eth0. Throws UsageError. */
+function outputs(
+  outs: readonly string[],
+  xsks: readonly string[],
+  devices: readonly string[],
+): ReadonlyMap<string, string> {
+  const files = new Map<string, string>();
+  const add = (target: string, file: string): void => {
+    if (files.has(target)) throw new UsageError(`two files for ${target || '--out'}`);
+    files.set(target, file);
+  };
+  for (const out of outs) {
+    const [name = '', file] = out.split(/=(.*)/s);
+    if (file !== undefined && devices.includes(name)) add(name, file);
+    else if (file !== undefined && /^[a-z]+\d+$/.test(name)) {
+      throw new UsageError(`--out ${out}: no device ${name}, add --device ${name}`);
+    } else add('', out);
+  }
+  for (const xsk of xsks) {
+    const match = /^(\d+)=(.+)$/.exec(xsk);
+    if (!match) throw new UsageError(`--xsk wants QUEUE=FILE, not '${xsk}'`);
+    add(`xsk${Number(match[1])}`, match[2] ?? '');
+  }
+  return files;
+}
+
 async function xdpCommand(args: string[], output: Output): Promise<number> {
   const { values, positionals } = parseOptions(args, {
     pcap: { type: 'string' },
-    out: { type: 'string' },
+    out: { type: 'string', multiple: true },
+    device: { type: 'string', multiple: true },
+    xsk: { type: 'string', multiple: true },
+    cpus: { type: 'string' },
+    events: { type: 'boolean' },
     program: { type: 'string' },
     rx: { type: 'string' },
     ring: { type: 'string' },
@@ -143,62 +202,77 @@ async function xdpCommand(args: string[], output: Output): Promise<number> {
   const ring = choiceOption('ring', values.ring, 'split', ['split', 'packed']);
   const engine = choiceOption('engine', values.engine, 'interpreter', ENGINES);
   const repeat = integerOption('repeat', values.repeat, 0, { min: 1, max: 1_000_000_000 });
-  if (repeat > 0 && (values.out !== undefined || values.packets)) {
-    throw new UsageError('--repeat keeps no packets: it goes without --out and --packets');
+  const devices = values.device ?? [];
+  const files = outputs(values.out ?? [], values.xsk ?? [], devices);
+  if (repeat > 0 && ((values.out ?? []).length > 0 || values.packets || values.events)) {
+    throw new UsageError(
+      '--repeat keeps no packets: it goes without --out, --packets and --events',
+    );
   }
+  const cpus = integerOption('cpus', values.cpus, 1, { min: 1, max: 64 });
   const spec = parseObject(readInput(path), { name: path });
   const wanted = selectProgram(spec, values.program);
-  if (wanted.kind !== 'xdp') {
-    throw new UsageError(`${wanted.name} (${wanted.section}) is no XDP program`);
+  if (wanted.kind !== 'xdp' || wanted.xdpAttach !== 'device') {
+    throw new UsageError(`${wanted.name} (${wanted.section}) is no XDP program of a device`);
   }
+  const forEntries = spec.programs.filter(
+    ({ kind, xdpAttach }) => kind === 'xdp' && xdpAttach !== 'device',
+  );
   const input = readCapture(readInput(values.pcap));
-  const kernel = await bootLab({ engine: cpuEngine(engine) });
+  const kernel = await bootLab({ engine: cpuEngine(engine), cpus });
   try {
     const driver = installVirtioNet(kernel);
     const object = load(spec, kernel.bpf.host, {
-      programs: withTailCallees(spec, wanted),
+      programs: [...withTailCallees(spec, wanted), ...forEntries],
       check: values['no-check'] !== true,
       deviceBound: values['dev-bound'] === true,
     });
-    for (const setting of values.set ?? []) applySetting(object.maps, setting);
+    const setup = new RedirectSetup(kernel, {
+      driver,
+      engine: runEngine(engine),
+      object,
+      devices,
+      queues: [...files.keys()].flatMap((name) => /^xsk(\d+)$/.exec(name)?.[1] ?? []).map(Number),
+      settings: values.set ?? [],
+    });
     const options = {
       driver,
       engine: runEngine(engine),
       program: object.program(wanted.name),
       rx,
+      prepare: setup.prepare,
+      targets: setup.targets,
       ring,
       inOrder: values['in-order'] === true,
       indirect: values.indirect === true,
     };
     if (repeat > 0) {
       const frames = input.packets.map(({ bytes }) => bytes);
-      const { packets, seconds, verdicts, counters } = repeatTraffic(
-        kernel,
-        options,
-        frames,
-        repeat,
-      );
+      const { packets, seconds, ...counts } = repeatTraffic(kernel, options, frames, repeat);
       const rate = Math.round(packets / seconds);
       if (values.json) {
         const measured = { packets, cpu_seconds: seconds, packets_per_second: rate };
-        const named = Object.fromEntries(verdicts);
-        output.line(JSON.stringify({ verdicts: named, counters, ...measured }));
+        output.line(JSON.stringify({ ...jsonOf(counts), ...measured }));
         return 0;
       }
       output.notice(`${packets} packets in ${seconds.toFixed(2)} s of processor time: ${rate}/s`);
-      printResult(output, { verdicts, counters });
+      printResult(output, counts);
     } else {
+      const events: XdpEvent[] = [];
+      if (values.events) driver.stack.events = events;
       const result = runTraffic(kernel, { ...options, capture: input });
-      if (values.out !== undefined) {
-        writeOutput(values.out, capture(result, values.out.endsWith('.pcapng')));
-        if (values.out === '-') return 0;
+      for (const [target, file] of files) {
+        const frames = framesOf(result, target === '' ? undefined : target);
+        writeOutput(file, capture(frames, file.endsWith('.pcapng')));
+        if (file === '-') return 0;
       }
       if (values.json) {
-        const verdicts = Object.fromEntries(result.verdicts);
-        output.line(JSON.stringify({ verdicts, counters: result.counters }));
+        output.line(JSON.stringify({ ...jsonOf(result), ...(values.events ? { events } : {}) }));
         return 0;
       }
       if (values.packets) printPackets(output, result);
+      for (const event of events) output.line(describeXdpEvent(event));
+      if (events.length > 0) output.line();
       printResult(output, result);
     }
     for (const map of object.maps.values()) {
@@ -206,10 +280,16 @@ async function xdpCommand(args: string[], output: Output): Promise<number> {
       output.line(`map ${map.spec.name} (${map.spec.type.toLowerCase()}):`);
       for (const line of listMap(map, mapTypes(object, map.spec.name))) output.line(`  ${line}`);
     }
+    setup.close();
     return 0;
   } finally {
     kernel.close();
   }
+}
+
+function jsonOf({ verdicts, counters, redirected }: Counts): Record<string, unknown> {
+  const targets = redirected.size > 0 ? { redirected: Object.fromEntries(redirected) } : {};
+  return { verdicts: Object.fromEntries(verdicts), ...targets, counters };
 }
 
 export const xdp: Command = {

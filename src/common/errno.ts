@@ -36,6 +36,7 @@ export const ERRNO = {
   EAFNOSUPPORT: 97,
   EADDRNOTAVAIL: 99,
   ENETDOWN: 100,
+  ENOBUFS: 105,
   ENOTSUPP: 524,
 } as const;
 

@@ -352,6 +352,11 @@ export class Kernel implements KernelContext {
     }
   }
 
+  /** kthread_create, kthread_bind and wake_up_process: a task that runs until it sleeps. */
+  kthreadRun(name: string, target: string, argument: bigint, cpuNumber = 0): void {
+    this.start(this.createTask(name), target, [argument], cpuNumber);
+  }
+
   createTask(name: string): Task {
     const address = this.linear.kmalloc(TASK_STRUCT.size);
     const cpuWord = this.#ram.virtToPhys(address) + TASK_STRUCT.cpu;

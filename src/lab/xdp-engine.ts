@@ -15,12 +15,14 @@ import { KernelError } from '../common/errors.js';
 import { describeFault } from '../cpu/fault.js';
 import type { KernelContext } from '../kernel/function.js';
 import type { Kernel } from '../kernel/kernel.js';
-import type { XdpRunner } from '../virtio/driver/common.js';
+import type { XdpRunner } from '../stack/xdp-program.js';
 import type { RunEngine } from './run-program.js';
 
 export interface XdpEngineOptions {
   /** The program was loaded with the frags flag. Default false. */
   readonly hasFrags?: boolean;
+  /** expected_attach_type. Default device. */
+  readonly attach?: NonNullable<XdpRunner['attach']>;
   /** Told each verdict. */
   readonly note?: (verdict: number) => void;
 }
@@ -34,7 +36,7 @@ export function createXdpEngine(
   kernel: Kernel,
   engine: RunEngine,
   program: XlatedProgram,
-  { hasFrags = false, note = () => undefined }: XdpEngineOptions = {},
+  { hasFrags = false, attach = 'device', note = () => undefined }: XdpEngineOptions = {},
 ): XdpEngine {
   const { ram } = kernel.memory;
   if (engine === 'jit') {
@@ -45,7 +47,7 @@ export function createXdpEngine(
       note(verdict);
       return verdict;
     };
-    return { runner: { hasFrags, run }, close: () => loaded.free() };
+    return { runner: { hasFrags, attach, run }, close: () => loaded.free() };
   }
   const create = engine === 'wasm' ? createWasmProgram : createInterpreter;
   const direct = create(program, kernel.bpf.host);
@@ -54,7 +56,7 @@ export function createXdpEngine(
     note(verdict);
     return verdict;
   };
-  return { runner: { hasFrags, run }, close: () => direct.close() };
+  return { runner: { hasFrags, attach, run }, close: () => direct.close() };
 }
 
 /** Low half of R0. Throws KernelError for a program that does not return. */

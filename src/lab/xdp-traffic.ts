@@ -46,6 +46,10 @@ export interface StreamOptions {
   readonly indirect?: boolean;
   /** Packets that arrive before the driver polls. Default 64. */
   readonly batch?: number;
+  /** Called when the device is there and before the program is attached: fills redirect maps. */
+  readonly prepare?: (net: VirtioNet) => void;
+  /** Where redirected packets may come out, beside the device itself. Default none. */
+  readonly targets?: readonly RedirectTarget[];
   /** Sees each frame that reaches the stack. */
   readonly onDelivered?: FrameVisitor;
   /** Sees each frame that leaves the device, virtio_net_hdr in front. */
@@ -54,9 +58,22 @@ export interface StreamOptions {
 
 export interface TrafficOptions extends Pick<
   StreamOptions,
-  'driver' | 'engine' | 'program' | 'rx' | 'ring' | 'inOrder' | 'indirect'
+  'driver' | 'engine' | 'program' | 'rx' | 'ring' | 'inOrder' | 'indirect' | 'prepare' | 'targets'
 > {
   readonly capture: Capture;
+}
+
+/** Something that packets are redirected to, as the lab reads it. */
+export interface RedirectTarget {
+  readonly name: string;
+  /** Takes the frames that arrived. */
+  take(): readonly Uint8Array[];
+}
+
+/** A frame that came out of a target. */
+export interface RedirectedFrame {
+  readonly target: string;
+  readonly frame: Uint8Array;
 }
 
 /** What became of one packet. */
@@ -67,11 +84,15 @@ export interface PacketOutcome {
   /** The frame that reached the stack or left the device. */
   readonly out: Uint8Array | undefined;
   /** `refused`: the device had no buffer that it fits. */
-  readonly to: 'stack' | 'transmit' | 'nowhere' | 'refused';
+  readonly to: 'stack' | 'transmit' | 'redirect' | 'nowhere' | 'refused';
+  /** What came out of targets. */
+  readonly redirected: readonly RedirectedFrame[];
 }
 
 export interface TrafficResult {
   readonly outcomes: readonly PacketOutcome[];
+  /** Packets that came out of each target. */
+  readonly redirected: ReadonlyMap<string, number>;
   /** Packets by verdict name, in the order of the names; `not run` last. */
   readonly verdicts: ReadonlyMap<string, number>;
   readonly counters: Readonly<Record<string, number>>;
@@ -85,7 +106,7 @@ export function verdictName(verdict: number | undefined): string {
 /** The virtio-net driver in `kernel`; define it once, before tracing programs attach to it. */
 export function installVirtioNet(kernel: Kernel): VirtioNetDriver {
   kernel.bpf.host.types.declare(declareVirtioNetTypes);
-  return defineVirtioNet(kernel);
+  return defineVirtioNet(kernel, { bpf: kernel.bpf.host, cpus: kernel.cpus.length });
 }
 
 /** Sends every packet through, one at a time. Throws KernelError when the driver refuses the program. */
@@ -98,12 +119,18 @@ export function runTraffic(kernel: Kernel, options: TrafficOptions): TrafficResu
     note,
   });
   try {
+    options.prepare?.(net);
     net.attachXdp(engine.runner);
     const outcomes = options.capture.packets.map((packet) => {
       verdicts.length = 0;
-      return sendPacket(net, packet, () => verdicts[0]);
+      return sendPacket(net, packet, options.targets ?? [], () => verdicts[0]);
     });
-    return { outcomes, verdicts: countVerdicts(outcomes), counters: net.counters() };
+    const redirected = new Map((options.targets ?? []).map(({ name }) => [name, 0]));
+    for (const { target } of outcomes.flatMap((outcome) => outcome.redirected)) {
+      redirected.set(target, (redirected.get(target) ?? 0) + 1);
+    }
+    const verdictCounts = countVerdicts(outcomes);
+    return { outcomes, redirected, verdicts: verdictCounts, counters: net.counters() };
   } finally {
     net.close();
     engine.close();
@@ -118,6 +145,8 @@ export interface StreamCounts {
   readonly refused: number;
   readonly delivered: number;
   readonly transmitted: number;
+  /** What came out of each target. */
+  readonly redirected: ReadonlyMap<string, number>;
   /** By verdict name, in the order of the names; `not run` last. */
   readonly verdicts: ReadonlyMap<string, number>;
   readonly counters: Readonly<Record<string, number>>;
@@ -129,6 +158,8 @@ export class TrafficStream {
   readonly #engine: XdpEngine;
   readonly #batch: number;
   readonly #onDelivered: FrameVisitor | undefined;
+  readonly #targets: readonly RedirectTarget[];
+  readonly #redirected: number[];
   /** By verdict, those that are actions. */
   readonly #verdicts = XDP_ACTIONS.map(() => 0);
   readonly #others = new Map<number, number>();
@@ -141,6 +172,8 @@ export class TrafficStream {
   constructor(kernel: Kernel, options: StreamOptions) {
     this.#batch = options.batch ?? NAPI_POLL_WEIGHT;
     this.#onDelivered = options.onDelivered;
+    this.#targets = options.targets ?? [];
+    this.#redirected = this.#targets.map(() => 0);
     const { onTransmitted } = options;
     this.#net = options.driver.probe({
       ...queueOptions(options),
@@ -153,6 +186,7 @@ export class TrafficStream {
       hasFrags: options.program.spec.frags,
       note: (verdict) => this.#note(verdict),
     });
+    options.prepare?.(this.#net);
     this.#net.attachXdp(this.#engine.runner);
   }
 
@@ -193,6 +227,7 @@ export class TrafficStream {
       refused: this.#refused,
       delivered: this.#delivered,
       transmitted: this.#transmitted,
+      redirected: new Map(this.#targets.map(({ name }, i) => [name, this.#redirected[i] ?? 0])),
       verdicts,
       counters: this.#net.counters(),
     };
@@ -205,6 +240,9 @@ export class TrafficStream {
 
   #poll(): void {
     this.#net.poll();
+    for (let i = 0; i < this.#targets.length; i++) {
+      (this.#redirected[i] as number) += (this.#targets[i] as RedirectTarget).take().length;
+    }
     this.#delivered += this.#net.drain(this.#onDelivered);
     this.#net.exceptions();
   }
@@ -231,18 +269,23 @@ function queueOptions(
 function sendPacket(
   net: VirtioNet,
   packet: CapturedPacket,
+  targets: readonly RedirectTarget[],
   verdict: () => number | undefined,
 ): PacketOutcome {
   if (net.receive(packet.bytes) !== 'delivered') {
-    return { packet, verdict: undefined, out: undefined, to: 'refused' };
+    return { packet, verdict: undefined, out: undefined, to: 'refused', redirected: [] };
   }
   net.poll();
+  const redirected = targets.flatMap(({ name, take }) =>
+    take().map((frame) => ({ target: name, frame })),
+  );
   const [up] = net.delivered();
   const [out] = net.transmitted();
   net.exceptions();
-  if (up) return { packet, verdict: verdict(), out: up.frame, to: 'stack' };
-  if (out) return { packet, verdict: verdict(), out: out.frame, to: 'transmit' };
-  return { packet, verdict: verdict(), out: undefined, to: 'nowhere' };
+  const seen = { packet, verdict: verdict(), redirected };
+  if (up) return { ...seen, out: up.frame, to: 'stack' };
+  if (out) return { ...seen, out: out.frame, to: 'transmit' };
+  return { ...seen, out: undefined, to: redirected.length > 0 ? 'redirect' : 'nowhere' };
 }
 
 function countVerdicts(outcomes: readonly PacketOutcome[]): Map<string, number> {

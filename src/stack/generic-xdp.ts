@@ -10,7 +10,6 @@
  */
 import { XDP_BUFF, XDP_PACKET_HEADROOM, XDP_RXQ_INFO } from '../bpf/xdp-buff.js';
 import { alignUp } from '../common/bytes.js';
-import { ERRNO } from '../common/errno.js';
 import { atomic, type KernelContext, type KernelFunction } from '../kernel/function.js';
 import { PACKET, setProtocol } from './ethernet.js';
 import { ETH } from './headers.js';
@@ -129,13 +128,6 @@ export function genericXdpFunctions(host: StackHost): readonly KernelFunction[] 
       prototype: 'u32 bpf_prog_run_generic_xdp(struct bpf_prog *xdp_prog, struct sk_buff *skb)',
       calls: true,
       body: run,
-    }),
-    atomic({
-      prototype:
-        'int xdp_do_generic_redirect(struct net_device *dev, struct sk_buff *skb, ' +
-        'struct xdp_buff *xdp, const struct bpf_prog *xdp_prog)',
-      // no redirect helper named a target: ifindex 0 is no device
-      body: () => -ERRNO.EINVAL,
     }),
   ];
 }

@@ -1,5 +1,5 @@
 /**
- * What the stack tells to the outside: tracepoints, and the engine of a generic XDP program.
+ * What the stack tells to the outside: tracepoints, a netfilter hook that sees, and the engine of a generic XDP program.
  *
  * Reference: tracepoints skb:kfree_skb, net:net_dev_start_xmit, net:napi_gro_receive_entry,
  * xdp:xdp_exception. Reasons are the names of enum skb_drop_reason without their prefix.
@@ -42,6 +42,8 @@ export interface StackHost {
   netDevStartXmit(skb: number, dev: number): void;
   /** net:napi_gro_receive_entry: an skb enters the stack. */
   napiGroReceiveEntry(skb: number): void;
+  /** Netfilter's LOCAL_IN: a packet for this host, its data at the network header. */
+  nfLocalIn(skb: number): void;
   /** xdp:xdp_exception. */
   xdpException(dev: number, prog: number, action: number): void;
 }

@@ -96,6 +96,7 @@ export function ipFunctions(host: StackHost): readonly KernelFunction[] {
     const { ram } = kernel.memory;
     const net = skbNet(kernel, skb);
     const iph = ram.pointer(skb + SKB.data);
+    host.nfLocalIn(skb);
     if ((be16(ram, iph + IPV4.frag_off) & IP_MF_OFFSET) !== 0) {
       return refuse(kernel, skb, undefined, 'FRAG_REASM_TIMEOUT', 'ip_defrag');
     }

@@ -82,6 +82,7 @@ export function ipv6Functions(host: StackHost): readonly KernelFunction[] {
     const { ram } = kernel.memory;
     const net = skbNet(kernel, skb);
     const pages = skbPages(kernel, skb);
+    host.nfLocalIn(skb);
     let next = ram.u8(ram.pointer(skb + SKB.data) + IPV6.nexthdr);
     skbPull(ram, skb, IPV6.size);
     for (;;) {

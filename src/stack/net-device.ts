@@ -4,7 +4,7 @@
  * Names of fields are those of include/linux/netdevice.h; the offsets are ours, except `ifindex`, which
  * is where the BPF floor expects it. Feature bits have the numbers of include/linux/netdev_features.h.
  * A device without `nd_net` has no stack behind it: what it receives is linked from `sink_head`. Leaves
- * out queues, qdiscs and operations: there is one kind of driver, entered through `start_xmit`.
+ * out queues and qdiscs; operations are in `netdev.ts`.
  */
 import { NET_DEVICE as BPF_NET_DEVICE, XDP_BUFF, XDP_RXQ_INFO } from '../bpf/xdp-buff.js';
 import { struct } from '../common/struct.js';
@@ -37,6 +37,10 @@ export const NET_DEVICE = struct({
   /** Program of generic XDP, or 0. */
   xdp_prog: 'u64',
   tx_dropped: 'u64',
+  /** NETDEV_XDP_ACT_*. */
+  xdp_features: 'u32',
+  /** struct xdp_dev_bulk_queue of each CPU. */
+  xdp_bulkq: 'u64',
   /** Skbs received while there is no stack, first and last, linked by sk_buff.next. */
   sink_head: 'u64',
   sink_tail: 'u64',
@@ -63,3 +67,28 @@ export const NETIF_F_HI = {
 export const IFF_UP = 1;
 export const IFF_PROMISC = 0x100;
 export const IFF_ALLMULTI = 0x200;
+
+/** Bits of `xdp_features` (include/uapi/linux/netdev.h). */
+export const NETDEV_XDP_ACT = {
+  BASIC: 1,
+  REDIRECT: 2,
+  /** It takes frames that others redirect to it. */
+  NDO_XMIT: 4,
+  RX_SG: 32,
+  /** Frames in several buffers, too. */
+  NDO_XMIT_SG: 64,
+} as const;
+
+/** Frames that a bulk queue holds. */
+export const DEV_MAP_BULK_SIZE = 16;
+
+/** `struct xdp_dev_bulk_queue`: frames on their way to a device, one per CPU. */
+export const XDP_DEV_BULK_QUEUE = struct({
+  q: 8 * DEV_MAP_BULK_SIZE,
+  /** The next queue to flush. */
+  flush_node: 'u64',
+  dev: 'u64',
+  dev_rx: 'u64',
+  xdp_prog: 'u64',
+  count: 'u32',
+});

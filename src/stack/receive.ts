@@ -8,6 +8,7 @@
  * netif_elide_gro has it. A device without a stack has its skbs linked into a list. Leaves out taps,
  * ingress qdiscs, RPS.
  */
+import type { Ram } from '../cpu/ram.js';
 import { atomic, type KernelContext, type KernelFunction } from '../kernel/function.js';
 import { fold } from '../net/checksum.js';
 import {
@@ -91,16 +92,21 @@ function groValidate(kernel: KernelContext, skb: number): void {
   incrChecksumUnnecessary(ram, skb);
 }
 
+/** Appends an skb to what a device without a stack received. */
+function sinkSkb(ram: Ram, dev: number, skb: number): void {
+  const tail = ram.pointer(dev + DEV.sink_tail);
+  ram.setPointer(skb + SKB.next, 0);
+  ram.setPointer(tail === 0 ? dev + DEV.sink_head : tail + SKB.next, skb);
+  ram.setPointer(dev + DEV.sink_tail, skb);
+}
+
 export function receiveStackFunctions(host: StackHost): readonly KernelFunction[] {
   function napiGroReceive(kernel: KernelContext, _napi: number, skb: number): number {
     const { ram } = kernel.memory;
     const dev = ram.pointer(skb + SKB.dev);
     host.napiGroReceiveEntry(skb);
     if (ram.pointer(dev + DEV.nd_net) === 0) {
-      const tail = ram.pointer(dev + DEV.sink_tail);
-      ram.setPointer(skb + SKB.next, 0);
-      ram.setPointer(tail === 0 ? dev + DEV.sink_head : tail + SKB.next, skb);
-      ram.setPointer(dev + DEV.sink_tail, skb);
+      sinkSkb(ram, dev, skb);
       return GRO_NORMAL;
     }
     kernel.invoke('dev_gro_receive', skb);
@@ -129,6 +135,19 @@ export function receiveStackFunctions(host: StackHost): readonly KernelFunction[
     }
   }
 
+  /** A list of skbs of any devices, linked by `next`, behind a pointer. */
+  function netifReceiveSkbList(kernel: KernelContext, list: number): void {
+    const { ram } = kernel.memory;
+    for (let skb = ram.pointer(list); skb !== 0;) {
+      const next = ram.pointer(skb + SKB.next);
+      const dev = ram.pointer(skb + SKB.dev);
+      if (ram.pointer(dev + DEV.nd_net) === 0) sinkSkb(ram, dev, skb);
+      else kernel.invoke('netif_receive_skb', skb);
+      skb = next;
+    }
+    ram.setPointer(list, 0);
+  }
+
   function unhandled(kernel: KernelContext, skb: number): number {
     dropSkb(kernel, host, skb, 'UNHANDLED_PROTO', '__netif_receive_skb_core');
     return NET_RX_DROP;
@@ -148,6 +167,11 @@ export function receiveStackFunctions(host: StackHost): readonly KernelFunction[
         if (ram.pointer(dev + DEV.xdp_prog) === 0) groValidate(kernel, skb);
         return NET_RX_SUCCESS;
       },
+    }),
+    atomic({
+      prototype: 'void netif_receive_skb_list(struct list_head *head)',
+      calls: true,
+      body: netifReceiveSkbList,
     }),
     atomic({
       prototype: 'int netif_receive_skb(struct sk_buff *skb)',

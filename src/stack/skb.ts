@@ -15,7 +15,7 @@ import type { Ram } from '../cpu/ram.js';
 import type { KernelContext } from '../kernel/function.js';
 import { SKB_SHARED_INFO_SIZE } from '../bpf/xdp-buff.js';
 import { MAX_SKB_FRAGS, skbDataAlign } from './skb-geometry.js';
-import { headPage, pageAddress, putPage } from './pages.js';
+import { PAGE_SIZE, headPage, pageAddress, putPage } from './pages.js';
 import { struct } from '../common/struct.js';
 
 export const CHECKSUM_NONE = 0;
@@ -84,7 +84,10 @@ export const SKB_SHARED_INFO = struct({
   frags: 16 * MAX_SKB_FRAGS,
 });
 
-/** `skb_frag_t`: one fragment. */
+/**
+ * `skb_frag_t`: one fragment. In place of a `struct page` it points to the memory of the page, which is where
+ * XDP helpers look for its bytes.
+ */
 const SKB_FRAG = struct({ page: 'u64', len: 'u32', offset: 'u32' });
 
 const SKB = SK_BUFF.offset;
@@ -188,8 +191,14 @@ export function fillFrag(
   offset: number,
   len: number,
 ): void {
+  fillFragAt(ram, shinfo, index, pageAddress(ram, page) + offset, len);
+}
+
+/** The same by the address of the bytes: the page is the 4 KiB that they begin in. */
+function fillFragAt(ram: Ram, shinfo: number, index: number, address: number, len: number): void {
   const at = fragOf(shinfo, index);
-  ram.setPointer(at + FRAG.page, page);
+  const offset = address % PAGE_SIZE;
+  ram.setPointer(at + FRAG.page, address - offset);
   ram.set32(at + FRAG.len, len);
   ram.set32(at + FRAG.offset, offset);
 }
@@ -206,7 +215,7 @@ export function fragLength(ram: Ram, shinfo: number, index: number): number {
 /** Where a fragment's bytes begin. */
 export function fragAddress(ram: Ram, shinfo: number, index: number): number {
   const frag = fragOf(shinfo, index);
-  return pageAddress(ram, ram.pointer(frag + FRAG.page)) + ram.u32(frag + FRAG.offset);
+  return ram.pointer(frag + FRAG.page) + ram.u32(frag + FRAG.offset);
 }
 
 /** `skb_add_rx_frag` at the end. The caller has checked that there are fewer than MAX_SKB_FRAGS. */
@@ -252,10 +261,7 @@ export function skbAppendFrag(
   } else if (count > 0) {
     const last = fragOf(shinfo, count - 1);
     const lastLen = ram.u32(last + FRAG.len);
-    if (
-      ram.pointer(last + FRAG.page) === page &&
-      ram.u32(last + FRAG.offset) + lastLen === offset
-    ) {
+    if (fragAddress(ram, shinfo, count - 1) + lastLen === pageAddress(ram, page) + offset) {
       putPage(kernel, pages, page);
       ram.set32(last + FRAG.len, lastLen + len);
       addLength(ram, skb, len, truesize);
@@ -297,16 +303,14 @@ export function skbMayPull(
   let kept = 0;
   const count = ram.u8(shinfo + SHINFO.nr_frags);
   for (let i = 0; i < count; i++) {
-    const frag = fragOf(shinfo, i);
-    const page = ram.pointer(frag + FRAG.page);
-    const offset = ram.u32(frag + FRAG.offset);
-    const len = ram.u32(frag + FRAG.len);
+    const address = fragAddress(ram, shinfo, i);
+    const len = fragLength(ram, shinfo, i);
     const taken = Math.min(missing, len);
-    ram.copy(tail, pageAddress(ram, page) + offset, taken);
+    ram.copy(tail, address, taken);
     tail += taken;
     missing -= taken;
-    if (taken === len) putPage(kernel, pages, page);
-    else fillFrag(ram, shinfo, kept++, page, offset + taken, len - taken);
+    if (taken === len) putPage(kernel, pages, headPage(ram, pages, address));
+    else fillFragAt(ram, shinfo, kept++, address + taken, len - taken);
   }
   ram.set8(shinfo + SHINFO.nr_frags, kept);
   return true;
@@ -429,7 +433,7 @@ export function putFrags(kernel: KernelContext, pages: number, shinfo: number): 
   const { ram } = kernel.memory;
   const count = ram.u8(shinfo + SHINFO.nr_frags);
   for (let i = 0; i < count; i++) {
-    putPage(kernel, pages, ram.pointer(fragOf(shinfo, i) + FRAG.page));
+    putPage(kernel, pages, headPage(ram, pages, fragAddress(ram, shinfo, i)));
   }
 }
 

@@ -131,7 +131,8 @@ export function udpFunctions(host: StackHost): readonly KernelFunction[] {
       }
       count(ram, net, own.csumErrors);
       count(ram, net, own.errors);
-      dropSkb(kernel, host, skb, 'UDP_CSUM', 'udp_recvmsg');
+      // the reader's kfree_skb gives no reason
+      dropSkb(kernel, host, skb, 'NOT_SPECIFIED', 'udp_recvmsg');
     }
   }
 

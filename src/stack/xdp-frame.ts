@@ -1,7 +1,8 @@
 /**
  * `struct xdp_frame`: an xdp_buff that outlives its poll, kept in the headroom of its own buffer.
  *
- * Reference: include/net/xdp.h and net/core/xdp.c of 6.12 (xdp_convert_buff_to_frame, xdp_return_frame).
+ * Reference: include/net/xdp.h and net/core/xdp.c of 6.12 (xdp_convert_buff_to_frame,
+ * xdp_convert_frame_to_buff, xdp_update_frame_from_buff, xdpf_clone, xdp_return_frame).
  * 40 bytes; they must be free in front of the packet and its metadata. Leaves out memory models: all
  * memory is reference-counted pages.
  *
@@ -17,8 +18,8 @@ import {
 } from '../bpf/xdp-buff.js';
 import type { Ram } from '../cpu/ram.js';
 import type { KernelContext } from '../kernel/function.js';
-import { headPage, putPage } from './pages.js';
-import { SKB_SHARED_INFO, putFrags } from './skb.js';
+import { PAGE_SIZE, allocPage, headPage, pageAddress, putPage } from './pages.js';
+import { SKB_SHARED_INFO, fragAddress, fragLength, putFrags } from './skb.js';
 import { struct } from '../common/struct.js';
 
 /** `struct xdp_frame`, 6.12. */
@@ -74,22 +75,55 @@ export function xdpBuffMetaSize(ram: Ram, xdp: number): number {
 /** Makes a frame of the buffer at its hard start; 0 when head- or tailroom does not suffice. */
 export function xdpBuffToFrame(ram: Ram, xdp: number): number {
   const frame = ram.pointer(xdp + XDP_BUFF.dataHardStart);
+  if (!updateFrame(ram, frame, xdp)) return 0;
+  ram.setPointer(frame + FRAME.mem, 0);
+  const rxq = ram.pointer(xdp + XDP_BUFF.rxq);
+  ram.setPointer(frame + FRAME.dev_rx, ram.pointer(rxq));
+  return frame;
+}
+
+/** `xdp_update_frame_from_buff`: false when head- or tailroom does not suffice. */
+export function updateFrame(ram: Ram, frame: number, xdp: number): boolean {
   const data = ram.pointer(xdp + XDP_BUFF.data);
   const dataEnd = ram.pointer(xdp + XDP_BUFF.dataEnd);
-  const headroom = data - frame;
+  const headroom = data - ram.pointer(xdp + XDP_BUFF.dataHardStart);
   const metasize = xdpBuffMetaSize(ram, xdp);
-  if (headroom - metasize < XDP_FRAME_SIZE) return 0;
-  if (dataEnd > xdpBuffShinfo(ram, xdp)) return 0;
+  if (headroom - metasize < XDP_FRAME_SIZE) return false;
+  if (dataEnd > xdpBuffShinfo(ram, xdp)) return false;
   ram.setPointer(frame + FRAME.data, data);
   ram.set16(frame + FRAME.len, dataEnd - data);
   ram.set16(frame + FRAME.headroom, headroom - XDP_FRAME_SIZE);
   ram.set32(frame + FRAME.metasize, metasize);
-  ram.setPointer(frame + FRAME.mem, 0);
-  const rxq = ram.pointer(xdp + XDP_BUFF.rxq);
-  ram.setPointer(frame + FRAME.dev_rx, ram.pointer(rxq));
   ram.set32(frame + FRAME.frame_sz, ram.u32(xdp + XDP_BUFF.frameSize));
   ram.set32(frame + FRAME.flags, ram.u32(xdp + XDP_BUFF.flags));
-  return frame;
+  return true;
+}
+
+/** `xdp_convert_frame_to_buff`, for a program that runs on the frame again. */
+export function frameToXdpBuff(ram: Ram, frame: number, xdp: number): void {
+  const data = ram.pointer(frame + FRAME.data);
+  const hardStart = data - ram.u16(frame + FRAME.headroom) - XDP_FRAME_SIZE;
+  ram.setPointer(xdp + XDP_BUFF.dataHardStart, hardStart);
+  ram.setPointer(xdp + XDP_BUFF.data, data);
+  ram.setPointer(xdp + XDP_BUFF.dataEnd, data + ram.u16(frame + FRAME.len));
+  ram.setPointer(xdp + XDP_BUFF.dataMeta, data - ram.u32(frame + FRAME.metasize));
+  ram.set32(xdp + XDP_BUFF.frameSize, ram.u32(frame + FRAME.frame_sz));
+  ram.set32(xdp + XDP_BUFF.flags, ram.u32(frame + FRAME.flags));
+}
+
+/** `xdpf_clone`: a copy in a page of its own; 0 when it does not fit one. */
+export function cloneFrame(kernel: KernelContext, pages: number, frame: number): number {
+  const { ram } = kernel.memory;
+  const headroom = ram.u16(frame + FRAME.headroom) + XDP_FRAME_SIZE;
+  const size = headroom + ram.u16(frame + FRAME.len);
+  if (size > PAGE_SIZE) return 0;
+  const clone = pageAddress(ram, allocPage(kernel, pages, 1));
+  const data = ram.pointer(frame + FRAME.data);
+  ram.copy(clone, data - headroom, size);
+  ram.copy(clone, frame, XDP_FRAME_SIZE);
+  ram.setPointer(clone + FRAME.data, clone + headroom);
+  ram.set32(clone + FRAME.frame_sz, PAGE_SIZE);
+  return clone;
 }
 
 export function frameHasFrags(ram: Ram, frame: number): boolean {
@@ -106,6 +140,22 @@ export function frameLength(ram: Ram, frame: number): number {
   const linear = ram.u16(frame + FRAME.len);
   if (!frameHasFrags(ram, frame)) return linear;
   return linear + ram.u32(frameShinfo(ram, frame) + SKB_SHARED_INFO.offset.xdp_frags_size);
+}
+
+/** A copy of the packet, fragments included. */
+export function frameBytes(ram: Ram, frame: number): Uint8Array {
+  const bytes = new Uint8Array(frameLength(ram, frame));
+  const linear = ram.u16(frame + FRAME.len);
+  bytes.set(ram.slice(ram.pointer(frame + FRAME.data), linear));
+  if (!frameHasFrags(ram, frame)) return bytes;
+  const shinfo = frameShinfo(ram, frame);
+  let at = linear;
+  for (let i = 0; i < ram.u8(shinfo + SKB_SHARED_INFO.offset.nr_frags); i++) {
+    const part = ram.slice(fragAddress(ram, shinfo, i), fragLength(ram, shinfo, i));
+    bytes.set(part, at);
+    at += part.length;
+  }
+  return bytes;
 }
 
 /** `xdp_return_frame`: gives back the frame's pages. */

@@ -16,7 +16,9 @@
 import { hex64 } from '../common/bytes.js';
 import { InputError, KernelError } from '../common/errors.js';
 import type { Ram } from '../cpu/ram.js';
-import type { KernelContext, KernelFunction } from '../kernel/function.js';
+import { connectMaps, stackFunctions } from '../stack/redirect-targets.js';
+import { NetStack, type NetStackOptions, type StackKernel } from '../stack/net-stack.js';
+import type { XdpRunner } from '../stack/xdp-program.js';
 import type { RingLayout } from './ring/open-device-queue.js';
 import { checkPackedQueueSize } from './ring/packed-ring.js';
 import { checkQueueSize } from './ring/split-ring.js';
@@ -48,15 +50,7 @@ import {
 } from './settings.js';
 import { errnoName } from '../common/errno.js';
 import { IFF_UP } from '../stack/net-device.js';
-import {
-  DEV,
-  RQ,
-  VI,
-  pagesOf,
-  receiveQueue,
-  type VirtioNetHost,
-  type XdpRunner,
-} from './driver/common.js';
+import { DEV, RQ, VI, pagesOf, receiveQueue, type VirtioNetHost } from './driver/common.js';
 import { virtioNetFunctions } from './driver/functions.js';
 import { defaultRssKey, outstanding, probe, remove, restore } from './driver/probe.js';
 import { setRss, type RssSettings } from './driver/queues.js';
@@ -66,13 +60,9 @@ import type { VirtioNetVersion, XdpChecksum } from './driver/profiles.js';
 import { netStackFunctions } from '../stack/functions.js';
 import type { StackHost } from '../stack/host.js';
 import type { Network } from '../stack/network.js';
+import { NET } from '../stack/net.js';
 import { livePages } from '../stack/pages.js';
-import { BPF_PROG, NAPIF_STATE_SCHED, NAPI_STRUCT, NETLINK_EXT_ACK } from './driver/structs.js';
-
-/** How TypeScript code defines kernel functions. The kernel implements it. */
-export interface FunctionDefiner {
-  define(fn: KernelFunction): void;
-}
+import { NAPIF_STATE_SCHED, NAPI_STRUCT, NETLINK_EXT_ACK } from './driver/structs.js';
 
 export interface VirtioNetOptions {
   /** The driver's version. Default '6.12'. */
@@ -124,6 +114,8 @@ export interface VirtioNetOptions {
   readonly network?: Network;
   /** Default 2. */
   readonly ifindex?: number;
+  /** Default eth0. */
+  readonly name?: string;
   /** When the device takes frames to transmit. Default 'after-poll'. */
   readonly transmit?: 'after-poll' | 'manual';
   /** Sees transmitted frames in place of `transmitted()`, which then has none. */
@@ -152,6 +144,8 @@ export interface VirtioNet {
   readonly dev: bigint;
   /** Address of `struct virtnet_info`. */
   readonly vi: bigint;
+  /** Receive queues in use, those that only XDP sends on included. */
+  readonly queuePairs: number;
   /** Attaches a program to all queues, replaces it, or detaches it. Throws KernelError when refused. */
   attachXdp(runner: XdpRunner | undefined): void;
   /** The same in generic mode, on skbs. */
@@ -210,30 +204,26 @@ export interface VirtioNet {
 /** Called with physical addresses of sk_buff and net_device. */
 export type StackTracepoints = Partial<Omit<StackHost, 'runXdp' | 'xdpException'>>;
 
-export interface DefineOptions {
+export interface DefineOptions extends NetStackOptions {
   readonly tracepoints?: StackTracepoints;
 }
 
 export interface VirtioNetDriver {
+  /** Devices, maps' targets, sockets, tracepoints of the kernel that the driver is in. */
+  readonly stack: NetStack;
   probe(options?: VirtioNetOptions): VirtioNet;
 }
 
 /** Device and driver in a kernel that has no virtio-net driver yet. */
-export function createVirtioNet(
-  kernel: KernelContext & FunctionDefiner,
-  options: VirtioNetOptions = {},
-): VirtioNet {
-  return defineVirtioNet(kernel).probe(options);
+export function createVirtioNet(kernel: StackKernel, options: VirtioNetOptions = {}): VirtioNet {
+  return defineVirtioNet(kernel, { cpus: options.cpus ?? 1 }).probe(options);
 }
 
 /** Defines the driver's kernel functions; devices are then made with `probe`. */
-export function defineVirtioNet(
-  kernel: KernelContext & FunctionDefiner,
-  options: DefineOptions = {},
-): VirtioNetDriver {
+export function defineVirtioNet(kernel: StackKernel, options: DefineOptions = {}): VirtioNetDriver {
   const { ram } = kernel.memory;
-  // by physical address of bpf_prog and virtnet_info
-  const runners = new Map<number, XdpRunner>();
+  const stack = new NetStack(kernel, options);
+  // by physical address of virtnet_info
   const nets = new Map<number, VirtioNetInstance>();
   const netOf = (vi: number): VirtioNetInstance => {
     const net = nets.get(vi);
@@ -241,12 +231,7 @@ export function defineVirtioNet(
     return net;
   };
   const host: VirtioNetHost = {
-    runner: (prog) => {
-      const runner = runners.get(prog);
-      if (!runner)
-        throw new InputError(`no engine for the program at ${hex64(ram.physToVirt(prog))}`);
-      return runner;
-    },
+    stack,
     notify: (vq) => {
       const net = netOf(ram.pointer(vq + VRING_VIRTQUEUE.offset.vdev));
       net.device.notify(ram.u32(vq + VRING_VIRTQUEUE.offset.index));
@@ -256,17 +241,21 @@ export function defineVirtioNet(
     },
   };
   const { tracepoints } = options;
-  const stack: StackHost = {
-    runXdp: (context, prog, xdp) => host.runner(prog).run(context, xdp),
+  const stackHost: StackHost = {
+    runXdp: (_context, prog, xdp) => stack.runXdp(prog, xdp),
     kfreeSkb: (skb, reason, location) => tracepoints?.kfreeSkb?.(skb, reason, location),
     netDevStartXmit: (skb, dev) => tracepoints?.netDevStartXmit?.(skb, dev),
     napiGroReceiveEntry: (skb) => tracepoints?.napiGroReceiveEntry?.(skb),
+    nfLocalIn: (skb) => tracepoints?.nfLocalIn?.(skb),
     xdpException: host.xdpException,
   };
   for (const fn of virtioNetFunctions(host)) kernel.define(fn);
-  for (const fn of netStackFunctions(stack)) kernel.define(fn);
+  for (const fn of netStackFunctions(stackHost)) kernel.define(fn);
+  for (const fn of stackFunctions(stack)) kernel.define(fn);
+  connectMaps(stack);
   return {
-    probe: (netOptions = {}) => new VirtioNetInstance(kernel, netOptions, runners, nets),
+    stack,
+    probe: (deviceOptions = {}) => new VirtioNetInstance(stack, deviceOptions, nets),
   };
 }
 
@@ -276,9 +265,10 @@ class VirtioNetInstance implements VirtioNet {
   #dev = 0;
   #vi = 0;
   readonly #ram: Ram;
-  readonly #kernel: KernelContext & FunctionDefiner;
+  readonly #kernel: StackKernel;
   readonly #options: VirtioNetOptions;
-  readonly #runners: Map<number, XdpRunner>;
+  readonly #stack: NetStack;
+  #endWork: () => void = () => undefined;
   /** All devices, by `virtnet_info`. */
   readonly #nets: Map<number, VirtioNetInstance>;
   #transmitted: TransmittedFrame[] = [];
@@ -287,12 +277,8 @@ class VirtioNetInstance implements VirtioNet {
   #prog = 0;
   #genericProg = 0;
 
-  constructor(
-    kernel: KernelContext & FunctionDefiner,
-    options: VirtioNetOptions,
-    runners: Map<number, XdpRunner>,
-    nets: Map<number, VirtioNetInstance>,
-  ) {
+  constructor(stack: NetStack, options: VirtioNetOptions, nets: Map<number, VirtioNetInstance>) {
+    const { kernel } = stack;
     const { memory } = kernel;
     const queuePairs = options.queuePairs ?? 1;
     const maxQueuePairs = options.maxQueuePairs ?? queuePairs;
@@ -303,7 +289,7 @@ class VirtioNetInstance implements VirtioNet {
     this.#ram = memory.ram;
     this.#kernel = kernel;
     this.#options = options;
-    this.#runners = runners;
+    this.#stack = stack;
     this.#nets = nets;
     const { steer, deviceRefuses, deviceHonoursOffloads } = options;
     this.device = new VirtioNetDevice(memory, {
@@ -339,7 +325,7 @@ class VirtioNetInstance implements VirtioNet {
     else checkQueueSize(queueSize);
     const ram = this.#ram;
     const probeOptions = {
-      name: 'eth0',
+      name: options.name ?? 'eth0',
       ifindex: options.ifindex ?? 2,
       queueSize,
       queuePairs: options.queuePairs ?? 1,
@@ -348,12 +334,18 @@ class VirtioNetInstance implements VirtioNet {
       xdpChecksum: options.xdpChecksum,
       rssKey: defaultRssKey(),
       net: options.network?.net ?? 0,
+      pages: options.network
+        ? this.#stack.usePages(ram.pointer(options.network.net + NET.offset.pages))
+        : this.#stack.pages,
     } as const;
     probe(this.#kernel, this.device, probeOptions, (vi) => {
       this.#vi = vi;
       this.#dev = ram.pointer(vi + VI.dev);
       this.#nets.set(vi, this);
     });
+    const ops = { ndo_xdp_xmit: 'virtnet_xdp_xmit', ndo_start_xmit: 'start_xmit' };
+    this.#stack.registerNetdevice(this.#dev, ops, Math.max(options.cpus ?? 1, this.#stack.cpus));
+    this.#endWork = this.#stack.addWorker(() => this.#transmit());
     if (options.mtu !== undefined) this.setMtu(options.mtu);
     this.#open();
   }
@@ -387,31 +379,28 @@ class VirtioNetInstance implements VirtioNet {
   attachXdp(runner: XdpRunner | undefined): void {
     const { physical } = this.#kernel;
     const ram = this.#ram;
-    const prog = runner ? physical.alloc(BPF_PROG.size) : 0;
-    if (runner) {
-      this.#runners.set(prog, runner);
-      ram.set32(prog + BPF_PROG.offset.xdp_has_frags, (runner.hasFrags ?? false) ? 1 : 0);
-    }
+    const { programs } = this.#stack;
+    const prog = runner ? programs.add(runner) : 0;
     const extack = physical.alloc(NETLINK_EXT_ACK.size);
     const result = this.#kernel.invoke('virtnet_xdp_set', this.#dev, prog, extack);
     const text = ram.slice(extack, NETLINK_EXT_ACK.size);
     physical.free(extack);
     if (result < 0) {
-      this.#freeProgram(prog);
+      programs.remove(prog);
       const why = new TextDecoder().decode(text.subarray(0, text.indexOf(0)));
       const said = why === '' ? 'virtio_net: the device refuses the queue pairs' : why;
       throw new KernelError(errnoName(result) ?? 'EINVAL', said);
     }
-    this.#freeProgram(this.#prog);
+    programs.remove(this.#prog);
     this.#prog = prog;
   }
 
   attachGenericXdp(runner: XdpRunner | undefined): void {
-    const prog = runner ? this.#kernel.physical.alloc(BPF_PROG.size) : 0;
-    if (runner) this.#runners.set(prog, runner);
+    const { programs } = this.#stack;
+    const prog = runner ? programs.add(runner) : 0;
     this.#ram.setPointer(this.#dev + DEV.xdp_prog, prog);
     if (runner && this.#genericProg === 0) this.#kernel.invoke('dev_disable_gro_hw', this.#dev);
-    this.#freeProgram(this.#genericProg);
+    programs.remove(this.#genericProg);
     this.#genericProg = prog;
   }
 
@@ -482,6 +471,7 @@ class VirtioNetInstance implements VirtioNet {
         if (afterPoll) this.device.runTransmit();
       }
     }
+    this.#stack.settle();
     return packets;
   }
 
@@ -520,6 +510,10 @@ class VirtioNetInstance implements VirtioNet {
     return { ...layout, next: this.device.receivePosition(queue) };
   }
 
+  get queuePairs(): number {
+    return this.#activePairs;
+  }
+
   get broken(): boolean {
     const { memory } = this.#kernel;
     for (let queue = 0; queue < 2 * this.#activePairs; queue++) {
@@ -530,9 +524,10 @@ class VirtioNetInstance implements VirtioNet {
 
   close(): void {
     this.drain();
-    remove(this.#kernel, this.#vi);
-    this.#freeProgram(this.#prog);
-    this.#freeProgram(this.#genericProg);
+    this.#endWork();
+    this.#stack.unregisterNetdevice(this.#dev, () => remove(this.#kernel, this.#vi));
+    this.#stack.programs.remove(this.#prog);
+    this.#stack.programs.remove(this.#genericProg);
     this.#nets.delete(this.#vi);
   }
 
@@ -541,6 +536,12 @@ class VirtioNetInstance implements VirtioNet {
     const header = bytes.slice(start, headerEnd);
     this.#transmitted.push({ queue, header, frame: bytes.slice(headerEnd, end) });
   };
+
+  /** What other devices' packets left in the transmit rings. */
+  #transmit(): boolean {
+    const afterPoll = (this.#options.transmit ?? 'after-poll') === 'after-poll';
+    return afterPoll && this.device.runTransmit() > 0;
+  }
 
   /** The device does not use the queue: it is emptied, told to the device anew, and filled. */
   #restartQueue(queue: number): void {
@@ -566,12 +567,6 @@ class VirtioNetInstance implements VirtioNet {
 
   #receiveVq(queue: number): number {
     return this.#ram.pointer(receiveQueue(this.#ram, this.#vi, queue) + RQ.vq);
-  }
-
-  #freeProgram(prog: number): void {
-    if (prog === 0) return;
-    this.#runners.delete(prog);
-    this.#kernel.physical.free(prog);
   }
 }
 

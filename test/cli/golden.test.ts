@@ -24,6 +24,13 @@ it.each<[string, string[]]>([
   ['rss-experiments', ['rss']],
   ['rss-random-ports', ['rss', '--experiment', 'gre-inner-random']],
   ['rss-capture', ['rss', 'examples/captures/tunnels.pcap', '--cost', '5000']],
+  [
+    'xdp-redirect',
+    (
+      'xdp examples/xdp/redirect_dev.o --pcap examples/captures/ipv6.pcap --events ' +
+      '--device eth1 --device eth2 --set mirrors[0]=eth1 --set mirrors[1]=eth2'
+    ).split(' '),
+  ],
 ])('%s', async (name, words) => {
   const path = join(PACKAGE_ROOT, 'test', 'golden', `${name}.txt`);
   const { code, lines } = await runForTest(words);

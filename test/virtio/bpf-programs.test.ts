@@ -5,7 +5,7 @@ import { helperBodies } from '../../src/bpf/helpers/table.js';
 import { createInterpreter } from '../../src/bpf/interpreter.js';
 import { PlainHost } from '../../src/bpf/plain-host.js';
 import { rawProgram } from '../../src/bpf/raw-program.js';
-import type { XdpRunner } from '../../src/virtio/driver/common.js';
+import type { XdpRunner } from '../../src/stack/xdp-program.js';
 import { createVirtioNet, type VirtioNet } from '../../src/virtio/virtio-net.js';
 import { DirectKernel } from './helpers/direct-kernel.js';
 import { makeFrame } from './helpers/programs.js';

@@ -63,6 +63,7 @@ const TYPEDEFS: ReadonlyMap<string, string> = new Map([
   ['netdev_tx_t', 'int'],
   ['netdev_features_t', 'u64'],
   ['gro_result_t', 'int'],
+  ['netdev_features_t', 'u64'],
   ['pid_t', 'int'],
 ]);
 

@@ -2,60 +2,78 @@
  * Where a packet goes: redirects, MTU, routes.
  *
  * Reference: net/core/filter.c bpf_xdp_redirect, bpf_xdp_redirect_map, bpf_xdp_check_mtu,
- * bpf_ipv4_fib_lookup, bpf_ipv6_fib_lookup; include/linux/filter.h __bpf_xdp_redirect_map. The last
- * redirect of a run is kept in `lastRedirect` for who carries it out.
+ * bpf_ipv4_fib_lookup, bpf_ipv6_fib_lookup; include/linux/filter.h __bpf_xdp_redirect_map. What the last
+ * redirect of a run asked for is left in bpf_redirect_info for who carries it out.
  */
 import { ERRNO } from '../../common/errno.js';
 import type { BpfHost, RegisterPairs } from '../host.js';
-import { isRedirectMap, type BpfMap, type MapTypeName } from '../maps/map.js';
+import type { Ram } from '../../cpu/ram.js';
+import { BPF_MAP_TYPE, isRedirectMap, type MapTypeName } from '../maps/map.js';
 import type { NetDevice, Route } from '../network.js';
+import {
+  BPF_F_BROADCAST,
+  BPF_F_EXCLUDE_INGRESS,
+  BPF_REDIRECT_INFO,
+  NO_MAP,
+} from '../redirect-info.js';
 import { XdpBuff } from '../xdp-buff.js';
-import { argument, argument32, offsetOf, setResult, setResult64, type Helper } from './helper.js';
+import { argument, argument32, offsetOf, setResult, type Helper } from './helper.js';
 
 const XDP_ABORTED = 0;
 const XDP_REDIRECT = 4;
 
-/** BPF_F_BROADCAST, BPF_F_EXCLUDE_INGRESS; the lower two bits are the verdict of a miss. */
-const MISS_VERDICT = 3n;
-const BROADCAST = 8n;
-const EXCLUDE_INGRESS = 16n;
+/** The lower two bits of the flags are the verdict of a miss. */
+const MISS_VERDICT = 3;
 
 const TARGETS: readonly MapTypeName[] = ['DEVMAP', 'DEVMAP_HASH', 'CPUMAP', 'XSKMAP'];
 
-/** What the last redirect of a program asked for. */
-export type Redirect =
-  | { readonly kind: 'device'; readonly ifindex: number }
-  | {
-      readonly kind: 'map';
-      readonly map: BpfMap;
-      readonly key: number;
-      readonly broadcast: boolean;
-      readonly excludeIngress: boolean;
-    };
+const INFO = BPF_REDIRECT_INFO.offset;
 
-/** Receives each redirect; a host's driver model carries out the last one. */
-export type RedirectSink = (redirect: Redirect, host: BpfHost) => void;
+function redirect(registers: RegisterPairs, host: BpfHost): void {
+  if (registers[4] !== 0 || registers[5] !== 0) {
+    setResult(registers, XDP_ABORTED);
+    return;
+  }
+  const { ram } = host.memory;
+  const info = host.redirectInfo();
+  ram.setWord(info + INFO.tgt_index, argument32(registers, 1));
+  setNoMap(ram, info);
+  setResult(registers, XDP_REDIRECT);
+}
 
-function redirectMap(registers: RegisterPairs, host: BpfHost, sink: RedirectSink): void {
+function setNoMap(ram: Ram, info: number): void {
+  ram.set32(info + INFO.map_id, NO_MAP);
+  ram.set32(info + INFO.map_type, 0);
+}
+
+function redirectMap(registers: RegisterPairs, host: BpfHost): void {
   const map = host.mapAt(argument(registers, 1));
-  const key = argument(registers, 2);
-  const flags = argument(registers, 3);
   if (!map || !isRedirectMap(map)) {
     setResult(registers, XDP_ABORTED);
     return;
   }
-  const known = MISS_VERDICT | (map.canBroadcast ? BROADCAST | EXCLUDE_INGRESS : 0n);
-  if ((flags & ~known) !== 0n) {
+  const flags = registers[6] as number;
+  const known = MISS_VERDICT | (map.canBroadcast ? BPF_F_BROADCAST | BPF_F_EXCLUDE_INGRESS : 0);
+  if ((flags & ~known) !== 0 || registers[7] !== 0) {
     setResult(registers, XDP_ABORTED);
     return;
   }
-  const broadcast = (flags & BROADCAST) !== 0n;
-  if (!broadcast && (key > 0xffff_ffffn || !map.hasTarget(Number(key)))) {
-    setResult64(registers, flags & MISS_VERDICT);
+  const { ram } = host.memory;
+  const info = host.redirectInfo();
+  const key = (registers[4] as number) >>> 0;
+  const broadcast = (flags & BPF_F_BROADCAST) !== 0;
+  const hit = registers[5] === 0 && map.hasTarget(key);
+  ram.setPointer(info + INFO.tgt_value, hit ? map.target(key) : 0);
+  if (!hit && !broadcast) {
+    setNoMap(ram, info);
+    setResult(registers, flags & MISS_VERDICT);
     return;
   }
-  const excludeIngress = (flags & EXCLUDE_INGRESS) !== 0n;
-  sink({ kind: 'map', map, key: Number(key & 0xffff_ffffn), broadcast, excludeIngress }, host);
+  ram.setWord(info + INFO.tgt_index, key);
+  ram.set32(info + INFO.map_id, map.id);
+  ram.set32(info + INFO.map_type, BPF_MAP_TYPE[map.spec.type]);
+  ram.set64(info + INFO.map, broadcast ? map.address : 0n);
+  ram.set32(info + INFO.flags, broadcast ? flags : 0);
   setResult(registers, XDP_REDIRECT);
 }
 
@@ -196,46 +214,37 @@ function fillIn(
   return FIB_RESULT.SUCCESS;
 }
 
-export function redirectHelpers(sink: RedirectSink): readonly Helper[] {
-  return [
-    {
-      id: 23,
-      name: 'redirect',
-      arguments: ['anything', 'anything'],
-      result: 'integer',
-      body: (registers, host) => {
-        if (argument(registers, 2) !== 0n) {
-          setResult(registers, XDP_ABORTED);
-          return;
-        }
-        sink({ kind: 'device', ifindex: argument32(registers, 1) >>> 0 }, host);
-        setResult(registers, XDP_REDIRECT);
-      },
-    },
-    {
-      id: 51,
-      name: 'redirect_map',
-      arguments: ['map', 'anything', 'anything'],
-      maps: TARGETS,
-      result: 'integer',
-      body: (registers, host) => redirectMap(registers, host, sink),
-    },
-    {
-      id: 69,
-      name: 'fib_lookup',
-      arguments: ['ctx', 'mem', 'size', 'anything'],
-      result: 'integer',
-      gplOnly: true,
-      body: fibLookup,
-    },
-    {
-      id: 163,
-      name: 'check_mtu',
-      arguments: ['ctx', 'anything', 'fixed_mem', 'anything', 'anything'],
-      sizes: { 3: 4 },
-      result: 'integer',
-      gplOnly: true,
-      body: checkMtu,
-    },
-  ];
-}
+export const REDIRECT_HELPERS: readonly Helper[] = [
+  {
+    id: 23,
+    name: 'redirect',
+    arguments: ['anything', 'anything'],
+    result: 'integer',
+    body: redirect,
+  },
+  {
+    id: 51,
+    name: 'redirect_map',
+    arguments: ['map', 'anything', 'anything'],
+    maps: TARGETS,
+    result: 'integer',
+    body: redirectMap,
+  },
+  {
+    id: 69,
+    name: 'fib_lookup',
+    arguments: ['ctx', 'mem', 'size', 'anything'],
+    result: 'integer',
+    gplOnly: true,
+    body: fibLookup,
+  },
+  {
+    id: 163,
+    name: 'check_mtu',
+    arguments: ['ctx', 'anything', 'fixed_mem', 'anything', 'anything'],
+    sizes: { 3: 4 },
+    result: 'integer',
+    gplOnly: true,
+    body: checkMtu,
+  },
+];

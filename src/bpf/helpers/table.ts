@@ -16,7 +16,7 @@ import type { Helper } from './helper.js';
 import { LOCK_HELPERS } from './locks.js';
 import { loopHelpers } from './loops.js';
 import { mapHelpers } from './maps.js';
-import { redirectHelpers, type RedirectSink } from './redirect.js';
+import { REDIRECT_HELPERS } from './redirect.js';
 import { RING_HELPERS } from './rings.js';
 import { SOCKET_HELPERS } from './sockets.js';
 import { SYN_COOKIE_HELPERS } from './syn-cookies.js';
@@ -35,8 +35,6 @@ export interface HelperOptions {
   readonly funcIp?: (host: BpfHost) => bigint;
   /** tgid << 32 | pid of the current task. Default: 0, the idle task. */
   readonly pidTgid?: (host: BpfHost) => bigint;
-  /** Told of each redirect; the last one of a run counts. Default: nobody. */
-  readonly redirect?: RedirectSink;
 }
 
 /** All helpers, by number. Each call makes new ones, which share no state with others. */
@@ -50,7 +48,7 @@ export function helperTable(options: HelperOptions = {}): ReadonlyMap<number, He
     ...LOCK_HELPERS,
     ...RING_HELPERS,
     ...DYNPTR_HELPERS,
-    ...redirectHelpers(options.redirect ?? (() => {})),
+    ...REDIRECT_HELPERS,
     ...XDP_HELPERS,
     ...SOCKET_HELPERS,
     ...SYN_COOKIE_HELPERS,

@@ -74,7 +74,7 @@ function adjustTail(registers: RegisterPairs, host: BpfHost): void {
   const fragments = fragmentsOf(frame);
   if (fragments) {
     const result =
-      offset < 0 ? shrinkTail(frame, fragments, -offset) : growTail(frame, fragments, offset);
+      offset < 0 ? shrinkTail(frame, fragments, -offset, host) : growTail(frame, fragments, offset);
     setResult(registers, result);
     return;
   }
@@ -113,7 +113,7 @@ function growTail(frame: Frame, fragments: Fragments, grow: number): number {
 }
 
 /** bpf_xdp_frags_shrink_tail: whole fragments go from the end, then the first buffer shrinks. */
-function shrinkTail(frame: Frame, fragments: Fragments, shrink: number): number {
+function shrinkTail(frame: Frame, fragments: Fragments, shrink: number, host: BpfHost): number {
   const { view } = frame.memory;
   const linear = frame.dataEnd - frame.data;
   if (shrink > linear + fragments.total - ETH_HLEN) return -ERRNO.EINVAL;
@@ -129,6 +129,7 @@ function shrinkTail(frame: Frame, fragments: Fragments, shrink: number): number 
       view.setUint32(fragment + SKB_FRAG.length, length - part, true);
       break;
     }
+    host.returnFragment?.(frame.memory.ram.pointer(fragment + SKB_FRAG.page));
     count--;
   }
   view.setUint8(fragments.info + SKB_SHARED_INFO.nrFrags, count);

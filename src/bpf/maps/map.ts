@@ -122,6 +122,10 @@ export interface RedirectMap extends BpfMap {
   hasTarget(key: number): boolean;
   /** Whether BPF_F_BROADCAST and BPF_F_EXCLUDE_INGRESS may be asked of it. */
   readonly canBroadcast: boolean;
+  /** Physical address of what is there: the kernel's object, or the value where the host makes none. */
+  target(key: number): number;
+  /** Those of all entries, in the order in which a broadcast visits them. */
+  targets(): Iterable<number>;
 }
 
 export function isProgArray(map: BpfMap | undefined): map is ProgArrayMap {

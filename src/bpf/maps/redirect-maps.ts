@@ -3,8 +3,9 @@
  *
  * A program that looks an entry up gets the address of its `struct bpf_devmap_val` or
  * `bpf_cpumap_val`. Reference: kernel/bpf/devmap.c, cpumap.c, net/xdp/xskmap.c. Which devices and CPUs
- * exist is the host's. Left out: programs in entries run nowhere here, their descriptor is only kept;
- * a socket map is filled with `setSocket`.
+ * exist is the host's, and so are the objects behind the entries (`BpfHost.redirectTargets`): devices with
+ * a program, queues with a thread, sockets. Where the host makes none, an entry is its value alone, the
+ * descriptor of a program in it is only kept, and a socket map is filled with `setSocket`.
  */
 import { ERRNO } from '../../common/errno.js';
 import type { BpfHost } from '../host.js';
@@ -28,15 +29,24 @@ function programIn(value: Uint8Array): number {
 /** An array of slots that are empty or filled. */
 abstract class SlotMap extends ArrayMap implements RedirectMap {
   abstract readonly canBroadcast: boolean;
-  readonly #filled: Uint8Array;
+  /** By slot: physical address of what is there, 0 for nothing. */
+  readonly #targets: Float64Array;
 
   constructor(spec: MapSpec, host: BpfHost) {
     super(spec, host);
-    this.#filled = new Uint8Array(spec.maxEntries);
+    this.#targets = new Float64Array(spec.maxEntries);
   }
 
   hasTarget(key: number): boolean {
-    return this.#filled[key] === 1;
+    return this.target(key) !== 0;
+  }
+
+  target(key: number): number {
+    return this.#targets[key] ?? 0;
+  }
+
+  *targets(): Iterable<number> {
+    for (const target of this.#targets) if (target !== 0) yield target;
   }
 
   override locate(key: number, cpu: number): number {
@@ -47,12 +57,23 @@ abstract class SlotMap extends ArrayMap implements RedirectMap {
     for (const entry of super.entries()) if (this.hasTarget(u32(entry.key))) yield entry;
   }
 
-  /** Fills a slot with a value; an undefined one empties it. */
-  protected fill(index: number, value: Uint8Array | undefined): void {
-    this.#filled[index] = value ? 1 : 0;
+  override free(): void {
+    for (let index = 0; index < this.spec.maxEntries; index++) this.fill(index, undefined);
+    super.free();
+  }
+
+  /** Fills a slot with a value; an undefined one empties it. Returns 0 or a negative errno. */
+  protected fill(index: number, given: Uint8Array | undefined): number {
     const at = this.valueRegion(0).offset + index * this.stride;
+    const old = this.target(index);
+    const value = given?.slice();
+    const created = value ? this.host.redirectTargets?.create(this, index, value) : 0;
+    if (created !== undefined && created < 0) return created;
+    this.#targets[index] = created ?? at;
     this.memory.bytes.fill(0, at, at + this.stride);
     if (value) this.memory.bytes.set(value, at);
+    if (old !== 0) this.host.redirectTargets?.free(this, old);
+    return 0;
   }
 
   /** The errno of a slot number and flags, or 0. */
@@ -65,8 +86,7 @@ abstract class SlotMap extends ArrayMap implements RedirectMap {
   protected override erase(key?: number): number {
     const index = key === undefined ? 0 : this.memory.view.getUint32(key, true);
     if (index >= this.spec.maxEntries) return -ERRNO.EINVAL;
-    this.fill(index, undefined);
-    return 0;
+    return this.fill(index, undefined);
   }
 }
 
@@ -80,8 +100,7 @@ export class Devmap extends SlotMap {
     const ifindex = u32(value);
     if (ifindex === 0 && programIn(value) > 0) return -ERRNO.EINVAL;
     if (ifindex !== 0 && !this.host.network.device(ifindex)) return -ERRNO.EINVAL;
-    this.fill(index, ifindex === 0 ? undefined : value);
-    return 0;
+    return this.fill(index, ifindex === 0 ? undefined : value);
   }
 }
 
@@ -95,48 +114,82 @@ export class Cpumap extends SlotMap {
     const queueSize = u32(value);
     if (queueSize > MAX_QUEUE) return -ERRNO.EOVERFLOW;
     if (cpu >= this.host.cpuCount) return -ERRNO.ENODEV;
-    this.fill(cpu, queueSize === 0 ? undefined : value);
-    return 0;
+    return this.fill(cpu, queueSize === 0 ? undefined : value);
   }
 }
 
 export class Xskmap extends SlotMap {
   readonly canBroadcast = false;
 
-  /** Puts an AF_XDP socket into a slot, by a number that stands for it; 0 or a negative errno. */
+  /** Puts an AF_XDP socket into a slot, by its descriptor; 0 or a negative errno. */
   setSocket(index: number, socket: number, flags = 0): number {
     if (flags > BPF_EXIST) return -ERRNO.EINVAL;
     if (index >= this.spec.maxEntries) return -ERRNO.E2BIG;
     if (this.hasTarget(index) && flags === BPF_NOEXIST) return -ERRNO.EEXIST;
     if (!this.hasTarget(index) && flags === BPF_EXIST) return -ERRNO.ENOENT;
-    const value = new Uint8Array(4);
+    const value = new Uint8Array(this.spec.valueSize);
     new DataView(value.buffer).setUint32(0, socket, true);
-    this.fill(index, value);
-    return 0;
+    return this.fill(index, value);
   }
 
-  /** A value would be a file descriptor; there are none here: `setSocket` instead. */
-  protected override store(key: number, _value: Uint8Array, _cpu: number, flags: number): number {
-    if (flags > BPF_EXIST) return -ERRNO.EINVAL;
+  /** A value is a descriptor; where the host has no sockets there is none: `setSocket` instead. */
+  protected override store(key: number, value: Uint8Array, _cpu: number, flags: number): number {
     const index = this.memory.view.getUint32(key, true);
+    if (this.host.redirectTargets) return this.setSocket(index, u32(value), flags);
+    if (flags > BPF_EXIST) return -ERRNO.EINVAL;
     return index >= this.spec.maxEntries ? -ERRNO.E2BIG : -ERRNO.EBADF;
   }
 }
 
 export class DevmapHash extends HashMap implements RedirectMap {
   readonly canBroadcast = true;
+  /** By key: physical address of what is there. */
+  readonly #targets = new Map<number, number>();
 
   hasTarget(key: number): boolean {
-    const bytes = new Uint8Array(4);
-    new DataView(bytes.buffer).setUint32(0, key, true);
-    return this.get(bytes) !== undefined;
+    return this.target(key) !== 0;
   }
 
-  protected override store(key: number, value: Uint8Array, cpu: number, flags: number): number {
-    const ifindex = u32(value);
+  target(key: number): number {
+    return this.#targets.get(key) ?? 0;
+  }
+
+  *targets(): Iterable<number> {
+    for (const { key } of this.entries()) yield this.target(u32(key));
+  }
+
+  override free(): void {
+    for (const key of this.#targets.keys()) this.#drop(key);
+    super.free();
+  }
+
+  protected override store(key: number, given: Uint8Array, cpu: number, flags: number): number {
+    const ifindex = u32(given);
     if (flags > BPF_EXIST || ifindex === 0) return -ERRNO.EINVAL;
     if (!this.host.network.device(ifindex)) return -ERRNO.EINVAL;
+    const number = this.memory.view.getUint32(key, true);
+    const value = given.slice();
+    const created = this.host.redirectTargets?.create(this, number, value);
+    if (created !== undefined && created < 0) return created;
     // the kernel does not look at BPF_EXIST here
-    return super.store(key, value, cpu, flags === BPF_EXIST ? 0 : flags);
+    const result = super.store(key, value, cpu, flags === BPF_EXIST ? 0 : flags);
+    if (result === 0) {
+      this.#drop(number);
+      this.#targets.set(number, created ?? this.locate(key, 0));
+    } else if (created !== undefined) this.host.redirectTargets?.free(this, created);
+    return result;
+  }
+
+  protected override erase(key: number): number {
+    const result = super.erase(key);
+    if (result === 0) this.#drop(this.memory.view.getUint32(key, true));
+    return result;
+  }
+
+  #drop(key: number): void {
+    const target = this.#targets.get(key);
+    if (target === undefined) return;
+    this.#targets.delete(key);
+    this.host.redirectTargets?.free(this, target);
   }
 }

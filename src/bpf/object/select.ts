@@ -4,12 +4,15 @@
 import { InputError } from '../../common/errors.js';
 import type { ObjectSpec, ProgramSpec } from './spec.js';
 
-/** The program called `name` (or in the one section of that name); without a name the only program. */
+/**
+ * The program called `name` (or in the one section of that name); without a name the only program, those for
+ * entries of devmaps and cpumaps not counted.
+ */
 export function selectProgram(spec: ObjectSpec, name?: string): ProgramSpec {
   const { programs } = spec;
   const list = programs.map((program) => `${program.name} (${program.section})`).join(', ');
   if (name === undefined) {
-    const [only, ...others] = programs;
+    const [only, ...others] = programs.filter(({ xdpAttach }) => xdpAttach === 'device');
     if (only && others.length === 0) return only;
     throw new InputError(`the object has ${programs.length} programs, name one of: ${list}`);
   }

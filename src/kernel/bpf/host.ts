@@ -14,6 +14,7 @@ import { argument, setArgument, setResult64 } from '../../bpf/helpers/helper.js'
 import type { BpfHost, Callback, HelperBody, HostCells, RegisterPairs } from '../../bpf/host.js';
 import { CELLS_SIZE, CellState } from '../../bpf/host-cells.js';
 import { Network } from '../../bpf/network.js';
+import { BPF_REDIRECT_INFO, type RedirectTargets } from '../../bpf/redirect-info.js';
 import { Timers } from '../../bpf/timers.js';
 import { KFUNCS } from '../../bpf/kfuncs/table.js';
 import type { BpfMap } from '../../bpf/maps/map.js';
@@ -52,6 +53,11 @@ export class KernelBpfHost implements BpfHost {
   /** Programs of which functions are replaced, and how many of them. */
   readonly #extended = new Map<XlatedProgram, number>();
   readonly #state: CellState;
+  /** Physical address of the bpf_redirect_info of each CPU. */
+  readonly #redirectInfo: number;
+  /** Set by the network stack, where there is one. */
+  redirectTargets: RedirectTargets | undefined;
+  returnFragment: ((page: number) => void) | undefined;
   readonly #isBpfText: (address: bigint) => boolean;
   readonly #loadProgram: (program: XlatedProgram) => KernelProgram;
   /** Programs in prog arrays, and in how many slots. */
@@ -83,6 +89,8 @@ export class KernelBpfHost implements BpfHost {
     const within = data.define('bpf_clock_and_random', CELLS_SIZE) - data.region.address;
     const offset = data.region.offset + Number(within);
     this.#state = new CellState(memory, offset, CLOCK_STEP, seed);
+    const infos = data.define('bpf_redirect_info', BPF_REDIRECT_INFO.size * this.cpuCount);
+    this.#redirectInfo = memory.ram.virtToPhys(infos);
     this.callBase = kernel.symbol('__bpf_call_base');
     const helpers = helperTable({
       version: options.helpers,
@@ -251,6 +259,10 @@ export class KernelBpfHost implements BpfHost {
 
   printk(text: string): void {
     this.#kernel.printk(text);
+  }
+
+  redirectInfo(): number {
+    return this.#redirectInfo + BPF_REDIRECT_INFO.size * this.#kernel.currentCpu;
   }
 
   /** The cookie in the run context that a trampoline or a probe made: both begin with it. */

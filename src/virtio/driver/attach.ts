@@ -12,12 +12,13 @@
  */
 import { ERRNO } from '../../common/errno.js';
 import { atomic, type KernelContext, type KernelFunction } from '../../kernel/function.js';
-import { IFF_UP } from '../../stack/net-device.js';
+import { IFF_UP, NETDEV_XDP_ACT } from '../../stack/net-device.js';
+import { BPF_PROG } from '../../stack/xdp-program.js';
 import type { VirtioNetFeature } from '../net-features.js';
 import { DEV, RQ, VI, napiSchedule, negotiated, netdevLog, receiveQueue } from './common.js';
 import { keepsGuestChecksum } from './offloads.js';
 import { profileOf } from './profiles.js';
-import { BPF_PROG, NETLINK_EXT_ACK } from './structs.js';
+import { NETLINK_EXT_ACK } from './structs.js';
 
 /** What a host may do to frames that a program cannot take, unless it can be told to stop. */
 const HOST_OFFLOADS: readonly VirtioNetFeature[] = [
@@ -29,6 +30,9 @@ const HOST_OFFLOADS: readonly VirtioNetFeature[] = [
   'GUEST_USO4',
   'GUEST_USO6',
 ];
+
+/** While a program is attached there are queues for frames of other devices. */
+const TAKES_FRAMES = NETDEV_XDP_ACT.NDO_XMIT | NETDEV_XDP_ACT.NDO_XMIT_SG;
 
 function virtnetXdpSet(kernel: KernelContext, dev: number, prog: number, extack: number): number {
   const { ram } = kernel.memory;
@@ -68,6 +72,9 @@ function virtnetXdpSet(kernel: KernelContext, dev: number, prog: number, extack:
   if (result === 0) {
     ram.set16(vi + VI.xdp_queue_pairs, xdpPairs);
     ram.set8(vi + VI.xdp_enabled, prog === 0 ? 0 : 1);
+    // xdp_features_set_redirect_target, xdp_features_clear_redirect_target
+    const others = ram.u32(dev + DEV.xdp_features) & ~TAKES_FRAMES;
+    ram.set32(dev + DEV.xdp_features, others | (prog === 0 ? 0 : TAKES_FRAMES));
     if (prog !== 0) {
       setProgram(prog);
       if (attached === 0) kernel.invoke('virtnet_clear_guest_offloads', vi);

@@ -16,21 +16,14 @@ import {
   VIRTNET_RQ_STATS,
 } from './structs.js';
 import { NET_DEVICE } from '../../stack/net-device.js';
+import type { NetStack } from '../../stack/net-stack.js';
 import { VIRTIO_NET_F, type VirtioNetFeature } from '../net-features.js';
 import { headPage, putPage } from '../../stack/pages.js';
 
-/** Runs an XDP program. */
-export interface XdpRunner {
-  /** The program was loaded with the frags flag. Default false. */
-  readonly hasFrags?: boolean;
-  /** The verdict of the program on the xdp_buff at a physical address. */
-  run(kernel: KernelContext, xdpBuff: number): number;
-}
-
 /** What lies outside the guest's memory: engines that run programs, doorbells, tracepoints. */
 export interface VirtioNetHost {
-  /** The engine behind a `struct bpf_prog` of `receive_queue.xdp_prog`. */
-  runner(prog: number): XdpRunner;
+  /** What the kernel's network side has once; it runs programs. */
+  readonly stack: NetStack;
   /** The doorbell of a queue (`struct virtqueue` address). */
   notify(vq: number): void;
   /** Tracepoint xdp:xdp_exception. */

@@ -22,9 +22,9 @@ import {
 import { NET_HEADER_OFFSET } from '../net-header.js';
 import { DEV, RQ, RQ_STATS, VI, mergeableBufFree, pagesOf, rqGetBuf } from './common.js';
 import { partialMustNotRun } from './xdp-checksum.js';
-import { XDP_PASS, XDP_REDIRECT, XDP_TX } from './xdp.js';
+import { XDP_PASS, XDP_REDIRECT, XDP_TX } from '../../stack/xdp-verdict.js';
 import { contextRoom, profileOf } from './profiles.js';
-import { BPF_PROG } from './structs.js';
+import { BPF_PROG } from '../../stack/xdp-program.js';
 import { allocPage, headPage, pageAddress, putPage } from '../../stack/pages.js';
 import {
   SKB_SHARED_INFO,

@@ -8,6 +8,7 @@ import type { Memory } from '../../cpu/memory.js';
 import type { KernelContext } from '../../kernel/function.js';
 import { XDP_RXQ_INFO } from '../../bpf/xdp-buff.js';
 import {
+  NETDEV_XDP_ACT,
   NETIF_F_GSO_ROBUST,
   NETIF_F_HI,
   NETIF_F_HW_CSUM,
@@ -16,8 +17,7 @@ import {
   NETIF_F_TSO_ECN,
   NET_DEVICE,
 } from '../../stack/net-device.js';
-import { NET } from '../../stack/net.js';
-import { createPageTable, putPage } from '../../stack/pages.js';
+import { putPage } from '../../stack/pages.js';
 import { hasFeature, netHeaderSize, type VirtioNetFeature } from '../net-features.js';
 import {
   createVirtqueue,
@@ -51,6 +51,8 @@ export interface ProbeOptions {
   readonly rssKey: Uint8Array;
   /** `struct net` that the device is in; 0: no stack behind it. */
   readonly net: number;
+  /** Root of the table of page chunks. */
+  readonly pages: number;
 }
 
 const NAPI_POLL_WEIGHT = 64;
@@ -111,11 +113,9 @@ export function probe(
   ram.set64(vi + VI.features_hi, features >> 64n);
   setProfile(ram, vi, options.version, options.xdpChecksum);
   ram.setPointer(dev + DEV.nd_net, options.net);
-  const ownPages = options.net === 0;
-  ram.setPointer(
-    vi + VI.pages,
-    ownPages ? createPageTable(kernel) : ram.pointer(options.net + NET.offset.pages),
-  );
+  ram.setPointer(vi + VI.pages, options.pages);
+  const xdpFeatures = NETDEV_XDP_ACT.BASIC | NETDEV_XDP_ACT.REDIRECT;
+  ram.set32(dev + DEV.xdp_features, xdpFeatures | (mergeable ? NETDEV_XDP_ACT.RX_SG : 0));
   initGuestOffloads(ram, vi);
   initNetdevFeatures(kernel, dev, vi);
 
@@ -253,7 +253,6 @@ export function remove(kernel: KernelContext, vi: number): void {
   physical.free(ram.pointer(vi + VI.rq));
   physical.free(ram.pointer(vi + VI.sq));
   const dev = ram.pointer(vi + VI.dev);
-  if (ram.pointer(dev + DEV.nd_net) === 0) physical.free(pages);
   for (const field of [DEV.uc, DEV.mc]) {
     const list = ram.pointer(dev + field);
     if (list !== 0) physical.free(list);

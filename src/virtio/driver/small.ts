@@ -13,7 +13,7 @@ import { GOOD_PACKET_LEN, VIRTNET_RX_PAD, headroomFor, smallBufferSize } from '.
 import { NET_HEADER_OFFSET } from '../net-header.js';
 import { DEV, RQ, RQ_STATS, VI, pagesOf } from './common.js';
 import { partialMustNotRun } from './xdp-checksum.js';
-import { XDP_PASS, XDP_REDIRECT, XDP_TX } from './xdp.js';
+import { XDP_PASS, XDP_REDIRECT, XDP_TX } from '../../stack/xdp-verdict.js';
 import { headPage, pageAddress, putPage } from '../../stack/pages.js';
 import {
   SKB_SHARED_INFO,

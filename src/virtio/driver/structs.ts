@@ -56,8 +56,6 @@ export const VIRTNET_INFO = struct({
   mergeable_rx_bufs: 'u8',
   any_header_sg: 'u8',
   xdp_enabled: 'u8',
-  /** bpf_warn_invalid_xdp_action spoke already. */
-  warned_action: 'u8',
   /** The lack of XDP queues was spoken of already. */
   warned_queues: 'u8',
   nr_cpu_ids: 'u32',
@@ -137,9 +135,6 @@ export const SEND_QUEUE = struct({
 
 /** What `bpf(2)` hands to a driver to say why it refuses: a text of up to 127 bytes. */
 export const NETLINK_EXT_ACK = struct({ msg: 128 });
-
-/** `struct bpf_prog` as far as the driver looks into it. */
-export const BPF_PROG = struct({ id: 'u32', xdp_has_frags: 'u32' });
 
 /** Bits of the `xdp_xmit` word of a poll. */
 export const VIRTIO_XDP_TX = 1;

@@ -3,7 +3,7 @@
  *
  * Reference: drivers/net/virtio_net.c of 6.12 (virtnet_xdp_handler, virtnet_xdp_xmit,
  * __virtnet_xdp_xmit_one, __free_old_xmit). The header of a transmitted frame is zeroed: checksum
- * knowledge does not pass. Leaves out redirect targets: without maps xdp_do_redirect refuses.
+ * knowledge does not pass. Redirects are the stack's (`stack/xdp-redirect.ts`).
  *
  * | verdict            | receive queue                        | send queue               |
  * | PASS               | xdp_packets                          |                          |
@@ -31,6 +31,7 @@ import {
   type VirtioNetHost,
 } from './common.js';
 import { SKB_SHARED_INFO, SK_BUFF, fragAddress, fragLength, freeSkb } from '../../stack/skb.js';
+import { XDP_ABORTED, XDP_DROP, XDP_PASS, XDP_REDIRECT, XDP_TX } from '../../stack/xdp-verdict.js';
 import { SCATTERLIST } from '../ring/vring-virtqueue.js';
 import {
   XDP_FRAME,
@@ -40,12 +41,6 @@ import {
   returnFrame,
   xdpBuffToFrame,
 } from '../../stack/xdp-frame.js';
-
-const XDP_ABORTED = 0;
-const XDP_DROP = 1;
-export const XDP_PASS = 2;
-export const XDP_TX = 3;
-export const XDP_REDIRECT = 4;
 
 const XDP_XMIT_FLUSH = 1;
 const SQ_STATS = VIRTNET_SQ_STATS.offset;
@@ -197,7 +192,7 @@ export function xdpFunctions(host: VirtioNetHost): readonly KernelFunction[] {
       body: (kernel, prog, xdp, dev, xdpXmit, stats) => {
         const { ram } = kernel.memory;
         const data = ram.pointer(xdp + XDP_BUFF.data);
-        const action = host.runner(prog).run(kernel, xdp);
+        const action = host.stack.runXdp(prog, xdp);
         ram.set32(xdp - RQ.scratch_xdp + RQ.scratch_moved, ram.pointer(xdp + XDP_BUFF.data) - data);
         ram.add64(stats + RQ_STATS.xdp_packets, 1);
         return act(kernel, host, action, prog, xdp, dev, xdpXmit, stats);
@@ -213,22 +208,8 @@ export function xdpFunctions(host: VirtioNetHost): readonly KernelFunction[] {
       prototype:
         'void bpf_warn_invalid_xdp_action(const struct net_device *dev, const struct bpf_prog *prog, ' +
         'u32 act)',
-      body: (kernel, dev, _prog, action) => {
-        const { ram } = kernel.memory;
-        const warned = ram.pointer(dev + DEV.priv) + VI.warned_action;
-        if (ram.u8(warned) !== 0) return;
-        ram.set8(warned, 1);
-        kernel.printk(`Illegal XDP return value ${action}, expect packet loss!`);
-      },
+      body: (_kernel, _dev, _prog, action) => host.stack.warnInvalidAction(action),
     }),
-    atomic({
-      prototype:
-        'int xdp_do_redirect(struct net_device *dev, struct xdp_buff *xdp, ' +
-        'const struct bpf_prog *xdp_prog)',
-      // no redirect helper named a target: ifindex 0 is no device
-      body: () => -ERRNO.EINVAL,
-    }),
-    atomic({ prototype: 'void xdp_do_flush(void)', body: () => undefined }),
   ];
 }
 

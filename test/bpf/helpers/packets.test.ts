@@ -1,7 +1,7 @@
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
 import { hexToBytes } from '../../../src/common/bytes.js';
-import type { Redirect } from '../../../src/bpf/helpers/redirect.js';
+import { BPF_REDIRECT_INFO, NO_MAP } from '../../../src/bpf/redirect-info.js';
 import { createMap } from '../../../src/bpf/maps/create.js';
 import { PerfEventArray } from '../../../src/bpf/maps/perf-event-array.js';
 import { RingBuffer } from '../../../src/bpf/maps/ringbuf.js';
@@ -64,24 +64,33 @@ describe('redirects', () => {
   const [REDIRECT, REDIRECT_MAP] = [23, 51];
 
   it('go where they are told, or say what a miss says', () => {
-    const seen: Redirect[] = [];
-    const bench = new HelperBench({ redirect: (redirect) => seen.push(redirect) });
+    const bench = new HelperBench();
     const map = createMap(specOf({ type: 'DEVMAP' }), bench.host);
     const cpus = createMap(specOf({ type: 'CPUMAP' }), bench.host);
     expect(map.set(u32(2), u64(1))).toBe(0);
-    expect(bench.call(REDIRECT, 3, 0)).toBe(4n);
+    const { ram } = bench.host.memory;
+    const at = (name: keyof typeof BPF_REDIRECT_INFO.offset): number =>
+      bench.host.redirectInfo() + BPF_REDIRECT_INFO.offset[name];
+    /** What the helper returns, and what it leaves in bpf_redirect_info. */
+    const asked = (helper: number, ...args: (number | bigint)[]): unknown[] => [
+      bench.call(helper, ...args),
+      ram.u32(at('map_type')),
+      ram.u32(at('map_id')),
+      ram.u53(at('tgt_index')),
+      ram.u64(at('tgt_value')) !== 0n,
+      ram.u32(at('flags')),
+      ram.u64(at('map')),
+    ];
+    expect(asked(REDIRECT, 3, 0)).toEqual([4n, 0, NO_MAP, 3, false, 0, 0n]);
     expect(bench.call(REDIRECT, 3, 1)).toBe(0n);
-    expect(bench.call(REDIRECT_MAP, map.address, 2, 0)).toBe(4n);
-    expect(bench.call(REDIRECT_MAP, map.address, 1, 2)).toBe(2n);
+    expect(asked(REDIRECT_MAP, map.address, 2, 0)).toEqual([4n, 14, map.id, 2, true, 0, 0n]);
+    // a miss forgets what came before
+    expect(asked(REDIRECT_MAP, map.address, 1, 2)).toEqual([2n, 0, NO_MAP, 2, false, 0, 0n]);
     expect(bench.call(REDIRECT_MAP, map.address, 0x1_0000_0002n, 1)).toBe(1n);
-    expect(bench.call(REDIRECT_MAP, map.address, 1, 8 | 16)).toBe(4n);
+    const everywhere = [4n, 14, map.id, 1, false, 8 | 16, map.address];
+    expect(asked(REDIRECT_MAP, map.address, 1, 8 | 16)).toEqual(everywhere);
     expect(bench.call(REDIRECT_MAP, map.address, 2, 4)).toBe(0n);
     expect(bench.call(REDIRECT_MAP, cpus.address, 2, 8 | 3)).toBe(0n);
-    expect(seen).toEqual([
-      { kind: 'device', ifindex: 3 },
-      { kind: 'map', map, key: 2, broadcast: false, excludeIngress: false },
-      { kind: 'map', map, key: 1, broadcast: true, excludeIngress: true },
-    ]);
   });
 });
 

@@ -8,7 +8,7 @@ import {
   encodeNetHeader,
 } from '../../../src/virtio/net-header.js';
 import { counterTable } from '../../../src/virtio/driver/counters.js';
-import type { XdpRunner } from '../../../src/virtio/driver/common.js';
+import type { XdpRunner } from '../../../src/stack/xdp-program.js';
 import {
   createVirtioNet,
   defineVirtioNet,

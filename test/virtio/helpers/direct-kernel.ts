@@ -9,16 +9,15 @@ import { InputError } from '../../../src/common/errors.js';
 import { Memory } from '../../../src/cpu/memory.js';
 import type {
   BodyGenerator,
-  KernelContext,
   KernelFunction,
   PhysicalAllocator,
 } from '../../../src/kernel/function.js';
-import type { FunctionDefiner } from '../../../src/virtio/virtio-net.js';
+import type { StackKernel } from '../../../src/stack/net-stack.js';
 
 const LINEAR = 0xffff_0000_4000_0000n;
 const SLAB_BYTES = 1 << 20;
 
-export class DirectKernel implements KernelContext, FunctionDefiner {
+export class DirectKernel implements StackKernel {
   readonly memory: Memory;
   readonly current = LINEAR;
   currentCpu = 0;
@@ -101,6 +100,32 @@ export class DirectKernel implements KernelContext, FunctionDefiner {
     allocPages: (count) => this.memory.ram.virtToPhys(this.allocPages(count)),
     freePages: (at) => this.freePages(this.memory.ram.physToVirt(at)),
   };
+
+  /** Threads that sleep, by what they sleep on. */
+  readonly #sleeping = new Map<bigint, BodyGenerator<bigint | void>>();
+
+  kthreadRun(_name: string, target: string, argument: bigint, cpu: number): void {
+    const body = this.#functions.get(target)?.body(this, argument);
+    if (typeof body !== 'object') throw new InputError(`${target} is no thread`);
+    this.#runThread(body, cpu);
+  }
+
+  wake(channel: bigint, cpu: number): void {
+    const body = this.#sleeping.get(channel);
+    this.#sleeping.delete(channel);
+    if (body) this.#runThread(body, cpu);
+  }
+
+  #runThread(body: BodyGenerator<bigint | void>, cpu: number): void {
+    const before = this.currentCpu;
+    this.currentCpu = cpu;
+    let next = body.next(0n);
+    while (!next.done && next.value.kind === 'call') {
+      next = body.next(this.call(next.value.target as string, ...next.value.args));
+    }
+    if (!next.done && next.value.kind === 'sleep') this.#sleeping.set(next.value.channel, body);
+    this.currentCpu = before;
+  }
 
   invoke(name: string, ...args: number[]): number {
     const fn = this.#functions.get(name);

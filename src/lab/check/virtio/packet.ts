@@ -59,7 +59,6 @@ const SKB_FIELDS = [
 
 const PEER = Uint8Array.of(0x52, 0x54, 0, 0, 0, 1);
 const SEEN_BYTES = 64;
-const CHECKSUM_BREAK = 76;
 /** Of an skb with a short frame's copy: 1024 bytes of head and the sk_buff, or less. */
 const COPIED_TRUESIZE = 1280;
 
@@ -335,12 +334,7 @@ function compareStack(
  */
 function compareDrops(drops: readonly string[], record: PacketRecord, differences: string[]): void {
   const located = recordVersion(record) !== '6.1';
-  const late = Number(record.at_stack?.['len'] ?? 0) > 20 + CHECKSUM_BREAK;
-  const own = drops.map((drop) => {
-    if (located) return drop;
-    const reason = drop.split(' ')[0] ?? '';
-    return late && reason === 'UDP_CSUM' ? 'NOT_SPECIFIED' : reason;
-  });
+  const own = drops.map((drop) => (located ? drop : (drop.split(' ')[0] ?? '')));
   if (own.join() !== record.drop_reasons.join()) {
     differences.push(`dropped: ${own.join()}, measured ${record.drop_reasons.join()}`);
   }
