@@ -147,9 +147,9 @@ async function matrixCommand(
   return different === 0 ? 0 : 1;
 }
 
-/** `L4 drop (UDP_CSUM __udp4_lib_rcv)`, `delivered, left with NEEDS_CSUM ...`. */
+/** `L4 drop (UDP_CSUM __udp4_lib_rcv)`, `left (NEEDS_CSUM ...), then delivered`. */
 function captureText(result: CsumResult): string {
-  if (result.sentHeader) return `${result.outcome}, left with ${sentWith(result)}`;
+  if (result.sentHeader) return `left (virtio_net_hdr ${sentWith(result)}), then ${result.outcome}`;
   const [drop] = result.drops;
   return drop === undefined || result.outcome === 'delivered'
     ? result.outcome

@@ -21,6 +21,21 @@ it.each<[string, string[]]>([
     'xdp-packets',
     ['xdp', 'examples/xdp/bounce_ttl.o', '--pcap', 'examples/captures/mixed.pcap', '--packets'],
   ],
+  ['csum-nat', ['csum', '--section', '10.2']],
+  ['csum-upstream-small', ['csum', '--variant', 'upstream', '--rx', 'small', '--section', '10.1']],
+  [
+    'csum-capture',
+    [
+      'csum',
+      '--pcap',
+      'examples/captures/ipv6.pcap',
+      '--prog',
+      'examples/xdp/count_protocols.o',
+      '--variant',
+      'base,v4-fixed,upstream',
+      '--verified',
+    ],
+  ],
 ])('%s', async (name, words) => {
   const path = join(PACKAGE_ROOT, 'test', 'golden', `${name}.txt`);
   const { code, lines } = await runForTest(words);

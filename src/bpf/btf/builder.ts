@@ -62,6 +62,7 @@ const TYPEDEFS: ReadonlyMap<string, string> = new Map([
   ['gfp_t', 'unsigned int'],
   ['netdev_tx_t', 'int'],
   ['gro_result_t', 'int'],
+  ['netdev_features_t', 'u64'],
   ['pid_t', 'int'],
 ]);
 
