@@ -51,15 +51,15 @@ function variantsOf(text: string | undefined): readonly CsumVariant[] {
   return text.split(',').map((word) => choiceOption('variant', word, 'base', CSUM_VARIANTS));
 }
 
-/** `PARTIAL 302/6`, `-` when there was none. */
+/** `PARTIAL 302/6`. */
 function skbState({ skb }: CsumResult): string {
-  if (!skb) return '-';
+  if (!skb) return 'no skb';
   const summed = SUMMED[skb.ipSummed] ?? String(skb.ipSummed);
   return summed === 'PARTIAL' ? `${summed} ${skb.csumStart}/${skb.csumOffset}` : summed;
 }
 
 function sentWith({ sentHeader }: CsumResult): string {
-  return sentHeader ? describeNetHeader(sentHeader) : '-';
+  return sentHeader ? describeNetHeader(sentHeader) : 'stayed';
 }
 
 function isRight({ result, expected }: CsumCell): boolean {
@@ -96,7 +96,7 @@ function printMatrix(
 
 function cellText(line: readonly CsumCell[], variant: CsumVariant): string {
   const cell = line.find((each) => each.variant === variant);
-  if (!cell) return '-';
+  if (!cell) return 'not run';
   const { outcome } = cell.result;
   return isRight(cell) ? outcome : `${outcome} (expected: ${cell.expected})`;
 }
