@@ -5,6 +5,7 @@ import { benchFuzz } from './fuzz.js';
 import { benchInterpreter } from './interpreter.js';
 import type { BenchRow } from './row.js';
 import { benchRace } from './race.js';
+import { benchRss } from './rss.js';
 import { benchTraffic } from './traffic.js';
 import { benchWasm } from './wasm.js';
 
@@ -44,6 +45,11 @@ export const SUITES: readonly BenchSuite[] = [
     name: 'race',
     summary: 'states per second of the interleaving explorer',
     run: benchRace,
+  },
+  {
+    name: 'rss',
+    summary: 'receive hashes per second: Toeplitz by tables and as defined, whole frames',
+    run: benchRss,
   },
   {
     name: 'traffic',

@@ -3,7 +3,7 @@
 //
 //   npm run build && node examples/make-captures.mjs
 import { writeFileSync } from 'node:fs';
-import { exampleCaptures } from '../dist/net/sample-traffic.js';
+import { exampleCaptures } from '../dist/src/net/sample-traffic.js';
 
 for (const [name, bytes] of exampleCaptures()) {
   writeFileSync(new URL(`captures/${name}`, import.meta.url), bytes);

@@ -21,10 +21,25 @@ export {
   ethernetCapture,
   type Capture,
   type CapturedPacket,
+  type CaptureReader,
 } from './net/capture.js';
 export { describePacket } from './net/describe.js';
-export { readCapture } from './net/read-capture.js';
-export { writePcap } from './net/pcap.js';
+export { openCapture, readCapture } from './net/read-capture.js';
+export { pcapHeader, pcapRecord, writePcap } from './net/pcap.js';
+export { parseKey, ToeplitzKey } from './net/rss/toeplitz.js';
+export { TUNNEL_PORTS, type TunnelPorts } from './net/rss/tunnel.js';
+export {
+  ALL_HASH_TYPES,
+  ALL_TUNNEL_TYPES,
+  LINUX_HASH_TYPES,
+  VIRTIO_NET_HASH_TUNNEL_TYPE,
+  VIRTIO_NET_HASH_TYPE,
+} from './net/rss/types.js';
+export {
+  ReceiveHasher,
+  type ReceiveHash,
+  type ReceiveHashOptions,
+} from './net/rss/receive-hash.js';
 export { writePcapng } from './net/pcapng.js';
 
 export { assemble } from './bpf/assemble.js';
@@ -239,6 +254,11 @@ export {
   type CallOpsRow,
   type TrigRow,
 } from './lab/strategies/upstream.js';
+export { CaptureRun, type CaptureRunReport } from './lab/rss/capture-run.js';
+export { EXPERIMENTS, runExperiment, type ExperimentResult } from './lab/rss/experiments.js';
+export { DEFAULT_PACKET_TIME, type FlowSpreadReport } from './lab/rss/flow-spread.js';
+export { DEFAULT_SETTINGS, type RssSettings } from './lab/rss/receiver.js';
+export type { Spread } from './lab/rss/spread.js';
 export { runTour, type TourRow } from './lab/tour.js';
 export { tracedCall, tracedRun } from './lab/traced-call.js';
 export {
@@ -251,7 +271,7 @@ export {
   type TrafficResult,
   type TrafficStream,
 } from './lab/xdp-traffic.js';
-export { runCapture, type CaptureRun } from './lab/csum/capture.js';
+export { runCsumCapture, type CsumCaptureRun } from './lab/csum/capture.js';
 export { CsumLab, type CsumResult } from './lab/csum/matrix.js';
 export {
   CSUM_MODES,

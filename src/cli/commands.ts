@@ -11,6 +11,7 @@ import { layout } from './layout.js';
 import { map } from './map.js';
 import { museum } from './museum.js';
 import { race } from './race.js';
+import { rss } from './rss.js';
 import { run } from './run.js';
 import { strategies } from './strategies.js';
 import { tour } from './tour.js';
@@ -30,6 +31,7 @@ export const COMMANDS: readonly Command[] = [
   layout,
   xdp,
   csum,
+  rss,
   fuzz,
   verify,
   race,

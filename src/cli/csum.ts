@@ -12,12 +12,12 @@ import {
   load,
   parseObject,
   readCapture,
-  runCapture,
+  runCsumCapture,
   runMatrix,
   selectProgram,
   withTailCallees,
   applySetting,
-  type CaptureRun,
+  type CsumCaptureRun,
   type CsumCell,
   type CsumMode,
   type CsumResult,
@@ -159,7 +159,7 @@ function captureText(result: CsumResult): string {
 function printCapture(
   output: Output,
   packets: readonly Uint8Array[],
-  runs: readonly CaptureRun[],
+  runs: readonly CsumCaptureRun[],
 ): void {
   for (const [i, { kind, results }] of runs.entries()) {
     const packet = packets[i];
@@ -236,7 +236,7 @@ async function csumCommand(args: string[], output: Output): Promise<number> {
     }
     const packets = readCapture(readInput(values.pcap)).packets.map(({ bytes }) => bytes);
     const settings = values.set ?? [];
-    const runs = runCapture(lab, {
+    const runs = runCsumCapture(lab, {
       packets,
       variants,
       mode,
@@ -259,7 +259,7 @@ async function csumCommand(args: string[], output: Output): Promise<number> {
 
 const SECTIONS = Object.keys(CSUM_SECTIONS) as (keyof typeof CSUM_SECTIONS)[];
 
-function captureJson({ kind, results }: CaptureRun): object {
+function captureJson({ kind, results }: CsumCaptureRun): object {
   return {
     kind,
     results: [...results].map(([variant, result]) => ({

@@ -20,7 +20,12 @@ import type { Kernel } from '../kernel/kernel.js';
 import type { Capture, CapturedPacket } from '../net/capture.js';
 import type { FrameVisitor } from '../virtio/driver/sink.js';
 import { declareVirtioNetTypes } from '../virtio/driver/types.js';
-import { defineVirtioNet, type VirtioNet, type VirtioNetDriver } from '../virtio/virtio-net.js';
+import {
+  defineVirtioNet,
+  type VirtioNet,
+  type VirtioNetDriver,
+  type VirtioNetOptions,
+} from '../virtio/virtio-net.js';
 import type { RunEngine } from './run-program.js';
 import { createXdpEngine, type XdpEngine } from './xdp-engine.js';
 
@@ -33,6 +38,12 @@ export interface StreamOptions {
   readonly program: LoadedProgram;
   /** Receive buffers. Default mergeable. */
   readonly rx?: 'small' | 'mergeable';
+  /** Layout of the virtqueues. Default split. */
+  readonly ring?: 'split' | 'packed';
+  /** IN_ORDER. Default false. */
+  readonly inOrder?: boolean;
+  /** INDIRECT_DESC. Default false. */
+  readonly indirect?: boolean;
   /** Packets that arrive before the driver polls. Default 64. */
   readonly batch?: number;
   /** Sees each frame that reaches the stack. */
@@ -43,7 +54,7 @@ export interface StreamOptions {
 
 export interface TrafficOptions extends Pick<
   StreamOptions,
-  'driver' | 'engine' | 'program' | 'rx'
+  'driver' | 'engine' | 'program' | 'rx' | 'ring' | 'inOrder' | 'indirect'
 > {
   readonly capture: Capture;
 }
@@ -79,7 +90,7 @@ export function installVirtioNet(kernel: Kernel): VirtioNetDriver {
 
 /** Sends every packet through, one at a time. Throws KernelError when the driver refuses the program. */
 export function runTraffic(kernel: Kernel, options: TrafficOptions): TrafficResult {
-  const net = options.driver.probe({ rx: options.rx ?? 'mergeable' });
+  const net = options.driver.probe(queueOptions(options));
   const verdicts: (number | undefined)[] = [];
   const note = (verdict: number): void => void verdicts.push(verdict);
   const engine = createXdpEngine(kernel, options.engine, options.program.xlated, {
@@ -132,7 +143,7 @@ export class TrafficStream {
     this.#onDelivered = options.onDelivered;
     const { onTransmitted } = options;
     this.#net = options.driver.probe({
-      rx: options.rx ?? 'mergeable',
+      ...queueOptions(options),
       onTransmit: (bytes, start, end, queue) => {
         this.#transmitted++;
         onTransmitted?.(bytes, start, end, queue);
@@ -208,6 +219,13 @@ export class TrafficStream {
 /** Throws KernelError when the driver refuses the program. */
 export function openTraffic(kernel: Kernel, options: StreamOptions): TrafficStream {
   return new TrafficStream(kernel, options);
+}
+
+function queueOptions(
+  options: Pick<StreamOptions, 'rx' | 'ring' | 'inOrder' | 'indirect'>,
+): VirtioNetOptions {
+  const { rx = 'mergeable', ring = 'split', inOrder = false, indirect = false } = options;
+  return { rx, ring, inOrder, indirect };
 }
 
 function sendPacket(

@@ -50,6 +50,17 @@ export interface Capture {
   readonly options: readonly CaptureOption[];
 }
 
+/** A capture that is read packet by packet. */
+export interface CaptureReader {
+  readonly format: Capture['format'];
+  /** Those met so far: pcapng may bring more between packets. */
+  readonly interfaces: readonly CaptureInterface[];
+  /** As `Capture.options`; complete when the first packet has come. */
+  readonly options: readonly CaptureOption[];
+  /** Yields every packet once. Throws InputError where the file is cut or damaged. */
+  packets(): Iterable<CapturedPacket>;
+}
+
 /** The comments among `options`. */
 export function commentsOf(options: readonly CaptureOption[]): readonly string[] {
   const decoder = new TextDecoder();

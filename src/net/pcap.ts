@@ -10,7 +10,8 @@
  */
 import { viewOf } from '../common/bytes.js';
 import { InputError } from '../common/errors.js';
-import type { Capture, CapturedPacket } from './capture.js';
+import type { ByteSource } from './byte-source.js';
+import type { Capture, CapturedPacket, CaptureReader } from './capture.js';
 
 const HEADER_BYTES = 24;
 
@@ -41,49 +42,61 @@ export function isPcap(bytes: Uint8Array): boolean {
   return variantOf(bytes) !== undefined;
 }
 
-export function readPcap(bytes: Uint8Array): Capture {
-  const variant = variantOf(bytes);
+/** Reads the header; packets follow as they are asked for. */
+export function openPcap(source: ByteSource): CaptureReader {
+  const header = source.peek(HEADER_BYTES);
+  const variant = variantOf(header);
   if (!variant) throw new InputError('not a pcap file: unknown magic');
-  if (bytes.length < HEADER_BYTES) {
+  if (header.length < HEADER_BYTES) {
     throw new InputError(
-      `capture cut in its header: ${HEADER_BYTES} bytes announced, ${bytes.length} left`,
+      `capture cut in its header: ${HEADER_BYTES} bytes announced, ${header.length} left`,
     );
   }
-  const { little, recordBytes, unitsToNanoseconds } = variant;
-  const view = viewOf(bytes);
+  const { little } = variant;
+  const view = viewOf(header);
   const major = view.getUint16(4, little);
   if (major !== 2)
     throw new InputError(`pcap version ${major}.${view.getUint16(6, little)}, not 2`);
-  const packets: CapturedPacket[] = [];
-  let at = HEADER_BYTES;
-  while (at < bytes.length) {
-    const number = packets.length + 1;
-    if (bytes.length - at < recordBytes) {
-      throw cutError(number, at, recordBytes, bytes.length - at);
-    }
-    const captured = view.getUint32(at + 8, little);
-    const data = at + recordBytes;
-    if (bytes.length - data < captured) throw cutError(number, data, captured, bytes.length - data);
-    const seconds = BigInt(view.getUint32(at, little));
-    const fraction = BigInt(view.getUint32(at + 4, little));
-    packets.push({
-      interfaceIndex: 0,
-      time: seconds * 1_000_000_000n + fraction * unitsToNanoseconds,
-      bytes: bytes.slice(data, data + captured),
-      originalLength: view.getUint32(at + 12, little),
-      options: [],
-    });
-    at = data + captured;
-  }
   // the upper bits of the link type word say whether frames carry an FCS
   const linkType = view.getUint32(20, little) & 0xffff;
   const snapLength = view.getUint32(16, little);
+  source.skip(HEADER_BYTES);
   return {
     format: 'pcap',
     interfaces: [{ linkType, snapLength, options: [] }],
-    packets,
     options: [],
+    packets: () => readRecords(source, variant),
   };
+}
+
+function* readRecords(
+  source: ByteSource,
+  { little, recordBytes, unitsToNanoseconds }: Variant & { readonly little: boolean },
+): Generator<CapturedPacket> {
+  for (let number = 1; ; number++) {
+    const record = source.peek(recordBytes);
+    if (record.length === 0) return;
+    if (record.length < recordBytes) {
+      throw cutError(number, source.at, recordBytes, record.length);
+    }
+    const view = viewOf(record);
+    const seconds = BigInt(view.getUint32(0, little));
+    const fraction = BigInt(view.getUint32(4, little));
+    const captured = view.getUint32(8, little);
+    const originalLength = view.getUint32(12, little);
+    source.skip(recordBytes);
+    const data = source.peek(captured);
+    if (data.length < captured) throw cutError(number, source.at, captured, data.length);
+    const bytes = data.slice();
+    source.skip(captured);
+    yield {
+      interfaceIndex: 0,
+      time: seconds * 1_000_000_000n + fraction * unitsToNanoseconds,
+      bytes,
+      originalLength,
+      options: [],
+    };
+  }
 }
 
 /** The one error of a file that ends inside a packet. */
@@ -104,29 +117,50 @@ export function writePcap(capture: Capture): Uint8Array {
     );
   }
   const nanoseconds = capture.packets.some(({ time }) => (time ?? 0n) % 1000n !== 0n);
+  const snapLengths = capture.interfaces.map(({ snapLength }) => snapLength);
+  const snapLength = snapLengths.includes(0) ? 0 : Math.max(0, ...snapLengths);
   const size = capture.packets.reduce((sum, packet) => sum + 16 + packet.bytes.length, 0);
   const bytes = new Uint8Array(HEADER_BYTES + size);
+  bytes.set(pcapHeader(linkType, snapLength, nanoseconds));
+  let at = HEADER_BYTES;
+  for (const [i, packet] of capture.packets.entries()) {
+    const record = pcapRecord(packet, i + 1, nanoseconds);
+    bytes.set(record, at);
+    at += record.length;
+  }
+  return bytes;
+}
+
+/** The start of a file whose records follow one by one. */
+export function pcapHeader(linkType: number, snapLength: number, nanoseconds: boolean): Uint8Array {
+  const bytes = new Uint8Array(HEADER_BYTES);
   const view = viewOf(bytes);
   view.setUint32(0, nanoseconds ? 0xa1b23c4d : 0xa1b2c3d4, true);
   view.setUint16(4, 2, true);
   view.setUint16(6, 4, true);
-  const snapLengths = capture.interfaces.map(({ snapLength }) => snapLength);
-  view.setUint32(16, snapLengths.includes(0) ? 0 : Math.max(0, ...snapLengths), true);
+  view.setUint32(16, snapLength, true);
   view.setUint32(20, linkType, true);
-  let at = HEADER_BYTES;
-  for (const [i, packet] of capture.packets.entries()) {
-    const time = packet.time ?? 0n;
-    const seconds = time / 1_000_000_000n;
-    if (time < 0n || seconds > 0xffffffffn) {
-      throw new InputError(`packet ${i + 1}: its time does not fit the 32-bit seconds of pcap`);
-    }
-    const fraction = Number(time % 1_000_000_000n);
-    view.setUint32(at, Number(seconds), true);
-    view.setUint32(at + 4, nanoseconds ? fraction : fraction / 1000, true);
-    view.setUint32(at + 8, packet.bytes.length, true);
-    view.setUint32(at + 12, packet.originalLength, true);
-    bytes.set(packet.bytes, at + 16);
-    at += 16 + packet.bytes.length;
+  return bytes;
+}
+
+/** One packet of such a file; `number` counts from 1, for messages. */
+export function pcapRecord(
+  packet: CapturedPacket,
+  number: number,
+  nanoseconds: boolean,
+): Uint8Array {
+  const time = packet.time ?? 0n;
+  const seconds = time / 1_000_000_000n;
+  if (time < 0n || seconds > 0xffffffffn) {
+    throw new InputError(`packet ${number}: its time does not fit the 32-bit seconds of pcap`);
   }
+  const fraction = Number(time % 1_000_000_000n);
+  const bytes = new Uint8Array(16 + packet.bytes.length);
+  const view = viewOf(bytes);
+  view.setUint32(0, Number(seconds), true);
+  view.setUint32(4, nanoseconds ? fraction : fraction / 1000, true);
+  view.setUint32(8, packet.bytes.length, true);
+  view.setUint32(12, packet.originalLength, true);
+  bytes.set(packet.bytes, 16);
   return bytes;
 }

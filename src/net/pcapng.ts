@@ -13,9 +13,11 @@ import {
   OPTION,
   type Capture,
   type CapturedPacket,
+  type CaptureReader,
   type CaptureInterface,
   type CaptureOption,
 } from './capture.js';
+import type { ByteSource } from './byte-source.js';
 import { concatBytes } from './packet.js';
 import { cutError } from './pcap.js';
 
@@ -39,57 +41,81 @@ interface InterfaceClock extends CaptureInterface {
   readonly offsetSeconds: bigint;
 }
 
-export function readPcapng(bytes: Uint8Array): Capture {
-  if (!isPcapng(bytes)) throw new InputError('not a pcapng file: no section header block');
-  const view = viewOf(bytes);
-  const interfaces: InterfaceClock[] = [];
-  const packets: CapturedPacket[] = [];
-  let sectionOptions: readonly CaptureOption[] | undefined;
-  let firstInterface = 0;
-  let little = true;
-  let at = 0;
-  while (at < bytes.length) {
-    if (bytes.length - at < 12) throw cutError(packets.length + 1, at, 12, bytes.length - at);
-    let type = view.getUint32(at, little);
-    if (view.getUint32(at) === BLOCK.SECTION) {
-      type = BLOCK.SECTION;
-      little = sectionIsLittle(view, at);
-    }
-    const total = view.getUint32(at + 4, little);
-    const what = PACKET_BLOCKS.includes(type)
-      ? `packet ${packets.length + 1}`
-      : `block type 0x${type.toString(16)}`;
-    if (total < 12 || total % 4 !== 0) {
-      throw new InputError(`capture damaged at byte ${at}: ${what} has length ${total}`);
-    }
-    if (total > bytes.length - at) throw cutError(packets.length + 1, at, total, bytes.length - at);
-    if (view.getUint32(at + total - 4, little) !== total) {
-      throw new InputError(
-        `capture damaged at byte ${at}: the two lengths of ${what} differ (${total} and ${view.getUint32(at + total - 4, little)})`,
-      );
-    }
-    const block: Block = { bytes: bytes.subarray(at + 8, at + total - 4), little, at, what };
-    if (type === BLOCK.SECTION) {
-      firstInterface = interfaces.length;
-      const options = readSection(block);
-      sectionOptions ??= options;
-    } else if (type === BLOCK.INTERFACE) {
-      interfaces.push(readInterface(block));
-    } else if (PACKET_BLOCKS.includes(type)) {
-      packets.push(readPacketBlock(block, type, interfaces, firstInterface));
-    }
-    at += total;
+/** Nothing is read before the first packet is asked for. */
+export function openPcapng(source: ByteSource): CaptureReader {
+  return new PcapngReader(source);
+}
+
+class PcapngReader implements CaptureReader {
+  readonly format = 'pcapng';
+  readonly #source: ByteSource;
+  readonly #interfaces: InterfaceClock[] = [];
+  #options: readonly CaptureOption[] | undefined;
+
+  constructor(source: ByteSource) {
+    this.#source = source;
   }
-  return {
-    format: 'pcapng',
-    interfaces: interfaces.map(({ linkType, snapLength, options }) => ({
+
+  get interfaces(): readonly CaptureInterface[] {
+    return this.#interfaces.map(({ linkType, snapLength, options }) => ({
       linkType,
       snapLength,
       options,
-    })),
-    packets,
-    options: sectionOptions ?? [],
-  };
+    }));
+  }
+
+  get options(): readonly CaptureOption[] {
+    return this.#options ?? [];
+  }
+
+  *packets(): Generator<CapturedPacket> {
+    const source = this.#source;
+    let packets = 0;
+    let firstInterface = 0;
+    let little = true;
+    for (;;) {
+      const head = source.peek(12);
+      const { at } = source;
+      if (head.length === 0) return;
+      if (head.length < 12) throw cutError(packets + 1, at, 12, head.length);
+      const start = viewOf(head);
+      let type = start.getUint32(0, little);
+      if (start.getUint32(0) === BLOCK.SECTION) {
+        type = BLOCK.SECTION;
+        little = sectionIsLittle(start, at);
+      }
+      const total = start.getUint32(4, little);
+      const isPacket = PACKET_BLOCKS.includes(type);
+      const what = isPacket ? `packet ${packets + 1}` : `block type 0x${type.toString(16)}`;
+      if (total < 12 || total % 4 !== 0) {
+        throw new InputError(`capture damaged at byte ${at}: ${what} has length ${total}`);
+      }
+      const whole = source.peek(total);
+      if (whole.length < total) throw cutError(packets + 1, at, total, whole.length);
+      const again = viewOf(whole).getUint32(total - 4, little);
+      if (again !== total) {
+        throw new InputError(
+          `capture damaged at byte ${at}: the two lengths of ${what} differ (${total} and ${again})`,
+        );
+      }
+      const block: Block = { bytes: whole.subarray(8, total - 4), little, at, what };
+      if (type === BLOCK.SECTION) {
+        firstInterface = this.#interfaces.length;
+        const options = readSection(block);
+        this.#options ??= options;
+      } else if (type === BLOCK.INTERFACE) {
+        this.#interfaces.push(readInterface(block));
+      }
+      const packet = isPacket
+        ? readPacketBlock(block, type, this.#interfaces, firstInterface)
+        : undefined;
+      source.skip(total);
+      if (packet) {
+        packets++;
+        yield packet;
+      }
+    }
+  }
 }
 
 interface Block {
@@ -101,9 +127,9 @@ interface Block {
 }
 
 function sectionIsLittle(view: DataView, at: number): boolean {
-  const magic = view.getUint32(at + 8, true);
+  const magic = view.getUint32(8, true);
   if (magic === BYTE_ORDER_MAGIC) return true;
-  if (view.getUint32(at + 8) === BYTE_ORDER_MAGIC) return false;
+  if (view.getUint32(8) === BYTE_ORDER_MAGIC) return false;
   throw new InputError(`capture damaged at byte ${at}: section header without byte-order magic`);
 }
 

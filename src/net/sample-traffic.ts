@@ -3,7 +3,7 @@
  *
  * A few hosts in 10.0.0.0/24 and 2001:db8::/64 talk UDP, TCP and ICMP, some of it under VLAN tags;
  * between them ARP, fragments, IPv6 extension headers, IP in IP and frames that are cut short. Times
- * start at 2026-01-01 and advance by microseconds.
+ * start at 2026-01-01 and advance by microseconds. What `tunnels.pcap` has is in `sample-tunnels.ts`.
  *
  * Usage:
  *   const file = exampleCaptures().get('mixed.pcap');
@@ -34,6 +34,7 @@ import {
 } from './packet.js';
 import { writePcap } from './pcap.js';
 import { writePcapng } from './pcapng.js';
+import { tunnelFrame } from './sample-tunnels.js';
 
 interface Frame {
   readonly bytes: Uint8Array;
@@ -69,6 +70,8 @@ const MIXED: readonly Kind[] = [
   { weight: 2, make: runt },
   { weight: 1, make: unknownType },
 ];
+
+const TUNNELS: readonly Kind[] = [{ weight: 1, make: tunnelFrame }];
 
 /** `count` frames of all kinds. */
 function mixedTraffic(count: number, seed: number): Frame[] {
@@ -122,18 +125,25 @@ export function exampleCaptures(): ReadonlyMap<string, Uint8Array> {
   return new Map([
     ['mixed.pcap', writePcap(ethernetCapture(mixedTraffic(200, 7)))],
     ['ipv6.pcap', writePcap(ethernetCapture(ipv6Traffic(60, 3)))],
+    ['tunnels.pcap', writePcap(ethernetCapture(makeFrames(TUNNELS, 300, 11, 2)))],
     ['two-links.pcapng', writePcapng(twoLinkCapture(80, 5))],
   ]);
 }
 
-function makeFrames(kinds: readonly Kind[], count: number, seed: number): Frame[] {
+/** Frames 1 to `longestGap` microseconds apart. */
+function makeFrames(
+  kinds: readonly Kind[],
+  count: number,
+  seed: number,
+  longestGap = 900,
+): Frame[] {
   const random = new Random(seed);
   const total = kinds.reduce((sum, { weight }) => sum + weight, 0);
   let time = START;
   return Array.from({ length: count }, () => {
     let ticket = random.below(total);
     const kind = kinds.find(({ weight }) => (ticket -= weight) < 0);
-    time += BigInt(1 + random.below(900)) * 1000n;
+    time += BigInt(1 + random.below(longestGap)) * 1000n;
     return { bytes: kind ? kind.make(random) : new Uint8Array(0), time };
   });
 }

@@ -1,7 +1,17 @@
 /**
  * File helpers for Node: the only place beside `cli/` and `cpu/unicorn/` that knows a file system.
  */
-import { existsSync, readdirSync, readFileSync, writeFileSync } from 'node:fs';
+import {
+  appendFileSync,
+  closeSync,
+  existsSync,
+  mkdirSync,
+  openSync,
+  readdirSync,
+  readFileSync,
+  readSync,
+  writeFileSync,
+} from 'node:fs';
 import { dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { InputError } from '../common/errors.js';
@@ -38,20 +48,59 @@ export function readAsm(name: string): AsmSources {
 
 /** Bytes of a file, or of standard input for `-`. Throws InputError saying what is wrong with it. */
 export function readInput(path: string): Uint8Array {
+  return attempt(path, () => new Uint8Array(readFileSync(path === '-' ? 0 : path)));
+}
+
+const CHUNK_BYTES = 1 << 20;
+
+/** The bytes of a file, or of standard input for `-`, a megabyte at a time. */
+export function* readChunks(path: string): Generator<Uint8Array> {
+  const file = path === '-' ? 0 : attempt(path, () => openSync(path, 'r'));
   try {
-    return new Uint8Array(readFileSync(path === '-' ? 0 : path));
+    for (;;) {
+      const chunk = new Uint8Array(CHUNK_BYTES);
+      const size = attempt(path, () => readSome(file, chunk));
+      if (size === 0) return;
+      yield chunk.subarray(0, size);
+    }
+  } finally {
+    if (file !== 0) closeSync(file);
+  }
+}
+
+/** A pipe that has nothing yet says EAGAIN. */
+function readSome(file: number, chunk: Uint8Array): number {
+  for (;;) {
+    try {
+      return readSync(file, chunk);
+    } catch (error) {
+      if ((error as NodeJS.ErrnoException).code !== 'EAGAIN') throw error;
+      Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, 5);
+    }
+  }
+}
+
+function attempt<T>(path: string, action: () => T): T {
+  try {
+    return action();
   } catch (error) {
     throw new InputError(`${path}: ${reasonOf(error)}`);
   }
 }
 
+/** Makes a folder unless it is there. */
+export function makeFolder(path: string): void {
+  attempt(path, () => mkdirSync(path, { recursive: true }));
+}
+
+/** Writes behind what a file has. */
+export function appendOutput(path: string, bytes: Uint8Array): void {
+  attempt(path, () => appendFileSync(path, bytes));
+}
+
 /** Writes a file, or standard output for `-`. */
 export function writeOutput(path: string, bytes: Uint8Array): void {
-  try {
-    writeFileSync(path === '-' ? 1 : path, bytes);
-  } catch (error) {
-    throw new InputError(`${path}: ${reasonOf(error)}`);
-  }
+  attempt(path, () => writeFileSync(path === '-' ? 1 : path, bytes));
 }
 
 function reasonOf(error: unknown): string {
@@ -61,6 +110,9 @@ function reasonOf(error: unknown): string {
       return 'no such file';
     case 'EISDIR':
       return 'is a directory';
+    case 'EEXIST':
+    case 'ENOTDIR':
+      return 'not a directory';
     case 'EACCES':
       return 'permission denied';
     default:

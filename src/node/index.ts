@@ -1,3 +1,12 @@
 /** `trampolab/node`: what needs a file system or a native library. */
 export { bootLab, labBooter, type LabBooter, type LabOptions } from './boot.js';
-export { kernelAsm, PACKAGE_ROOT, readAsm, readInput, writeOutput } from './files.js';
+export {
+  appendOutput,
+  kernelAsm,
+  makeFolder,
+  PACKAGE_ROOT,
+  readAsm,
+  readChunks,
+  readInput,
+  writeOutput,
+} from './files.js';

@@ -18,8 +18,10 @@ import { InputError, KernelError } from '../common/errors.js';
 import type { Ram } from '../cpu/ram.js';
 import type { KernelContext, KernelFunction } from '../kernel/function.js';
 import type { RingLayout } from './ring/open-device-queue.js';
+import { checkPackedQueueSize } from './ring/packed-ring.js';
 import { checkQueueSize } from './ring/split-ring.js';
-import { virtqueueIsBroken, virtqueueLayout, VRING_VIRTQUEUE } from './ring/split-ring-driver.js';
+import { virtqueueIsBroken, virtqueueLayout } from './ring/virtqueue.js';
+import { VRING_VIRTQUEUE } from './ring/vring-virtqueue.js';
 import {
   drainDelivered,
   takeDelivered,
@@ -56,8 +58,9 @@ import {
   type XdpRunner,
 } from './driver/common.js';
 import { virtioNetFunctions } from './driver/functions.js';
-import { defaultRssKey, outstanding, probe, remove } from './driver/probe.js';
+import { defaultRssKey, outstanding, probe, remove, restore } from './driver/probe.js';
 import { setRss, type RssSettings } from './driver/queues.js';
+import { resetVirtqueue, virtqueueOf } from './driver/queue-reset.js';
 import { driverCounters } from './driver/counters.js';
 import type { VirtioNetVersion, XdpChecksum } from './driver/profiles.js';
 import { netStackFunctions } from '../stack/functions.js';
@@ -82,7 +85,13 @@ export interface VirtioNetOptions {
    * CTRL_GUEST_OFFLOADS.
    */
   readonly rx?: 'small' | 'mergeable' | 'big';
-  /** Entries per ring, a power of two. Default 256. */
+  /** Layout of the rings. Default 'split'. */
+  readonly ring?: 'split' | 'packed';
+  /** IN_ORDER: the device completes in order, and tells of batches by one used element. Default false. */
+  readonly inOrder?: boolean;
+  /** INDIRECT_DESC: frames in several pieces take one descriptor of a transmit ring. Default false. */
+  readonly indirect?: boolean;
+  /** Entries per ring, a power of two; with packed rings any number up to 32768. Default 256. */
   readonly queueSize?: number;
   /** Default 1500; 68 to 65535. */
   readonly mtu?: number;
@@ -139,9 +148,9 @@ const NO_EXCEPTIONS: readonly XdpException[] = [];
 
 export interface VirtioNet {
   readonly device: VirtioNetDevice;
-  /** Address of `struct net_device`; another after `reprobe`. */
+  /** Address of `struct net_device`. */
   readonly dev: bigint;
-  /** Address of `struct virtnet_info`; another after `reprobe`. */
+  /** Address of `struct virtnet_info`. */
   readonly vi: bigint;
   /** Attaches a program to all queues, replaces it, or detaches it. Throws KernelError when refused. */
   attachXdp(runner: XdpRunner | undefined): void;
@@ -165,11 +174,6 @@ export interface VirtioNet {
   setMac(mac: Uint8Array): void;
   /** Adds or removes a VLAN of the device's filter. Throws KernelError when refused. */
   setVlan(id: number, on: boolean): void;
-  /**
-   * Unbinds the driver and binds it again: the device is reset, what it held is lost, no program is
-   * attached. A device that needs a reset works again.
-   */
-  reprobe(): void;
   /** `ethtool -K tx on|off`: checksums of what is sent are left to the device, or software completes them. */
   setTxChecksum(on: boolean): void;
   /** A frame arrives at the device. */
@@ -190,8 +194,15 @@ export interface VirtioNet {
   held(): { readonly rx: number; readonly tx: number; readonly chunks: number };
   /** Where a receive ring lies, and the position in it that the device takes next. */
   receiveRing(queue: number): RingLayout & { readonly next: number };
-  /** Whether a device has broken one of the queues. */
+  /** Whether a device has broken one of the queues in use. */
   readonly broken: boolean;
+  /** Resets one queue (RING_RESET; rx of pair i is 2i, tx is 2i+1): what it held is freed, and it works again. */
+  resetQueue(queue: number): void;
+  /**
+   * Resets the device and all queues: a broken one works again, an error of the device is gone. Of what commands
+   * told the device, only queue pairs and filter are told again.
+   */
+  reset(): void;
   /** Removes the device; frames not read are lost. */
   close(): void;
 }
@@ -218,7 +229,7 @@ export function createVirtioNet(
 /** Defines the driver's kernel functions; devices are then made with `probe`. */
 export function defineVirtioNet(
   kernel: KernelContext & FunctionDefiner,
-  options: DefineOptions = {},
+  { tracepoints }: DefineOptions = {},
 ): VirtioNetDriver {
   const { ram } = kernel.memory;
   // by physical address of bpf_prog and virtnet_info
@@ -244,7 +255,6 @@ export function defineVirtioNet(
       netOf(ram.pointer(dev + DEV.priv)).noteException(action);
     },
   };
-  const { tracepoints } = options;
   const stack: StackHost = {
     runXdp: (context, prog, xdp) => host.runner(prog).run(context, xdp),
     kfreeSkb: (skb, reason, location) => tracepoints?.kfreeSkb?.(skb, reason, location),
@@ -256,9 +266,7 @@ export function defineVirtioNet(
   for (const fn of virtioNetFunctions(host)) kernel.define(fn);
   for (const fn of netStackFunctions(stack)) kernel.define(fn);
   return {
-    probe: (options = {}) => {
-      return new VirtioNetInstance(kernel, options, runners, nets);
-    },
+    probe: (netOptions = {}) => new VirtioNetInstance(kernel, netOptions, runners, nets),
   };
 }
 
@@ -327,7 +335,8 @@ class VirtioNetInstance implements VirtioNet {
   #bind(): void {
     const options = this.#options;
     const queueSize = options.queueSize ?? 256;
-    checkQueueSize(queueSize);
+    if (options.ring === 'packed') checkPackedQueueSize(queueSize);
+    else checkQueueSize(queueSize);
     const ram = this.#ram;
     const probeOptions = {
       name: 'eth0',
@@ -353,21 +362,22 @@ class VirtioNetInstance implements VirtioNet {
   #open(): void {
     const ram = this.#ram;
     ram.set32(this.#dev + DEV.flags, ram.u32(this.#dev + DEV.flags) | IFF_UP);
-    this.#fill();
+    for (let i = 0; i < this.#activePairs; i++) this.#fill(i);
     this.#kernel.invoke('virtnet_set_rx_mode', this.#dev);
   }
 
-  #fill(): void {
-    for (let i = 0; i < this.#activePairs; i++) {
-      this.#kernel.invoke('try_fill_recv', this.#vi, receiveQueue(this.#ram, this.#vi, i), 0);
+  resetQueue(queue: number): void {
+    const pairs = this.#ram.u16(this.#vi + VI.max_queue_pairs);
+    if (!Number.isInteger(queue) || queue < 0 || queue >= 2 * pairs) {
+      throw new InputError(`queue ${queue} of ${2 * pairs}`);
     }
+    this.device.resetQueue(queue);
+    this.#restartQueue(queue);
   }
 
-  reprobe(): void {
-    this.close();
-    this.#prog = 0;
-    this.device.writeStatus(0);
-    this.#bind();
+  reset(): void {
+    restore(this.#kernel, this.device, this.#vi);
+    this.#open();
   }
 
   noteException(action: number): void {
@@ -429,7 +439,7 @@ class VirtioNetInstance implements VirtioNet {
 
   setQueuePairs(pairs: number): void {
     demand(this.#kernel.invoke('virtnet_set_channels', this.#dev, pairs), `${pairs} queue pairs`);
-    this.#fill();
+    for (let i = 0; i < this.#activePairs; i++) this.#fill(i);
   }
 
   setRss(settings: RssSettings): void {
@@ -512,8 +522,8 @@ class VirtioNetInstance implements VirtioNet {
 
   get broken(): boolean {
     const { memory } = this.#kernel;
-    for (let i = 0; i < this.#activePairs; i++) {
-      if (virtqueueIsBroken(memory, this.#receiveVq(i))) return true;
+    for (let queue = 0; queue < 2 * this.#activePairs; queue++) {
+      if (virtqueueIsBroken(memory, virtqueueOf(this.#kernel, this.#vi, queue))) return true;
     }
     return false;
   }
@@ -531,6 +541,18 @@ class VirtioNetInstance implements VirtioNet {
     const header = bytes.slice(start, headerEnd);
     this.#transmitted.push({ queue, header, frame: bytes.slice(headerEnd, end) });
   };
+
+  /** The device does not use the queue: it is emptied, told to the device anew, and filled. */
+  #restartQueue(queue: number): void {
+    resetVirtqueue(this.#kernel, this.#vi, queue);
+    const vq = virtqueueOf(this.#kernel, this.#vi, queue);
+    this.device.startQueue(queue, virtqueueLayout(this.#kernel.memory, vq));
+    if (queue % 2 === 0 && queue >> 1 < this.#activePairs) this.#fill(queue >> 1);
+  }
+
+  #fill(pair: number): void {
+    this.#kernel.invoke('try_fill_recv', this.#vi, receiveQueue(this.#ram, this.#vi, pair), 0);
+  }
 
   #interrupt(queue: number): void {
     const pair = queue >> 1;
@@ -558,6 +580,9 @@ function offeredFeatures(options: VirtioNetOptions, maxQueuePairs: number): bigi
   const names: VirtioNetFeature[] = [...(options.features ?? [])];
   if (options.legacy !== true) names.push('VERSION_1');
   if (options.eventIdx ?? true) names.push('EVENT_IDX');
+  if (options.ring === 'packed') names.push('RING_PACKED');
+  if (options.inOrder ?? false) names.push('IN_ORDER');
+  if (options.indirect ?? false) names.push('INDIRECT_DESC');
   if (maxQueuePairs > 1) names.push('CTRL_VQ', 'MQ');
   switch (options.rx ?? 'mergeable') {
     case 'mergeable':

@@ -36,6 +36,9 @@ it.each<[string, string[]]>([
       '--verified',
     ],
   ],
+  ['rss-experiments', ['rss']],
+  ['rss-random-ports', ['rss', '--experiment', 'gre-inner-random']],
+  ['rss-capture', ['rss', 'examples/captures/tunnels.pcap', '--cost', '5000']],
 ])('%s', async (name, words) => {
   const path = join(PACKAGE_ROOT, 'test', 'golden', `${name}.txt`);
   const { code, lines } = await runForTest(words);

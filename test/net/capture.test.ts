@@ -5,7 +5,7 @@ import { InputError } from '../../src/common/errors.js';
 import { commentOption, commentsOf, ethernetCapture, type Capture } from '../../src/net/capture.js';
 import { writePcap } from '../../src/net/pcap.js';
 import { writePcapng } from '../../src/net/pcapng.js';
-import { readCapture } from '../../src/net/read-capture.js';
+import { openCapture, readCapture } from '../../src/net/read-capture.js';
 
 const three = ethernetCapture([
   { bytes: new Uint8Array(60).fill(1), time: 1_700_000_000_000_001_000n },
@@ -184,6 +184,43 @@ describe('pcapng', () => {
     expect(message(() => readCapture(file.subarray(0, block3 + 40)))).toBe(
       `capture cut in packet 3 at byte ${block3}: 92 bytes announced, 40 left`,
     );
+  });
+});
+
+describe('in chunks', () => {
+  /** Cuts `file` into pieces of the given sizes over and over. */
+  function* chunksOf(file: Uint8Array, sizes: readonly number[]): Generator<Uint8Array> {
+    for (let at = 0, i = 0; at < file.length; i++) {
+      const size = sizes[i % sizes.length] ?? 1;
+      // a Buffer, as Node reads one, with other bytes around it
+      const buffer = Buffer.alloc(size + 16, 0xee);
+      buffer.set(file.subarray(at, at + size), 8);
+      yield buffer.subarray(8, 8 + Math.min(size, file.length - at));
+      at += size;
+    }
+  }
+
+  it.each([writePcap(three), bigEndian(writePcap(three)), writePcapng(three)])(
+    'the same packets as from the whole file',
+    (file) => {
+      const whole = readCapture(file);
+      for (const sizes of [[1], [7], [24, 16, 60], [1000], [3, 0, 50]]) {
+        const reader = openCapture(chunksOf(file, sizes));
+        expect([...reader.packets()]).toEqual(whole.packets);
+        expect([reader.interfaces, reader.options]).toEqual([whole.interfaces, whole.options]);
+      }
+    },
+  );
+
+  it('packets before the place where the file is cut', () => {
+    const file = writePcap(three);
+    const seen: number[] = [];
+    const reader = openCapture(chunksOf(file.subarray(0, file.length - 1), [50]));
+    const error = message(() => {
+      for (const { bytes } of reader.packets()) seen.push(bytes.length);
+    });
+    expect(seen).toEqual([60, 42]);
+    expect(error).toMatch(/^capture cut in packet 3 at byte \d+: 60 bytes announced, 59 left$/);
   });
 });
 

@@ -3,12 +3,13 @@
  * does.
  *
  * Reference: virtio 1.4 "Network Device", "Feature bit requirements" and "Hash calculation for incoming
- * packets". Config space: rss_max_key_size u8 @17, rss_max_indirection_table_length u16 @18,
- * supported_hash_types u32 @20, with HASH_TUNNEL supported_tunnel_types u32 @24.
+ * packets", "Device configuration layout".
  *
  * Usage:
  *   interplay({ rss: true, hashReport: false, hashTunnel: true }).steering;   // 'inner'
  */
+import { viewOf } from '../../common/bytes.js';
+import type { RssDevice } from './config.js';
 import type { InnerHashForm } from './types.js';
 
 export const VIRTIO_NET_F_CTRL_VQ = 17;
@@ -88,4 +89,26 @@ export function featureProblem(bits: bigint, form: InnerHashForm): string | unde
   // the proposal asked for CTRL_VQ only
   if (form === 'final' && tunnel && !hash) return 'HASH_TUNNEL requires RSS or HASH_REPORT';
   return undefined;
+}
+
+/** Fields of the device's config space: offset and bytes. */
+export const RSS_CONFIG_SPACE = {
+  rss_max_key_size: { offset: 17, size: 1 },
+  rss_max_indirection_table_length: { offset: 18, size: 2 },
+  supported_hash_types: { offset: 20, size: 4 },
+  /** There with HASH_TUNNEL only. */
+  supported_tunnel_types: { offset: 24, size: 4 },
+} as const;
+
+/** Puts them into a config space, whose length says whether it has supported_tunnel_types. */
+export function writeRssConfigSpace(space: Uint8Array, device: RssDevice): void {
+  const view = viewOf(space);
+  const { rss_max_key_size, rss_max_indirection_table_length } = RSS_CONFIG_SPACE;
+  const { supported_hash_types, supported_tunnel_types } = RSS_CONFIG_SPACE;
+  view.setUint8(rss_max_key_size.offset, device.maxKeySize);
+  view.setUint16(rss_max_indirection_table_length.offset, device.maxTableLength, true);
+  view.setUint32(supported_hash_types.offset, device.supportedHashTypes, true);
+  if (space.length >= supported_tunnel_types.offset + supported_tunnel_types.size) {
+    view.setUint32(supported_tunnel_types.offset, device.supportedTunnelTypes, true);
+  }
 }

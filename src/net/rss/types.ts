@@ -19,8 +19,6 @@ export const VIRTIO_NET_HASH_TYPE = {
   UDP_EX: 1 << 8,
 } as const;
 
-export type HashTypeName = keyof typeof VIRTIO_NET_HASH_TYPE;
-
 /** hash_types of the v7 proposal: take the inner header of such a tunnel. */
 export const VIRTIO_NET_HASH_TYPE_INNER = {
   GRE_INNER: 1 << 9,
@@ -68,8 +66,6 @@ export const VIRTIO_NET_HASH_TUNNEL_TYPE = {
   IPIP: 1 << 7,
   NVGRE: 1 << 8,
 } as const;
-
-export type TunnelTypeName = keyof typeof VIRTIO_NET_HASH_TUNNEL_TYPE;
 
 export const ALL_TUNNEL_TYPES = 0x1ff;
 

@@ -214,7 +214,7 @@ export class VirtioNetDevice implements VirtioTransport {
   }
 
   /** The driver resets a queue (RING_RESET): the device leaves its memory alone until `startQueue`. */
-  restartQueue(index: number): void {
+  resetQueue(index: number): void {
     this.#queues[index]?.stop();
   }
 

@@ -17,7 +17,7 @@ import {
   putPage,
   setPagePrivate,
 } from '../../stack/pages.js';
-import { SCATTERLIST } from '../ring/split-ring-driver.js';
+import { SCATTERLIST } from '../ring/vring-virtqueue.js';
 import { DEV, RQ, RQ_STATS, VI, pagesOf } from './common.js';
 import { PADDED_VNET_HDR, bigBufferSize } from './geometry.js';
 

@@ -57,6 +57,11 @@ export function netdevLog(kernel: KernelContext, dev: number, line: string): voi
   kernel.printk(`virtio_net virtio0 ${text}: ${line}`);
 }
 
+/** Big mode: pages without MRG_RXBUF. */
+export function isBig(ram: Ram, vi: number): boolean {
+  return ram.u8(vi + VI.big_packets) !== 0 && ram.u8(vi + VI.mergeable_rx_bufs) === 0;
+}
+
 /** The table of page chunks of a device: see `page-frag.ts`. */
 export function pagesOf(ram: Ram, vi: number): number {
   return ram.pointer(vi + VI.pages);

@@ -16,7 +16,7 @@ import { struct } from '../../common/struct.js';
 import type { Ram } from '../../cpu/ram.js';
 import { atomic, type KernelContext, type KernelFunction } from '../../kernel/function.js';
 import { VIRTIO_NET_ERR, VIRTIO_NET_OK } from '../device/control/commands.js';
-import { SCATTERLIST } from '../ring/split-ring-driver.js';
+import { SCATTERLIST } from '../ring/vring-virtqueue.js';
 import { VI } from './common.js';
 import { profileOf } from './profiles.js';
 

@@ -57,6 +57,8 @@ const COMMON: readonly VirtioNetFeature[] = [
   'RING_PACKED',
   'ORDER_PLATFORM',
   'RING_RESET',
+  // newer than these kernels, and taken so that it can be tried
+  'IN_ORDER',
 ];
 
 const SINCE_6_12: readonly VirtioNetFeature[] = [
@@ -74,7 +76,6 @@ const SINCE_6_18: readonly VirtioNetFeature[] = [
   'GUEST_UDP_TUNNEL_GSO_CSUM',
   'HOST_UDP_TUNNEL_GSO',
   'HOST_UDP_TUNNEL_GSO_CSUM',
-  'IN_ORDER',
 ];
 
 /** Taken from a device that does not offer VERSION_1, besides. */
@@ -150,4 +151,13 @@ export function negotiate(
     fail('ENODEV', `device refuses features: ${featureNames(features).join(' ')}`);
   }
   return { features, config };
+}
+
+/** From reset to FEATURES_OK with features that were agreed on before. */
+export function resume(device: VirtioTransport, features: bigint): void {
+  device.writeStatus(0);
+  device.writeStatus(S.ACKNOWLEDGE);
+  device.writeStatus(S.ACKNOWLEDGE | S.DRIVER);
+  device.writeFeatures(features);
+  if (hasFeature(features, 'VERSION_1')) device.writeStatus(device.status | S.FEATURES_OK);
 }

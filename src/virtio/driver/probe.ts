@@ -17,27 +17,26 @@ import {
   NET_DEVICE,
 } from '../../stack/net-device.js';
 import { NET } from '../../stack/net.js';
-import { createPageTable, headPage, putPage } from '../../stack/pages.js';
+import { createPageTable, putPage } from '../../stack/pages.js';
 import { hasFeature, netHeaderSize, type VirtioNetFeature } from '../net-features.js';
 import {
   createVirtqueue,
   destroyVirtqueue,
-  virtqueueDetachUnused,
   virtqueueDisableCb,
   virtqueueLayout,
   virtqueueOutstanding,
-} from '../ring/split-ring-driver.js';
+} from '../ring/virtqueue.js';
 import { VIRTIO_CONFIG_S, type VirtioTransport } from '../transport.js';
 import { freePageChain } from './big.js';
-import { DEV, RQ, SQ, VI, negotiated, pagesOf, receiveQueue, sendQueue } from './common.js';
+import { DEV, RQ, SQ, VI, isBig, negotiated, pagesOf, receiveQueue, sendQueue } from './common.js';
 import { CONTROL_BUF_SIZE } from './control.js';
 import { MAX_MTU, bigPacketPages, mergeableMinimum } from './geometry.js';
-import { negotiate } from './negotiate.js';
+import { negotiate, resume } from './negotiate.js';
 import { initGuestOffloads } from './offloads.js';
 import { setProfile, xdpChecksumOf, type VirtioNetVersion, type XdpChecksum } from './profiles.js';
 import { VIRTIO_NET_RSS_MAX_KEY_SIZE, initRss } from './queues.js';
 import { NAPI_STRUCT, RECEIVE_QUEUE, SEND_QUEUE, VIRTNET_INFO } from './structs.js';
-import { freeTransmitted } from './xdp.js';
+import { recycleQueue, resetVirtqueue, virtqueueOf } from './queue-reset.js';
 
 export interface ProbeOptions {
   readonly name: string;
@@ -125,9 +124,20 @@ export function probe(
     has('MTU') ? config.mtu : MAX_MTU,
     options.queueSize,
   );
-  const queue = { num: options.queueSize, vdev: vi, eventIdx: has('EVENT_IDX') };
+  const queue = {
+    vdev: vi,
+    packed: has('RING_PACKED'),
+    eventIdx: has('EVENT_IDX'),
+    indirect: has('INDIRECT_DESC'),
+    inOrder: has('IN_ORDER'),
+    // the driver looks at lengths itself
+    validateLength: false,
+  };
+  // small and mergeable buffers have a context
+  const context = !isBig(ram, vi);
   const open = (index: number, num: number): number => {
-    const vq = createVirtqueue(kernel, { ...queue, num, index });
+    const withContext = context && index % 2 === 0 && index < 2 * maxPairs;
+    const vq = createVirtqueue(kernel, { ...queue, num, index, context: withContext });
     device.startQueue(index, virtqueueLayout(memory, vq));
     return vq;
   };
@@ -150,11 +160,32 @@ export function probe(
     ram.setPointer(vi + VI.ctrl, physical.alloc(CONTROL_BUF_SIZE));
   }
   initRss(kernel, vi, config, options.rssKey);
-  device.writeStatus(device.status | VIRTIO_CONFIG_S.DRIVER_OK);
   announce(vi);
-  // the device starts with one pair; where it refuses more, the driver goes on as if it had not
-  kernel.invoke('_virtnet_set_queues', vi, ram.u16(vi + VI.curr_queue_pairs));
+  ready(kernel, device, vi);
   return vi;
+}
+
+/** The device may start; it starts with one pair, and where it refuses more, the driver goes on as if not. */
+function ready(kernel: KernelContext, device: VirtioTransport, vi: number): void {
+  device.writeStatus(device.status | VIRTIO_CONFIG_S.DRIVER_OK);
+  const { ram } = kernel.memory;
+  kernel.invoke('_virtnet_set_queues', vi, ram.u16(vi + VI.curr_queue_pairs));
+}
+
+/**
+ * A device that was reset works again: the features of before, empty queues (virtnet_freeze, virtnet_restore).
+ * What commands had changed in the device is lost, but for the number of queue pairs.
+ */
+export function restore(kernel: KernelContext, device: VirtioTransport, vi: number): void {
+  const { memory } = kernel;
+  const { ram } = memory;
+  resume(device, ram.u64(vi + VI.features) | (ram.u64(vi + VI.features_hi) << 64n));
+  const queues = 2 * ram.u16(vi + VI.max_queue_pairs) + ram.u8(vi + VI.has_cvq);
+  for (let index = 0; index < queues; index++) {
+    resetVirtqueue(kernel, vi, index);
+    device.startQueue(index, virtqueueLayout(memory, virtqueueOf(kernel, vi, index)));
+  }
+  ready(kernel, device, vi);
 }
 
 /** What the net_device can do, and which of it can be switched. */
@@ -203,23 +234,15 @@ export function remove(kernel: KernelContext, vi: number): void {
   const { memory, physical } = kernel;
   const { ram } = memory;
   const pages = pagesOf(ram, vi);
-  const big = ram.u8(vi + VI.big_packets) !== 0;
   for (let i = 0; i < ram.u16(vi + VI.max_queue_pairs); i++) {
     const rq = receiveQueue(ram, vi, i);
-    const rxVq = ram.pointer(rq + RQ.vq);
-    for (const buf of virtqueueDetachUnused(memory, rxVq)) {
-      if (big) freePageChain(kernel, pages, buf);
-      else putPage(kernel, pages, headPage(ram, pages, buf));
-    }
+    recycleQueue(kernel, vi, 2 * i);
+    recycleQueue(kernel, vi, 2 * i + 1);
     freePageChain(kernel, pages, ram.pointer(rq + RQ.pages));
     const chunk = ram.pointer(rq + RQ.frag_page);
     if (chunk !== 0) putPage(kernel, pages, chunk);
-    destroyVirtqueue(kernel, rxVq);
-    const txVq = ram.pointer(sendQueue(ram, vi, i) + SQ.vq);
-    for (const cookie of virtqueueDetachUnused(memory, txVq)) {
-      freeTransmitted(kernel, pages, cookie);
-    }
-    destroyVirtqueue(kernel, txVq);
+    destroyVirtqueue(kernel, virtqueueOf(kernel, vi, 2 * i));
+    destroyVirtqueue(kernel, virtqueueOf(kernel, vi, 2 * i + 1));
   }
   if (ram.u8(vi + VI.has_cvq) !== 0) {
     destroyVirtqueue(kernel, ram.pointer(vi + VI.cvq));

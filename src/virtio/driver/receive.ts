@@ -19,6 +19,7 @@ import {
   RQ_STATS,
   SQ,
   VI,
+  isBig,
   isXdpRawBufferQueue,
   kick,
   napiSchedule,
@@ -43,7 +44,8 @@ import { givePages } from './big.js';
 import { profileOf } from './profiles.js';
 import { setProtocol } from '../../stack/ethernet.js';
 import { CHECKSUM_UNNECESSARY, SK_BUFF, freeSkb, skbHeadroom } from '../../stack/skb.js';
-import { VRING_VIRTQUEUE, virtqueueNumFree } from '../ring/split-ring-driver.js';
+import { virtqueueNumFree } from '../ring/virtqueue.js';
+import { VRING_VIRTQUEUE } from '../ring/vring-virtqueue.js';
 
 const SKB = SK_BUFF.offset;
 function receiveBuf(
@@ -77,10 +79,6 @@ function receiveBuf(
     skb = kernel.invoke(receive, dev, vi, rq, buf, ctx, len, xdpXmit, stats);
   }
   if (skb !== 0) kernel.invoke('virtnet_receive_done', vi, rq, skb, flags);
-}
-
-function isBig(ram: Ram, vi: number): boolean {
-  return ram.u8(vi + VI.big_packets) !== 0 && ram.u8(vi + VI.mergeable_rx_bufs) === 0;
 }
 
 /** `virtnet_rq_free_buf`. */

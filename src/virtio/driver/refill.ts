@@ -18,11 +18,12 @@ import {
   mergeableRoom,
   smallBufferSize,
 } from './geometry.js';
-import { RQ, RQ_STATS, VI, kick, pagesOf } from './common.js';
+import { RQ, RQ_STATS, VI, isBig, kick, pagesOf } from './common.js';
 import { fragRefill, rqAlloc } from './page-frag.js';
 import { profileOf } from './profiles.js';
 import { headPage, putPage } from '../../stack/pages.js';
-import { SCATTERLIST, virtqueueNumFree } from '../ring/split-ring-driver.js';
+import { virtqueueNumFree } from '../ring/virtqueue.js';
+import { SCATTERLIST } from '../ring/vring-virtqueue.js';
 
 function addRecvbufSmall(kernel: KernelContext, vi: number, rq: number, gfp: number): number {
   const { ram } = kernel.memory;
@@ -85,8 +86,7 @@ function tryFillRecv(kernel: KernelContext, vi: number, rq: number, gfp: number)
   const { ram } = kernel.memory;
   const vq = ram.pointer(rq + RQ.vq);
   const mergeable = ram.u8(vi + VI.mergeable_rx_bufs) !== 0;
-  const big = ram.u8(vi + VI.big_packets) !== 0;
-  const other = big ? 'add_recvbuf_big' : 'add_recvbuf_small';
+  const other = isBig(ram, vi) ? 'add_recvbuf_big' : 'add_recvbuf_small';
   const add = mergeable ? 'add_recvbuf_mergeable' : other;
   let result: number;
   do {

@@ -8,7 +8,7 @@
  */
 import { XDP_BUFF, XDP_RXQ_INFO } from '../../bpf/xdp-buff.js';
 import { struct } from '../../common/struct.js';
-import { SCATTERLIST } from '../ring/split-ring-driver.js';
+import { SCATTERLIST } from '../ring/vring-virtqueue.js';
 import { MAX_SKB_FRAGS } from '../../stack/skb-geometry.js';
 
 /** u64 counters of a receive queue, in the order of `virtnet_rq_stats_desc`. */
@@ -127,9 +127,6 @@ export const RECEIVE_QUEUE = struct({
   scratch_stats: VIRTNET_RQ_STATS.size,
   scratch_xdp: XDP_BUFF.size,
 });
-
-/** Pages of a big-mode buffer, at most, behind the first. */
-export const BIG_PACKET_SKBFRAGS = MAX_SKB_FRAGS;
 
 export const SEND_QUEUE = struct({
   vq: 'u64',

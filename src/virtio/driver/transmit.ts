@@ -28,7 +28,7 @@ import {
   skbPush,
   skbShinfo,
 } from '../../stack/skb.js';
-import { SCATTERLIST } from '../ring/split-ring-driver.js';
+import { SCATTERLIST } from '../ring/vring-virtqueue.js';
 import {
   NET_HEADER_OFFSET,
   VIRTIO_NET_HDR_F_NEEDS_CSUM,

@@ -31,7 +31,7 @@ import {
   type VirtioNetHost,
 } from './common.js';
 import { SKB_SHARED_INFO, SK_BUFF, fragAddress, fragLength, freeSkb } from '../../stack/skb.js';
-import { SCATTERLIST } from '../ring/split-ring-driver.js';
+import { SCATTERLIST } from '../ring/vring-virtqueue.js';
 import {
   XDP_FRAME,
   frameHasFrags,

@@ -1,6 +1,12 @@
 /** Dependencies and effects of RSS, HASH_REPORT and HASH_TUNNEL. */
 import { expect, it } from 'vitest';
-import { featureProblem, interplay, INTERPLAY } from '../../../src/net/rss/features.js';
+import { bytesToHex } from '../../../src/common/bytes.js';
+import {
+  featureProblem,
+  interplay,
+  INTERPLAY,
+  writeRssConfigSpace,
+} from '../../../src/net/rss/features.js';
 
 const bits = (...numbers: number[]) => numbers.reduce((all, bit) => all | (1n << BigInt(bit)), 0n);
 const [CTRL_VQ, MQ, FINAL, V7, REPORT, RSS] = [17, 22, 51, 52, 57, 60] as const;
@@ -38,4 +44,22 @@ it('the final form has an effect for every combination but HASH_TUNNEL alone', (
     headerSize: 20,
   });
   expect(of(true, true, true)?.commands).toEqual(['RSS_CONFIG', 'HASH_TUNNEL_SET']);
+});
+
+it('config space, with HASH_TUNNEL four bytes longer', () => {
+  const device = {
+    maxQueuePairs: 8,
+    maxKeySize: 40,
+    maxTableLength: 128,
+    supportedHashTypes: 0x1ff,
+    supportedTunnelTypes: 0x155,
+    negotiated: { mq: true, rss: true, hashReport: true, hashTunnel: true },
+  };
+  const space = (size: number) => {
+    const bytes = new Uint8Array(size);
+    writeRssConfigSpace(bytes, device);
+    return bytesToHex(bytes.slice(17));
+  };
+  expect(space(24)).toBe('288000ff010000');
+  expect(space(28)).toBe('288000ff01000055010000');
 });

@@ -95,7 +95,7 @@ export function replay(record: PacketRecord): ReplayResult {
   const skip = whySkipped(record);
   if (skip !== undefined) return { kind: 'skipped', why: skip };
   const kernel = new DirectKernel(4 << 20);
-  const rx = record.rx_mode === 'big' || record.rx_mode === 'small' ? record.rx_mode : 'mergeable';
+  const rx = record.rx_mode === 'small' ? 'small' : 'mergeable';
   const net = createVirtioNet(kernel, {
     rx,
     eventIdx: false,
@@ -139,6 +139,7 @@ export function replay(record: PacketRecord): ReplayResult {
 
 function whySkipped(record: PacketRecord): string | undefined {
   if (record.xdp === 'skb') return 'generic XDP';
+  if (record.rx_mode === 'big') return 'mode big';
   if (!record.backend.startsWith('vhost-user')) return 'a device that honours offload commands';
   if (record.program.startsWith('redirect') || record.program.includes('+redirect')) {
     return 'redirect targets';

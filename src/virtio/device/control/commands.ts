@@ -40,7 +40,6 @@ export const VIRTIO_NET_CTRL_NOTF_COAL_VQ_GET = 3;
 export const VIRTIO_NET_CTRL_HASH_TUNNEL = 7;
 export const VIRTIO_NET_CTRL_STATS = 8;
 export const VIRTIO_NET_CTRL_STATS_QUERY = 0;
-export const VIRTIO_NET_CTRL_STATS_GET = 1;
 const VIRTIO_NET_CTRL_RSS_CTX = 9;
 
 export interface ControlCommand {
