@@ -285,7 +285,7 @@ export {
   type TrafficResult,
   type TrafficStream,
 } from './lab/xdp-traffic.js';
-export { runCapture, type CsumCaptureRun } from './lab/csum/capture.js';
+export { runCsumCapture, type CsumCaptureRun } from './lab/csum/capture.js';
 export { CsumLab, type CsumResult } from './lab/csum/matrix.js';
 export {
   CSUM_MODES,

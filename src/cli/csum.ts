@@ -12,7 +12,7 @@ import {
   load,
   parseObject,
   readCapture,
-  runCapture,
+  runCsumCapture,
   runMatrix,
   selectProgram,
   withTailCallees,
@@ -51,15 +51,15 @@ function variantsOf(text: string | undefined): readonly CsumVariant[] {
   return text.split(',').map((word) => choiceOption('variant', word, 'base', CSUM_VARIANTS));
 }
 
-/** `PARTIAL 302/6`, `-` when there was none. */
+/** `PARTIAL 302/6`. */
 function skbState({ skb }: CsumResult): string {
-  if (!skb) return '-';
+  if (!skb) return 'no skb';
   const summed = SUMMED[skb.ipSummed] ?? String(skb.ipSummed);
   return summed === 'PARTIAL' ? `${summed} ${skb.csumStart}/${skb.csumOffset}` : summed;
 }
 
 function sentWith({ sentHeader }: CsumResult): string {
-  return sentHeader ? describeNetHeader(sentHeader) : '-';
+  return sentHeader ? describeNetHeader(sentHeader) : 'stayed';
 }
 
 function isRight({ result, expected }: CsumCell): boolean {
@@ -96,7 +96,7 @@ function printMatrix(
 
 function cellText(line: readonly CsumCell[], variant: CsumVariant): string {
   const cell = line.find((each) => each.variant === variant);
-  if (!cell) return '-';
+  if (!cell) return 'not run';
   const { outcome } = cell.result;
   return isRight(cell) ? outcome : `${outcome} (expected: ${cell.expected})`;
 }
@@ -147,9 +147,9 @@ async function matrixCommand(
   return different === 0 ? 0 : 1;
 }
 
-/** `L4 drop (UDP_CSUM __udp4_lib_rcv)`, `delivered, left with NEEDS_CSUM ...`. */
+/** `L4 drop (UDP_CSUM __udp4_lib_rcv)`, `left (NEEDS_CSUM ...), then delivered`. */
 function captureText(result: CsumResult): string {
-  if (result.sentHeader) return `${result.outcome}, left with ${sentWith(result)}`;
+  if (result.sentHeader) return `left (virtio_net_hdr ${sentWith(result)}), then ${result.outcome}`;
   const [drop] = result.drops;
   return drop === undefined || result.outcome === 'delivered'
     ? result.outcome
@@ -236,7 +236,7 @@ async function csumCommand(args: string[], output: Output): Promise<number> {
     }
     const packets = readCapture(readInput(values.pcap)).packets.map(({ bytes }) => bytes);
     const settings = values.set ?? [];
-    const runs = runCapture(lab, {
+    const runs = runCsumCapture(lab, {
       packets,
       variants,
       mode,

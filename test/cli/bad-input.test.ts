@@ -45,6 +45,8 @@ describe.each<[string, string[], number, RegExp]>([
     1,
     /no program 'frob'/,
   ],
+  ['an unknown variant', ['csum', '--variant', 'v5'], 2, /--variant takes base\|v4-literal/],
+  ['a program without a capture', ['csum', '--prog', OBJECT], 2, /--prog needs --pcap/],
   ['odd hex', ['run', '--hex', '950'], 1, /odd number of hex digits/],
   ['hex that is no program', ['run', '--hex', '95'], 1, /no multiple of 8/],
   [

@@ -7,7 +7,7 @@
  * them. Frames that are no TCP or UDP over IP are U.
  *
  * Usage:
- *   const runs = runCapture(lab, { packets, variants: ['base', 'upstream'], mode: 'mergeable' });
+ *   const runs = runCsumCapture(lab, { packets, variants: ['base', 'upstream'], mode: 'mergeable' });
  */
 import { viewOf } from '../../common/bytes.js';
 import { formatIpv4, formatIpv6 } from '../../net/address.js';
@@ -46,7 +46,7 @@ export interface CsumCaptureRun {
   readonly results: ReadonlyMap<CsumVariant, CsumResult>;
 }
 
-export function runCapture(lab: CsumLab, options: CaptureOptions): readonly CsumCaptureRun[] {
+export function runCsumCapture(lab: CsumLab, options: CaptureOptions): readonly CsumCaptureRun[] {
   const { packets, verified } = options;
   const read = packets.map(addressing);
   const known = read.filter((each) => each !== undefined);

@@ -217,8 +217,8 @@ export class CsumGuest {
     });
     const out = sent.find((each) => !isSynAck(each.frame));
     if (out) {
-      const header = decodeNetHeader(out.header);
-      return result(this.#atPeer(completeAsDevice(out.header, out.frame)), header);
+      const outcome = this.#atPeer(completeAsDevice(out.header, out.frame));
+      return result(outcome, decodeNetHeader(out.header));
     }
     // a TCP segment without a connection was verified before it was dropped
     const unconnected = drops.some((drop) => drop.endsWith('tcp_rcv_state_process'));

@@ -8,7 +8,7 @@ import { bootLab } from '../../../../src/node/boot.js';
 import { PACKAGE_ROOT } from '../../../../src/node/files.js';
 import { SHARED } from '../../../helpers/shared.js';
 
-const SAMPLE = resolve(PACKAGE_ROOT, 'test/vectors/virtio/receive-6.12.jsonl');
+const SAMPLE = resolve(PACKAGE_ROOT, 'test/vectors/virtio/packets.jsonl');
 const WHOLE = resolve(SHARED, 'vectors/virtio/results.jsonl');
 /** Every so many of the whole set; `trampolab check` runs them all. */
 const STRIDE = process.env['ALL_PACKETS'] === '1' ? 1 : 9;
