@@ -143,6 +143,7 @@ export type { BootedOptions } from './lab/check/booted/options.js';
 export { checkKernelText, isKernelText } from './lab/check/kernel-text.js';
 export type { CaseResult, VectorKind } from './lab/check/kind.js';
 export { interpreterObjects, wasmObjects, type ObjectEngine } from './lab/check/object-engine.js';
+export { VirtioKind } from './lab/check/virtio/kind.js';
 export { rejectKind } from './lab/check/reject-vectors.js';
 export { RUN_KINDS } from './lab/check/run-vectors.js';
 export {

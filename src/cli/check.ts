@@ -10,6 +10,7 @@ import {
   KernelWorkbench,
   RUN_KINDS,
   TrampolineRunner,
+  VirtioKind,
   WasmRunner,
   checkBooted,
   checkFile,
@@ -57,7 +58,8 @@ const USAGE = `check FILE... [--engine E] [--kernel V] [--verbose]
                trampolines; of a booted kernel its code (static.json), small programs with
                images and results (jit-corpus.json), the sites, ops, trampolines and programs
                of a scenario (scen.*.json), the instructions of a call (trace.*.txt) and how
-               many there were (costs.json)
+               many there were (costs.json); what a guest's virtio-net received, attached and
+               hashed (results.jsonl)
   --engine E   interpreter (default), wasm, or the JIT image on embedded or unicorn: who runs
                vectors and objects; for a booted kernel's programs the default is embedded.
                Images of JIT records that say what their program returns run on embedded; by
@@ -95,6 +97,7 @@ class Checker {
   #boot: LabBooter | undefined;
   #machines: ExecMachines | undefined;
   #fuzz: FuzzEngine | undefined;
+  #virtio: VirtioKind | undefined;
   readonly #runners = new Map<string, TrampolineRunner>();
   readonly #chosen: EngineName | undefined;
   readonly #engine: EngineName;
@@ -143,12 +146,13 @@ class Checker {
       matches: isSavedTrampoline,
       check: (record) => checkSavedTrampoline(record, (version) => this.#runnerFor(version)),
     };
-    const kinds = [...RUN_KINDS, jitKind, rejectKind, fuzzKind, trampolineKind];
+    const kinds = [...RUN_KINDS, jitKind, rejectKind, fuzzKind, trampolineKind, this.#virtioKind()];
     yield* checkFile(basename(path), text, options, kinds);
   }
 
   close(): void {
     this.#kernel?.close();
+    this.#virtio?.close();
     for (const kernel of this.#booted.values()) kernel.close();
     for (const { kernel } of this.#runners.values()) kernel.close();
     this.#machines?.close();
@@ -239,6 +243,14 @@ class Checker {
     const runner = new TrampolineRunner(kernel);
     this.#runners.set(version, runner);
     return runner;
+  }
+
+  #virtioKind(): VirtioKind {
+    this.#virtio ??= new VirtioKind(async () => {
+      const boot = await this.#booter();
+      return boot({ version: this.#version });
+    }, runEngine(this.#engine));
+    return this.#virtio;
   }
 
   async #fuzzEngine(): Promise<FuzzEngine> {

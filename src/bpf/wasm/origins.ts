@@ -70,7 +70,7 @@ const FRAME = 10;
 const NOTHING: State = [];
 
 export function findOrigins(slots: readonly Slot[], flow: Flow, live: Uint16Array): Origins {
-  const found: Found = { bases: new Array<undefined>(slots.length), calls: new Map() };
+  const found: Found = { bases: [], calls: new Map() };
   const starts: State[] = [];
   const ends: State[] = [];
   for (let index = 0; index < flow.blocks.length; index++) {

@@ -33,6 +33,7 @@ import {
   type NetlinkResult,
   type OffloadStateRecord,
 } from './attach-record.js';
+import type { RunEngine } from '../../run-program.js';
 import { recordProgram } from './packet-program.js';
 import { recordFeatures } from './packet-record.js';
 
@@ -53,12 +54,17 @@ const ETHTOOL_GET_OK = 0;
 
 export class AttachLab {
   readonly #kernel: Kernel;
+  readonly #engine: RunEngine;
   readonly #driver: VirtioNetDriver;
   #version: VirtioNetVersion = '6.12';
   #events: string[] = [];
 
-  /** @param kernel one without a virtio-net driver. */
-  constructor(kernel: Kernel) {
+  /**
+   * @param kernel one without a virtio-net driver
+   * @param engine runs the programs
+   */
+  constructor(kernel: Kernel, engine: RunEngine = 'interpreter') {
+    this.#engine = engine;
     this.#kernel = kernel;
     this.#driver = defineVirtioNet(kernel);
     const probe = (name: string, pre: (cpu: Cpu) => void): void =>
@@ -214,7 +220,7 @@ export class AttachLab {
     const engines: XdpEngine[] = [];
     const load: Loader = (text, hasFrags = false) => {
       const program = labProgram(this.#kernel, 'prog', text);
-      const engine = createXdpEngine(this.#kernel, 'interpreter', program, { hasFrags });
+      const engine = createXdpEngine(this.#kernel, this.#engine, program, { hasFrags });
       engines.push(engine);
       return engine;
     };

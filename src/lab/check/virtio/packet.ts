@@ -29,6 +29,7 @@ import { VERDICTS, labProgram, returnProgram } from '../../csum/programs.js';
 import { VIRTIO_NET_HDR_F_DATA_VALID } from '../../../virtio/net-header.js';
 import { VRING_DESC_F_NEXT } from '../../../virtio/ring/split-ring.js';
 import { createXdpEngine, type XdpEngine } from '../../xdp-engine.js';
+import type { RunEngine } from '../../run-program.js';
 import { recordProgram } from './packet-program.js';
 import { recordVersion, type PacketRecord } from './packet-record.js';
 
@@ -71,11 +72,16 @@ interface Events {
 
 export class PacketLab {
   readonly #kernel: Kernel;
+  readonly #engine: RunEngine;
   readonly #driver: VirtioNetDriver;
   #events: Events = { entry: undefined, drops: [], xmits: [] };
 
-  /** @param kernel one without a virtio-net driver. */
-  constructor(kernel: Kernel) {
+  /**
+   * @param kernel one without a virtio-net driver
+   * @param engine runs the programs
+   */
+  constructor(kernel: Kernel, engine: RunEngine = 'interpreter') {
+    this.#engine = engine;
     const { ram } = kernel.memory;
     this.#kernel = kernel;
     this.#driver = defineVirtioNet(kernel, {
@@ -107,7 +113,7 @@ export class PacketLab {
     const engines: XdpEngine[] = [];
     const load = (text: string, hasFrags = false): XdpEngine => {
       const program = labProgram(this.#kernel, 'prog', text);
-      const engine = createXdpEngine(this.#kernel, 'interpreter', program, { hasFrags });
+      const engine = createXdpEngine(this.#kernel, this.#engine, program, { hasFrags });
       engines.push(engine);
       return engine;
     };
