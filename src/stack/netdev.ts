@@ -77,6 +77,13 @@ export class NetDevices {
     physical.free(memory.ram.pointer(dev + DEV.xdp_bulkq));
   }
 
+  /** `dev_new_index`: the lowest that no device has, behind that of the loopback device. */
+  newIndex(): number {
+    let ifindex = 2;
+    while (this.#byIndex.has(ifindex)) ifindex++;
+    return ifindex;
+  }
+
   get count(): number {
     return this.#byIndex.size;
   }

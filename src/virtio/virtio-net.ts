@@ -112,9 +112,9 @@ export interface VirtioNetOptions {
   readonly mac?: Uint8Array;
   /** The network that the device is in. Default: none, frames end in `delivered()`. */
   readonly network?: Network;
-  /** Default 2. */
+  /** Default: the lowest that no device has, from 2 on. */
   readonly ifindex?: number;
-  /** Default eth0. */
+  /** Default eth0 for ifindex 2, eth1 for 3, ... */
   readonly name?: string;
   /** When the device takes frames to transmit. Default 'after-poll'. */
   readonly transmit?: 'after-poll' | 'manual';
@@ -268,6 +268,7 @@ class VirtioNetInstance implements VirtioNet {
   readonly #kernel: StackKernel;
   readonly #options: VirtioNetOptions;
   readonly #stack: NetStack;
+  readonly #ifindex: number;
   #endWork: () => void = () => undefined;
   /** All devices, by `virtnet_info`. */
   readonly #nets: Map<number, VirtioNetInstance>;
@@ -291,6 +292,7 @@ class VirtioNetInstance implements VirtioNet {
     this.#options = options;
     this.#stack = stack;
     this.#nets = nets;
+    this.#ifindex = options.ifindex ?? stack.devices.newIndex();
     const { steer, deviceRefuses, deviceHonoursOffloads } = options;
     this.device = new VirtioNetDevice(memory, {
       features: offeredFeatures(options, maxQueuePairs),
@@ -325,8 +327,8 @@ class VirtioNetInstance implements VirtioNet {
     else checkQueueSize(queueSize);
     const ram = this.#ram;
     const probeOptions = {
-      name: options.name ?? 'eth0',
-      ifindex: options.ifindex ?? 2,
+      name: options.name ?? `eth${this.#ifindex - 2}`,
+      ifindex: this.#ifindex,
       queueSize,
       queuePairs: options.queuePairs ?? 1,
       cpus: options.cpus ?? 1,
