@@ -279,6 +279,8 @@ export {
   installVirtioNet,
   openTraffic,
   runTraffic,
+  TrafficRun,
+  type RunCounts,
   verdictName,
   type PacketOutcome,
   type StreamCounts,
@@ -307,3 +309,4 @@ export { readImage, type ForeignImage } from './lab/verify/image.js';
 export { Kallsyms } from './lab/verify/kallsyms.js';
 export { verifyImage, type VerifyRequest, type VerifyResult } from './lab/verify/verify.js';
 export { listXlated, xlatedRecords, type ListedProgram } from './lab/xlated-listing.js';
+export { VIRTIO_NET_VERSIONS, type VirtioNetVersion } from './virtio/driver/profiles.js';

@@ -6,14 +6,12 @@ import {
   EXPERIMENTS,
   InputError,
   openCapture,
-  pcapHeader,
-  pcapRecord,
   runExperiment,
   UsageError,
   type CapturedPacket,
   type CaptureReader,
 } from '../index.js';
-import { appendOutput, makeFolder, readChunks, writeOutput } from '../node/index.js';
+import { CaptureFile, makeFolder, readChunks } from '../node/index.js';
 import { integerOption, parseOptions, type Command, type Output } from './command.js';
 import { rssSettings, RSS_OPTIONS } from './rss-settings.js';
 import {
@@ -45,51 +43,36 @@ rss [--experiment NAME]
   --experiment N   one of the experiments that are listed without CAPTURE
   --json, -j       as JSON`;
 
-/** Bytes of a queue's file kept in memory. */
-const BUFFER_BYTES = 1 << 16;
 const PROGRESS_PACKETS = 65536;
 const LINKTYPE_ETHERNET = 1;
 /** More files than this are rather a mistake. */
 const MAX_FILES = 1024;
 
-/** A capture file for each queue. Nanosecond format: nobody knows what times are to come. */
+/** A capture file for each queue. */
 class QueueFiles {
-  readonly #paths: readonly string[];
-  readonly #waiting: Uint8Array[][];
-  readonly #bytes: number[];
+  readonly #files: readonly CaptureFile[];
 
   constructor(folder: string, queues: number, input: string) {
     if (queues > MAX_FILES) {
       throw new UsageError(`--out-dir writes at most ${MAX_FILES} files, not ${queues}`);
     }
-    this.#paths = Array.from({ length: queues }, (_, i) => join(folder, `queue${i}.pcap`));
-    const same = this.#paths.find((each) => resolve(each) === resolve(input));
+    const paths = Array.from({ length: queues }, (_, i) => join(folder, `queue${i}.pcap`));
+    const same = paths.find((each) => resolve(each) === resolve(input));
     if (same !== undefined) throw new UsageError(`${same} is the capture that is read`);
-    this.#waiting = this.#paths.map(() => []);
-    this.#bytes = this.#paths.map(() => 0);
     makeFolder(folder);
-    const header = pcapHeader(LINKTYPE_ETHERNET, 0x40000, true);
-    for (const path of this.#paths) writeOutput(path, header);
+    this.#files = paths.map((path) => new CaptureFile(path));
   }
 
-  add(queue: number, packet: CapturedPacket, number: number): void {
-    const record = pcapRecord(packet, number, true);
-    this.#waiting[queue]?.push(record);
-    this.#bytes[queue] = (this.#bytes[queue] ?? 0) + record.length;
-    if (this.#bytes[queue] > BUFFER_BYTES) this.#flush(queue);
+  add(queue: number, packet: CapturedPacket): void {
+    this.#files[queue]?.add(packet);
   }
 
-  close(): void {
-    for (const queue of this.#paths.keys()) this.#flush(queue);
+  commit(): void {
+    for (const file of this.#files) file.commit();
   }
 
-  #flush(queue: number): void {
-    const path = this.#paths[queue];
-    const waiting = this.#waiting[queue];
-    if (path === undefined || waiting === undefined || waiting.length === 0) return;
-    appendOutput(path, Buffer.concat(waiting));
-    this.#waiting[queue] = [];
-    this.#bytes[queue] = 0;
+  abandon(): void {
+    for (const file of this.#files) file.abandon();
   }
 }
 
@@ -107,10 +90,13 @@ function steer(path: string, run: CaptureRun, openFiles: () => QueueFiles | unde
   const files = openFiles();
   try {
     steerAll(path, reader, run, files);
+  } catch (error) {
+    files?.abandon();
+    throw error;
   } finally {
     endProgress();
-    files?.close();
   }
+  files?.commit();
 }
 
 function steerAll(
@@ -125,7 +111,7 @@ function steerAll(
       throw new InputError(`${path}: link type ${linkType}, not Ethernet (1)`);
     }
     const queue = run.add(packet);
-    files?.add(queue, packet, run.packets);
+    files?.add(queue, packet);
     if (run.packets % PROGRESS_PACKETS === 0) showProgress(run.packets);
   }
 }

@@ -1,31 +1,32 @@
 /** `trampolab xdp`: a capture through the virtio-net receive model with an XDP program. */
 import {
+  CSUM_VARIANTS,
   RedirectSetup,
-  commentOption,
+  VIRTIO_NET_VERSIONS,
   describePacket,
   describeXdpEvent,
-  ethernetCapture,
   installVirtioNet,
   listMap,
   mapTypes,
   load,
+  openCapture,
   openTraffic,
   parseObject,
   readCapture,
-  runTraffic,
   selectProgram,
   withTailCallees,
   verdictName,
-  writePcap,
-  writePcapng,
+  TrafficRun,
+  type CaptureReader,
+  type CsumVariant,
   type Kernel,
   type PacketOutcome,
+  type RunCounts,
   type StreamOptions,
-  type TrafficResult,
   type XdpEvent,
 } from '../index.js';
 import { UsageError } from '../index.js';
-import { bootLab, readInput, writeOutput } from '../node/index.js';
+import { bootLab, CaptureFile, readChunks, readInput } from '../node/index.js';
 import {
   choiceOption,
   integerOption,
@@ -37,13 +38,16 @@ import {
 } from './command.js';
 import { cpuEngine, ENGINES, runEngine } from './engine.js';
 
-const USAGE = `xdp PROG.o --pcap IN [--out OUT] [--program NAME] [--rx small|mergeable] [--ring split|packed] [--engine E] [--repeat N]
+const USAGE = `xdp PROG.o --pcap IN [--out OUT] [--program NAME] [--rx MODE] [--ring split|packed] [--engine E] [--repeat N]
   PROG.o           an object with an XDP program
   --pcap IN        capture (pcap or pcapng) to receive, - for standard input
   --out OUT        write what was delivered or transmitted; .pcapng keeps each verdict as a comment
   --out DEV=OUT    the same of what was redirected to another device; may be repeated
   --program NAME   which program of an object with several
-  --rx MODE        receive buffers: mergeable (default) or small
+  --rx MODE        receive buffers: mergeable (default), small or big (where a program attaches and never runs)
+  --driver V       version of the driver: 6.1, 6.12 (default) or 6.18
+  --variant V      checksum offload beside XDP: base, v4-literal, v4-fixed, upstream, or generic (the program
+                   runs on skbs); default: as the driver's version does. See also csum
   --ring LAYOUT    virtqueues: split (default) or packed
   --in-order       IN_ORDER: one used element for a batch
   --indirect       INDIRECT_DESC: a frame in several pieces takes one descriptor
@@ -64,37 +68,41 @@ Redirects (the receiving device is eth0, ifindex 2):
   --xsk Q=OUT      an AF_XDP socket on receive queue Q, in slot Q of each xskmap; write what it receives
   --events         the tracepoints xdp_redirect, xdp_devmap_xmit, xdp_cpumap_*; not with --repeat`;
 
-interface OutFrame {
-  readonly time: PacketOutcome['packet']['time'];
-  readonly bytes: Uint8Array;
-  readonly comment: string;
-}
+/** Packets between two looks at the terminal. */
+const PROGRESS_PACKETS = 4096;
 
-function capture(frames: readonly OutFrame[], asPcapng: boolean): Uint8Array {
-  const made = ethernetCapture(
-    frames.map(({ time, bytes, comment }) => ({
-      time,
-      bytes,
-      options: asPcapng ? [commentOption(comment)] : [],
-    })),
-    asPcapng ? 'pcapng' : 'pcap',
-  );
-  return asPcapng ? writePcapng(made) : writePcap(made);
-}
+/** Files of what came out, by target: '' for the stack and eth0. */
+class OutFiles {
+  readonly #files: ReadonlyMap<string, CaptureFile>;
 
-/** What reached the stack or left eth0; with a target, what came out of it. */
-function framesOf({ outcomes }: TrafficResult, target?: string): OutFrame[] {
-  return outcomes.flatMap(({ packet, out, verdict, to, redirected }) => {
+  constructor(paths: ReadonlyMap<string, string>) {
+    this.#files = new Map([...paths].map(([target, path]) => [target, new CaptureFile(path)]));
+  }
+
+  add({ packet, out, verdict, to, redirected }: PacketOutcome): void {
     const { time } = packet;
     const name = verdictName(verdict);
-    if (target === undefined) return out ? [{ time, bytes: out, comment: `${name}, ${to}` }] : [];
-    return redirected
-      .filter((each) => each.target === target)
-      .map(({ frame }) => ({ time, bytes: frame, comment: `${name}, ${target}` }));
-  });
+    if (out) this.#files.get('')?.add({ bytes: out, time, comment: `${name}, ${to}` });
+    for (const { target, frame } of redirected) {
+      this.#files.get(target)?.add({ bytes: frame, time, comment: `${name}, ${target}` });
+    }
+  }
+
+  commit(): void {
+    for (const file of this.#files.values()) file.commit();
+  }
+
+  abandon(): void {
+    for (const file of this.#files.values()) file.abandon();
+  }
+
+  /** Nothing else may be written there. */
+  get usesStdout(): boolean {
+    return [...this.#files.values()].some(({ path }) => path === '-');
+  }
 }
 
-type Counts = Pick<TrafficResult, 'verdicts' | 'counters' | 'redirected'>;
+type Counts = RunCounts;
 
 function printTable(output: Output, head: [string, string], rows: Iterable<[string, number]>) {
   const body = [...rows].map(([name, value]) => [name, String(value)]);
@@ -114,14 +122,39 @@ function printResult(output: Output, { verdicts, counters, redirected }: Counts)
   printTable(output, ['counter', 'value'], shown);
 }
 
-function printPackets(output: Output, result: TrafficResult): void {
-  for (const [index, { packet, verdict, to, redirected }] of result.outcomes.entries()) {
-    const where = to === 'redirect' ? redirected.map(({ target }) => target).join(',') : to;
-    output.line(
-      `${String(index + 1).padStart(4)}  ${verdictName(verdict).padEnd(12)} ${where.padEnd(9)} ${describePacket(packet.bytes)}`,
-    );
+function packetLine({ packet, verdict, to, redirected }: PacketOutcome, number: number): string {
+  const where = to === 'redirect' ? redirected.map(({ target }) => target).join(',') : to;
+  const [count, name] = [String(number).padStart(4), verdictName(verdict).padEnd(12)];
+  return `${count}  ${name} ${where.padEnd(9)} ${describePacket(packet.bytes)}`;
+}
+
+/** Sends the packets of a capture as they are read, and nothing of them is kept. */
+function sendAll(
+  reader: CaptureReader,
+  run: TrafficRun,
+  paths: ReadonlyMap<string, string>,
+  line: ((text: string) => void) | undefined,
+): OutFiles {
+  const files = new OutFiles(paths);
+  try {
+    let number = 0;
+    for (const packet of reader.packets()) {
+      const outcome = run.send(packet);
+      number++;
+      files.add(outcome);
+      if (!files.usesStdout) line?.(packetLine(outcome, number));
+      if (process.stderr.isTTY && number % PROGRESS_PACKETS === 0) {
+        process.stderr.write(`\r${number} packets`);
+      }
+    }
+    files.commit();
+    return files;
+  } catch (error) {
+    files.abandon();
+    throw error;
+  } finally {
+    if (process.stderr.isTTY) process.stderr.write('\r\x1b[K');
   }
-  output.line();
 }
 
 interface RepeatedResult extends Counts {
@@ -174,6 +207,12 @@ function outputs(
   return files;
 }
 
+/** `v4` is the proposal as it was sent. Throws UsageError. */
+function variantOption(text: string | undefined): CsumVariant | undefined {
+  if (text === undefined) return undefined;
+  return choiceOption('variant', text === 'v4' ? 'v4-literal' : text, 'upstream', CSUM_VARIANTS);
+}
+
 async function xdpCommand(args: string[], output: Output): Promise<number> {
   const { values, positionals } = parseOptions(args, {
     pcap: { type: 'string' },
@@ -184,6 +223,8 @@ async function xdpCommand(args: string[], output: Output): Promise<number> {
     events: { type: 'boolean' },
     program: { type: 'string' },
     rx: { type: 'string' },
+    driver: { type: 'string' },
+    variant: { type: 'string' },
     ring: { type: 'string' },
     'in-order': { type: 'boolean' },
     indirect: { type: 'boolean' },
@@ -198,7 +239,9 @@ async function xdpCommand(args: string[], output: Output): Promise<number> {
   });
   const path = requiredArgument(positionals, 'PROG.o');
   if (values.pcap === undefined) throw new UsageError('--pcap IN is missing');
-  const rx = choiceOption('rx', values.rx, 'mergeable', ['small', 'mergeable']);
+  const rx = choiceOption('rx', values.rx, 'mergeable', ['small', 'mergeable', 'big']);
+  const version = choiceOption('driver', values.driver, '6.12', VIRTIO_NET_VERSIONS);
+  const variant = variantOption(values.variant);
   const ring = choiceOption('ring', values.ring, 'split', ['split', 'packed']);
   const engine = choiceOption('engine', values.engine, 'interpreter', ENGINES);
   const repeat = integerOption('repeat', values.repeat, 0, { min: 1, max: 1_000_000_000 });
@@ -218,7 +261,6 @@ async function xdpCommand(args: string[], output: Output): Promise<number> {
   const forEntries = spec.programs.filter(
     ({ kind, xdpAttach }) => kind === 'xdp' && xdpAttach !== 'device',
   );
-  const input = readCapture(readInput(values.pcap));
   const kernel = await bootLab({ engine: cpuEngine(engine), cpus });
   try {
     const driver = installVirtioNet(kernel);
@@ -240,6 +282,8 @@ async function xdpCommand(args: string[], output: Output): Promise<number> {
       engine: runEngine(engine),
       program: object.program(wanted.name),
       rx,
+      version,
+      ...(variant && { variant }),
       prepare: setup.prepare,
       targets: setup.targets,
       ring,
@@ -247,7 +291,7 @@ async function xdpCommand(args: string[], output: Output): Promise<number> {
       indirect: values.indirect === true,
     };
     if (repeat > 0) {
-      const frames = input.packets.map(({ bytes }) => bytes);
+      const frames = readCapture(readInput(values.pcap)).packets.map(({ bytes }) => bytes);
       const { packets, seconds, ...counts } = repeatTraffic(kernel, options, frames, repeat);
       const rate = Math.round(packets / seconds);
       if (values.json) {
@@ -258,22 +302,28 @@ async function xdpCommand(args: string[], output: Output): Promise<number> {
       output.notice(`${packets} packets in ${seconds.toFixed(2)} s of processor time: ${rate}/s`);
       printResult(output, counts);
     } else {
+      const reader = openCapture(readChunks(values.pcap));
       const events: XdpEvent[] = [];
       if (values.events) driver.stack.events = events;
-      const result = runTraffic(kernel, { ...options, capture: input });
-      for (const [target, file] of files) {
-        const frames = framesOf(result, target === '' ? undefined : target);
-        writeOutput(file, capture(frames, file.endsWith('.pcapng')));
-        if (file === '-') return 0;
+      const run = new TrafficRun(kernel, options);
+      let counts: Counts;
+      try {
+        const printed = values.packets === true && !values.json;
+        const line = printed ? (text: string): void => output.line(text) : undefined;
+        const written = sendAll(reader, run, files, line);
+        if (written.usesStdout) return 0;
+        counts = run.counts;
+      } finally {
+        run.close();
       }
       if (values.json) {
-        output.line(JSON.stringify({ ...jsonOf(result), ...(values.events ? { events } : {}) }));
+        output.line(JSON.stringify({ ...jsonOf(counts), ...(values.events ? { events } : {}) }));
         return 0;
       }
-      if (values.packets) printPackets(output, result);
+      if (values.packets) output.line();
       for (const event of events) output.line(describeXdpEvent(event));
       if (events.length > 0) output.line();
-      printResult(output, result);
+      printResult(output, counts);
     }
     for (const map of object.maps.values()) {
       output.line();

@@ -26,6 +26,8 @@ import {
   type VirtioNetDriver,
   type VirtioNetOptions,
 } from '../virtio/virtio-net.js';
+import type { VirtioNetVersion } from '../virtio/driver/profiles.js';
+import { driverVariant, type CsumVariant } from './csum/rows.js';
 import type { RunEngine } from './run-program.js';
 import { createXdpEngine, type XdpEngine } from './xdp-engine.js';
 
@@ -37,7 +39,11 @@ export interface StreamOptions {
   readonly engine: RunEngine;
   readonly program: LoadedProgram;
   /** Receive buffers. Default mergeable. */
-  readonly rx?: 'small' | 'mergeable';
+  readonly rx?: 'small' | 'mergeable' | 'big';
+  /** Version of the driver. Default 6.12. */
+  readonly version?: VirtioNetVersion;
+  /** How the driver brings checksum offload and XDP together; `generic`: the program runs on skbs. Default: as its version does. */
+  readonly variant?: CsumVariant;
   /** Layout of the virtqueues. Default split. */
   readonly ring?: 'split' | 'packed';
   /** IN_ORDER. Default false. */
@@ -56,10 +62,9 @@ export interface StreamOptions {
   readonly onTransmitted?: FrameVisitor;
 }
 
-export interface TrafficOptions extends Pick<
-  StreamOptions,
-  'driver' | 'engine' | 'program' | 'rx' | 'ring' | 'inOrder' | 'indirect' | 'prepare' | 'targets'
-> {
+export type RunOptions = Omit<StreamOptions, 'batch' | 'onDelivered' | 'onTransmitted'>;
+
+export interface TrafficOptions extends RunOptions {
   readonly capture: Capture;
 }
 
@@ -89,8 +94,11 @@ export interface PacketOutcome {
   readonly redirected: readonly RedirectedFrame[];
 }
 
-export interface TrafficResult {
+export interface TrafficResult extends RunCounts {
   readonly outcomes: readonly PacketOutcome[];
+}
+
+export interface RunCounts {
   /** Packets that came out of each target. */
   readonly redirected: ReadonlyMap<string, number>;
   /** Packets by verdict name, in the order of the names; `not run` last. */
@@ -109,31 +117,66 @@ export function installVirtioNet(kernel: Kernel): VirtioNetDriver {
   return defineVirtioNet(kernel, { bpf: kernel.bpf.host, cpus: kernel.cpus.length });
 }
 
+/** A device with a program attached that takes one packet at a time and tells what became of it. */
+export class TrafficRun {
+  readonly #net: VirtioNet;
+  readonly #engine: XdpEngine;
+  readonly #targets: readonly RedirectTarget[];
+  readonly #verdicts = new Map<number | undefined, number>();
+  readonly #redirected: Map<string, number>;
+  #verdict: number | undefined;
+
+  /** Throws KernelError when the driver refuses the program. */
+  constructor(kernel: Kernel, options: RunOptions) {
+    this.#targets = options.targets ?? [];
+    this.#redirected = new Map(this.#targets.map(({ name }) => [name, 0]));
+    this.#net = options.driver.probe(deviceOptions(options));
+    this.#engine = createXdpEngine(kernel, options.engine, options.program.xlated, {
+      hasFrags: options.program.spec.frags,
+      note: (verdict) => void (this.#verdict ??= verdict),
+    });
+    try {
+      options.prepare?.(this.#net);
+      attach(this.#net, this.#engine, options);
+    } catch (error) {
+      this.close();
+      throw error;
+    }
+  }
+
+  send(packet: CapturedPacket): PacketOutcome {
+    this.#verdict = undefined;
+    const outcome = sendPacket(this.#net, packet, this.#targets, () => this.#verdict);
+    const { verdict, redirected } = outcome;
+    this.#verdicts.set(verdict, (this.#verdicts.get(verdict) ?? 0) + 1);
+    for (const { target } of redirected) {
+      this.#redirected.set(target, (this.#redirected.get(target) ?? 0) + 1);
+    }
+    return outcome;
+  }
+
+  get counts(): RunCounts {
+    return {
+      verdicts: nameVerdicts(this.#verdicts),
+      redirected: new Map(this.#redirected),
+      counters: this.#net.counters(),
+    };
+  }
+
+  close(): void {
+    this.#net.close();
+    this.#engine.close();
+  }
+}
+
 /** Sends every packet through, one at a time. Throws KernelError when the driver refuses the program. */
 export function runTraffic(kernel: Kernel, options: TrafficOptions): TrafficResult {
-  const net = options.driver.probe(queueOptions(options));
-  const verdicts: (number | undefined)[] = [];
-  const note = (verdict: number): void => void verdicts.push(verdict);
-  const engine = createXdpEngine(kernel, options.engine, options.program.xlated, {
-    hasFrags: options.program.spec.frags,
-    note,
-  });
+  const run = new TrafficRun(kernel, options);
   try {
-    options.prepare?.(net);
-    net.attachXdp(engine.runner);
-    const outcomes = options.capture.packets.map((packet) => {
-      verdicts.length = 0;
-      return sendPacket(net, packet, options.targets ?? [], () => verdicts[0]);
-    });
-    const redirected = new Map((options.targets ?? []).map(({ name }) => [name, 0]));
-    for (const { target } of outcomes.flatMap((outcome) => outcome.redirected)) {
-      redirected.set(target, (redirected.get(target) ?? 0) + 1);
-    }
-    const verdictCounts = countVerdicts(outcomes);
-    return { outcomes, redirected, verdicts: verdictCounts, counters: net.counters() };
+    const outcomes = options.capture.packets.map((packet) => run.send(packet));
+    return { outcomes, ...run.counts };
   } finally {
-    net.close();
-    engine.close();
+    run.close();
   }
 }
 
@@ -176,7 +219,7 @@ export class TrafficStream {
     this.#redirected = this.#targets.map(() => 0);
     const { onTransmitted } = options;
     this.#net = options.driver.probe({
-      ...queueOptions(options),
+      ...deviceOptions(options),
       onTransmit: (bytes, start, end, queue) => {
         this.#transmitted++;
         onTransmitted?.(bytes, start, end, queue);
@@ -187,7 +230,7 @@ export class TrafficStream {
       note: (verdict) => this.#note(verdict),
     });
     options.prepare?.(this.#net);
-    this.#net.attachXdp(this.#engine.runner);
+    attach(this.#net, this.#engine, options);
   }
 
   /** Sends frames, in batches, and lets the driver take them all. */
@@ -259,11 +302,22 @@ export function openTraffic(kernel: Kernel, options: StreamOptions): TrafficStre
   return new TrafficStream(kernel, options);
 }
 
-function queueOptions(
-  options: Pick<StreamOptions, 'rx' | 'ring' | 'inOrder' | 'indirect'>,
-): VirtioNetOptions {
+function deviceOptions(options: RunOptions): VirtioNetOptions {
   const { rx = 'mergeable', ring = 'split', inOrder = false, indirect = false } = options;
-  return { rx, ring, inOrder, indirect };
+  const { version, variant } = options;
+  return {
+    rx,
+    ring,
+    inOrder,
+    indirect,
+    ...(version !== undefined && { version }),
+    ...(variant !== undefined && { xdpChecksum: driverVariant(variant) }),
+  };
+}
+
+function attach(net: VirtioNet, { runner }: XdpEngine, { variant }: RunOptions): void {
+  if (variant === 'generic') net.attachGenericXdp(runner);
+  else net.attachXdp(runner);
 }
 
 function sendPacket(
@@ -288,14 +342,13 @@ function sendPacket(
   return { ...seen, out: undefined, to: redirected.length > 0 ? 'redirect' : 'nowhere' };
 }
 
-function countVerdicts(outcomes: readonly PacketOutcome[]): Map<string, number> {
+/** By name, in the order of the names, `not run` last. */
+function nameVerdicts(byVerdict: ReadonlyMap<number | undefined, number>): Map<string, number> {
+  const counts = [...byVerdict].map(([verdict, count]): [string, number] => {
+    return [verdictName(verdict), count];
+  });
   const order = [...XDP_ACTIONS, 'not run'];
-  const counts = new Map<string, number>();
-  for (const { verdict } of outcomes) {
-    const name = verdictName(verdict);
-    counts.set(name, (counts.get(name) ?? 0) + 1);
-  }
   const rank = (name: string): number =>
     (order.indexOf(name as never) + order.length + 1) % (order.length + 1);
-  return new Map([...counts].sort(([a], [b]) => rank(a) - rank(b)));
+  return new Map(counts.sort(([a], [b]) => rank(a) - rank(b)));
 }

@@ -249,16 +249,21 @@ export function writePcapng(capture: Capture): Uint8Array {
     parts.push(writeBlock(BLOCK.INTERFACE, body, writeOptions([...kept, clock])));
   }
   for (const [i, packet] of capture.packets.entries()) {
-    parts.push(writePacket(capture, packet, i + 1));
+    const source = capture.interfaces[packet.interfaceIndex];
+    if (!source) {
+      throw new InputError(`packet ${i + 1} names interface ${packet.interfaceIndex}, not there`);
+    }
+    parts.push(pcapngRecord(packet, source, i + 1));
   }
   return concatBytes(...parts);
 }
 
-function writePacket(capture: Capture, packet: CapturedPacket, number: number): Uint8Array {
-  const source = capture.interfaces[packet.interfaceIndex];
-  if (!source) {
-    throw new InputError(`packet ${number} names interface ${packet.interfaceIndex}, not there`);
-  }
+/** One packet of such a file; `number` counts from 1, for messages. */
+export function pcapngRecord(
+  packet: CapturedPacket,
+  source: Pick<CaptureInterface, 'snapLength'>,
+  number: number,
+): Uint8Array {
   const limit = source.snapLength === 0 ? packet.originalLength : source.snapLength;
   const simple =
     packet.time === undefined &&

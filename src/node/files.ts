@@ -80,7 +80,8 @@ function readSome(file: number, chunk: Uint8Array): number {
   }
 }
 
-function attempt<T>(path: string, action: () => T): T {
+/** What the action gives; its failure as InputError that names the file. */
+export function attempt<T>(path: string, action: () => T): T {
   try {
     return action();
   } catch (error) {

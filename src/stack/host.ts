@@ -52,6 +52,8 @@ export interface StackHost {
 export function skbPages(kernel: KernelContext, skb: number): number {
   const { ram } = kernel.memory;
   const dev = ram.pointer(skb + SK_BUFF.offset.dev);
+  const pages = ram.pointer(dev + NET_DEVICE.offset.pages);
+  if (pages !== 0) return pages;
   return ram.pointer(ram.pointer(dev + NET_DEVICE.offset.nd_net) + NET.offset.pages);
 }
 

@@ -34,6 +34,8 @@ export const NET_DEVICE = struct({
   mc: 'u64',
   /** struct net, or 0. */
   nd_net: 'u64',
+  /** Table of the page chunks of its skbs, or 0: that of its struct net. */
+  pages: 'u64',
   /** Program of generic XDP, or 0. */
   xdp_prog: 'u64',
   tx_dropped: 'u64',

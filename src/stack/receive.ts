@@ -8,7 +8,6 @@
  * netif_elide_gro has it. A device without a stack has its skbs linked into a list. Leaves out taps,
  * ingress qdiscs, RPS.
  */
-import type { Ram } from '../cpu/ram.js';
 import { atomic, type KernelContext, type KernelFunction } from '../kernel/function.js';
 import { fold } from '../net/checksum.js';
 import {
@@ -92,8 +91,11 @@ function groValidate(kernel: KernelContext, skb: number): void {
   incrChecksumUnnecessary(ram, skb);
 }
 
-/** Appends an skb to what a device without a stack received. */
-function sinkSkb(ram: Ram, dev: number, skb: number): void {
+/** Appends an skb to what a device without a stack received, unless a generic program takes it. */
+function sinkSkb(kernel: KernelContext, dev: number, skb: number): void {
+  const { ram } = kernel.memory;
+  const prog = ram.pointer(dev + DEV.xdp_prog);
+  if (prog !== 0 && kernel.invoke('do_xdp_generic', prog, skb) === 0) return;
   const tail = ram.pointer(dev + DEV.sink_tail);
   ram.setPointer(skb + SKB.next, 0);
   ram.setPointer(tail === 0 ? dev + DEV.sink_head : tail + SKB.next, skb);
@@ -106,7 +108,7 @@ export function receiveStackFunctions(host: StackHost): readonly KernelFunction[
     const dev = ram.pointer(skb + SKB.dev);
     host.napiGroReceiveEntry(skb);
     if (ram.pointer(dev + DEV.nd_net) === 0) {
-      sinkSkb(ram, dev, skb);
+      sinkSkb(kernel, dev, skb);
       return GRO_NORMAL;
     }
     kernel.invoke('dev_gro_receive', skb);
@@ -141,7 +143,7 @@ export function receiveStackFunctions(host: StackHost): readonly KernelFunction[
     for (let skb = ram.pointer(list); skb !== 0;) {
       const next = ram.pointer(skb + SKB.next);
       const dev = ram.pointer(skb + SKB.dev);
-      if (ram.pointer(dev + DEV.nd_net) === 0) sinkSkb(ram, dev, skb);
+      if (ram.pointer(dev + DEV.nd_net) === 0) sinkSkb(kernel, dev, skb);
       else kernel.invoke('netif_receive_skb', skb);
       skb = next;
     }

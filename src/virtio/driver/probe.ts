@@ -114,6 +114,7 @@ export function probe(
   setProfile(ram, vi, options.version, options.xdpChecksum);
   ram.setPointer(dev + DEV.nd_net, options.net);
   ram.setPointer(vi + VI.pages, options.pages);
+  ram.setPointer(dev + DEV.pages, options.pages);
   const xdpFeatures = NETDEV_XDP_ACT.BASIC | NETDEV_XDP_ACT.REDIRECT;
   ram.set32(dev + DEV.xdp_features, xdpFeatures | (mergeable ? NETDEV_XDP_ACT.RX_SG : 0));
   initGuestOffloads(ram, vi);
