@@ -116,6 +116,7 @@ export function runTraffic(kernel: Kernel, options: TrafficOptions): TrafficResu
   const note = (verdict: number): void => void verdicts.push(verdict);
   const engine = createXdpEngine(kernel, options.engine, options.program.xlated, {
     hasFrags: options.program.spec.frags,
+    boundTo: options.program.boundTo,
     note,
   });
   try {
@@ -184,6 +185,7 @@ export class TrafficStream {
     });
     this.#engine = createXdpEngine(kernel, options.engine, options.program.xlated, {
       hasFrags: options.program.spec.frags,
+      boundTo: options.program.boundTo,
       note: (verdict) => this.#note(verdict),
     });
     options.prepare?.(this.#net);
