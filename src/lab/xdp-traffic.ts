@@ -44,6 +44,10 @@ export interface StreamOptions {
   readonly inOrder?: boolean;
   /** INDIRECT_DESC. Default false. */
   readonly indirect?: boolean;
+  /** Queue pairs, at most one per CPU. Default 1. */
+  readonly queuePairs?: number;
+  /** The device spreads packets by their hash and reports it, with that key. Default: all go to queue 0. */
+  readonly rss?: { readonly key?: Uint8Array };
   /** Packets that arrive before the driver polls. Default 64. */
   readonly batch?: number;
   /** Called when the device is there and before the program is attached: fills redirect maps. */
@@ -58,7 +62,17 @@ export interface StreamOptions {
 
 export interface TrafficOptions extends Pick<
   StreamOptions,
-  'driver' | 'engine' | 'program' | 'rx' | 'ring' | 'inOrder' | 'indirect' | 'prepare' | 'targets'
+  | 'driver'
+  | 'engine'
+  | 'program'
+  | 'rx'
+  | 'ring'
+  | 'inOrder'
+  | 'indirect'
+  | 'queuePairs'
+  | 'rss'
+  | 'prepare'
+  | 'targets'
 > {
   readonly capture: Capture;
 }
@@ -120,6 +134,7 @@ export function runTraffic(kernel: Kernel, options: TrafficOptions): TrafficResu
     note,
   });
   try {
+    setHashing(net, options.rss);
     options.prepare?.(net);
     net.attachXdp(engine.runner);
     const outcomes = options.capture.packets.map((packet) => {
@@ -188,6 +203,7 @@ export class TrafficStream {
       boundTo: options.program.boundTo,
       note: (verdict) => this.#note(verdict),
     });
+    setHashing(this.#net, options.rss);
     options.prepare?.(this.#net);
     this.#net.attachXdp(this.#engine.runner);
   }
@@ -261,11 +277,24 @@ export function openTraffic(kernel: Kernel, options: StreamOptions): TrafficStre
   return new TrafficStream(kernel, options);
 }
 
-function queueOptions(
-  options: Pick<StreamOptions, 'rx' | 'ring' | 'inOrder' | 'indirect'>,
-): VirtioNetOptions {
-  const { rx = 'mergeable', ring = 'split', inOrder = false, indirect = false } = options;
-  return { rx, ring, inOrder, indirect };
+function queueOptions({
+  driver,
+  rx = 'mergeable',
+  ring = 'split',
+  inOrder = false,
+  indirect = false,
+  queuePairs = 1,
+  rss,
+}: Omit<TrafficOptions, 'capture'>): VirtioNetOptions {
+  const features = rss ? (['CTRL_VQ', 'RSS', 'HASH_REPORT'] as const) : [];
+  return { rx, ring, inOrder, indirect, queuePairs, cpus: driver.stack.cpus, features };
+}
+
+/** What a user does with ethtool: rx-hashing on, and the key. */
+function setHashing(net: VirtioNet, rss: StreamOptions['rss']): void {
+  if (!rss) return;
+  net.setFeature('rx-hashing', true);
+  if (rss.key) net.setRss({ key: rss.key });
 }
 
 function sendPacket(
