@@ -76,7 +76,7 @@ describe('objects', () => {
 
   it.each(objects)('%s loads, and leaves nothing when freed', (path) => {
     const host = new PlainHost({ helpers: helperBodies() });
-    const object = load(readObject(new URL(path, examples)), host);
+    const object = load(readObject(new URL(path, examples)), host, { deviceBound: true });
     for (const program of object.programs) {
       expect(program.functions[0]?.lines.length).toBeGreaterThan(0);
       createInterpreter(program.xlated, host).close();

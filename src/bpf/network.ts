@@ -59,6 +59,15 @@ export interface RxMetadata {
   readonly vlan?: { readonly protocol: number; readonly tci: number } | null;
 }
 
+/** What the drivers of devices answer, for packets that came through one. */
+export interface XdpMetadataOps {
+  /**
+   * `xmo_rx_hash` of the device of the xdp_buff at a physical address: 0 with hash and type at the other two, or a
+   * negative errno; undefined: it is of no registered device.
+   */
+  rxHash(xdp: number, hash: number, rssType: number): number | undefined;
+}
+
 const LOOPBACK: NetDevice = { ifindex: 1, name: 'lo', mtu: 65536, mac: new Uint8Array(6) };
 
 export class Network {
@@ -68,7 +77,9 @@ export class Network {
   readonly sockets = new SocketTable();
   /** net.ipv4.tcp_syncookies: 0 never, 1 when a listener's queue is full, 2 always. */
   synCookies: 0 | 1 | 2 = 1;
-  /** Metadata of the packet that a program looks at; empty: the device gives none. */
+  /** Set by the network stack, where there is one. */
+  xdpMetadata: XdpMetadataOps | undefined;
+  /** Metadata of packets that no driver knows; empty: there is none. */
   rxMetadata: RxMetadata = {};
 
   get devices(): readonly NetDevice[] {

@@ -11,6 +11,7 @@ import {
   load,
   openCapture,
   openTraffic,
+  parseKey,
   parseObject,
   readCapture,
   selectProgram,
@@ -51,6 +52,9 @@ const USAGE = `xdp PROG.o --pcap IN [--out OUT] [--program NAME] [--rx MODE] [--
   --ring LAYOUT    virtqueues: split (default) or packed
   --in-order       IN_ORDER: one used element for a batch
   --indirect       INDIRECT_DESC: a frame in several pieces takes one descriptor
+  --queues N       queue pairs, on as many CPUs. Default 1
+  --rss            the device spreads packets over the queues by their hash, and reports it
+  --rss-key KEY    the hash key: hex, microsoft or symmetric; with --rss
   --engine E       interpreter (default) or wasm; embedded or unicorn (arm64 JIT image)
   --set M[K]=V     put an entry into map M first (numbers, IPv4 addresses or hex:BYTES); may be repeated
   --packets        one line per packet
@@ -120,6 +124,19 @@ function printResult(output: Output, { verdicts, counters, redirected }: Counts)
     ([name, value]) => value !== 0 && /^(rx|tx)_/.test(name),
   );
   printTable(output, ['counter', 'value'], shown);
+  printQueues(output, counters);
+}
+
+/** What each receive queue took, where there are several. */
+function printQueues(output: Output, counters: TrafficResult['counters']): void {
+  const queues = Object.keys(counters).flatMap((name) => /^rx(\d+)_packets$/.exec(name)?.[1] ?? []);
+  if (queues.length < 2) return;
+  const columns = ['packets', 'xdp_packets', 'xdp_tx', 'xdp_redirects', 'xdp_drops'];
+  const row = (queue: string): string[] =>
+    columns.map((name) => String(counters[`rx${queue}_${name}`] ?? 0));
+  output.line();
+  const rows = queues.map((queue) => [queue, ...row(queue)]);
+  for (const line of table([['queue', ...columns], ...rows])) output.line(line);
 }
 
 function packetLine({ packet, verdict, to, redirected }: PacketOutcome, number: number): string {
@@ -228,6 +245,9 @@ async function xdpCommand(args: string[], output: Output): Promise<number> {
     ring: { type: 'string' },
     'in-order': { type: 'boolean' },
     indirect: { type: 'boolean' },
+    queues: { type: 'string' },
+    rss: { type: 'boolean' },
+    'rss-key': { type: 'string' },
     engine: { type: 'string' },
     packets: { type: 'boolean' },
     'dev-bound': { type: 'boolean' },
@@ -252,7 +272,11 @@ async function xdpCommand(args: string[], output: Output): Promise<number> {
       '--repeat keeps no packets: it goes without --out, --packets and --events',
     );
   }
-  const cpus = integerOption('cpus', values.cpus, 1, { min: 1, max: 64 });
+  const queuePairs = integerOption('queues', values.queues, 1, { min: 1, max: 64 });
+  const cpus = Math.max(queuePairs, integerOption('cpus', values.cpus, 1, { min: 1, max: 64 }));
+  const rssKey = values['rss-key'];
+  if (rssKey !== undefined && values.rss !== true) throw new UsageError('--rss-key needs --rss');
+  const rss = values.rss === true ? (rssKey === undefined ? {} : { key: parseKey(rssKey) }) : null;
   const spec = parseObject(readInput(path), { name: path });
   const wanted = selectProgram(spec, values.program);
   if (wanted.kind !== 'xdp' || wanted.xdpAttach !== 'device') {
@@ -289,6 +313,8 @@ async function xdpCommand(args: string[], output: Output): Promise<number> {
       ring,
       inOrder: values['in-order'] === true,
       indirect: values.indirect === true,
+      queuePairs,
+      ...(rss ? { rss } : {}),
     };
     if (repeat > 0) {
       const frames = readCapture(readInput(values.pcap)).packets.map(({ bytes }) => bytes);

@@ -23,6 +23,8 @@ export interface XdpEngineOptions {
   readonly hasFrags?: boolean;
   /** expected_attach_type. Default device. */
   readonly attach?: NonNullable<XdpRunner['attach']>;
+  /** As the program was loaded: `LoadedProgram.boundTo`. */
+  readonly boundTo?: XdpRunner['boundTo'];
   /** Told each verdict. */
   readonly note?: (verdict: number) => void;
 }
@@ -36,9 +38,10 @@ export function createXdpEngine(
   kernel: Kernel,
   engine: RunEngine,
   program: XlatedProgram,
-  { hasFrags = false, attach = 'device', note = () => undefined }: XdpEngineOptions = {},
+  { hasFrags = false, attach = 'device', boundTo, note = () => undefined }: XdpEngineOptions = {},
 ): XdpEngine {
   const { ram } = kernel.memory;
+  const loadedAs = { hasFrags, attach, ...(boundTo === undefined ? {} : { boundTo }) };
   if (engine === 'jit') {
     const loaded = kernel.bpf.load(program);
     const run = (_kernel: KernelContext, xdp: number): number => {
@@ -47,7 +50,7 @@ export function createXdpEngine(
       note(verdict);
       return verdict;
     };
-    return { runner: { hasFrags, attach, run }, close: () => loaded.free() };
+    return { runner: { ...loadedAs, run }, close: () => loaded.free() };
   }
   const create = engine === 'wasm' ? createWasmProgram : createInterpreter;
   const direct = create(program, kernel.bpf.host);
@@ -56,7 +59,7 @@ export function createXdpEngine(
     note(verdict);
     return verdict;
   };
-  return { runner: { hasFrags, attach, run }, close: () => direct.close() };
+  return { runner: { ...loadedAs, run }, close: () => direct.close() };
 }
 
 /** Low half of R0. Throws KernelError for a program that does not return. */

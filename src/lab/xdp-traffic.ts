@@ -50,6 +50,10 @@ export interface StreamOptions {
   readonly inOrder?: boolean;
   /** INDIRECT_DESC. Default false. */
   readonly indirect?: boolean;
+  /** Queue pairs, at most one per CPU. Default 1. */
+  readonly queuePairs?: number;
+  /** The device spreads packets by their hash and reports it, with that key. Default: all go to queue 0. */
+  readonly rss?: { readonly key?: Uint8Array };
   /** Packets that arrive before the driver polls. Default 64. */
   readonly batch?: number;
   /** Called when the device is there and before the program is attached: fills redirect maps. */
@@ -133,9 +137,11 @@ export class TrafficRun {
     this.#net = options.driver.probe(deviceOptions(options));
     this.#engine = createXdpEngine(kernel, options.engine, options.program.xlated, {
       hasFrags: options.program.spec.frags,
+      boundTo: options.program.boundTo,
       note: (verdict) => void (this.#verdict ??= verdict),
     });
     try {
+      setHashing(this.#net, options.rss);
       options.prepare?.(this.#net);
       attach(this.#net, this.#engine, options);
     } catch (error) {
@@ -227,8 +233,10 @@ export class TrafficStream {
     });
     this.#engine = createXdpEngine(kernel, options.engine, options.program.xlated, {
       hasFrags: options.program.spec.frags,
+      boundTo: options.program.boundTo,
       note: (verdict) => this.#note(verdict),
     });
+    setHashing(this.#net, options.rss);
     options.prepare?.(this.#net);
     attach(this.#net, this.#engine, options);
   }
@@ -304,12 +312,15 @@ export function openTraffic(kernel: Kernel, options: StreamOptions): TrafficStre
 
 function deviceOptions(options: RunOptions): VirtioNetOptions {
   const { rx = 'mergeable', ring = 'split', inOrder = false, indirect = false } = options;
-  const { version, variant } = options;
+  const { version, variant, queuePairs = 1, rss } = options;
   return {
     rx,
     ring,
     inOrder,
     indirect,
+    queuePairs,
+    cpus: options.driver.stack.cpus,
+    features: rss ? ['CTRL_VQ', 'RSS', 'HASH_REPORT'] : [],
     ...(version !== undefined && { version }),
     ...(variant !== undefined && { xdpChecksum: driverVariant(variant) }),
   };
@@ -318,6 +329,13 @@ function deviceOptions(options: RunOptions): VirtioNetOptions {
 function attach(net: VirtioNet, { runner }: XdpEngine, { variant }: RunOptions): void {
   if (variant === 'generic') net.attachGenericXdp(runner);
   else net.attachXdp(runner);
+}
+
+/** What a user does with ethtool: rx-hashing on, and the key. */
+function setHashing(net: VirtioNet, rss: StreamOptions['rss']): void {
+  if (!rss) return;
+  net.setFeature('rx-hashing', true);
+  if (rss.key) net.setRss({ key: rss.key });
 }
 
 function sendPacket(

@@ -13,6 +13,7 @@ import { CpuMapEntry, cpumapFunctions } from './cpumap.js';
 import { createDtabNetdev, devmapFunctions } from './devmap.js';
 import type { NetStack } from './net-stack.js';
 import { vethFunctions } from './veth.js';
+import { xdpMetadataOf } from './xdp-metadata.js';
 import { redirectFunctions } from './xdp-redirect.js';
 import type { XdpRunner } from './xdp-program.js';
 import { xskFunctions } from './xsk.js';
@@ -28,11 +29,12 @@ export function stackFunctions(stack: NetStack): readonly KernelFunction[] {
   ];
 }
 
-/** Makes the entries of the kernel's redirect maps work. */
+/** Makes the entries of the kernel's redirect maps work, and metadata of packets known. */
 export function connectMaps(stack: NetStack): void {
   if (!stack.bpf) return;
   stack.bpf.redirectTargets = redirectTargets(stack);
   stack.bpf.returnFragment = (page) => stack.putPageAt(page);
+  stack.bpf.network.xdpMetadata = xdpMetadataOf(stack);
 }
 
 function redirectTargets(stack: NetStack): RedirectTargets {

@@ -61,6 +61,9 @@ export const SK_BUFF = struct({
   csum_valid: 'u8',
   /** Sum so far, while the rest is still to be verified. */
   csum: 'u32',
+  /** Of the flow, as the device reported it; whether it is over ports too. */
+  hash: 'u32',
+  l4_hash: 'u8',
   /** struct fib_info that the packet leaves by. */
   dst: 'u64',
   cb: 48,

@@ -19,6 +19,8 @@ export interface XdpRunner {
   readonly hasFrags?: boolean;
   /** expected_attach_type BPF_XDP, BPF_XDP_DEVMAP or BPF_XDP_CPUMAP. Default device. */
   readonly attach?: 'device' | 'devmap' | 'cpumap';
+  /** The program is bound to the device with that ifindex, or to the one it is attached to. Default: to none. */
+  readonly boundTo?: number | 'any';
   /** The verdict of the program on the xdp_buff at a physical address. */
   run(kernel: KernelContext, xdpBuff: number): number;
 }

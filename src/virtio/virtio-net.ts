@@ -53,14 +53,16 @@ import { IFF_UP } from '../stack/net-device.js';
 import { DEV, RQ, VI, pagesOf, receiveQueue, type VirtioNetHost } from './driver/common.js';
 import { virtioNetFunctions } from './driver/functions.js';
 import { defaultRssKey, outstanding, probe, remove, restore } from './driver/probe.js';
-import { setRss, type RssSettings } from './driver/queues.js';
+import { getRss, setHashTunnel, setRss, type RssSettings } from './driver/rss.js';
+import type { RssFault } from './driver/rss-faults.js';
 import { resetVirtqueue, virtqueueOf } from './driver/queue-reset.js';
 import { driverCounters } from './driver/counters.js';
-import type { VirtioNetVersion, XdpChecksum } from './driver/profiles.js';
+import { DRIVER_PROFILES, type VirtioNetVersion, type XdpChecksum } from './driver/profiles.js';
 import { netStackFunctions } from '../stack/functions.js';
 import type { StackHost } from '../stack/host.js';
 import type { Network } from '../stack/network.js';
 import { NET } from '../stack/net.js';
+import { ifindexOf } from '../stack/netdev.js';
 import { livePages } from '../stack/pages.js';
 import { NAPIF_STATE_SCHED, NAPI_STRUCT, NETLINK_EXT_ACK } from './driver/structs.js';
 
@@ -69,6 +71,10 @@ export interface VirtioNetOptions {
   readonly version?: VirtioNetVersion;
   /** How checksum offload and XDP live together. Default: as in that version. */
   readonly xdpChecksum?: XdpChecksum;
+  /** Bugs of the driver's hashing code. Default: those of that version. */
+  readonly rssFaults?: readonly RssFault[];
+  /** The hash key that the driver starts with. Default: spread bits, the same each time. */
+  readonly rssKey?: Uint8Array;
   /**
    * Receive buffers: one per frame, several, or pages. Default 'mergeable'. 'big' is what a device without
    * MRG_RXBUF gets that offers segmentation, so it offers GUEST_TSO4, GUEST_TSO6, what they need, and
@@ -102,7 +108,9 @@ export interface VirtioNetOptions {
   readonly config?: Partial<NetConfig>;
   /** Default false: the device takes commands about offloads and changes nothing. */
   readonly deviceHonoursOffloads?: boolean;
-  /** Chooses the receive queue of each frame. Default: queue 0. */
+  /** Hashing and steering deviate from the standard where QEMU does. Default false. */
+  readonly qemuHashing?: boolean;
+  /** Chooses the receive queue of each frame, and its hash. Default: as the driver has configured. */
   readonly steer?: NetDeviceOptions['steer'];
   /** Commands that the device refuses, a fault. Default none. */
   readonly deviceRefuses?: (request: Uint8Array) => boolean;
@@ -160,8 +168,12 @@ export interface VirtioNet {
   setFeature(name: NetdevFeature, on: boolean): number;
   /** `ethtool -L combined`. Throws KernelError when refused. */
   setQueuePairs(pairs: number): void;
+  /** `ethtool -x`: what the driver has set; undefined without RSS and HASH_REPORT. */
+  rss(): Required<RssSettings> | undefined;
   /** `ethtool -X`: indirection table, key, hash types. Throws KernelError when refused. */
   setRss(settings: RssSettings): void;
+  /** HASH_TUNNEL_SET: tunnels whose inner headers are hashed. Throws KernelError when refused. */
+  setHashTunnel(types: number): void;
   /** Promiscuous mode and address lists, all of them. */
   setRxMode(settings: RxSettings): void;
   /** Throws KernelError when refused. */
@@ -302,6 +314,7 @@ class VirtioNetInstance implements VirtioNet {
         maxVirtqueuePairs: maxQueuePairs,
       },
       honoursOffloads: deviceHonoursOffloads ?? false,
+      qemuHashing: options.qemuHashing ?? false,
       ...(steer ? { steer } : {}),
       ...(deviceRefuses ? { refuses: deviceRefuses } : {}),
       onControl: (entry) => this.#commands.push(entry),
@@ -334,7 +347,8 @@ class VirtioNetInstance implements VirtioNet {
       cpus: options.cpus ?? 1,
       version: options.version ?? '6.12',
       xdpChecksum: options.xdpChecksum,
-      rssKey: defaultRssKey(),
+      rssFaults: options.rssFaults,
+      rssKey: options.rssKey ?? defaultRssKey(),
       net: options.network?.net ?? 0,
       pages: options.network
         ? this.#stack.usePages(ram.pointer(options.network.net + NET.offset.pages))
@@ -345,7 +359,12 @@ class VirtioNetInstance implements VirtioNet {
       this.#dev = ram.pointer(vi + VI.dev);
       this.#nets.set(vi, this);
     });
-    const ops = { ndo_xdp_xmit: 'virtnet_xdp_xmit', ndo_start_xmit: 'start_xmit' };
+    const { xdpMetadata } = DRIVER_PROFILES[probeOptions.version];
+    const ops = {
+      ndo_xdp_xmit: 'virtnet_xdp_xmit',
+      ndo_start_xmit: 'start_xmit',
+      ...(xdpMetadata ? { xmo_rx_hash: 'virtnet_xdp_rx_hash' } : {}),
+    };
     this.#stack.registerNetdevice(this.#dev, ops, Math.max(options.cpus ?? 1, this.#stack.cpus));
     this.#endWork = this.#stack.addWorker(() => this.#transmit());
     if (options.mtu !== undefined) this.setMtu(options.mtu);
@@ -382,6 +401,10 @@ class VirtioNetInstance implements VirtioNet {
     const { physical } = this.#kernel;
     const ram = this.#ram;
     const { programs } = this.#stack;
+    if (typeof runner?.boundTo === 'number' && runner.boundTo !== ifindexOf(ram, this.#dev)) {
+      throw new KernelError('EINVAL', 'Program bound to different device');
+    }
+    const before = this.#activePairs;
     const prog = runner ? programs.add(runner) : 0;
     const extack = physical.alloc(NETLINK_EXT_ACK.size);
     const result = this.#kernel.invoke('virtnet_xdp_set', this.#dev, prog, extack);
@@ -395,10 +418,15 @@ class VirtioNetInstance implements VirtioNet {
     }
     programs.remove(this.#prog);
     this.#prog = prog;
+    // the refill work that virtnet_set_queues schedules
+    for (let i = before; i < this.#activePairs; i++) this.#fill(i);
   }
 
   attachGenericXdp(runner: XdpRunner | undefined): void {
     const { programs } = this.#stack;
+    if (runner?.boundTo !== undefined) {
+      throw new KernelError('EINVAL', "Can't attach device-bound programs in generic mode");
+    }
     const prog = runner ? programs.add(runner) : 0;
     this.#ram.setPointer(this.#dev + DEV.xdp_prog, prog);
     if (runner && this.#genericProg === 0) this.#kernel.invoke('dev_disable_gro_hw', this.#dev);
@@ -433,8 +461,16 @@ class VirtioNetInstance implements VirtioNet {
     for (let i = 0; i < this.#activePairs; i++) this.#fill(i);
   }
 
+  rss(): Required<RssSettings> | undefined {
+    return getRss(this.#ram, this.#vi);
+  }
+
   setRss(settings: RssSettings): void {
     demand(setRss(this.#kernel, this.#vi, settings), 'RSS settings');
+  }
+
+  setHashTunnel(types: number): void {
+    demand(setHashTunnel(this.#kernel, this.#vi, types), 'tunnel types');
   }
 
   setRxMode(settings: RxSettings): void {

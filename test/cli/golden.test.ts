@@ -21,6 +21,13 @@ it.each<[string, string[]]>([
     'xdp-packets',
     ['xdp', 'examples/xdp/bounce_ttl.o', '--pcap', 'examples/captures/mixed.pcap', '--packets'],
   ],
+  [
+    'xdp-queues',
+    (
+      'xdp examples/xdp/rx_hash.o --program rx_hash --pcap examples/captures/tunnels.pcap ' +
+      '--dev-bound --queues 4 --rss --rss-key microsoft'
+    ).split(' '),
+  ],
   ['csum-nat', ['csum', '--section', '10.2']],
   ['csum-upstream-small', ['csum', '--variant', 'upstream', '--rx', 'small', '--section', '10.1']],
   [

@@ -13,7 +13,7 @@ import type { Btf } from '../btf/btf.js';
 import { declareUapiTypes } from '../btf/uapi-types.js';
 
 /** Bits of enum xdp_rss_hash_type. */
-const XDP_RSS_HASH_TYPE = {
+export const XDP_RSS_HASH_TYPE = {
   XDP_RSS_L3_IPV4: 1 << 0,
   XDP_RSS_L3_IPV6: 1 << 1,
   XDP_RSS_L3_DYNHDR: 1 << 2,
@@ -23,7 +23,7 @@ const XDP_RSS_HASH_TYPE = {
   XDP_RSS_L4_SCTP: 1 << 6,
   XDP_RSS_L4_IPSEC: 1 << 7,
   XDP_RSS_L4_ICMP: 1 << 8,
-};
+} as const;
 
 interface KfuncPrototype {
   readonly name: string;

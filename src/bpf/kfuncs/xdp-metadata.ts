@@ -1,13 +1,15 @@
 /**
  * Metadata of the received packet, for XDP programs that are bound to the device.
  *
- * Reference: net/core/xdp.c (bpf_xdp_metadata_rx_*), kernel/bpf/offload.c bpf_dev_bound_kfunc_check. What
- * the device knows comes from `host.network.rxMetadata`; what it does not know is -EOPNOTSUPP, a hash
- * or VLAN tag that this packet does not have -ENODATA.
+ * Reference: net/core/xdp.c (bpf_xdp_metadata_rx_*), kernel/bpf/offload.c bpf_dev_bound_kfunc_check. The
+ * hash comes from the driver of the packet's device (`host.network.xdpMetadata`); what no driver knows
+ * comes from `host.network.rxMetadata`. What the device does not know is -EOPNOTSUPP, a hash or VLAN tag that
+ * this packet does not have -ENODATA.
  */
 import { ERRNO } from '../../common/errno.js';
 import type { BpfHost, RegisterPairs } from '../host.js';
 import { offsetOf, setResult } from '../helpers/helper.js';
+import { XDP_BUFF } from '../xdp-buff.js';
 import type { KfuncRow } from './kfunc.js';
 
 function timestamp(registers: RegisterPairs, { memory, network }: BpfHost): void {
@@ -20,6 +22,15 @@ function timestamp(registers: RegisterPairs, { memory, network }: BpfHost): void
 
 /** R2 where the u32 hash goes, R3 where its type goes. */
 function hash(registers: RegisterPairs, { memory, network }: BpfHost): void {
+  const { xdpMetadata } = network;
+  if (xdpMetadata) {
+    const result = xdpMetadata.rxHash(
+      offsetOf(memory, registers, 1, XDP_BUFF.size, 'read'),
+      offsetOf(memory, registers, 2, 4, 'write'),
+      offsetOf(memory, registers, 3, 4, 'write'),
+    );
+    if (result !== undefined) return setResult(registers, result);
+  }
   const { hash: known } = network.rxMetadata;
   if (known) {
     memory.view.setUint32(offsetOf(memory, registers, 2, 4, 'write'), known.value, true);

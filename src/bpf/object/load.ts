@@ -64,9 +64,10 @@ export interface LoadOptions {
   readonly kconfig?: Kconfig;
   /**
    * Programs are bound to the device that they will run on (BPF_F_XDP_DEV_BOUND_ONLY): only such ones may
-   * ask for a packet's metadata. Default: false.
+   * ask for a packet's metadata. An ifindex names the device (`prog_ifindex`), `true` leaves it open. Default:
+   * false.
    */
-  readonly deviceBound?: boolean;
+  readonly deviceBound?: boolean | number;
   /**
    * What a program is going to be attached to. Default: the function that its section names, if the kernel's
    * BTF has it; freplace programs need one.
@@ -106,6 +107,8 @@ export interface LoadedProgram {
   readonly functions: readonly LoadedFunction[];
   /** Bytes of its argument array that a tracing program reads; 0 for others. */
   readonly contextBytes: number;
+  /** The ifindex of the device that it may be attached to alone, or any; undefined: it is not bound. */
+  readonly boundTo: number | 'any' | undefined;
 }
 
 export interface LoadedObject {
@@ -251,11 +254,23 @@ function loadProgram(
       `program '${program.name}': section '${program.section}' is not supported`,
     );
   }
+  if (typeof deviceBound === 'number') {
+    // bpf_prog_dev_bound_init
+    if (program.kind !== 'xdp' || !host.network.device(deviceBound)) {
+      const why = program.kind === 'xdp' ? `no device ${deviceBound}` : 'it is no XDP program';
+      throw new KernelError('EINVAL', `program '${program.name}' cannot be bound: ${why}`);
+    }
+  }
+  const bound = deviceBound !== false;
   const linked = linkProgram(object, program, addresses);
   const verified =
     definitions &&
     verify(
-      verifierInput(object, program, linked, definitions, { deviceBound, kernelBtf, target }),
+      verifierInput(object, program, linked, definitions, {
+        deviceBound: bound,
+        kernelBtf,
+        target,
+      }),
       {
         hasHelper: (id) =>
           inlineHelper(program.kind, id) !== undefined || host.helperAddress(id) !== undefined,
@@ -286,6 +301,7 @@ function loadProgram(
     },
     functions: finished.map(({ info }) => info),
     contextBytes: type === 'tracing' ? contextBytes(live, flows) : 0,
+    boundTo: deviceBound === true ? 'any' : deviceBound === false ? undefined : deviceBound,
   };
 }
 

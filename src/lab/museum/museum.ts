@@ -20,6 +20,7 @@ import {
   staleDirect,
   tornTarget,
 } from './patching.js';
+import { hashKeySize, innerHash, rssLayout, rssWithoutFeature } from './receive-hash.js';
 import { runStatistics } from './run-statistics.js';
 import { tailCallHierarchy } from './tail-call-hierarchy.js';
 
@@ -41,6 +42,10 @@ export const EXHIBITS: readonly Exhibit[] = [
   initPlt,
   pltCoherence,
   staleDirect,
+  hashKeySize,
+  rssWithoutFeature,
+  rssLayout,
+  innerHash,
 ];
 
 export interface Visit {

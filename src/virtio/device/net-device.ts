@@ -6,7 +6,8 @@
  * host's side: it keeps its own state and touches the guest through rings and buffers only. A driver
  * error sets DEVICE_NEEDS_RESET and stops all queues. Unless `honoursOffloads`, a header goes to the
  * driver as it was given, as with a vhost-user backend that ignores offload commands. Which queue
- * a frame goes to is `steer`'s choice; without it, queue 0.
+ * a frame goes to, and what its header says of its hash, is as control commands have it
+ * (`receive-steering.ts`), unless `steer` chooses.
  *
  * Usage:
  *   const device = new VirtioNetDevice(memory, { features, config, onInterrupt, onTransmit });
@@ -16,6 +17,7 @@
  */
 import { viewOf } from '../../common/bytes.js';
 import type { Memory } from '../../cpu/memory.js';
+import { DROPPED } from '../../net/rss/steering.js';
 import {
   NET_HEADER_OFFSET,
   decodeNetHeader,
@@ -39,6 +41,7 @@ import { executeControl } from './control/execute.js';
 import { acceptsFrame } from './control/rx-filter.js';
 import { resetControlState, type ControlDevice, type ControlState } from './control/state.js';
 import { applyOffloads } from './offload.js';
+import { ReceiveSteering } from './receive-steering.js';
 import { DeviceStatus } from './status.js';
 
 /** Where a frame goes, and what its header says of its hash. */
@@ -64,7 +67,12 @@ export interface NetDeviceOptions {
   readonly config?: Partial<NetConfig>;
   /** Completes checksums and cuts segmented frames up as the guest's offloads ask. Default false. */
   readonly honoursOffloads?: boolean;
-  /** Chooses the queue of each frame that `deliver` names none for. Default: queue 0. */
+  /** Hashing and steering deviate from the standard where QEMU does. Default false. */
+  readonly qemuHashing?: boolean;
+  /**
+   * Chooses the queue of each frame that `deliver` names none for, and its hash. Default: as the driver
+   * has configured.
+   */
   readonly steer?: (frame: Uint8Array, state: ControlState) => Steering;
   /** Sees each control command with its answer. */
   readonly onControl?: (entry: ControlLogEntry) => void;
@@ -82,9 +90,9 @@ export interface NetDeviceOptions {
 }
 
 export interface DeliverOptions {
-  /** Queue pair. Default: what `steer` says, else 0. */
+  /** Queue pair. Default: where the frame is steered to. */
   readonly queue?: number;
-  /** Header fields; num_buffers is filled in. Default all zero. */
+  /** Header fields; num_buffers and the hash are filled in. Default all zero. */
   readonly header?: Partial<NetHeader>;
   /**
    * Most bytes to put into the first, second, ... buffer, a hostile or odd device's choice; the last
@@ -135,6 +143,7 @@ export class VirtioNetDevice implements VirtioTransport {
   #queues: (DeviceQueue | undefined)[] = [];
   #control: ControlState;
   #controlDevice: ControlDevice;
+  readonly #steering: ReceiveSteering;
   #mergeable = false;
   /** The virtio_net_hdr of the frame that is delivered. */
   #header = new Uint8Array(0);
@@ -157,6 +166,7 @@ export class VirtioNetDevice implements VirtioTransport {
     this.#status = new DeviceStatus(options.features);
     this.#controlDevice = { features: 0n, config: this.#config };
     this.#control = resetControlState(this.#controlDevice);
+    this.#steering = new ReceiveSteering(options.qemuHashing === true);
   }
 
   get offeredFeatures(): bigint {
@@ -190,8 +200,14 @@ export class VirtioNetDevice implements VirtioTransport {
       return;
     }
     const { features } = this.#status;
-    this.#controlDevice = { features, config: this.#config, statistics: this.#statistics };
+    this.#controlDevice = {
+      features,
+      config: this.#config,
+      statistics: this.#statistics,
+      qemuDisableOnError: this.#options.qemuHashing === true,
+    };
     this.#control = resetControlState(this.#controlDevice);
+    this.#steering.reset(features, this.#control.rss);
     this.#mergeable = hasFeature(features, 'MRG_RXBUF');
     this.#header = new Uint8Array(netHeaderSize(features));
     this.#headerView = viewOf(this.#header);
@@ -205,6 +221,7 @@ export class VirtioNetDevice implements VirtioTransport {
   /** Also: the driver enables a queue that it has reset; it may lie elsewhere now and have another size. */
   startQueue(index: number, layout: RingLayout): void {
     const { features } = this.#status;
+    this.#steering.setResetting(index, false);
     this.#queues[index] = openDeviceQueue(this.#memory, layout, {
       index,
       eventIdx: hasFeature(features, 'EVENT_IDX'),
@@ -216,6 +233,7 @@ export class VirtioNetDevice implements VirtioTransport {
   /** The driver resets a queue (RING_RESET): the device leaves its memory alone until `startQueue`. */
   resetQueue(index: number): void {
     this.#queues[index]?.stop();
+    this.#steering.setResetting(index, true);
   }
 
   /** What control commands left behind. */
@@ -269,17 +287,32 @@ export class VirtioNetDevice implements VirtioTransport {
     const size = this.#header.length;
     if (options.header) this.#header.set(encodeNetHeader(options.header, size));
     else this.#header.fill(0);
-    let { queue } = options;
-    if (queue === undefined) {
-      const steering = this.#options.steer?.(frame, this.#control);
-      queue = steering?.queue ?? 0;
-      if (steering && size > NET_HEADER_OFFSET.hash_report) {
-        const view = this.#headerView;
-        view.setUint32(NET_HEADER_OFFSET.hash_value, steering.hashValue ?? 0, true);
-        view.setUint16(NET_HEADER_OFFSET.hash_report, steering.hashReport ?? 0, true);
-      }
+    const queue = this.#steer(frame, options);
+    if (queue === DROPPED) {
+      this.counters.rxDropped++;
+      return 'no-buffers';
     }
     return this.#receive(size, frame, queue, options);
+  }
+
+  /** The queue of a frame, or DROPPED; its hash goes into the header where there is room for one. */
+  #steer(frame: Uint8Array, options: DeliverOptions): number {
+    const { steer } = this.#options;
+    if (!steer) {
+      const steered = this.#steering.queueOf(frame);
+      this.#writeHash(this.#steering.hash, this.#steering.report);
+      return options.queue ?? steered;
+    }
+    if (options.queue !== undefined) return options.queue;
+    const { queue, hashValue = 0, hashReport = 0 } = steer(frame, this.#control);
+    this.#writeHash(hashValue, hashReport);
+    return queue;
+  }
+
+  #writeHash(value: number, report: number): void {
+    if (this.#header.length <= NET_HEADER_OFFSET.hash_report) return;
+    this.#headerView.setUint32(NET_HEADER_OFFSET.hash_value, value, true);
+    this.#headerView.setUint16(NET_HEADER_OFFSET.hash_report, report, true);
   }
 
   /** The frame and in front of it the first bytes of `#header`. */
@@ -333,6 +366,7 @@ export class VirtioNetDevice implements VirtioTransport {
         ? { ack: VIRTIO_NET_ERR, why: 'refused', state: this.#control }
         : executeControl(this.#control, request, this.#controlDevice);
       this.#control = result.state;
+      this.#steering.configure(result.state.rss);
       this.#commands++;
       if (result.ack === VIRTIO_NET_OK) this.#accepted++;
       this.#options.onControl?.({ request, ack: result.ack, why: result.why });

@@ -16,6 +16,8 @@ import { offloadFunctions } from './offloads.js';
 import { queueFunctions } from './queues.js';
 import { receiveFunctions } from './receive.js';
 import { refillFunctions } from './refill.js';
+import { rssFunctions } from './rss.js';
+import { rssHashFunctions } from './rss-hash.js';
 import { rxModeFunctions } from './rx-mode.js';
 import { smallFunctions } from './small.js';
 import { transmitFunctions } from './transmit.js';
@@ -34,6 +36,8 @@ export function virtioNetFunctions(host: VirtioNetHost): readonly KernelFunction
     ...controlFunctions,
     ...offloadFunctions,
     ...queueFunctions,
+    ...rssFunctions,
+    ...rssHashFunctions,
     ...rxModeFunctions,
     ...coalesceFunctions,
     ...attachFunctions,

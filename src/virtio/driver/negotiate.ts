@@ -57,8 +57,9 @@ const COMMON: readonly VirtioNetFeature[] = [
   'RING_PACKED',
   'ORDER_PLATFORM',
   'RING_RESET',
-  // newer than these kernels, and taken so that it can be tried
+  // newer than these kernels, and taken so that they can be tried
   'IN_ORDER',
+  'HASH_TUNNEL',
 ];
 
 const SINCE_6_12: readonly VirtioNetFeature[] = [

@@ -26,6 +26,7 @@ import { featureMask, type VirtioNetFeature } from '../net-features.js';
 import { DEV, VI, negotiated, netdevLog } from './common.js';
 import { controlData, sendCommand } from './control.js';
 import { xdpChecksumOf } from './profiles.js';
+import { setHashTypes } from './rss.js';
 
 /** Offloads whose frames are larger than what was on the wire. */
 const GRO_HW: readonly VirtioNetFeature[] = [
@@ -109,7 +110,7 @@ function virtnetSetFeatures(
   }
   if ((changed & NETIF_F_HI.RXHASH) === 0) return 0;
   const on = (high & NETIF_F_HI.RXHASH) !== 0;
-  ram.set32(ram.pointer(vi + VI.rss), on ? ram.u32(vi + VI.rss_hash_types_saved) : 0);
+  setHashTypes(ram, vi, on ? ram.u32(vi + VI.rss_hash_types_saved) : 0);
   return kernel.invoke('virtnet_commit_rss_command', vi) === 0 ? -ERRNO.EINVAL : 0;
 }
 

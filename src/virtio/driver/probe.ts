@@ -4,6 +4,7 @@
  * Reference: drivers/net/virtio_net.c (virtnet_probe, init_vqs, virtnet_remove). Probe and removal are not
  * modelled as functions to trace; the commands that probe sends are.
  */
+import { KernelError } from '../../common/errors.js';
 import type { Memory } from '../../cpu/memory.js';
 import type { KernelContext } from '../../kernel/function.js';
 import { XDP_RXQ_INFO } from '../../bpf/xdp-buff.js';
@@ -26,6 +27,7 @@ import {
   virtqueueLayout,
   virtqueueOutstanding,
 } from '../ring/virtqueue.js';
+import { NET_HEADER_SIZE } from '../net-header.js';
 import { VIRTIO_CONFIG_S, type VirtioTransport } from '../transport.js';
 import { freePageChain } from './big.js';
 import { DEV, RQ, SQ, VI, isBig, negotiated, pagesOf, receiveQueue, sendQueue } from './common.js';
@@ -33,8 +35,16 @@ import { CONTROL_BUF_SIZE } from './control.js';
 import { MAX_MTU, bigPacketPages, mergeableMinimum } from './geometry.js';
 import { negotiate, resume } from './negotiate.js';
 import { initGuestOffloads } from './offloads.js';
-import { setProfile, xdpChecksumOf, type VirtioNetVersion, type XdpChecksum } from './profiles.js';
-import { VIRTIO_NET_RSS_MAX_KEY_SIZE, initRss } from './queues.js';
+import {
+  DRIVER_PROFILES,
+  profileOf,
+  setProfile,
+  xdpChecksumOf,
+  type VirtioNetVersion,
+  type XdpChecksum,
+} from './profiles.js';
+import { hasRssFault, type RssFault } from './rss-faults.js';
+import { VIRTIO_NET_RSS_MAX_KEY_SIZE, initRss, keySizeRefusal } from './rss.js';
 import { NAPI_STRUCT, RECEIVE_QUEUE, SEND_QUEUE, VIRTNET_INFO } from './structs.js';
 import { recycleQueue, resetVirtqueue, virtqueueOf } from './queue-reset.js';
 
@@ -47,6 +57,7 @@ export interface ProbeOptions {
   readonly cpus: number;
   readonly version: VirtioNetVersion;
   readonly xdpChecksum: XdpChecksum | undefined;
+  readonly rssFaults: readonly RssFault[] | undefined;
   /** Bytes for the hash key, in place of random ones. */
   readonly rssKey: Uint8Array;
   /** `struct net` that the device is in; 0: no stack behind it. */
@@ -84,8 +95,14 @@ export function probe(
   const { ram } = memory;
   const { features, config } = negotiate(kernel, device, options.version);
   const has = (feature: VirtioNetFeature): boolean => hasFeature(features, feature);
+  const rssFaults = options.rssFaults ?? DRIVER_PROFILES[options.version].rssFaults;
+  const refusal =
+    has('RSS') || has('HASH_REPORT') ? keySizeRefusal(config.rssMaxKeySize, rssFaults) : undefined;
+  if (refusal !== undefined) {
+    device.writeStatus(device.status | VIRTIO_CONFIG_S.FAILED);
+    throw new KernelError('EINVAL', `virtio_net: ${refusal}`);
+  }
   const mergeable = has('MRG_RXBUF');
-  const headerSize = netHeaderSize(features);
   const maxPairs = has('MQ') || has('RSS') ? config.maxVirtqueuePairs : 1;
   const mtu = has('MTU') ? config.mtu : DEFAULT_MTU;
 
@@ -93,6 +110,9 @@ export function probe(
   const vi = physical.alloc(VIRTNET_INFO.size);
   ram.bytes.set(new TextEncoder().encode(options.name).subarray(0, 15), dev + DEV.name);
   ram.setPointer(dev + DEV.priv, vi);
+  setProfile(ram, vi, options.version, options.xdpChecksum, rssFaults);
+  const shortHeader = hasRssFault(ram, vi, 'short-header');
+  const headerSize = shortHeader ? NET_HEADER_SIZE.virtio_net_hdr_v1 : netHeaderSize(features);
   ram.bytes.set(config.mac.subarray(0, 6), dev + DEV.dev_addr);
   ram.set32(dev + DEV.mtu, mtu);
   ram.set32(dev + DEV.ifindex, options.ifindex);
@@ -111,7 +131,6 @@ export function probe(
   ram.set32(vi + VI.nr_cpu_ids, options.cpus);
   ram.set64(vi + VI.features, features & 0xffffffffffffffffn);
   ram.set64(vi + VI.features_hi, features >> 64n);
-  setProfile(ram, vi, options.version, options.xdpChecksum);
   ram.setPointer(dev + DEV.nd_net, options.net);
   ram.setPointer(vi + VI.pages, options.pages);
   ram.setPointer(dev + DEV.pages, options.pages);
@@ -170,6 +189,16 @@ export function probe(
 function ready(kernel: KernelContext, device: VirtioTransport, vi: number): void {
   device.writeStatus(device.status | VIRTIO_CONFIG_S.DRIVER_OK);
   const { ram } = kernel.memory;
+  const hashes = ram.u8(vi + VI.has_rss) !== 0 || ram.u8(vi + VI.has_rss_hash_report) !== 0;
+  if (hashes && profileOf(ram, vi).rssFollowsQueues) {
+    if (kernel.invoke('virtnet_commit_rss_command', vi) === 0) {
+      kernel.printk('virtio_net virtio0: RSS disabled because committing failed.');
+      const dev = ram.pointer(vi + VI.dev);
+      ram.set32(dev + DEV.hw_features + 4, ram.u32(dev + DEV.hw_features + 4) & ~NETIF_F_HI.RXHASH);
+      ram.set8(vi + VI.has_rss, 0);
+      ram.set8(vi + VI.has_rss_hash_report, 0);
+    }
+  }
   kernel.invoke('_virtnet_set_queues', vi, ram.u16(vi + VI.curr_queue_pairs));
 }
 

@@ -20,7 +20,10 @@
  *   first bytes of a page chunk          free                   free                 16 for DMA
  *   commands are sent by                 virtnet_send_command   ..._command_reply    ..._command_reply
  *   queue pairs, with RSS                MQ command             RSS command, too     RSS command, too
+ *   RSS command, pieces                  4                      2                    2
  *   RSS key reaches the device           right                  one byte late        right
+ *   max_tx_vq follows queue pairs        never                  always               always
+ *   bpf_xdp_metadata_rx_hash             -EOPNOTSUPP            from the header      from the header
  *   counters of queue 0                  rx_queue_0_drops       rx0_drops rx_drops   rx0_drops rx_drops
  *
  * Usage:
@@ -29,6 +32,7 @@
  */
 import type { Ram } from '../../cpu/ram.js';
 import { mergeableRoom } from './geometry.js';
+import { setRssFaults, type RssFault } from './rss-faults.js';
 import { VIRTNET_INFO } from './structs.js';
 
 export const VIRTIO_NET_VERSIONS = ['6.1', '6.12', '6.18'] as const;
@@ -74,8 +78,11 @@ export interface DriverProfile {
   readonly sendCommand: 'virtnet_send_command' | 'virtnet_send_command_reply';
   /** A new number of queue pairs goes out as an RSS command while the user has set no table. */
   readonly rssFollowsQueues: boolean;
-  /** The hash key is sent with a zero byte in front and without its last byte. */
-  readonly rssKeyLate: boolean;
+  /** Pieces of an RSS command: head, table, trailer and key, or head with table and trailer with key. */
+  readonly rssPieces: 4 | 2;
+  readonly rssFaults: readonly RssFault[];
+  /** `net_device.xdp_metadata_ops`: programs may ask for the hash of a packet. */
+  readonly xdpMetadata: boolean;
   /** Names of a queue's counters: `rx_queue_0_drops`, or `rx0_drops` and the total `rx_drops`. */
   readonly counterNames: 'queue' | 'short';
 }
@@ -99,7 +106,9 @@ const V6_1: DriverProfile = {
   chunkHeader: 0,
   sendCommand: 'virtnet_send_command',
   rssFollowsQueues: false,
-  rssKeyLate: false,
+  rssPieces: 4,
+  rssFaults: ['stale-max-tx-vq'],
+  xdpMetadata: false,
   counterNames: 'queue',
 };
 
@@ -122,8 +131,10 @@ const V6_12: DriverProfile = {
   chunkHeader: 0,
   sendCommand: 'virtnet_send_command_reply',
   rssFollowsQueues: true,
+  rssPieces: 2,
   // 6.12.107
-  rssKeyLate: true,
+  rssFaults: ['late-key'],
+  xdpMetadata: true,
   counterNames: 'short',
 };
 
@@ -132,7 +143,7 @@ const V6_18: DriverProfile = {
   version: '6.18',
   copyHeadSize: 640,
   chunkHeader: 16,
-  rssKeyLate: false,
+  rssFaults: [],
 };
 
 export const DRIVER_PROFILES: Readonly<Record<VirtioNetVersion, DriverProfile>> = {
@@ -144,13 +155,15 @@ export const DRIVER_PROFILES: Readonly<Record<VirtioNetVersion, DriverProfile>> 
 const BY_NUMBER: readonly DriverProfile[] = VIRTIO_NET_VERSIONS.map((v) => DRIVER_PROFILES[v]);
 const VI = VIRTNET_INFO.offset;
 
-/** Writes the version and the checksum variant of a device into its `virtnet_info`. */
+/** Writes version, checksum variant and faults of a device into its `virtnet_info`. */
 export function setProfile(
   ram: Ram,
   vi: number,
   version: VirtioNetVersion,
   xdpChecksum: XdpChecksum = DRIVER_PROFILES[version].xdpChecksum,
+  rssFaults: readonly RssFault[] = DRIVER_PROFILES[version].rssFaults,
 ): void {
+  setRssFaults(ram, vi, rssFaults);
   ram.set8(vi + VI.profile, VIRTIO_NET_VERSIONS.indexOf(version));
   ram.set8(vi + VI.xdp_checksum, XDP_CHECKSUMS.indexOf(xdpChecksum));
 }

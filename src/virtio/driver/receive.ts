@@ -3,8 +3,8 @@
  *
  * Reference: drivers/net/virtio_net.c of 6.12 (skb_recv_done, virtnet_poll, virtnet_receive,
  * virtnet_receive_packets, receive_buf, virtnet_receive_done). How checksum offload goes with XDP is in
- * `xdp-checksum.ts`, the stack behind napi_gro_receive in `src/stack`. Leaves out RSS hash, dynamic
- * interrupt moderation, AF_XDP.
+ * `xdp-checksum.ts`, the stack behind napi_gro_receive in `src/stack`. Behind a program the header is
+ * gone and with it the hash. Leaves out dynamic interrupt moderation, AF_XDP.
  */
 import { atomic, type KernelContext, type KernelFunction } from '../../kernel/function.js';
 import { ETH_HLEN } from '../../stack/skb-geometry.js';
@@ -12,6 +12,7 @@ import { NET_HEADER_OFFSET, VIRTIO_NET_HDR_F_DATA_VALID } from '../net-header.js
 import type { Ram } from '../../cpu/ram.js';
 import { netHeaderToSkb } from './header-skb.js';
 import { xdpChecksumOf } from './profiles.js';
+import { skbSetHash, wantsHash } from './rss-hash.js';
 import { savedFlags, setCsumAfterXdp, smallAllocation } from './xdp-checksum.js';
 import {
   DEV,
@@ -120,6 +121,7 @@ function virtnetReceiveDone(
     ram.add64(dev + DEV.rx_frame_errors, 1);
     freeSkb(kernel, pages, skb);
   };
+  if (wantsHash(ram, vi)) skbSetHash(ram, skb);
   if (behindXdp(ram, vi, rq)) {
     setProtocol(kernel, skb, dev);
     ram.set16(skb + SKB.network_header, skbHeadroom(ram, skb));

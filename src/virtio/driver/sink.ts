@@ -42,6 +42,10 @@ export interface DeliveredFrame {
   readonly gsoSize: number;
   /** SKB_GSO_* bits. */
   readonly gsoType: number;
+  /** As the device reported it, with rx-hashing on; 0 without. */
+  readonly skbHash: number;
+  /** The hash is over ports too. */
+  readonly l4Hash: boolean;
 }
 
 /** Sees a frame: bytes [start, end) of `bytes`, from queue pair `queue`. */
@@ -129,5 +133,7 @@ export function readFrame(ram: Ram, skb: number): DeliveredFrame {
     nrFrags: ram.u8(shinfo + SHINFO.nr_frags),
     gsoSize: ram.u16(shinfo + SHINFO.gso_size),
     gsoType: ram.u32(shinfo + SHINFO.gso_type),
+    skbHash: ram.u32(skb + SKB.hash) >>> 0,
+    l4Hash: ram.u8(skb + SKB.l4_hash) !== 0,
   };
 }

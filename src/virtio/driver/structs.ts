@@ -74,6 +74,8 @@ export const VIRTNET_INFO = struct({
   rss_key_size: 'u8',
   /** An indirection table was set by the user. */
   rss_configured: 'u8',
+  /** `RSS_FAULTS`, as bits. */
+  rss_faults: 'u8',
   rss_indir_table_size: 'u16',
   /** VIRTIO_NET_S_LINK_UP and ANNOUNCE as last read. */
   status: 'u16',

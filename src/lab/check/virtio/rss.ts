@@ -1,31 +1,21 @@
 /**
  * Records of what real guests received with receive-side scaling: hash, kind of hash, queue.
  *
- * A record has the key and table that were set with ethtool and one frame. The model goes the whole
- * way: the driver of the record's kernel builds its command, a device as QEMU's parses it, hashes and
- * steers the frame. After XDP was attached the driver had sent VQ_PAIRS_SET, so there is no
- * hash, and which queue the host picks by itself is not compared.
+ * A record has the key and table that were set with ethtool and one frame. It goes the whole way: the
+ * driver of the record's kernel sends its commands over the control queue, a device that hashes as QEMU does
+ * writes the frame and its header into the ring, and what the skb says is compared. After XDP was attached the
+ * driver had sent VQ_PAIRS_SET, so there is no hash, and which queue the host picks by itself is not
+ * compared; the commands are.
+ *
+ * Usage:
+ *   const lab = new RssLab(defineVirtioNet(kernel, { cpus: 4 }));
+ *   lab.check(record);
  */
 import type { VectorRecord } from '../record.js';
-import { concatBytes } from '../../../net/packet.js';
-import {
-  applyRssCommand,
-  buildVqPairsSet,
-  resetRssState,
-  VIRTIO_NET_CTRL_MQ,
-  VIRTIO_NET_CTRL_MQ_VQ_PAIRS_SET,
-  type RssDevice,
-  type RssState,
-} from '../../../net/rss/config.js';
-import { ReceiveHasher } from '../../../net/rss/receive-hash.js';
-import { defaultTable, Steering } from '../../../net/rss/steering.js';
-import { ALL_HASH_TYPES } from '../../../net/rss/types.js';
-import {
-  buildRssCommand,
-  defaultRssSettings,
-  skbHashType,
-  type RssDriverVersion,
-} from '../../../virtio/driver/rss.js';
+import { XDP_PASS } from '../../../stack/xdp-verdict.js';
+import type { VirtioNetVersion } from '../../../virtio/driver/profiles.js';
+import type { VirtioNetFeature } from '../../../virtio/net-features.js';
+import type { VirtioNet, VirtioNetDriver } from '../../../virtio/virtio-net.js';
 
 export type RssCheck =
   | { readonly kind: 'equal' }
@@ -34,12 +24,22 @@ export type RssCheck =
 
 /** Queue pairs of the device that was measured. */
 const QUEUE_PAIRS = 4;
-const TABLE_LENGTH = 128;
 
-const DRIVERS: readonly (readonly [prefix: string, RssDriverVersion])[] = [
+const DRIVERS: readonly (readonly [prefix: string, VirtioNetVersion])[] = [
   ['6.1.', '6.1'],
-  ['6.12.107', '6.12.107'],
+  ['6.12.107', '6.12'],
   ['6.18.', '6.18'],
+];
+
+const FEATURES: readonly VirtioNetFeature[] = [
+  'CTRL_VQ',
+  'CTRL_RX',
+  'CTRL_VLAN',
+  'CTRL_MAC_ADDR',
+  'CTRL_GUEST_OFFLOADS',
+  'GUEST_CSUM',
+  'MQ',
+  'RSS',
 ];
 
 /** Entries of the tables that were set, by the formula that names them. */
@@ -53,101 +53,94 @@ export function isRssRecord(record: VectorRecord): boolean {
   return type === 'rss' || type === 'rss-default';
 }
 
-export function checkRssRecord(record: VectorRecord): RssCheck {
-  return record.text('type') === 'rss' ? checkFrame(record) : checkDefaults(record);
-}
+export class RssLab {
+  readonly #driver: VirtioNetDriver;
 
-function deviceOf(hashReport: boolean): RssDevice {
-  return {
-    maxQueuePairs: QUEUE_PAIRS,
-    maxKeySize: 40,
-    maxTableLength: TABLE_LENGTH,
-    supportedHashTypes: ALL_HASH_TYPES,
-    supportedTunnelTypes: 0,
-    negotiated: { mq: true, rss: true, hashReport, hashTunnel: false },
-    qemuDisableOnError: true,
-  };
-}
-
-/** What ethtool shows before anything is set. The key is random. */
-function checkDefaults(record: VectorRecord): RssCheck {
-  const key = record.bytes('key') ?? new Uint8Array(0);
-  const hashReport = record.texts('features').includes('HASH_REPORT');
-  const { table } = defaultRssSettings(deviceOf(hashReport), QUEUE_PAIRS, key);
-  return verdict([
-    ['indir_size', record.number('indir_size'), TABLE_LENGTH],
-    ['key_size', record.number('key_size'), 40],
-    ['bytes of key', key.length, 40],
-    ['table', record.numbers('table').join(' '), table.join(' ')],
-  ]);
-}
-
-function checkFrame(record: VectorRecord): RssCheck {
-  if (!record.has('skb_hash')) return { kind: 'skipped', why: 'the frame did not arrive' };
-  const kernel = record.text('kernel_version');
-  const [, driver] = DRIVERS.find(([prefix]) => kernel.startsWith(prefix)) ?? [];
-  if (driver === undefined) return { kind: 'skipped', why: `driver of ${kernel} is not modelled` };
-  const entry = TABLES[record.text('table')];
-  if (!entry) return { kind: 'skipped', why: `table ${record.text('table')} is not known` };
-  const hashReport = record.text('device').includes('hash=on');
-  const state = configuredState(record, driver, deviceOf(hashReport), entry);
-  const frame = record.bytes('frame') ?? new Uint8Array(0);
-  const hasher = new ReceiveHasher({
-    key: state.config.key,
-    hashTypes: state.config.hashTypes,
-    qemuIpv6ExQuirk: true,
-    qemuAtomicFragments: true,
-  });
-  const result = hasher.compute(frame);
-  const { hash, report } = hashReport ? result : { hash: 0, report: 0 };
-  const l4 = skbHashType(report) === 'PKT_HASH_TYPE_L4' ? 1 : 0;
-  const expected: Comparison[] = [
-    ['skb_hash', record.text('skb_hash'), `0x${hash.toString(16).padStart(8, '0')}`],
-    ['l4_hash', record.text('l4_hash'), String(l4)],
-  ];
-  if (state.mode === 'rss') {
-    const queue = new Steering(state).queueOf(result);
-    expected.push(['queue_mapping', record.text('queue_mapping'), String(queue + 1)]);
-    const [seen] = record.numbers('rx_queue');
-    if (seen !== undefined) expected.push(['rx_queue', seen, queue]);
+  constructor(driver: VirtioNetDriver) {
+    this.#driver = driver;
   }
-  return verdict(expected);
-}
 
-/** The device after the driver set key and table, and after the commands of an XDP attach or detach. */
-function configuredState(
-  record: VectorRecord,
-  driver: RssDriverVersion,
-  device: RssDevice,
-  entry: (i: number) => number,
-): RssState {
-  const key = record.bytes('key') ?? new Uint8Array(0);
-  const settings = {
-    ...defaultRssSettings(device, QUEUE_PAIRS, key),
-    table: defaultTable(TABLE_LENGTH, QUEUE_PAIRS).map((_, i) => entry(i)),
-  };
-  const { command, buffers } = buildRssCommand(driver, settings);
-  const bytes = concatBytes(...buffers);
-  const { state } = applyRssCommand(resetRssState(), VIRTIO_NET_CTRL_MQ, command, bytes, device);
-  if (!sentQueuePairs(record)) return state;
-  return applyRssCommand(
-    state,
-    VIRTIO_NET_CTRL_MQ,
-    VIRTIO_NET_CTRL_MQ_VQ_PAIRS_SET,
-    buildVqPairsSet(QUEUE_PAIRS),
-    device,
-  ).state;
-}
-
-/** Did attaching or detaching send VQ_PAIRS_SET? */
-function sentQueuePairs(record: VectorRecord): boolean {
-  const attached = record.has('attach') ? record.entries('attach') : [];
-  const events = attached.find(([name]) => name === 'events')?.[1];
-  const seen = [...(Array.isArray(events) ? events.map(String) : []), ...record.texts('detach')];
-  return seen.some((event) => event.endsWith('class=4 cmd=0'));
+  check(record: VectorRecord): RssCheck {
+    const kernel = record.text('kernel_version');
+    const [, version] = DRIVERS.find(([prefix]) => kernel.startsWith(prefix)) ?? [];
+    if (version === undefined) {
+      return { kind: 'skipped', why: `driver of ${kernel} is not modelled` };
+    }
+    const isFrame = record.text('type') === 'rss';
+    const entry = isFrame ? TABLES[record.text('table')] : () => 0;
+    if (!entry) return { kind: 'skipped', why: `table ${record.text('table')} is not known` };
+    const hashReport = record.text('device').includes('hash=on');
+    const net = this.#driver.probe({
+      version,
+      qemuHashing: true,
+      cpus: QUEUE_PAIRS,
+      queuePairs: QUEUE_PAIRS,
+      queueSize: 16,
+      features: hashReport ? [...FEATURES, 'HASH_REPORT'] : FEATURES,
+    });
+    try {
+      return verdict(isFrame ? frameOf(net, record, entry) : defaultsOf(net, record));
+    } finally {
+      net.close();
+    }
+  }
 }
 
 type Comparison = readonly [what: string, recorded: string | number, computed: string | number];
+
+/** What ethtool shows before anything is set. The key is random. */
+function defaultsOf(net: VirtioNet, record: VectorRecord): Comparison[] {
+  const { table = [], key = new Uint8Array(0) } = net.rss() ?? {};
+  return [
+    ['indir_size', record.number('indir_size'), table.length],
+    ['key_size', record.number('key_size'), key.length],
+    ['bytes of key', record.bytes('key')?.length ?? 0, key.length],
+    ['table', record.numbers('table').join(' '), table.join(' ')],
+  ];
+}
+
+function frameOf(net: VirtioNet, record: VectorRecord, entry: (i: number) => number): Comparison[] {
+  const { table } = net.rss() ?? { table: [] };
+  net.setRss({
+    key: record.bytes('key') ?? new Uint8Array(0),
+    table: Array.from(table, (_, i) => entry(i)),
+  });
+  net.setFeature('rx-hashing', true);
+  const expected = attachAsRecorded(net, record);
+  net.receive(record.bytes('frame') ?? new Uint8Array(0));
+  net.poll();
+  const [seen] = net.delivered();
+  expected.push(['arrived', String(record.has('skb_hash')), String(seen !== undefined)]);
+  if (!seen || !record.has('skb_hash')) return expected;
+  const hash = `0x${seen.skbHash.toString(16).padStart(8, '0')}`;
+  expected.push(['skb_hash', record.text('skb_hash'), hash]);
+  expected.push(['l4_hash', record.text('l4_hash'), seen.l4Hash ? '1' : '0']);
+  if (net.device.control.rss.mode === 'rss') {
+    expected.push(['queue_mapping', record.text('queue_mapping'), String(seen.queue + 1)]);
+    const [queue] = record.numbers('rx_queue');
+    if (queue !== undefined) expected.push(['rx_queue', queue, seen.queue]);
+  }
+  return expected;
+}
+
+/** Attaches and detaches a program where the guest had; compared are the commands of the recorded step. */
+function attachAsRecorded(net: VirtioNet, record: VectorRecord): Comparison[] {
+  const xdp = record.has('xdp') ? record.text('xdp') : 'none';
+  if (xdp !== 'drv' && xdp !== 'after detach') return [];
+  net.controlLog();
+  net.attachXdp({ run: () => XDP_PASS });
+  const attached = record.has('attach') ? record.entries('attach') : [];
+  const events = attached.find(([name]) => name === 'events')?.[1];
+  let recorded = Array.isArray(events) ? events.map(String) : [];
+  if (xdp === 'after detach') {
+    net.controlLog();
+    net.attachXdp(undefined);
+    recorded = [...record.texts('detach')];
+  }
+  const commands = net.controlLog().map(({ request: [of, cmd] }) => `class=${of} cmd=${cmd}`);
+  const seen = recorded.flatMap((event) => /class=\d+ cmd=\d+/.exec(event)?.[0] ?? []);
+  return [['commands', seen.join(', '), commands.join(', ')]];
+}
 
 function verdict(comparisons: readonly Comparison[]): RssCheck {
   const differences = comparisons

@@ -174,8 +174,9 @@ function configureRss(
   return result.ack === 'OK' ? { state: next } : { why: result.why, state: next };
 }
 
-function rssDevice({ features, config }: ControlDevice): RssDevice {
+function rssDevice({ features, config, qemuDisableOnError }: ControlDevice): RssDevice {
   return {
+    qemuDisableOnError: qemuDisableOnError ?? false,
     maxQueuePairs: config.maxVirtqueuePairs,
     maxKeySize: config.rssMaxKeySize,
     maxTableLength: config.rssMaxIndirectionTableLength,

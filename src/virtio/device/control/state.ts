@@ -18,6 +18,8 @@ export interface ControlDevice {
   readonly config: NetConfig;
   /** Counters of a queue for STATS_GET, by the names of the standard. Default: all 0. */
   readonly statistics?: (vq: number) => Readonly<Record<string, number>>;
+  /** A refused command of class MQ turns steering by hash off, as in QEMU. Default false. */
+  readonly qemuDisableOnError?: boolean;
 }
 
 export interface RxMode {
