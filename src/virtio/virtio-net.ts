@@ -359,7 +359,8 @@ class VirtioNetInstance implements VirtioNet {
       this.#dev = ram.pointer(vi + VI.dev);
       this.#nets.set(vi, this);
     });
-    const { xdpMetadata } = DRIVER_PROFILES[probeOptions.version];
+    const xdpMetadata =
+      DRIVER_PROFILES[probeOptions.version].xdpMetadata && ram.pointer(this.#vi + VI.rss) !== 0;
     const ops = {
       ndo_xdp_xmit: 'virtnet_xdp_xmit',
       ndo_start_xmit: 'start_xmit',

@@ -117,10 +117,16 @@ describe('a device that does not tell', () => {
   it.each<[string, VirtioNetOptions, boolean, number]>([
     ['rx-hashing off', {}, false, -61],
     ['no HASH_REPORT', { features: ['CTRL_VQ', 'RSS'] }, false, -61],
+    ['neither RSS nor HASH_REPORT', { features: ['CTRL_VQ'] }, false, -95],
     ['a driver without metadata', { version: '6.1' }, true, -95],
   ])('%s', async (_, options, rxHashing, error) => {
     const refused = all({ type: NO_HASH, hash: 0, error });
     expect(await ask(engine, options, { rxHashing })).toEqual(refused);
+  });
+
+  it('RSS without HASH_REPORT: the packet itself is read', async () => {
+    const { tcp4 } = await ask(engine, { features: ['CTRL_VQ', 'RSS'] });
+    expect(tcp4).toEqual({ type: 0, hash: 0x00005452, error: 0 });
   });
 
   it('the small mode is as the mergeable one', async () => {

@@ -238,7 +238,8 @@ function initNetdevFeatures({ memory: { ram } }: KernelContext, dev: number, vi:
   if (has('GUEST_CSUM') || anyDevice) high |= NETIF_F_HI.RXCSUM;
   if (has('GUEST_TSO4') || has('GUEST_TSO6')) high |= NETIF_F_HI.GRO_HW;
   if (has('CTRL_GUEST_OFFLOADS')) switchableHigh |= NETIF_F_HI.GRO_HW;
-  if (has('HASH_REPORT')) switchableHigh |= NETIF_F_HI.RXHASH;
+  // RSS alone too, though there is no hash then
+  if (has('RSS') || has('HASH_REPORT')) switchableHigh |= NETIF_F_HI.RXHASH;
   ram.set32(dev + DEV.features, features);
   ram.set32(dev + DEV.features_hi, high);
   ram.set32(dev + DEV.hw_features, switchable);

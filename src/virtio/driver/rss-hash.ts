@@ -3,7 +3,8 @@
  *
  * Reference: drivers/net/virtio_net.c of 6.12 (virtio_skb_set_hash, virtnet_xdp_rx_hash), enum
  * xdp_rss_hash_type of include/net/xdp.h. The metadata function looks for the virtio_net_hdr right below the
- * packet's first byte: behind a bpf_xdp_adjust_head it reads whatever lies there now.
+ * packet's first byte: behind a bpf_xdp_adjust_head it reads whatever lies there now, and with RSS but without
+ * HASH_REPORT, whose header of 12 bytes has no hash, the packet's first bytes.
  *
  *   report       skb    rss_type                     | report       skb   rss_type
  *   1  IPv4      L3     L3_IPV4               = 1    | 6  UDPv6     L4    L3_IPV6|L4|UDP          = 42
