@@ -128,7 +128,7 @@ function printResult(output: Output, { verdicts, counters, redirected }: Counts)
 }
 
 /** What each receive queue took, where there are several. */
-function printQueues(output: Output, counters: TrafficResult['counters']): void {
+function printQueues(output: Output, counters: Counts['counters']): void {
   const queues = Object.keys(counters).flatMap((name) => /^rx(\d+)_packets$/.exec(name)?.[1] ?? []);
   if (queues.length < 2) return;
   const columns = ['packets', 'xdp_packets', 'xdp_tx', 'xdp_redirects', 'xdp_drops'];

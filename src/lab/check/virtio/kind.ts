@@ -11,6 +11,7 @@
  */
 import { InputError } from '../../../common/errors.js';
 import type { Kernel } from '../../../kernel/kernel.js';
+import { defineVirtioNet } from '../../../virtio/virtio-net.js';
 import type { RunEngine } from '../../run-program.js';
 import { failed, passed, skipped, type CaseResult, type VectorKind } from '../kind.js';
 import { VectorRecord } from '../record.js';
@@ -24,12 +25,15 @@ import type {
 import { PacketLab } from './packet.js';
 import type { PacketRecord } from './packet-record.js';
 import { FIELDS, type FieldKind } from './record-fields.js';
-import { checkRssRecord } from './rss.js';
+import { RssLab } from './rss.js';
 
 type Compared =
   | { readonly kind: 'equal' }
   | { readonly kind: 'skipped'; readonly why: string }
   | { readonly kind: 'different'; readonly differences: readonly string[] };
+
+/** Of the guests whose queues were measured. */
+const RSS_CPUS = 4;
 
 export class VirtioKind implements VectorKind {
   readonly name = 'virtio-net guests';
@@ -38,6 +42,7 @@ export class VirtioKind implements VectorKind {
   readonly #kernels: Kernel[] = [];
   #packets: PacketLab | undefined;
   #attach: AttachLab | undefined;
+  #rss: RssLab | undefined;
 
   constructor(boot: () => Promise<Kernel>, engine: RunEngine) {
     this.#boot = boot;
@@ -76,7 +81,8 @@ export class VirtioKind implements VectorKind {
         return (await this.#attachLab()).crash(fields as CrashRecord);
       case 'rss':
       case 'rss-default':
-        return checkRssRecord(record);
+        this.#rss ??= new RssLab(defineVirtioNet(await this.#newKernel(), { cpus: RSS_CPUS }));
+        return this.#rss.check(record);
       default:
         throw new InputError(`${record.origin}: no virtio record of type ${type}`);
     }
