@@ -118,6 +118,7 @@ export type { CaseResult, VectorKind } from './lab/check/kind.js';
 export { interpreterObjects, wasmObjects, type ObjectEngine } from './lab/check/object-engine.js';
 export { rejectKind } from './lab/check/reject-vectors.js';
 export { RUN_KINDS } from './lab/check/run-vectors.js';
+export { smcChecker, type SmcChecker } from './lab/check/smc.js';
 export {
   interpreterEngine,
   plainWorkbench,

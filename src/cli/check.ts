@@ -32,6 +32,7 @@ import {
   jitObjects,
   labVersion,
   rejectKind,
+  smcChecker,
   summarize,
   wasmEngine,
   type BootedOptions,
@@ -42,6 +43,7 @@ import {
   type KernelVersion,
   type ObjectEngine,
   type ProgramRunner,
+  type SmcChecker,
   type VectorKind,
   wasmObjects,
 } from '../index.js';
@@ -57,7 +59,8 @@ const USAGE = `check FILE... [--engine E] [--kernel V] [--verbose]
                trampolines; of a booted kernel its code (static.json), small programs with
                images and results (jit-corpus.json), the sites, ops, trampolines and programs
                of a scenario (scen.*.json), the instructions of a call (trace.*.txt) and how
-               many there were (costs.json)
+               many there were (costs.json); what SMC did on real kernels (handshake bytes,
+               states, errno values)
   --engine E   interpreter (default), wasm, or the JIT image on embedded or unicorn: who runs
                vectors and objects; for a booted kernel's programs the default is embedded.
                Images of JIT records that say what their program returns run on embedded; by
@@ -95,6 +98,7 @@ class Checker {
   #boot: LabBooter | undefined;
   #machines: ExecMachines | undefined;
   #fuzz: FuzzEngine | undefined;
+  #smc: SmcChecker | undefined;
   readonly #runners = new Map<string, TrampolineRunner>();
   readonly #chosen: EngineName | undefined;
   readonly #engine: EngineName;
@@ -143,7 +147,8 @@ class Checker {
       matches: isSavedTrampoline,
       check: (record) => checkSavedTrampoline(record, (version) => this.#runnerFor(version)),
     };
-    const kinds = [...RUN_KINDS, jitKind, rejectKind, fuzzKind, trampolineKind];
+    this.#smc ??= smcChecker(async () => (await this.#booter())({ version: this.#version }));
+    const kinds = [...RUN_KINDS, jitKind, rejectKind, fuzzKind, trampolineKind, this.#smc.kind];
     yield* checkFile(basename(path), text, options, kinds);
   }
 
@@ -152,6 +157,7 @@ class Checker {
     for (const kernel of this.#booted.values()) kernel.close();
     for (const { kernel } of this.#runners.values()) kernel.close();
     this.#machines?.close();
+    this.#smc?.close();
   }
 
   /** Against the lab kernel of the release that facts.json beside the file names, or of --kernel. */

@@ -76,7 +76,9 @@ export function isModifiable(
   version: KernelVersion,
 ): boolean {
   return (
-    errorInjection || name.startsWith('security_') || modifyReturnFunction(name, version) !== undefined
+    errorInjection ||
+    name.startsWith('security_') ||
+    modifyReturnFunction(name, version) !== undefined
   );
 }
 

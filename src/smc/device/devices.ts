@@ -75,8 +75,11 @@ export interface SmcdDevice extends SmcdDeviceSpec {
 export interface RoceDevice {
   readonly name: string;
   readonly pnetid: string;
+  /** 16 bytes. */
   readonly gid: Uint8Array;
   readonly mac: Uint8Array;
+  /** local_systemid: two random bytes and the MAC address. */
+  readonly systemId: Uint8Array;
 }
 
 const HASH_BUCKETS = 4096;

@@ -77,16 +77,16 @@ export function clcFunctions(smc: SmcContext): readonly KernelFunction[] {
 
   function sendProposal(smcSock: number, ini: number): number {
     const [typeV1, typeV2] = [ram.u8(ini + INI.smc_type_v1), ram.u8(ini + INI.smc_type_v2)];
-    const isSmcr = smcrIndicated(typeV1) || smcrIndicated(typeV2);
-    const roce = isSmcr ? devices.roce[0] : undefined;
+    const [roce] = devices.roce;
+    const native = smcrIndicated(typeV1) ? roce : undefined;
     const isSmcrV2 = smcrIndicated(typeV2);
     const bytes = encodeProposal({
       version: typeV2 === SMC_TYPE.N ? 1 : 2,
       typeV1,
       typeV2,
-      peerId: systemId(),
-      roceGid: roce?.gid ?? NO_GID,
-      mac: roce?.mac ?? new Uint8Array(6),
+      peerId: native?.systemId ?? new Uint8Array(8),
+      roceGid: native?.gid ?? NO_GID,
+      mac: native?.mac ?? new Uint8Array(6),
       ism: nativeIsm(ini),
       ...(typeV1 === SMC_TYPE.N ? {} : { prefix: smc.netdev.prefix }),
       ...(typeV2 === SMC_TYPE.N
@@ -107,14 +107,6 @@ export function clcFunctions(smc: SmcContext): readonly KernelFunction[] {
           }),
     });
     return send(smcSock, bytes);
-  }
-
-  /** local_systemid: made up with the first InfiniBand device. */
-  function systemId(): Uint8Array {
-    const id = new Uint8Array(8);
-    const [roce] = devices.roce;
-    if (roce) id.set(roce.mac, 2);
-    return id;
   }
 
   function sendAcceptConfirm(
@@ -167,7 +159,7 @@ export function clcFunctions(smc: SmcContext): readonly KernelFunction[] {
       smcSock,
       encodeDecline({
         version,
-        peerId: isAssigned ? new Uint8Array(8) : systemId(),
+        peerId: (isAssigned ? undefined : devices.roce[0]?.systemId) ?? new Uint8Array(8),
         diagnosis,
         outOfSync: diagnosis === SMC_CLC_DECL.SYNCERR,
       }),

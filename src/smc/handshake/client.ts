@@ -83,9 +83,10 @@ export function clientFunctions(smc: SmcContext): readonly KernelFunction[] {
     return slot > 1 || first !== 0 ? 0 : SMC_CLC_DECL.NOSMCDDEV;
   }
 
-  function findRoce(): boolean {
+  /** Version 1 goes by PNETID, version 2 by route. */
+  function findRoce(version: number): boolean {
     const { pnetid } = smc.netdev;
-    return devices.roce.some((each) => each.pnetid === pnetid);
+    return devices.roce.some((each) => version === V2 || (pnetid !== '' && each.pnetid === pnetid));
   }
 
   /** smc_find_proposal_devices */
@@ -97,10 +98,10 @@ export function clientFunctions(smc: SmcContext): readonly KernelFunction[] {
       smcr = 0;
     }
     if ((smcd & V1) === 0 || !findV1(ini)) smcd &= ~V1;
-    if ((smcr & V1) === 0 || !findRoce()) smcr &= ~V1;
+    if ((smcr & V1) === 0 || !findRoce(V1)) smcr &= ~V1;
     const isV2 = kernel.invoke('smc_ism_is_v2_capable') !== 0;
     if (!isV2 || kernel.invoke('smc_find_ism_v2_device_clnt', smcSock, ini) !== 0) smcd &= ~V2;
-    if ((smcr & V2) === 0 || eids.ueids.length === 0 || !findRoce()) smcr &= ~V2;
+    if ((smcr & V2) === 0 || eids.ueids.length === 0 || !findRoce(V2)) smcr &= ~V2;
     const typeV1 = indicatedType((smcd & V1) !== 0, (smcr & V1) !== 0);
     const typeV2 = indicatedType((smcd & V2) !== 0, (smcr & V2) !== 0);
     ram.set8(ini + INI.smcd_version, smcd);
