@@ -21,9 +21,6 @@ import { Random } from '../common/random.js';
 import type { Ram } from '../cpu/ram.js';
 import type { Kernel } from '../kernel/kernel.js';
 import type { Task } from '../kernel/task.js';
-import type { StructOpsSpec } from '../bpf/object/struct-ops.js';
-import type { KernelProgram } from '../kernel/bpf/program.js';
-import type { StructOps } from '../kernel/bpf/struct-ops.js';
 import { AF_SMC, IPPROTO_SMC, SMC_STATE, SMC_SYSCTL_MEM, SOCK_STREAM } from './constants.js';
 import { newStats, type ClcEvent, type NetDevice, type SmcContext } from './context.js';
 import { bufferFunctions } from './core/buffers.js';
@@ -357,12 +354,7 @@ export class Smc implements SmcContext {
     return found;
   }
 
-  /** Registers a handshake policy that an object implements (struct_ops smc_hs_ctrl). */
-  registerHsCtrl(spec: StructOpsSpec, programOf: (index: number) => KernelProgram): StructOps {
-    return this.kernel.bpf.structOps.register(spec, programOf);
-  }
-
-  /** net.smc.hs_ctrl: chooses a registered policy by name, or none. Throws KernelError EINVAL. */
+  /** net.smc.hs_ctrl: chooses a registered struct_ops smc_hs_ctrl by name, or none. Throws KernelError EINVAL. */
   setHsCtrl(name: string | undefined): void {
     if (name === undefined) {
       this.hsCtrl = 0;

@@ -274,6 +274,7 @@ export class SmcSocket {
         done += Math.max(got, 0);
         const isFull = done === size || (flags & MSG.WAITALL) === 0;
         if (got <= 0 || isFull) return buffer.subarray(0, done);
+        continue;
       }
       await this.#smc.nextWake(this.#sock);
     }
