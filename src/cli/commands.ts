@@ -11,6 +11,7 @@ import { map } from './map.js';
 import { museum } from './museum.js';
 import { race } from './race.js';
 import { run } from './run.js';
+import { smc } from './smc.js';
 import { strategies } from './strategies.js';
 import { tour } from './tour.js';
 import { trace } from './trace.js';
@@ -28,6 +29,7 @@ export const COMMANDS: readonly Command[] = [
   ftrace,
   layout,
   xdp,
+  smc,
   fuzz,
   verify,
   race,

@@ -21,6 +21,11 @@ it.each<[string, string[]]>([
     'xdp-packets',
     ['xdp', 'examples/xdp/bounce_ttl.o', '--pcap', 'examples/captures/mixed.pcap', '--packets'],
   ],
+  ['smc-handshake', ['smc', 'handshake', '--connections', '2']],
+  ['smc-handshake-declined', ['smc', 'handshake', '--ueid', 'none']],
+  ['smc-run-nocopy', ['smc', 'run', '--count', '4', '--trace']],
+  ['smc-run-copy', ['smc', 'run', '--count', '4', '--trace', '--copy']],
+  ['smc-state', ['smc', 'state', '--ism']],
 ])('%s', async (name, words) => {
   const path = join(PACKAGE_ROOT, 'test', 'golden', `${name}.txt`);
   const { code, lines } = await runForTest(words);
