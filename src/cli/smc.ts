@@ -104,7 +104,7 @@ async function connectPairs(smc: Smc, count: number): Promise<void> {
 
 // ---- handshake
 
-async function handshake(smc: Smc, values: Values, output: Output): Promise<void> {
+async function showHandshake(smc: Smc, values: Values, output: Output): Promise<void> {
   const count = integerOption('connections', values.connections, 1, { min: 1, max: 100 });
   await connectPairs(smc, count);
   const clients = new Set(
@@ -230,7 +230,7 @@ function addressText({ address, port }: SmcEndpoint): string {
   return `${formatIpv4(bytes)}:${port}`;
 }
 
-function hex(value: bigint): string {
+function hex16(value: bigint): string {
   return value.toString(16).padStart(16, '0');
 }
 
@@ -242,7 +242,7 @@ function sockRow({ state, local, remote, mode, connection }: SockState): string[
   const sizes = (c: ConnectionState): string[] => [
     String(c.sndbufSize),
     String(c.rmbeSize),
-    hex(c.token),
+    hex16(c.token),
     `${cursorText(c.txProd)} ${cursorText(c.txCons)}`,
   ];
   return [
@@ -254,7 +254,7 @@ function sockRow({ state, local, remote, mode, connection }: SockState): string[
   ];
 }
 
-async function state(smc: Smc, values: Values, output: Output): Promise<void> {
+async function showState(smc: Smc, values: Values, output: Output): Promise<void> {
   const count = integerOption('connections', values.connections, 2, { min: 1, max: 100 });
   await connectPairs(smc, count);
   const [socks, groups, devices] = [listSocks(smc), listLinkGroups(smc), listDevices(smc)];
@@ -275,7 +275,7 @@ async function state(smc: Smc, values: Values, output: Output): Promise<void> {
         group.role,
         `v${group.version}`,
         String(group.connections),
-        hex(group.peerGid),
+        hex16(group.peerGid),
         group.eid,
       ]),
     ],
@@ -284,8 +284,8 @@ async function state(smc: Smc, values: Values, output: Output): Promise<void> {
       ...devices.map((device) => [
         device.name,
         device.chid.toString(16).padStart(4, '0'),
-        hex(device.gid),
-        hex(device.gidExt),
+        hex16(device.gid),
+        hex16(device.gidExt),
         String(device.dmbs),
         String(device.linkGroups),
         device.nocopy ? 'yes' : 'no',
@@ -300,7 +300,7 @@ async function state(smc: Smc, values: Values, output: Output): Promise<void> {
 
 function toJson(value: unknown): string {
   return JSON.stringify(value, (_name, each: unknown) =>
-    typeof each === 'bigint' ? `0x${hex(each)}` : each,
+    typeof each === 'bigint' ? `0x${hex16(each)}` : each,
   );
 }
 
@@ -372,12 +372,12 @@ async function smcCommand(args: string[], output: Output): Promise<number> {
   try {
     switch (what) {
       case 'handshake':
-        await handshake(smc, values, output);
+        await showHandshake(smc, values, output);
         return 0;
       case 'run':
         return await run(smc, values, output);
       case 'state':
-        await state(smc, values, output);
+        await showState(smc, values, output);
         return 0;
     }
   } finally {

@@ -24,7 +24,7 @@ export interface TransferStep {
   readonly result: number;
   readonly sender: ConnectionState;
   readonly receiver: ConnectionState;
-  /** The receiver's ring: `#` unread, `+` written and not yet told, `.` free. */
+  /** The receiver's ring: `#` unread, `+` written and not yet told, `-` free. */
   readonly picture: string;
   /** What the call added to the counters. */
   readonly stats: Partial<SmcStats>;
@@ -127,7 +127,7 @@ function picture(sender: ConnectionState, receiver: ConnectionState): string {
     const start = Math.floor((i * ring) / WIDTH);
     const end = Math.floor(((i + 1) * ring) / WIDTH);
     if (overlaps(ring, from, unread, start, end)) return '#';
-    return overlaps(ring, from + unread, staged, start, end) ? '+' : '.';
+    return overlaps(ring, from + unread, staged, start, end) ? '+' : '-';
   });
   return `[${cells.join('')}]`;
 }

@@ -21,7 +21,7 @@ import { Random } from '../common/random.js';
 import type { Ram } from '../cpu/ram.js';
 import type { Kernel } from '../kernel/kernel.js';
 import type { Task } from '../kernel/task.js';
-import { AF_SMC, IPPROTO_SMC, SMC_STATE, SMC_SYSCTL_MEM, SOCK_STREAM } from './constants.js';
+import { AF_SMC, CORE_MEM_MAX, IPPROTO_SMC, SMC_STATE, SMC_SYSCTL_MEM, SOCK_STREAM } from './constants.js';
 import { newStats, type ClcEvent, type NetDevice, type SmcContext } from './context.js';
 import { bufferFunctions } from './core/buffers.js';
 import { cdcFunctions } from './core/cdc.js';
@@ -137,7 +137,7 @@ export class Smc implements SmcContext {
     this.eids = new EidTable(options.systemEid ?? ownSeid);
     this.tcp = new TcpStack(kernel);
     this.netdev = { ...LOOPBACK_NETDEV, ...options.netdev };
-    this.memMax = options.memMax ?? 212992;
+    this.memMax = options.memMax ?? CORE_MEM_MAX;
     this.#softirq = options.softirq ?? 'auto';
     this.#define(new DmbTable(this, random));
     if (form !== 'none') {
