@@ -21,7 +21,14 @@ import { Random } from '../common/random.js';
 import type { Ram } from '../cpu/ram.js';
 import type { Kernel } from '../kernel/kernel.js';
 import type { Task } from '../kernel/task.js';
-import { AF_SMC, CORE_MEM_MAX, IPPROTO_SMC, SMC_STATE, SMC_SYSCTL_MEM, SOCK_STREAM } from './constants.js';
+import {
+  AF_SMC,
+  CORE_MEM_MAX,
+  IPPROTO_SMC,
+  SMC_STATE,
+  SMC_SYSCTL_MEM,
+  SOCK_STREAM,
+} from './constants.js';
 import { newStats, type ClcEvent, type NetDevice, type SmcContext } from './context.js';
 import { bufferFunctions } from './core/buffers.js';
 import { cdcFunctions } from './core/cdc.js';

@@ -134,13 +134,10 @@ export function closeFunctions(smc: SmcContext): readonly KernelFunction[] {
         setSkState(ram, smcSock, SMC_STATE.PROCESSABORT);
         break;
       case SMC_STATE.PEERCLOSEWAIT1:
-      case SMC_STATE.PEERCLOSEWAIT2: {
-        // own flags say abort since the record came: what was sent before counts
-        const isShut = hasBits(ram, conn + TX.stateFlags, STATE_FLAG.PEER_DONE_WRITING);
-        const isReleased = hasBits(ram, smcSock + S.sk_flags, SOCK_DEAD);
-        setSkState(ram, smcSock, isShut && !isReleased ? SMC_STATE.PROCESSABORT : SMC_STATE.CLOSED);
+      case SMC_STATE.PEERCLOSEWAIT2:
+        // the record's arrival has set the own abort flag: what comes in over a device always ends in CLOSED
+        setSkState(ram, smcSock, sentDoneOnly(conn) ? SMC_STATE.PROCESSABORT : SMC_STATE.CLOSED);
         break;
-      }
       case SMC_STATE.APPCLOSEWAIT2:
       case SMC_STATE.PEERFINCLOSEWAIT:
       case SMC_STATE.PEERABORTWAIT:
