@@ -88,6 +88,10 @@ export interface SmcContext {
   /** smc_lgr_list.num: goes up by 256 for each link group. */
   lgrNumber: number;
   nextAlertToken: number;
+  /** Handshakes that a server has begun and not ended. */
+  handshakes: number;
+  /** limit_smc_hs: from so many handshakes on a SYN is answered without the SMC option. */
+  readonly handshakeLimit: number;
   /** smc_hs_ctrl that is chosen by net.smc.hs_ctrl, or 0. */
   hsCtrl: number;
   /** Milliseconds of the lab's own clock. */

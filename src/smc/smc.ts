@@ -85,6 +85,8 @@ export interface SmcOptions {
   readonly seed?: number;
   /** When tasklets and works run. Default 'auto'. */
   readonly softirq?: 'auto' | 'manual';
+  /** net.smc.limit_smc_hs: from so many handshakes at a time on the answer is TCP. Default: no limit. */
+  readonly handshakeLimit?: number;
   /** net.core.rmem_max and wmem_max. Default 212992. */
   readonly memMax?: number;
 }
@@ -120,6 +122,8 @@ export class Smc implements SmcContext {
   lgrNumber = 0;
   nextAlertToken = 1;
   hsCtrl = 0;
+  handshakes = 0;
+  readonly handshakeLimit: number;
   /** All CLC messages since boot. */
   readonly messages: ClcEvent[] = [];
   readonly #softirq: 'auto' | 'manual';
@@ -144,6 +148,7 @@ export class Smc implements SmcContext {
     this.eids = new EidTable(options.systemEid ?? ownSeid);
     this.tcp = new TcpStack(kernel);
     this.netdev = { ...LOOPBACK_NETDEV, ...options.netdev };
+    this.handshakeLimit = options.handshakeLimit ?? Infinity;
     this.memMax = options.memMax ?? CORE_MEM_MAX;
     this.#softirq = options.softirq ?? 'auto';
     this.#define(new DmbTable(this, random));

@@ -184,7 +184,7 @@ export function lgrFunctions(smc: SmcContext): readonly KernelFunction[] {
   }
 
   /** Takes the groups that `isMeant` off the list and terminates them. */
-  function terminateAll(dev: number, isMeant: (lgr: number) => boolean): void {
+  function terminateAll(dev: number, isMeant: (lgr: number) => boolean, byPeer = false): void {
     const meant: number[] = [];
     for (let lgr = ram.pointer(dev + DEV.lgr_list); lgr !== 0; lgr = ram.pointer(lgr + LGR.list)) {
       if (isMeant(lgr)) meant.push(lgr);
@@ -192,6 +192,7 @@ export function lgrFunctions(smc: SmcContext): readonly KernelFunction[] {
     for (const lgr of meant) {
       unlist(lgr);
       ram.set8(lgr + LGR.freeing, 1);
+      if (byPeer) ram.set8(lgr + LGR.peer_shutdown, 1);
     }
     for (const lgr of meant) terminate(lgr);
   }
@@ -258,6 +259,8 @@ export function lgrFunctions(smc: SmcContext): readonly KernelFunction[] {
             ram.u64(lgr + LGR.peer_gid) === ram.u64(gid) &&
             (!devices.of(dev).emulated || ram.u64(lgr + LGR.peer_gid + 8) === ram.u64(gid + 8)) &&
             (vlan === 0x1fff || ram.u16(lgr + LGR.vlan_id) === vlan),
+          // a GID says that the peer's system has gone: nobody is told
+          ram.u64(gid) !== 0n,
         ),
     }),
     atomic({

@@ -167,6 +167,7 @@ export function socketFunctions(smc: SmcContext): readonly KernelFunction[] {
   }
 
   function enqueue(parent: number, child: number): void {
+    smc.handshakes--;
     if (skState(ram, parent) !== SMC_STATE.LISTEN) {
       kernel.invoke('smc_close_non_accepted', child);
       return;
@@ -216,6 +217,7 @@ export function socketFunctions(smc: SmcContext): readonly KernelFunction[] {
       ram.set8(child + S.use_fallback, 1);
       ram.set32(child + S.fallback_rsn, ram.u32(parent + S.fallback_rsn));
     }
+    smc.handshakes++;
     smc.startWork('smc_listen_work', child + S.smc_listen_work);
   }
 
@@ -239,6 +241,8 @@ export function socketFunctions(smc: SmcContext): readonly KernelFunction[] {
 
   const request = kernel.physical.alloc(INET_REQUEST_SOCK.size);
   tcp.synackOption = (listener: TcpSocket, from: Endpoint, to: Endpoint): boolean => {
+    // smc_hs_congested
+    if (smc.handshakes >= smc.handshakeLimit) return false;
     ram.zero(request, INET_REQUEST_SOCK.size);
     storeAddresses(kernel, request, to, from);
     ram.set8(request + INET_REQUEST_SOCK.offset.smc_ok, 1);
