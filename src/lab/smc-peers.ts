@@ -36,28 +36,33 @@ const ADDRESS = '127.0.0.1';
 /** Calls in a row that moved nothing: nobody can go on. */
 const STALLED = 2000;
 
-/** One direction: what was sent and not yet received is told by two counters. */
+/** Largest call, and the period of the bytes: a prime, so that no ring divides it. */
+const CHUNK = 1 << 18;
+const PERIOD = 65521;
+
+/** One direction: the byte at a position is that of a table, read over and over. */
 class Stream {
   sent = 0;
   received = 0;
-  readonly #salt: number;
+  readonly #table = new Uint8Array(PERIOD + CHUNK);
 
-  constructor(salt: number) {
-    this.#salt = salt;
-  }
-
-  at(position: number): number {
-    return (Math.imul(position, 31) + (position >> 9) + this.#salt) & 0xff;
+  constructor(seed: number) {
+    const random = new Random(seed);
+    for (let i = 0; i < PERIOD; i++) this.#table[i] = random.u32();
+    for (let i = PERIOD; i < this.#table.length; i++) this.#table[i] = this.#table[i - PERIOD] ?? 0;
   }
 
   fill(buffer: Uint8Array): void {
-    for (let i = 0; i < buffer.length; i++) buffer[i] = this.at(this.sent + i);
+    const from = this.sent % PERIOD;
+    buffer.set(this.#table.subarray(from, from + buffer.length));
   }
 
   /** Position of the first wrong byte. */
   check(buffer: Uint8Array): number | undefined {
+    const table = this.#table;
+    const from = this.received % PERIOD;
     for (let i = 0; i < buffer.length; i++) {
-      if (buffer[i] !== this.at(this.received + i)) return this.received + i;
+      if (buffer[i] !== table[from + i]) return this.received + i;
     }
     return undefined;
   }
@@ -90,7 +95,7 @@ class PeersRun {
   readonly #ends: readonly [SmcSocket, SmcSocket];
   readonly #streams: readonly [Stream, Stream] = [new Stream(1), new Stream(99)];
   readonly #random: Random;
-  readonly #buffer = new Uint8Array(1 << 18);
+  readonly #buffer = new Uint8Array(CHUNK);
 
   constructor(smc: Smc, ends: readonly [SmcSocket, SmcSocket], random: Random) {
     this.#smc = smc;
