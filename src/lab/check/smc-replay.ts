@@ -11,34 +11,35 @@
  */
 import { bytesToHex, hexToBytes } from '../../common/bytes.js';
 import { ERRNO } from '../../common/errno.js';
-import { KernelError } from '../../common/errors.js';
-import { blankPadded } from '../../smc/clc/messages.js';
-import { MSG, SMC_STATE } from '../../smc/constants.js';
 import type { Smc } from '../../smc/smc.js';
 import type { SmcSocket } from '../../smc/socket/smc-socket.js';
 import type { TcpSocket } from '../../smc/socket/tcp.js';
 import { listSocks, type SockState } from '../../smc/state.js';
 import type { VectorRecord } from './record.js';
-
-export interface FieldDifference {
-  readonly name: string;
-  readonly ours: string;
-  readonly theirs: string;
-}
-
-export type Difference =
-  | { readonly kind: 'equal' }
-  /** `rdma`: the record is about SMC-R. */
-  | { readonly kind: 'skipped'; readonly reason: string }
-  | { readonly kind: 'different'; readonly fields: readonly FieldDifference[] };
+import {
+  addPadded,
+  clientAnswer,
+  dataOp,
+  eidBytes,
+  errnoOf,
+  initialSocket,
+  sequenceOp,
+  ueidRules,
+  type SmcPair,
+} from './smc-calls.js';
+import {
+  RING,
+  compareFields,
+  compareSocks,
+  differenceOf,
+  skip,
+  type Difference,
+  type Outcome,
+} from './smc-compare.js';
 
 type Setting = 'none' | 'roce' | 'loopback';
-type Outcome = Readonly<Record<string, unknown>>;
 
-const RING = 'a DMB has 32 bytes less than the buffer of SMC-R';
 const POWER_OF_TWO_ONLY = 16384;
-/** From here on ports are those of clients, here and there. */
-const FIRST_EPHEMERAL_PORT = 32768;
 const CRAFTED_PORT = 22000;
 const CLIENT_PORT = 21000;
 const ADDRESS = '127.0.0.1';
@@ -532,272 +533,10 @@ export class SmcReplay {
   }
 }
 
-interface SmcPair {
-  readonly client: SmcSocket;
-  readonly server: SmcSocket;
-  close(): void;
-}
-
 interface OpenPair {
   readonly client: SmcSocket | undefined;
   readonly server: SmcSocket | undefined;
   send(): number;
   recv(): number;
   close(): void;
-}
-
-function skip(reason: string): Difference {
-  return { kind: 'skipped', reason };
-}
-
-function differenceOf(
-  compared: readonly (readonly [name: string, ours: unknown, theirs: unknown])[],
-): Difference {
-  const fields = compared
-    .map(([name, ours, theirs]) => ({
-      name,
-      ours: JSON.stringify(ours) ?? 'nothing',
-      theirs: JSON.stringify(theirs) ?? 'nothing',
-    }))
-    .filter(({ ours, theirs }) => ours !== theirs);
-  return fields.length === 0 ? { kind: 'equal' } : { kind: 'different', fields };
-}
-
-/** Compares the fields that both have. */
-function compareFields(record: VectorRecord, ours: Outcome): Difference {
-  const shared = Object.entries(ours).filter(
-    ([name, value]) => record.has(name) && value !== undefined,
-  );
-  if (shared.length === 0) return skip('nothing of it can be compared');
-  return differenceOf(shared.map(([name, value]) => [name, value, record.fields[name]]));
-}
-
-/** Sockets are paired by who listens: the server's end has the listener's port. */
-function compareSocks(record: VectorRecord, socks: readonly SockState[]): Difference {
-  const compared: (readonly [string, unknown, unknown])[] = [];
-  const theirs = record
-    .records('socks')
-    .filter((each) => each.number('state') !== SMC_STATE.LISTEN);
-  for (const each of theirs) {
-    if (hasWrap(each)) return skip(RING);
-    const isClient = isClientEnd(each);
-    const who = isClient ? 'client' : 'server';
-    const ours = socks.find(
-      ({ state, accepted, local }) =>
-        state !== 'LISTEN' && accepted && isClient === local.port >= FIRST_EPHEMERAL_PORT,
-    );
-    if (!ours) {
-      compared.push([who, 'no socket', `state ${each.number('state')}`]);
-      continue;
-    }
-    compared.push(
-      [`${who} state`, SMC_STATE[ours.state], each.number('state')],
-      [`${who} shutdown`, ours.shutdown, each.number('shutdown')],
-      [`${who} reason`, hex32(ours.fallbackReason), each.text('fb_reason')],
-      [`${who} peer diagnosis`, hex32(ours.peerDiagnosis), each.text('peer_diag')],
-      ...compareConnection(who, ours, each),
-    );
-  }
-  return compared.length === 0 ? skip('no socket is listed') : differenceOf(compared);
-}
-
-/** A TCP socket that is shut both ways has lost its own port. */
-function isClientEnd(sock: VectorRecord): boolean {
-  const port = sock.number('sport');
-  return port === 0 ? sock.number('dport') < FIRST_EPHEMERAL_PORT : port >= FIRST_EPHEMERAL_PORT;
-}
-
-function hasWrap(sock: VectorRecord): boolean {
-  return ['rx_prod', 'tx_prod', 'tx_cons', 'tx_prep'].some(
-    (name) => sock.has(name) && (sock.numbers(name)[0] ?? 0) > 0,
-  );
-}
-
-function compareConnection(
-  who: string,
-  { connection }: SockState,
-  theirs: VectorRecord,
-): (readonly [string, unknown, unknown])[] {
-  if (!theirs.has('flags') || !connection) return [];
-  const hex = (value: number): string => value.toString(16).padStart(2, '0');
-  const { flags } = connection;
-  return [
-    [`${who} rx prod`, connection.rxProd, theirs.numbers('rx_prod')],
-    [`${who} rx cons`, connection.rxCons, theirs.numbers('rx_cons')],
-    [`${who} tx prod`, connection.txProd, theirs.numbers('tx_prod')],
-    [`${who} tx cons`, connection.txCons, theirs.numbers('tx_cons')],
-    [`${who} tx prep`, connection.txPrep, theirs.numbers('tx_prep')],
-    [`${who} tx sent`, connection.txSent, theirs.numbers('tx_sent')],
-    [
-      `${who} flags`,
-      `rxp${hex(flags.rxProd)} rxs${hex(flags.rxState)} txp${hex(flags.txProd)} txs${hex(flags.txState)}`,
-      theirs.text('flags'),
-    ],
-  ];
-}
-
-function hex32(value: number): string {
-  return `0x${value.toString(16).padStart(8, '0')}`;
-}
-
-/** `client:x(ms)`: one letter of a sequence; undefined where the file has no result. */
-function sequenceOp(pair: SmcPair, op: string): number | undefined {
-  const [who = '', call = ''] = op.split(':');
-  const socket = who === 'client' ? pair.client : pair.server;
-  switch (call) {
-    case 'n':
-      return socket.sendNow(new Uint8Array(10));
-    case 'm':
-      return socket.recvNow(new Uint8Array(10));
-    case 'w':
-      return socket.shutdownNow('wr');
-    case 'r':
-      return socket.shutdownNow('rd');
-    case 'b':
-      return socket.shutdownNow('rdwr');
-    case 'l':
-      socket.linger = 0;
-      return 0;
-    case 'e':
-      return socket.sock === 0 ? 0 : socket.takeError();
-    case 'p':
-      return socket.sock === 0 ? 0 : socket.poll();
-    case 'x(ms)':
-      socket.closeNow();
-      return undefined;
-    default:
-      throw new RangeError(`no call '${call}' in sequences`);
-  }
-}
-
-/** `send10 MSG_MORE`, `recv 2303`, `recv OOB`: from client to server. */
-function dataOp({ client, server }: SmcPair, op: string): number | undefined {
-  const size = Number(/\d+/.exec(op)?.[0] ?? 0);
-  const receive = (length: number, flags = 0): number =>
-    server.recvNow(new Uint8Array(length), flags);
-  switch (op.replace(/\d+/g, '#')) {
-    case 'send# MSG_MORE':
-    case 'fill MSG_MORE #':
-      return client.sendNow(new Uint8Array(size), MSG.MORE);
-    case 'send#':
-    case 'send #':
-      return client.sendNow(new Uint8Array(size));
-    case 'peek':
-      return receive(100, MSG.PEEK);
-    case 'trunc#':
-      return receive(size, MSG.TRUNC);
-    case 'recv':
-    case 'recv inband':
-      return receive(100);
-    case 'recv #':
-    case 'recv # (# of # sent)':
-      return receive(size);
-    case 'send abc OOB':
-      return client.sendNow(new TextEncoder().encode('abc'), MSG.OOB);
-    case 'recv OOB':
-      // what came is told by the bytes that follow: the file has a result of its own making
-      receive(1, MSG.OOB);
-      return undefined;
-    case 'recv OOB again':
-    case 'recv OOB none':
-      return receive(1, MSG.OOB);
-    case 'send while urg pend':
-    case 'send after read':
-      return client.sendNow(new Uint8Array(3));
-    default:
-      throw new RangeError(`no call '${op}' in sequences`);
-  }
-}
-
-const HEAD = 'e2d4c3d9';
-const TRAIL = 'e2d4c3d9';
-
-/** What the user-space peer answered, from the name of the case. */
-function clientAnswer(name: string): Uint8Array | 'fin' | 'nothing' | undefined {
-  const decline = (code: string, version: 1 | 2, flags = 0): string =>
-    version === 1
-      ? `${HEAD}04001c${(0x10 | flags).toString(16)}${'00'.repeat(8)}${code}00000000${TRAIL}`
-      : `${HEAD}04002c${(0x20 | flags).toString(16)}${'00'.repeat(8)}${code}20000000${'00'.repeat(16)}${TRAIL}`;
-  const accept = (length: number, flags: number): string =>
-    `e2d4c3c402${length.toString(16).padStart(4, '0')}${flags.toString(16)}${'00'.repeat(length - 12)}e2d4c3c4`;
-  const answers: Readonly<Record<string, string>> = {
-    'peer declines v2 44 03030001': decline('03030001', 2),
-    'peer declines v1 28 03030007': decline('03030007', 1),
-    'peer declines 030d0000': decline('030d0000', 2),
-    'peer declines SYNCERR with 0x08': decline('04000000', 2, 8),
-    'garbage eyecatcher': decline('03030001', 2).replace(HEAD, 'deadbeef'),
-    'decline length 43': decline('03030001', 2).replace('04002c', '04002b'),
-    'decline trailer bad': decline('00000000', 2).replace(/e2d4c3d9$/, '00000000'),
-    'type proposal as answer': decline('03030001', 2).replace('04002c', '01002c'),
-    'SMC-D v2 accept 78, not proposed': accept(78, 0x21),
-    'SMC-D v2 accept 130 (first contact), not proposed': accept(130, 0x29),
-    'SMC-D v1 accept 48, not proposed': accept(48, 0x11),
-  };
-  if (name === 'peer FIN') return 'fin';
-  if (name.startsWith('propose, silent')) return 'nothing';
-  const hex = answers[name];
-  return hex === undefined ? undefined : hexToBytes(hex);
-}
-
-function eidBytes(record: VectorRecord): Uint8Array {
-  return new TextEncoder().encode(record.text('eid'));
-}
-
-/** 0, or the negative errno. */
-function errnoOf(call: () => void): number {
-  try {
-    call();
-    return 0;
-  } catch (error) {
-    if (error instanceof KernelError) return error.code;
-    throw error;
-  }
-}
-
-function addPadded(smc: Smc, eid: string): Outcome {
-  const add = (bytes: Uint8Array): number => {
-    const rc = errnoOf(() => smc.eids.add(bytes));
-    smc.eids.flush();
-    return rc;
-  };
-  const raw = new TextEncoder().encode(eid);
-  return {
-    raw_r: add(raw),
-    ...(raw.length > 32 ? {} : { padded_r: add(blankPadded(eid)) }),
-  };
-}
-
-function ueidRules(smc: Smc): Outcome {
-  const { eids } = smc;
-  const add = (eid: string): number => errnoOf(() => eids.add(eid));
-  const outcome = {
-    add1: add('UEID-1'),
-    dup: add('UEID-1'),
-    add2: add('UEID-2'),
-    add3: add('UEID-3'),
-    add4: add('UEID-4'),
-    add5: add('UEID-5'),
-    dup_when_full: add('UEID-1'),
-    rm_unknown: errnoOf(() => eids.remove('UEID-9')),
-    rm: errnoOf(() => eids.remove('UEID-2')),
-  };
-  eids.flush();
-  return outcome;
-}
-
-function initialSocket(smc: Smc): Outcome {
-  const socket = smc.socket();
-  const outcome = {
-    rcvbuf: socket.getOption('rcvbuf'),
-    sndbuf: socket.getOption('sndbuf'),
-    send: socket.sendNow(new Uint8Array(1)),
-    recv: socket.recvNow(new Uint8Array(1)),
-    shutdown_wr: socket.shutdownNow('wr'),
-    shutdown_bad: socket.shutdownNow(3),
-    poll: socket.poll(),
-    domain: socket.family,
-    protocol: socket.protocol,
-  };
-  socket.closeNow();
-  return outcome;
 }

@@ -10,7 +10,8 @@ import { hexToBytes } from '../../common/bytes.js';
 import { InputError, KernelError } from '../../common/errors.js';
 import type { Kernel } from '../../kernel/kernel.js';
 import { createSmc, type Smc, type SmcOptions } from '../../smc/smc.js';
-import { SmcReplay, type Difference } from './smc-replay.js';
+import type { Difference } from './smc-compare.js';
+import { SmcReplay } from './smc-replay.js';
 import { failed, passed, skipped, type CaseResult, type VectorKind } from './kind.js';
 import { VectorRecord } from './record.js';
 
