@@ -7,6 +7,7 @@ import type { BenchRow } from './row.js';
 import { benchRace } from './race.js';
 import { benchRss } from './rss.js';
 import { benchRings } from './rings.js';
+import { benchSmc } from './smc.js';
 import { benchTraffic } from './traffic.js';
 import { benchWasm } from './wasm.js';
 
@@ -61,5 +62,10 @@ export const SUITES: readonly BenchSuite[] = [
     name: 'traffic',
     summary: 'packets per second through virtio-net with an XDP program',
     run: benchTraffic,
+  },
+  {
+    name: 'smc',
+    summary: "SMC-D over loopback with and without copy, beside Node's TCP and UNIX sockets",
+    run: benchSmc,
   },
 ];

@@ -5,6 +5,7 @@
  */
 export { VERSION } from './common/version.js';
 export { ERRNO, errnoName, type ErrnoName } from './common/errno.js';
+export { formatIpv4 } from './net/address.js';
 export { InputError, KernelError, UsageError } from './common/errors.js';
 export { bytesToHex, hex32, hex64, hexToBytes } from './common/bytes.js';
 export { Random } from './common/random.js';
@@ -146,6 +147,7 @@ export { interpreterObjects, wasmObjects, type ObjectEngine } from './lab/check/
 export { VirtioKind } from './lab/check/virtio/kind.js';
 export { rejectKind } from './lab/check/reject-vectors.js';
 export { RUN_KINDS } from './lab/check/run-vectors.js';
+export { smcChecker, type SmcChecker } from './lab/check/smc.js';
 export {
   interpreterEngine,
   plainWorkbench,
@@ -275,6 +277,43 @@ export { DEFAULT_SETTINGS, type RssSettings } from './lab/rss/receiver.js';
 export type { Spread } from './lab/rss/spread.js';
 export { runTour, type TourRow } from './lab/tour.js';
 export { tracedCall, tracedRun } from './lab/traced-call.js';
+export { runPeers, type PeersOptions, type PeersResult } from './lab/smc-peers.js';
+export {
+  copyFigures,
+  openTransfer,
+  type CopyFigures,
+  type Transfer,
+  type TransferStep,
+} from './lab/smc-transfer.js';
+export { describeMessage, messageName, type DescribedField } from './smc/clc/describe.js';
+export {
+  encodeAcceptConfirm,
+  encodeDecline,
+  encodeProposal,
+  type AcceptConfirm,
+  type Decline,
+  type Proposal,
+} from './smc/clc/messages.js';
+export {
+  decodeAcceptConfirm,
+  decodeDecline,
+  decodeProposal,
+  messageProblem,
+} from './smc/clc/parse.js';
+export { MSG, POLL, SMC_CLC_DECL, SMC_STATE, declineName } from './smc/constants.js';
+export { SELECTION_POLICIES, type SelectionPolicy } from './smc/device/devices.js';
+export { LOOPBACK_FORMS, type LoopbackForm } from './smc/device/loopback.js';
+export { createSmc, type Smc, type SmcOptions } from './smc/smc.js';
+export type { SmcSocket, SocketAddress as SmcAddress } from './smc/socket/smc-socket.js';
+export type { Endpoint as SmcEndpoint } from './smc/socket/tcp.js';
+export {
+  connectionState,
+  listDevices,
+  listLinkGroups,
+  listSocks,
+  type ConnectionState,
+  type SockState,
+} from './smc/state.js';
 export {
   installVirtioNet,
   openTraffic,

@@ -33,6 +33,7 @@ import {
   jitObjects,
   labVersion,
   rejectKind,
+  smcChecker,
   summarize,
   wasmEngine,
   type BootedOptions,
@@ -43,6 +44,7 @@ import {
   type KernelVersion,
   type ObjectEngine,
   type ProgramRunner,
+  type SmcChecker,
   type VectorKind,
   wasmObjects,
 } from '../index.js';
@@ -59,7 +61,8 @@ const USAGE = `check FILE... [--engine E] [--kernel V] [--verbose]
                images and results (jit-corpus.json), the sites, ops, trampolines and programs
                of a scenario (scen.*.json), the instructions of a call (trace.*.txt) and how
                many there were (costs.json); what a guest's virtio-net received, attached and
-               hashed (results.jsonl)
+               hashed (results.jsonl); what SMC did on real kernels (handshake bytes, states,
+               errno values)
   --engine E   interpreter (default), wasm, or the JIT image on embedded or unicorn: who runs
                vectors and objects; for a booted kernel's programs the default is embedded.
                Images of JIT records that say what their program returns run on embedded; by
@@ -98,6 +101,7 @@ class Checker {
   #machines: ExecMachines | undefined;
   #fuzz: FuzzEngine | undefined;
   #virtio: VirtioKind | undefined;
+  #smc: SmcChecker | undefined;
   readonly #runners = new Map<string, TrampolineRunner>();
   readonly #chosen: EngineName | undefined;
   readonly #engine: EngineName;
@@ -146,7 +150,16 @@ class Checker {
       matches: isSavedTrampoline,
       check: (record) => checkSavedTrampoline(record, (version) => this.#runnerFor(version)),
     };
-    const kinds = [...RUN_KINDS, jitKind, rejectKind, fuzzKind, trampolineKind, this.#virtioKind()];
+    this.#smc ??= smcChecker(async () => (await this.#booter())({ version: this.#version }));
+    const kinds = [
+      ...RUN_KINDS,
+      jitKind,
+      rejectKind,
+      fuzzKind,
+      trampolineKind,
+      this.#virtioKind(),
+      this.#smc.kind,
+    ];
     yield* checkFile(basename(path), text, options, kinds);
   }
 
@@ -156,6 +169,7 @@ class Checker {
     for (const kernel of this.#booted.values()) kernel.close();
     for (const { kernel } of this.#runners.values()) kernel.close();
     this.#machines?.close();
+    this.#smc?.close();
   }
 
   /** Against the lab kernel of the release that facts.json beside the file names, or of --kernel. */

@@ -13,6 +13,7 @@ import { museum } from './museum.js';
 import { race } from './race.js';
 import { rss } from './rss.js';
 import { run } from './run.js';
+import { smc } from './smc.js';
 import { strategies } from './strategies.js';
 import { tour } from './tour.js';
 import { trace } from './trace.js';
@@ -32,6 +33,7 @@ export const COMMANDS: readonly Command[] = [
   xdp,
   csum,
   rss,
+  smc,
   fuzz,
   verify,
   race,

@@ -53,6 +53,11 @@ it.each<[string, string[]]>([
       '--device eth1 --device eth2 --set mirrors[0]=eth1 --set mirrors[1]=eth2'
     ).split(' '),
   ],
+  ['smc-handshake', ['smc', 'handshake', '--connections', '2']],
+  ['smc-handshake-declined', ['smc', 'handshake', '--ueid', 'none']],
+  ['smc-run-nocopy', ['smc', 'run', '--count', '4', '--trace']],
+  ['smc-run-copy', ['smc', 'run', '--count', '4', '--trace', '--copy']],
+  ['smc-state', ['smc', 'state', '--ism']],
 ])('%s', async (name, words) => {
   const path = join(PACKAGE_ROOT, 'test', 'golden', `${name}.txt`);
   const { code, lines } = await runForTest(words);

@@ -2,21 +2,23 @@
  * Which kernel functions programs may be attached to in ways that are not open for all.
  *
  * Reference: check_attach_modify_return, btf_non_sleepable_error_inject, btf_id_deny in
- * kernel/bpf/verifier.c; bpf_test_modify_return_ids in net/bpf/test_run.c; bpf_lsm_hooks,
+ * kernel/bpf/verifier.c; bpf_test_modify_return_ids in net/bpf/test_run.c; bpf_mptcp_fmodret_ids; bpf_lsm_hooks,
  * bpf_lsm_disabled_hooks, sleepable_lsm_hooks in kernel/bpf/bpf_lsm.c. A function is on the error injection
  * list when its `KernelFunction` says `errorInjection` (ALLOW_ERROR_INJECTION). Left out: hooks that the lab
  * has no function for.
  */
 import type { KernelVersion } from '../../jit/profile.js';
 
-/** BTF_KFUNCS of type BPF_TRACING with KF_SLEEPABLE or not: fmod_ret may be attached. */
-const TEST_MODIFY_RETURN: ReadonlyMap<
+/** Sets of register_btf_fmodret_id_set, with KF_SLEEPABLE or not: fmod_ret may be attached. */
+const MODIFY_RETURN: ReadonlyMap<
   string,
   { readonly sleepable: boolean; readonly since: KernelVersion }
 > = new Map([
   ['bpf_fentry_test1', { sleepable: true, since: '6.1' }],
   ['bpf_modify_return_test', { sleepable: false, since: '6.1' }],
   ['bpf_modify_return_test2', { sleepable: false, since: '6.12' }],
+  // net/socket.c, since 6.6
+  ['update_socket_protocol', { sleepable: false, since: '6.12' }],
 ]);
 
 /** What no tracing program may be attached to: trampolines need it themselves. */
@@ -60,11 +62,11 @@ export interface KernelTarget {
 
 const ORDER: readonly KernelVersion[] = ['6.1', '6.12', '7.3'];
 
-function testFunction(
+function modifyReturnFunction(
   name: string,
   version: KernelVersion,
 ): { readonly sleepable: boolean } | undefined {
-  const found = TEST_MODIFY_RETURN.get(name);
+  const found = MODIFY_RETURN.get(name);
   return found && ORDER.indexOf(found.since) <= ORDER.indexOf(version) ? found : undefined;
 }
 
@@ -74,13 +76,15 @@ export function isModifiable(
   version: KernelVersion,
 ): boolean {
   return (
-    errorInjection || name.startsWith('security_') || testFunction(name, version) !== undefined
+    errorInjection ||
+    name.startsWith('security_') ||
+    modifyReturnFunction(name, version) !== undefined
   );
 }
 
 /** May a tracing program sleep there? */
 export function maySleep({ name, errorInjection }: KernelTarget, version: KernelVersion): boolean {
-  return errorInjection || testFunction(name, version)?.sleepable === true;
+  return errorInjection || modifyReturnFunction(name, version)?.sleepable === true;
 }
 
 export function isDenied({ name }: KernelTarget): boolean {
