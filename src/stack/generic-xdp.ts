@@ -69,7 +69,7 @@ export function genericXdpFunctions(host: StackHost): readonly KernelFunction[] 
     if (moved > 0) skbPull(ram, skb, moved);
     else if (moved < 0) skbPush(ram, skb, -moved);
     ram.set16(skb + SKB.mac_header, macHeader + moved);
-    ram.set16(skb + SKB.network_header, skbHeadroom(ram, skb));
+    if (host.resetsNetworkHeader) ram.set16(skb + SKB.network_header, skbHeadroom(ram, skb));
     const grown = ram.pointer(xdp + XDP_BUFF.dataEnd) - (data + length);
     ram.set32(skb + SKB.tail, ram.u32(skb + SKB.tail) + grown);
     ram.set32(skb + SKB.len, ram.u32(skb + SKB.len) + grown);

@@ -58,6 +58,11 @@ export interface NetStackOptions {
    * program asked for and did not use was left. Default true.
    */
   readonly resetsRedirectInfo?: boolean;
+  /**
+   * Behind a generic XDP program an skb's network header is where its data is; in 5.2 before 5.2.9 it stayed
+   * where it had been. Default true.
+   */
+  readonly resetsNetworkHeader?: boolean;
 }
 
 const INFO = BPF_REDIRECT_INFO.offset;

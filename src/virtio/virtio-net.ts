@@ -55,6 +55,7 @@ import { virtioNetFunctions } from './driver/functions.js';
 import { defaultRssKey, outstanding, probe, remove, restore } from './driver/probe.js';
 import { setRss, type RssSettings } from './driver/queues.js';
 import { resetVirtqueue, virtqueueOf } from './driver/queue-reset.js';
+import type { DriverBug } from './driver/bugs.js';
 import { driverCounters } from './driver/counters.js';
 import type { VirtioNetVersion, XdpChecksum } from './driver/profiles.js';
 import { netStackFunctions } from '../stack/functions.js';
@@ -69,6 +70,8 @@ export interface VirtioNetOptions {
   readonly version?: VirtioNetVersion;
   /** How checksum offload and XDP live together. Default: as in that version. */
   readonly xdpChecksum?: XdpChecksum;
+  /** Historical bugs to put back. Default none. */
+  readonly bugs?: readonly DriverBug[];
   /**
    * Receive buffers: one per frame, several, or pages. Default 'mergeable'. 'big' is what a device without
    * MRG_RXBUF gets that offers segmentation, so it offers GUEST_TSO4, GUEST_TSO6, what they need, and
@@ -202,7 +205,9 @@ export interface VirtioNet {
 }
 
 /** Called with physical addresses of sk_buff and net_device. */
-export type StackTracepoints = Partial<Omit<StackHost, 'runXdp' | 'xdpException'>>;
+export type StackTracepoints = Partial<
+  Omit<StackHost, 'runXdp' | 'xdpException' | 'resetsNetworkHeader'>
+>;
 
 export interface DefineOptions extends NetStackOptions {
   readonly tracepoints?: StackTracepoints;
@@ -243,6 +248,7 @@ export function defineVirtioNet(kernel: StackKernel, options: DefineOptions = {}
   const { tracepoints } = options;
   const stackHost: StackHost = {
     runXdp: (_context, prog, xdp) => stack.runXdp(prog, xdp),
+    resetsNetworkHeader: options.resetsNetworkHeader ?? true,
     kfreeSkb: (skb, reason, location) => tracepoints?.kfreeSkb?.(skb, reason, location),
     netDevStartXmit: (skb, dev) => tracepoints?.netDevStartXmit?.(skb, dev),
     napiGroReceiveEntry: (skb) => tracepoints?.napiGroReceiveEntry?.(skb),
@@ -332,6 +338,7 @@ class VirtioNetInstance implements VirtioNet {
       cpus: options.cpus ?? 1,
       version: options.version ?? '6.12',
       xdpChecksum: options.xdpChecksum,
+      bugs: options.bugs ?? [],
       rssKey: defaultRssKey(),
       net: options.network?.net ?? 0,
       pages: options.network

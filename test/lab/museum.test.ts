@@ -24,6 +24,18 @@ const BROKEN: Readonly<Record<string, RegExp>> = {
   ftrace_init_plt: /I2: cpu1 executes AARCH64_BREAK_FAULT at module_function\+0x4/,
   ftrace_plt_coherence: /CMODX: cpu1 may fetch ftrace_caller@plt.far_module\+0x0 as it was before/,
   stale_direct_target: /I2: cpu1 fetches .* from the old trampoline, freed/,
+  xdp_skb_headroom: /head is 20 bytes below its buffer/,
+  // header and frame from byte 256 of a page: 256 + 12 + 4000 - 4096
+  xdp_linearize_overflow: /seen by the program 1.*behind the page .*: 172/s,
+  partial_checksum_and_xdp: /saw the packet; L4 drop\n.*CHECKSUM_NONE/,
+  flags_in_big_mode: /CHECKSUM_NONE/,
+  trusted_length: /2888 bytes, with "what lay behind the buffer".*-EFAULT: .*NULL pointer/s,
+  flush_behind_napi_complete: /has returned: 3 of them/,
+  csum_start_too_small: /taken: CHECKSUM_PARTIAL from byte 13 of the frame/,
+  stale_redirect_target: /sent through eth1: 1$/,
+  generic_adjust_head: /datagrams read: 0; IpInHdrErrors 1/,
+  // 0xffffffff80000000 / 2, negated
+  signed_division: /interpreted: 0x40000000\n.*JITed: 0xc0000000/,
 };
 const FIXED: Readonly<Record<string, RegExp>> = {
   branch_range: /^load: -EINVAL: branch of 28\d{4} instructions does not fit imm19/,
@@ -42,6 +54,16 @@ const FIXED: Readonly<Record<string, RegExp>> = {
   ftrace_init_plt: /^holds: \d\d states$/,
   ftrace_plt_coherence: /^holds: \d\d states$/,
   stale_direct_target: /^holds: \d{3} states$/,
+  xdp_skb_headroom: /head is the start of its buffer/,
+  xdp_linearize_overflow: /seen by the program 0, dropped 1\n.*: 0$/,
+  partial_checksum_and_xdp: /was not run; driver drop\n.*CHECKSUM_UNNECESSARY/,
+  flags_in_big_mode: /CHECKSUM_UNNECESSARY/,
+  trusted_length: /: dropped\n.*: rx_length_errors 1$/,
+  flush_behind_napi_complete: /has returned: 0 of them.*3 sent$/s,
+  csum_start_too_small: /refused: rx_frame_errors 1/,
+  stale_redirect_target: /sent through eth1: 0; xdp_redirect_err err=-56/,
+  generic_adjust_head: /datagrams read: 1; IpInHdrErrors 0/,
+  signed_division: /interpreted: 0xc0000000\n.*JITed: 0xc0000000/,
 };
 
 describe.each(EXHIBITS.map((exhibit) => [exhibit.name, exhibit] as const))(

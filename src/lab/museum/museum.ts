@@ -9,6 +9,7 @@
 import { branchRange } from './branch-range.js';
 import type { Boot, Exhibit, Observation } from './exhibit.js';
 import { twelveArguments, wideReturn } from './function-models.js';
+import { staleNetworkHeader } from './generic-head.js';
 import { imageOverflow, truncatedImage } from './image-address.js';
 import { originalByBlr, padOfReplacement } from './landing-pads.js';
 import {
@@ -20,7 +21,11 @@ import {
   staleDirect,
   tornTarget,
 } from './patching.js';
+import { linearizeOverflow, postedHeadroom, trustedLength } from './receive-buffers.js';
+import { flagsOfThePage, partialBeforeXdp, smallCsumStart } from './receive-checksum.js';
+import { lateFlush, staleRedirect } from './redirects.js';
 import { runStatistics } from './run-statistics.js';
+import { signedDivision } from './signed-division.js';
 import { tailCallHierarchy } from './tail-call-hierarchy.js';
 
 /** In the order of their numbers. */
@@ -41,6 +46,16 @@ export const EXHIBITS: readonly Exhibit[] = [
   initPlt,
   pltCoherence,
   staleDirect,
+  postedHeadroom,
+  linearizeOverflow,
+  partialBeforeXdp,
+  flagsOfThePage,
+  trustedLength,
+  lateFlush,
+  smallCsumStart,
+  staleRedirect,
+  staleNetworkHeader,
+  signedDivision,
 ];
 
 export interface Visit {

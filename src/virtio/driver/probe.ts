@@ -28,6 +28,7 @@ import {
 } from '../ring/virtqueue.js';
 import { VIRTIO_CONFIG_S, type VirtioTransport } from '../transport.js';
 import { freePageChain } from './big.js';
+import { setBugs, type DriverBug } from './bugs.js';
 import { DEV, RQ, SQ, VI, isBig, negotiated, pagesOf, receiveQueue, sendQueue } from './common.js';
 import { CONTROL_BUF_SIZE } from './control.js';
 import { MAX_MTU, bigPacketPages, mergeableMinimum } from './geometry.js';
@@ -47,6 +48,7 @@ export interface ProbeOptions {
   readonly cpus: number;
   readonly version: VirtioNetVersion;
   readonly xdpChecksum: XdpChecksum | undefined;
+  readonly bugs: readonly DriverBug[];
   /** Bytes for the hash key, in place of random ones. */
   readonly rssKey: Uint8Array;
   /** `struct net` that the device is in; 0: no stack behind it. */
@@ -112,6 +114,7 @@ export function probe(
   ram.set64(vi + VI.features, features & 0xffffffffffffffffn);
   ram.set64(vi + VI.features_hi, features >> 64n);
   setProfile(ram, vi, options.version, options.xdpChecksum);
+  setBugs(ram, vi, options.bugs);
   ram.setPointer(dev + DEV.nd_net, options.net);
   ram.setPointer(vi + VI.pages, options.pages);
   const xdpFeatures = NETDEV_XDP_ACT.BASIC | NETDEV_XDP_ACT.REDIRECT;
