@@ -67,7 +67,7 @@ async function museumCommand(args: string[], output: Output): Promise<number> {
 
 export const museum: Command = {
   name: 'museum',
-  summary: 'historical bugs of JIT, trampolines and virtio-net, each broken and fixed',
+  summary: 'historical bugs of JIT, patching and networking, each broken and fixed',
   usage: USAGE,
   run: museumCommand,
 };

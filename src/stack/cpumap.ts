@@ -15,12 +15,14 @@ import { atomic, call, type KernelContext, type KernelFunction } from '../kernel
 import { CPUMAP_BATCH, NET_CONTEXT, XDP_CPUMAP_STATS } from './net-context.js';
 import { NET_DEVICE } from './net-device.js';
 import type { NetStack } from './net-stack.js';
+import { ETH_HLEN } from './skb-geometry.js';
 import {
   SKB_SHARED_INFO,
   SK_BUFF,
   addLength,
   buildSkb,
   skbPut,
+  skbPull,
   skbReserve,
   skbShinfo,
 } from './skb.js';
@@ -344,6 +346,9 @@ export function cpumapFunctions(stack: NetStack): readonly KernelFunction[] {
       calls: true,
       body: (kernel, entry, skb) => {
         const { ram } = kernel.memory;
+        // the thread's end of the stack takes it behind the Ethernet header, as a driver hands it over
+        skbPull(ram, skb, ETH_HLEN);
+        ram.set8(skb + SKB.redirected, 1);
         if (!produce(ram, entry, skb | IS_SKB)) return -ERRNO.ENOSPC;
         ram.set32(entry + ENTRY.woken, 1);
         return 0;

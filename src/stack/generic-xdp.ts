@@ -44,20 +44,21 @@ const DEV = NET_DEVICE.offset;
 
 export function genericXdpFunctions(host: StackHost): readonly KernelFunction[] {
   /** Runs the program; the verdict, with the skb as the program left the frame. */
-  function run(kernel: KernelContext, prog: number, skb: number): number {
+  function run(kernel: KernelContext, skb: number, xdp: number, prog: number): number {
     const { ram } = kernel.memory;
     makeRoom(kernel, skb);
     const dev = ram.pointer(skb + SKB.dev);
     const head = ram.pointer(skb + SKB.head);
     const macHeader = ram.u16(skb + SKB.mac_header);
     const macLen = skbHeadroom(ram, skb) - macHeader;
-    const xdp = dev + DEV.scratch_xdp;
+    const txq = ram.pointer(xdp + XDP_BUFF.txq);
     const rxq = dev + DEV.scratch_rxq;
     ram.setPointer(rxq + XDP_RXQ_INFO.dev, dev);
     ram.set32(rxq + XDP_RXQ_INFO.queueIndex, Math.max(0, ram.u16(skb + SKB.queue_mapping) - 1));
     const frameSize = ram.u32(skb + SKB.end) + SKB_SHARED_INFO_SIZE;
     const length = skbHeadlen(ram, skb) + macLen;
     prepareXdpBuff(ram, xdp, rxq, head, macHeader, length, frameSize);
+    ram.setPointer(xdp + XDP_BUFF.txq, txq);
     const data = head + macHeader;
     const first = ram.u32(data);
     const rest = ram.u16(data + 4);
@@ -69,7 +70,7 @@ export function genericXdpFunctions(host: StackHost): readonly KernelFunction[] 
     if (moved > 0) skbPull(ram, skb, moved);
     else if (moved < 0) skbPush(ram, skb, -moved);
     ram.set16(skb + SKB.mac_header, macHeader + moved);
-    ram.set16(skb + SKB.network_header, skbHeadroom(ram, skb));
+    if (host.resetsNetworkHeader) ram.set16(skb + SKB.network_header, skbHeadroom(ram, skb));
     const grown = ram.pointer(xdp + XDP_BUFF.dataEnd) - (data + length);
     ram.set32(skb + SKB.tail, ram.u32(skb + SKB.tail) + grown);
     ram.set32(skb + SKB.len, ram.u32(skb + SKB.len) + grown);
@@ -92,19 +93,20 @@ export function genericXdpFunctions(host: StackHost): readonly KernelFunction[] 
   /** 1: the skb goes on; 0: it is gone. */
   function doXdpGeneric(kernel: KernelContext, prog: number, skb: number): number {
     const { ram } = kernel.memory;
+    if (ram.u8(skb + SKB.redirected) !== 0) return 1;
     const dev = ram.pointer(skb + SKB.dev);
-    const action = kernel.invoke('bpf_prog_run_generic_xdp', prog, skb);
+    const xdp = dev + DEV.scratch_xdp;
+    ram.setPointer(xdp + XDP_BUFF.txq, 0);
+    const action = kernel.invoke('bpf_prog_run_generic_xdp', skb, xdp, prog);
     switch (action) {
       case XDP_PASS:
         return 1;
       case XDP_TX:
-        kernel.invoke('start_xmit', skb, dev);
+        kernel.invoke('generic_xdp_tx', skb, prog);
         return 0;
-      case XDP_REDIRECT: {
-        const xdp = dev + DEV.scratch_xdp;
+      case XDP_REDIRECT:
         if (kernel.invoke('xdp_do_generic_redirect', dev, skb, xdp, prog) === 0) return 0;
         break;
-      }
       case XDP_DROP:
         break;
       case XDP_ABORTED:
@@ -125,7 +127,9 @@ export function genericXdpFunctions(host: StackHost): readonly KernelFunction[] 
       body: doXdpGeneric,
     }),
     atomic({
-      prototype: 'u32 bpf_prog_run_generic_xdp(struct bpf_prog *xdp_prog, struct sk_buff *skb)',
+      prototype:
+        'u32 bpf_prog_run_generic_xdp(struct sk_buff *skb, struct xdp_buff *xdp, ' +
+        'const struct bpf_prog *xdp_prog)',
       calls: true,
       body: run,
     }),

@@ -36,6 +36,8 @@ export type DropReason = (typeof DROP_REASONS)[number];
 export interface StackHost {
   /** The verdict of a program on the xdp_buff at a physical address. */
   runXdp(kernel: KernelContext, prog: number, xdp: number): number;
+  /** The network header follows what a generic XDP program did to the data: see `NetStackOptions`. */
+  readonly resetsNetworkHeader: boolean;
   /** skb:kfree_skb: an skb is dropped, why and in which function. */
   kfreeSkb(skb: number, reason: DropReason, location: string): void;
   /** net:net_dev_start_xmit: an skb is handed to a driver. */

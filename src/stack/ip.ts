@@ -5,6 +5,7 @@
  * ip_forward.c (ip_forward), ip_output.c (ip_output, __ip_local_out). The header checksum is always
  * verified in software. Leaves out options, reassembly and fragmentation, ICMP, netfilter, multicast.
  */
+import type { Ram } from '../cpu/ram.js';
 import { atomic, type KernelContext, type KernelFunction } from '../kernel/function.js';
 import { ipFastCsum, ipSendCheck } from './checksum.js';
 import { PACKET } from './ethernet.js';
@@ -32,6 +33,11 @@ const SKB = SK_BUFF.offset;
 const DEV = NET_DEVICE.offset;
 const ROUTE = FIB_INFO.offset;
 
+/** `skb_network_header`. */
+function networkHeader(ram: Ram, skb: number): number {
+  return ram.pointer(skb + SKB.head) + ram.u16(skb + SKB.network_header);
+}
+
 export function ipFunctions(host: StackHost): readonly KernelFunction[] {
   function refuse(
     kernel: KernelContext,
@@ -58,12 +64,12 @@ export function ipFunctions(host: StackHost): readonly KernelFunction[] {
     if (!skbMayPull(kernel, pages, skb, IPV4.size)) {
       return refuse(kernel, skb, 'IpInHdrErrors', 'IP_INHDR', core);
     }
-    const first = ram.u8(ram.pointer(skb + SKB.data));
+    const first = ram.u8(networkHeader(ram, skb));
     const header = (first & 15) * 4;
     if (first >> 4 !== 4 || header < IPV4.size || !skbMayPull(kernel, pages, skb, header)) {
       return refuse(kernel, skb, 'IpInHdrErrors', 'IP_INHDR', core);
     }
-    const iph = ram.pointer(skb + SKB.data);
+    const iph = networkHeader(ram, skb);
     if (ipFastCsum(ram, iph, header) !== 0) {
       count(ram, net, 'IpExtInCsumErrors');
       return refuse(kernel, skb, 'IpInHdrErrors', 'IP_CSUM', core);

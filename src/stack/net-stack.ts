@@ -58,6 +58,13 @@ export interface NetStackOptions {
    * program asked for and did not use was left. Default true.
    */
   readonly resetsRedirectInfo?: boolean;
+  /**
+   * Behind a generic XDP program an skb's network header is where its data is; in 5.2 before 5.2.9 it stayed
+   * where it had been. Default true.
+   */
+  readonly resetsNetworkHeader?: boolean;
+  /** Where frames of several buffers may be redirected to: in 6.1 only to cpumaps. Default any. */
+  readonly redirectsFrags?: 'any' | 'cpumap';
 }
 
 const INFO = BPF_REDIRECT_INFO.offset;
@@ -109,6 +116,7 @@ export class NetStack {
   readonly cpus: number;
   readonly bpf: BpfSide | undefined;
   resetsRedirectInfo: boolean;
+  redirectsFrags: 'any' | 'cpumap';
   /** Tracepoints are kept here while it is an array. */
   events: XdpEvent[] | undefined;
   #warned = false;
@@ -123,6 +131,7 @@ export class NetStack {
     this.bpf = options.bpf;
     this.cpus = options.cpus ?? 1;
     this.resetsRedirectInfo = options.resetsRedirectInfo ?? true;
+    this.redirectsFrags = options.redirectsFrags ?? 'any';
     this.devices = new NetDevices(kernel, options.bpf?.network);
     this.programs = new XdpPrograms(kernel);
     this.sockets = new XdpSockets(kernel.memory.ram);

@@ -120,13 +120,14 @@ export function receiveStackFunctions(host: StackHost): readonly KernelFunction[
     const { ram } = kernel.memory;
     const dev = ram.pointer(skb + SKB.dev);
     const prog = ram.pointer(dev + DEV.xdp_prog);
+    ram.set16(skb + SKB.network_header, skbHeadroom(ram, skb));
     if (prog !== 0 && kernel.invoke('do_xdp_generic', prog, skb) === 0) return NET_RX_DROP;
     let protocol = ram.u16(skb + SKB.protocol);
     if (isVlan(protocol)) {
       if (vlanUntag(kernel, skb) !== 0) return unhandled(kernel, skb);
       protocol = ram.u16(skb + SKB.protocol);
+      ram.set16(skb + SKB.network_header, skbHeadroom(ram, skb));
     }
-    ram.set16(skb + SKB.network_header, skbHeadroom(ram, skb));
     switch (protocol) {
       case ETH_P_IP:
         return kernel.invoke('ip_rcv', skb, dev);

@@ -11,6 +11,7 @@ import { ERRNO } from '../common/errno.js';
 import type { KernelFunction } from '../kernel/function.js';
 import { CpuMapEntry, cpumapFunctions } from './cpumap.js';
 import { createDtabNetdev, devmapFunctions } from './devmap.js';
+import { genericRedirectFunctions } from './generic-redirect.js';
 import type { NetStack } from './net-stack.js';
 import { vethFunctions } from './veth.js';
 import { xdpMetadataOf } from './xdp-metadata.js';
@@ -22,6 +23,7 @@ import { xskFunctions } from './xsk.js';
 export function stackFunctions(stack: NetStack): readonly KernelFunction[] {
   return [
     ...redirectFunctions(stack),
+    ...genericRedirectFunctions(stack),
     ...devmapFunctions(stack),
     ...cpumapFunctions(stack),
     ...xskFunctions(stack),

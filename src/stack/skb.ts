@@ -59,6 +59,8 @@ export const SK_BUFF = struct({
   csum_level: 'u8',
   /** Software verified it. */
   csum_valid: 'u8',
+  /** Generic XDP has redirected it already, and does not run on it again. */
+  redirected: 'u8',
   /** Sum so far, while the rest is still to be verified. */
   csum: 'u32',
   /** Of the flow, as the device reported it; whether it is over ports too. */

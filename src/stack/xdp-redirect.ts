@@ -3,8 +3,8 @@
  *
  * Reference: net/core/filter.c of 6.12 (xdp_do_redirect, xdp_do_generic_redirect, xdp_do_flush). The order of
  * a poll matters: xdp_do_flush comes before napi_complete_done, or another CPU may poll while this one's bulk
- * queues still hold frames. A generic redirect takes an skb whose data begins at the Ethernet header; left out
- * of it are broadcasts and the programs of devmap entries.
+ * queues still hold frames. A generic redirect takes an skb whose data begins at the Ethernet header: see
+ * `generic-redirect.ts`. 6.1 redirects frames of several buffers to cpumaps only (`NetStackOptions`).
  *
  * | no redirect helper ran, or its map is of no such type | -EBADRQC   |
  * | no device with that ifindex                           | -EINVAL    |
@@ -24,12 +24,11 @@ import { BPF_DTAB_NETDEV, deviceForwards } from './devmap.js';
 import { NET_DEVICE } from './net-device.js';
 import { NET_CONTEXT } from './net-context.js';
 import type { NetStack } from './net-stack.js';
-import { SK_BUFF, freeSkb } from './skb.js';
-import { xdpBuffToFrame } from './xdp-frame.js';
+import { SK_BUFF } from './skb.js';
+import { xdpBuffHasFrags, xdpBuffToFrame } from './xdp-frame.js';
 
 const INFO = BPF_REDIRECT_INFO.offset;
 const SKB = SK_BUFF.offset;
-const NETDEV_TX_BUSY = 16;
 
 /** What bpf_redirect_info said, taken out of it. */
 interface Asked {
@@ -88,6 +87,13 @@ export function redirectFunctions(stack: NetStack): readonly KernelFunction[] {
     }
   }
 
+  /** 6.1: what was asked for stays, and no tracepoint speaks. */
+  function refusesFrags(kernel: KernelContext, xdp: number): boolean {
+    const { ram } = kernel.memory;
+    const mapType = ram.u32(stack.redirectInfo + INFO.map_type);
+    return xdpBuffHasFrags(ram, xdp) && mapType !== BPF_MAP_TYPE.CPUMAP;
+  }
+
   function trace(kernel: KernelContext, dev: number, err: number): void {
     if (!stack.events) return;
     const { ram } = kernel.memory;
@@ -105,27 +111,36 @@ export function redirectFunctions(stack: NetStack): readonly KernelFunction[] {
     });
   }
 
-  /** `generic_xdp_tx`: the skb goes to its new device. */
-  function send(kernel: KernelContext, skb: number, dev: number): number {
+  /** The skb goes to the device that bpf_redirect named. */
+  function send(kernel: KernelContext, skb: number, dev: number, prog: number): number {
     const { ram } = kernel.memory;
     const refused = deviceForwards(ram, dev, ram.u32(skb + SKB.len));
     if (refused !== 0) return refused;
-    const op = stack.devices.ops(dev).ndo_start_xmit;
-    if (!op) return -ERRNO.EOPNOTSUPP;
     ram.setPointer(skb + SKB.dev, dev);
-    if (kernel.invoke(op, skb, dev) === NETDEV_TX_BUSY) freeSkb(kernel, stack.pages, skb);
+    kernel.invoke('generic_xdp_tx', skb, prog);
     return 0;
   }
 
   /** `xdp_do_generic_redirect_map`, and the device that bpf_redirect named. */
-  function carryOutGeneric(kernel: KernelContext, skb: number, xdp: number): number {
+  function carryOutGeneric(
+    kernel: KernelContext,
+    dev: number,
+    skb: number,
+    xdp: number,
+    prog: number,
+  ): number {
+    const { ram } = kernel.memory;
     const { mapType, mapId, flags, target, index } = asked;
     switch (mapType) {
       case BPF_MAP_TYPE.DEVMAP:
       case BPF_MAP_TYPE.DEVMAP_HASH: {
-        if ((flags & BPF_F_BROADCAST) !== 0) return -ERRNO.EOPNOTSUPP;
-        const dev = kernel.memory.ram.pointer(target + BPF_DTAB_NETDEV.offset.dev);
-        return send(kernel, skb, dev);
+        if ((flags & BPF_F_BROADCAST) === 0) {
+          return kernel.invoke('dev_map_generic_redirect', target, skb, prog);
+        }
+        const map = ram.pointer(stack.redirectInfo + INFO.map);
+        ram.setPointer(stack.redirectInfo + INFO.map, 0);
+        const exclude = (flags & BPF_F_EXCLUDE_INGRESS) === 0 ? 0 : 1;
+        return kernel.invoke('dev_map_redirect_multi', dev, skb, prog, map, exclude);
       }
       case BPF_MAP_TYPE.XSKMAP:
         return kernel.invoke('xsk_generic_rcv', target, xdp, skb);
@@ -134,7 +149,7 @@ export function redirectFunctions(stack: NetStack): readonly KernelFunction[] {
       default: {
         if (mapType !== 0 || mapId !== NO_MAP) return -ERRNO.EBADRQC;
         const to = stack.devices.byIndex(index);
-        return to === 0 ? -ERRNO.EINVAL : send(kernel, skb, to);
+        return to === 0 ? -ERRNO.EINVAL : send(kernel, skb, to, prog);
       }
     }
   }
@@ -146,6 +161,9 @@ export function redirectFunctions(stack: NetStack): readonly KernelFunction[] {
         'const struct bpf_prog *xdp_prog)',
       calls: true,
       body: (kernel, dev, xdp) => {
+        if (stack.redirectsFrags === 'cpumap' && refusesFrags(kernel, xdp)) {
+          return -ERRNO.EOPNOTSUPP;
+        }
         take(kernel);
         const result = carryOut(kernel, dev, xdp);
         trace(kernel, dev, result);
@@ -157,9 +175,9 @@ export function redirectFunctions(stack: NetStack): readonly KernelFunction[] {
         'int xdp_do_generic_redirect(struct net_device *dev, struct sk_buff *skb, ' +
         'struct xdp_buff *xdp, const struct bpf_prog *xdp_prog)',
       calls: true,
-      body: (kernel, dev, skb, xdp) => {
+      body: (kernel, dev, skb, xdp, prog) => {
         take(kernel);
-        const result = carryOutGeneric(kernel, skb, xdp);
+        const result = carryOutGeneric(kernel, dev, skb, xdp, prog);
         trace(kernel, dev, result);
         return result;
       },

@@ -206,7 +206,8 @@ export function xskFunctions(stack: NetStack): readonly KernelFunction[] {
         NET_SKB_PAD,
       );
       ram.setPointer(skb + SKB.dev, dev);
-      ram.set16(skb + SKB.queue_mapping, ram.u32(xs + XS.queue_id));
+      // as for a queue that a packet came in on: 0 is none
+      ram.set16(skb + SKB.queue_mapping, ram.u32(xs + XS.queue_id) + 1);
       const to = skbPut(kernel, skb, length);
       ram.copy(to, ram.pointer(pool + POOL.addrs) + address, length);
       if (kernel.invoke(op, skb, dev) === NETDEV_TX_BUSY) {

@@ -56,6 +56,7 @@ import { defaultRssKey, outstanding, probe, remove, restore } from './driver/pro
 import { getRss, setHashTunnel, setRss, type RssSettings } from './driver/rss.js';
 import type { RssFault } from './driver/rss-faults.js';
 import { resetVirtqueue, virtqueueOf } from './driver/queue-reset.js';
+import type { DriverBug } from './driver/bugs.js';
 import { driverCounters } from './driver/counters.js';
 import { DRIVER_PROFILES, type VirtioNetVersion, type XdpChecksum } from './driver/profiles.js';
 import { netStackFunctions } from '../stack/functions.js';
@@ -75,6 +76,8 @@ export interface VirtioNetOptions {
   readonly rssFaults?: readonly RssFault[];
   /** The hash key that the driver starts with. Default: spread bits, the same each time. */
   readonly rssKey?: Uint8Array;
+  /** Historical bugs to put back. Default none. */
+  readonly bugs?: readonly DriverBug[];
   /**
    * Receive buffers: one per frame, several, or pages. Default 'mergeable'. 'big' is what a device without
    * MRG_RXBUF gets that offers segmentation, so it offers GUEST_TSO4, GUEST_TSO6, what they need, and
@@ -214,7 +217,9 @@ export interface VirtioNet {
 }
 
 /** Called with physical addresses of sk_buff and net_device. */
-export type StackTracepoints = Partial<Omit<StackHost, 'runXdp' | 'xdpException'>>;
+export type StackTracepoints = Partial<
+  Omit<StackHost, 'runXdp' | 'xdpException' | 'resetsNetworkHeader'>
+>;
 
 export interface DefineOptions extends NetStackOptions {
   readonly tracepoints?: StackTracepoints;
@@ -255,6 +260,7 @@ export function defineVirtioNet(kernel: StackKernel, options: DefineOptions = {}
   const { tracepoints } = options;
   const stackHost: StackHost = {
     runXdp: (_context, prog, xdp) => stack.runXdp(prog, xdp),
+    resetsNetworkHeader: options.resetsNetworkHeader ?? true,
     kfreeSkb: (skb, reason, location) => tracepoints?.kfreeSkb?.(skb, reason, location),
     netDevStartXmit: (skb, dev) => tracepoints?.netDevStartXmit?.(skb, dev),
     napiGroReceiveEntry: (skb) => tracepoints?.napiGroReceiveEntry?.(skb),
@@ -348,6 +354,7 @@ class VirtioNetInstance implements VirtioNet {
       version: options.version ?? '6.12',
       xdpChecksum: options.xdpChecksum,
       rssFaults: options.rssFaults,
+      bugs: options.bugs ?? [],
       rssKey: options.rssKey ?? defaultRssKey(),
       net: options.network?.net ?? 0,
       pages: options.network

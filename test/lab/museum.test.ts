@@ -32,6 +32,18 @@ const BROKEN: Readonly<Record<string, RegExp>> = {
       '.*: 0000000000000400\n.*4, the device: 1\n.*: (..)(..)(..).., the device: 00\\1\\2\\3$',
   ),
   inner_hash: /GRE tunnel: 0 frames arrive as they were sent\non 1 of 8 queues$/,
+  xdp_skb_headroom: /head is 20 bytes below its buffer/,
+  // header and frame from byte 256 of a page: 256 + 12 + 4000 - 4096
+  xdp_linearize_overflow: /seen by the program 1.*behind the page .*: 172/s,
+  partial_checksum_and_xdp: /saw the packet; L4 drop\n.*CHECKSUM_NONE/,
+  flags_in_big_mode: /CHECKSUM_NONE/,
+  trusted_length: /2888 bytes, with "what lay behind the buffer".*-EFAULT: .*NULL pointer/s,
+  flush_behind_napi_complete: /has returned: 3 of them/,
+  csum_start_too_small: /taken: CHECKSUM_PARTIAL from byte 13 of the frame/,
+  stale_redirect_target: /sent through eth1: 1$/,
+  generic_adjust_head: /datagrams read: 0; IpInHdrErrors 1/,
+  // 0xffffffff80000000 / 2, negated
+  signed_division: /interpreted: 0x40000000\n.*JITed: 0xc0000000/,
 };
 const FIXED: Readonly<Record<string, RegExp>> = {
   branch_range: /^load: -EINVAL: branch of 28\d{4} instructions does not fit imm19/,
@@ -54,6 +66,16 @@ const FIXED: Readonly<Record<string, RegExp>> = {
   rss_without_feature: /: done\nthe device: works, commands: 0$/,
   rss_layout: /all, the device: all\n.*accepted\n.*: 0{16}\n.*4, the device: 4\n.*: (\w+), .*: \1$/,
   inner_hash: /GRE tunnel: 64 frames arrive as they were sent\non 8 of 8 queues$/,
+  xdp_skb_headroom: /head is the start of its buffer/,
+  xdp_linearize_overflow: /seen by the program 0, dropped 1\n.*: 0$/,
+  partial_checksum_and_xdp: /was not run; driver drop\n.*CHECKSUM_UNNECESSARY/,
+  flags_in_big_mode: /CHECKSUM_UNNECESSARY/,
+  trusted_length: /: dropped\n.*: rx_length_errors 1$/,
+  flush_behind_napi_complete: /has returned: 0 of them.*3 sent$/s,
+  csum_start_too_small: /refused: rx_frame_errors 1/,
+  stale_redirect_target: /sent through eth1: 0; xdp_redirect_err err=-56/,
+  generic_adjust_head: /datagrams read: 1; IpInHdrErrors 0/,
+  signed_division: /interpreted: 0xc0000000\n.*JITed: 0xc0000000/,
 };
 
 describe.each(EXHIBITS.map((exhibit) => [exhibit.name, exhibit] as const))(

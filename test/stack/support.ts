@@ -5,6 +5,8 @@ import { setArgument } from '../../src/bpf/helpers/helper.js';
 import { installVirtioNet } from '../../src/lab/xdp-traffic.js';
 import { bootLab } from '../../src/node/boot.js';
 import type { NetStack, XdpEvent } from '../../src/stack/net-stack.js';
+import { NET } from '../../src/stack/net.js';
+import { createNetwork, type Network } from '../../src/stack/network.js';
 import { livePages } from '../../src/stack/pages.js';
 import { VethDevice } from '../../src/stack/veth.js';
 import type { XdpRunner } from '../../src/stack/xdp-program.js';
@@ -19,11 +21,16 @@ export class Rig {
   readonly driver: VirtioNetDriver;
   readonly stack: NetStack;
   readonly #anchor: VethDevice;
+  #network: Network | undefined;
 
-  private constructor(kernel: Kernel) {
+  private constructor(kernel: Kernel, hasNetwork: boolean) {
     this.kernel = kernel;
     this.driver = installVirtioNet(kernel);
     this.stack = this.driver.stack;
+    if (hasNetwork) {
+      this.#network = createNetwork(kernel);
+      this.stack.usePages(kernel.memory.ram.pointer(this.#network.net + NET.offset.pages));
+    }
     // a device that stays: the count of pages is there when all others are gone
     this.#anchor = new VethDevice(this.stack, { name: 'anchor', ifindex: 50 });
   }
@@ -33,13 +40,21 @@ export class Rig {
     return livePages(this.kernel.memory.ram, this.stack.pages);
   }
 
+  /** A network for devices, if it was asked for. */
+  get network(): Network {
+    if (!this.#network) throw new Error('booted without a network');
+    return this.#network;
+  }
+
   close(): void {
     this.#anchor.close();
+    this.#network?.close();
     this.kernel.close();
   }
 
-  static async boot(cpus = 2): Promise<Rig> {
-    return new Rig(await bootLab({ engine: 'embedded', cpus }));
+  static async boot(options: { readonly network?: boolean } = {}): Promise<Rig> {
+    const kernel = await bootLab({ engine: 'embedded', cpus: 2 });
+    return new Rig(kernel, options.network ?? false);
   }
 
   /** eth0, whose posted buffers all have XDP headroom. */

@@ -65,6 +65,10 @@ export function rareOperation(words: Int32Array, operation: number, d: number, s
       words[d + 1] = 0;
       return;
     }
+    case OPERATION.SDIV32_INT:
+    case OPERATION.SMOD32_INT:
+      divideByAbs(words, d, s, operation === OPERATION.SMOD32_INT);
+      return;
     case OPERATION.NEG64: {
       const lo = -(words[d] as number) | 0;
       words[d] = lo;
@@ -85,6 +89,23 @@ export function rareOperation(words: Int32Array, operation: number, d: number, s
     default:
       throw new RangeError(`no operation 0x${operation.toString(16)}`);
   }
+}
+
+/** SDIV32 or SMOD32 by do_div() of abs() in 64 bits, with what abs() makes of the most negative int. */
+function divideByAbs(words: Int32Array, d: number, s: number, wantRemainder: boolean): void {
+  const a = words[d] as number;
+  const b = words[s] as number;
+  words[d + 1] = 0;
+  if (b === 0) {
+    if (!wantRemainder) words[d] = 0;
+    return;
+  }
+  // abs() of an int, | 0 as it overflows; the dividend becomes a u64, the divisor a u32
+  const dividend = BigInt.asUintN(64, BigInt(Math.abs(a) | 0));
+  const divisor = BigInt(Math.abs(b));
+  const magnitude = wantRemainder ? dividend % divisor : dividend / divisor;
+  const isNegative = wantRemainder ? a < 0 : a < 0 !== b < 0;
+  words[d] = Number(BigInt.asIntN(32, isNegative ? -magnitude : magnitude));
 }
 
 /** dst = src sign-extended from `bits`; a 32-bit move clears the upper half. */

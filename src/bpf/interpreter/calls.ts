@@ -48,7 +48,8 @@ export function tailCall(machine: Machine, words: Int32Array, pc: number): numbe
   machine.tailCalls++;
   let next = machine.targets.get(program);
   if (!next) {
-    next = linkProgram(program, machine.host, machine.runCallback, machine.validated);
+    const { host, runCallback, validated, magnitude } = machine;
+    next = linkProgram(program, host, runCallback, validated, magnitude);
     machine.targets.set(program, next);
   }
   if (next !== machine.linked) machine.switchTo(next);

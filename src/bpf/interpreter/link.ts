@@ -50,7 +50,16 @@ export const OPERATION = {
   /** Nothing: shifts by 0, speculation barriers. */
   NOP: 0x112,
   LOAD_PROBE: 0x113,
+  /** Division of 32 bits whose magnitudes are made by abs() of an int (`MachineOptions.magnitude`). */
+  SDIV32_INT: 0x114,
+  SMOD32_INT: 0x115,
 } as const;
+
+/**
+ * How the magnitude of a 32-bit dividend or divisor is made: as u32, or by abs() of an int, which leaves the
+ * most negative number as it is, to be sign-extended (kernel/bpf/core.c before the fix of CVE-2026-31525).
+ */
+export type Magnitude = 'u32' | 'int';
 
 export interface LinkedProgram {
   readonly program: XlatedProgram;
@@ -80,6 +89,7 @@ export function linkProgram(
   host: BpfHost,
   runCallback: CallbackRunner,
   validated = false,
+  magnitude: Magnitude = 'u32',
 ): LinkedProgram {
   const [problem] = validated
     ? []
@@ -101,6 +111,7 @@ export function linkProgram(
       )
     : undefined;
   const linker = new Linker(program, host, new Int32Array(end), entries, callbackBase);
+  linker.magnitude = magnitude;
   for (const [index, slots] of functions.entries()) linker.addFunction(index, slots);
   linked = { program, words: linker.words, helpers: linker.helpers, entries, callbackBase };
   return linked;
@@ -133,6 +144,7 @@ function countInstructions(slots: readonly Slot[]): number {
 
 class Linker {
   readonly words: Int32Array;
+  magnitude: Magnitude = 'u32';
   readonly helpers: HelperBody[] = [];
   readonly #program: XlatedProgram;
   readonly #host: BpfHost;
@@ -190,7 +202,7 @@ class Linker {
     switch (opcode.kind) {
       case 'alu':
         source = opcode.source === 'register' ? register : record + 4;
-        operation = aluOperation(slot, opcode);
+        operation = aluOperation(slot, opcode, this.magnitude);
         words[record + 2] = opcode.width;
         break;
       case 'neg':
@@ -284,13 +296,19 @@ class Linker {
   }
 }
 
-function aluOperation(slot: Slot, opcode: Opcode & { readonly kind: 'alu' }): number {
+function aluOperation(
+  slot: Slot,
+  opcode: Opcode & { readonly kind: 'alu' },
+  magnitude: Magnitude,
+): number {
   const { op, width, source } = opcode;
   if (op === 'div' && slot.off === 1) {
-    return width === 64 ? OPERATION.SDIV64 : OPERATION.SDIV32;
+    if (width === 64) return OPERATION.SDIV64;
+    return magnitude === 'int' ? OPERATION.SDIV32_INT : OPERATION.SDIV32;
   }
   if (op === 'mod' && slot.off === 1) {
-    return width === 64 ? OPERATION.SMOD64 : OPERATION.SMOD32;
+    if (width === 64) return OPERATION.SMOD64;
+    return magnitude === 'int' ? OPERATION.SMOD32_INT : OPERATION.SMOD32;
   }
   if (op === 'mov' && slot.off !== 0) return OPERATION.MOVSX;
   if (width === 64 && source === 'immediate' && (op === 'lsh' || op === 'rsh')) {

@@ -8,7 +8,13 @@ import type { AccessKind } from '../../cpu/fault.js';
 import type { BpfHost } from '../host.js';
 import type { XlatedProgram } from '../program.js';
 import { FrameStack, MAX_CALL_FRAMES } from './frames.js';
-import { CODE_START, linkProgram, type CallbackRunner, type LinkedProgram } from './link.js';
+import {
+  CODE_START,
+  linkProgram,
+  type CallbackRunner,
+  type LinkedProgram,
+  type Magnitude,
+} from './link.js';
 
 /** Words a call saves: R6..R9, return record. */
 const SAVED_WORDS = 9;
@@ -18,6 +24,8 @@ export interface MachineOptions {
   readonly frames?: FrameStack | undefined;
   /** The program and those that it tail-calls have passed `validate`. Default: they are checked. */
   readonly validated?: boolean | undefined;
+  /** How signed division of 32 bits takes magnitudes. Default 'u32', which is right. */
+  readonly magnitude?: Magnitude | undefined;
 }
 
 /** Why the loop ended. */
@@ -54,6 +62,7 @@ export class Machine {
   callbackExecuted = 0;
   /** Programs are known to be valid. */
   readonly validated: boolean;
+  readonly magnitude: Magnitude;
   /** How functions of its programs are called back. */
   readonly runCallback: CallbackRunner;
   /** Tail calls of this run. */
@@ -90,7 +99,8 @@ export class Machine {
     this.#frames = options.frames ?? new FrameStack(host);
     this.#framePointers = this.#frames.pointers;
     this.runCallback = (linked, entry, registers) => runCallback(this, linked, entry, registers);
-    this.linked = linkProgram(program, host, this.runCallback, this.validated);
+    this.magnitude = options.magnitude ?? 'u32';
+    this.linked = linkProgram(program, host, this.runCallback, this.validated, this.magnitude);
     this.#main = this.linked;
   }
 

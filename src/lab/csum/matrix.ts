@@ -55,6 +55,10 @@ export interface CsumResult {
   readonly verdict: number | undefined;
 }
 
+/** Both hosts are in one kernel, where each device has a number of its own. */
+const HOST_IFINDEX = 2;
+const PEER_IFINDEX = 3;
+
 const SMALL_PAYLOAD = 12;
 /** A packet of two buffers, the first of which holds all headers, tunnels included. */
 const LARGE_PAYLOAD = 301;
@@ -140,6 +144,7 @@ export class CsumGuest {
     const far = place?.forward ?? false;
     this.#options = options;
     this.#host = openSide(options, {
+      ifindex: HOST_IFINDEX,
       rx: mode === 'small' ? 'small' : 'mergeable',
       mac: HOST_MAC,
       neighbour: PEER_MAC,
@@ -147,6 +152,7 @@ export class CsumGuest {
       xdpChecksum: driverVariant(variant),
     });
     this.#peer = openSide(options, {
+      ifindex: PEER_IFINDEX,
       rx: 'mergeable',
       mac: PEER_MAC,
       neighbour: HOST_MAC,
@@ -302,6 +308,7 @@ const RING = 16;
 const FILLER = new Uint8Array(60);
 
 interface SideOptions {
+  readonly ifindex: number;
   readonly rx: 'small' | 'mergeable';
   readonly mac: Uint8Array;
   readonly neighbour: Uint8Array;
@@ -312,6 +319,7 @@ interface SideOptions {
 function openSide({ kernel, driver, place }: GuestOptions, options: SideOptions): Side {
   const network = createNetwork(kernel);
   const net = driver.probe({
+    ifindex: options.ifindex,
     rx: options.rx,
     queueSize: RING,
     features: ['CSUM', 'GUEST_CSUM', 'CTRL_VQ', 'CTRL_GUEST_OFFLOADS'],

@@ -29,7 +29,7 @@ export interface Exhibit {
   /** As in the lists that historians of the field keep; stable. */
   readonly number: number;
   readonly name: string;
-  readonly wing: 'jit' | 'patching' | 'virtio';
+  readonly wing: 'jit' | 'patching' | 'network' | 'interpreter';
   /** The release that has the fix. */
   readonly fixedIn: string;
   /** What went wrong, and what the fix is: two or three sentences. */

@@ -9,6 +9,7 @@
 import { branchRange } from './branch-range.js';
 import type { Boot, Exhibit, Observation } from './exhibit.js';
 import { twelveArguments, wideReturn } from './function-models.js';
+import { staleNetworkHeader } from './generic-head.js';
 import { imageOverflow, truncatedImage } from './image-address.js';
 import { originalByBlr, padOfReplacement } from './landing-pads.js';
 import {
@@ -21,7 +22,11 @@ import {
   tornTarget,
 } from './patching.js';
 import { hashKeySize, innerHash, rssLayout, rssWithoutFeature } from './receive-hash.js';
+import { linearizeOverflow, postedHeadroom, trustedLength } from './receive-buffers.js';
+import { flagsOfThePage, partialBeforeXdp, smallCsumStart } from './receive-checksum.js';
+import { lateFlush, staleRedirect } from './redirects.js';
 import { runStatistics } from './run-statistics.js';
+import { signedDivision } from './signed-division.js';
 import { tailCallHierarchy } from './tail-call-hierarchy.js';
 
 /** In the order of their numbers. */
@@ -42,10 +47,20 @@ export const EXHIBITS: readonly Exhibit[] = [
   initPlt,
   pltCoherence,
   staleDirect,
+  postedHeadroom,
+  linearizeOverflow,
+  partialBeforeXdp,
+  flagsOfThePage,
+  trustedLength,
+  lateFlush,
   hashKeySize,
   rssWithoutFeature,
   rssLayout,
   innerHash,
+  smallCsumStart,
+  staleRedirect,
+  staleNetworkHeader,
+  signedDivision,
 ];
 
 export interface Visit {

@@ -59,7 +59,7 @@ function neighbours({ physical, memory: { ram } }: Kernel): readonly number[] {
 export const hashKeySize: Exhibit = {
   number: 38,
   name: 'hash_key_size',
-  wing: 'virtio',
+  wing: 'network',
   fixedIn: '6.1.119',
   story:
     'The driver took rss_max_key_size from the device and filled a key of that length in; there was room for 40 ' +
@@ -92,7 +92,7 @@ export const hashKeySize: Exhibit = {
 export const rssWithoutFeature: Exhibit = {
   number: 39,
   name: 'rss_without_feature',
-  wing: 'virtio',
+  wing: 'network',
   fixedIn: '6.1.90',
   story:
     'ethtool -X sent its command to any device. Without RSS the key has no bytes, and the last piece of the command ' +
@@ -181,7 +181,7 @@ function keyPlace(driver: VirtioNetDriver, variant: Variant): Layout {
 export const rssLayout: Exhibit = {
   number: 40,
   name: 'rss_layout',
-  wing: 'virtio',
+  wing: 'network',
   fixedIn: '6.12.115',
   story:
     'struct virtio_net_ctrl_rss, five times wrong: a table of 128 entries for any device, fields in the order of the ' +
@@ -218,7 +218,7 @@ const NO_BYTES = new Uint8Array(0);
 export const innerHash: Exhibit = {
   number: 41,
   name: 'inner_hash',
-  wing: 'virtio',
+  wing: 'network',
   fixedIn: 'virtio 1.3',
   story:
     'Two gaps of the standard. The header that HASH_REPORT makes 20 bytes long was described as 12 in places, and a ' +

@@ -17,7 +17,9 @@ import {
   putPage,
   setPagePrivate,
 } from '../../stack/pages.js';
+import { MAX_SKB_FRAGS } from '../../stack/skb-geometry.js';
 import { SCATTERLIST } from '../ring/vring-virtqueue.js';
+import { hasBug } from './bugs.js';
 import { DEV, RQ, RQ_STATS, VI, pagesOf } from './common.js';
 import { PADDED_VNET_HDR, bigBufferSize } from './geometry.js';
 
@@ -88,7 +90,10 @@ function receiveBig(
 ): number {
   const { ram } = kernel.memory;
   const headerSize = ram.u8(vi + VI.hdr_len);
-  if (len > bigBufferSize(headerSize, ram.u16(vi + VI.big_packets_num_skbfrags))) {
+  const posted = bigBufferSize(headerSize, ram.u16(vi + VI.big_packets_num_skbfrags));
+  // what an skb can hold was asked at all times, what was posted for a smaller MTU not
+  const most = hasBug(ram, vi, 'lengths trusted') ? MAX_SKB_FRAGS * PAGE_SIZE : posted;
+  if (len > most) {
     ram.add64(dev + DEV.rx_length_errors, 1);
     ram.add64(stats + RQ_STATS.drops, 1);
     givePages(ram, rq, page);

@@ -20,6 +20,7 @@ import {
   mergeableRoom,
 } from './geometry.js';
 import { NET_HEADER_OFFSET } from '../net-header.js';
+import { hasBug } from './bugs.js';
 import { DEV, RQ, RQ_STATS, VI, mergeableBufFree, pagesOf, rqGetBuf } from './common.js';
 import { partialMustNotRun } from './xdp-checksum.js';
 import { XDP_PASS, XDP_REDIRECT, XDP_TX } from '../../stack/xdp-verdict.js';
@@ -221,7 +222,8 @@ function skbByPageToSkb(
   const page = ram.pointer(rq + RQ.scratch_page);
   const offset = data - headerSize - metaSize - pageAddress(ram, page);
   const length = ram.pointer(xdp + XDP_BUFF.dataEnd) - data + headerSize + metaSize;
-  const headroom = data - ram.pointer(xdp + XDP_BUFF.dataHardStart) - metaSize;
+  const moved = data - ram.pointer(xdp + XDP_BUFF.dataHardStart) - metaSize;
+  const headroom = hasBug(ram, vi, 'posted headroom') ? XDP_PACKET_HEADROOM : moved;
   const skb = kernel.invoke('page_to_skb', vi, rq, page, offset, length, PAGE_SIZE, headroom);
   ram.zero(skb + SK_BUFF.offset.cb, headerSize);
   if (metaSize > 0) {

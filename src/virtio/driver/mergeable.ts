@@ -5,6 +5,7 @@
  * With a program see `mergeable-xdp.ts`; page_to_skb is big mode's too.
  */
 import { atomic, type KernelContext, type KernelFunction } from '../../kernel/function.js';
+import { KernelError } from '../../common/errors.js';
 import { SKB_SHARED_INFO_SIZE, XDP_PACKET_HEADROOM } from '../../bpf/xdp-buff.js';
 import { ETH_HLEN, skbDataAlign } from '../../stack/skb-geometry.js';
 import { givePages } from './big.js';
@@ -17,6 +18,7 @@ import {
   ewmaAdd,
 } from './geometry.js';
 import { NET_HEADER_OFFSET } from '../net-header.js';
+import { hasBug } from './bugs.js';
 import { receiveMergeableXdp } from './mergeable-xdp.js';
 import { DEV, RQ, RQ_STATS, VI, mergeableBufFree, pagesOf, rqGetBuf } from './common.js';
 import { contextRoom, profileOf } from './profiles.js';
@@ -165,6 +167,9 @@ function pageToSkb(
   return skb;
 }
 
+const NULL_PAGE =
+  'Unable to handle kernel NULL pointer dereference: page->private of a page behind the last, page_to_skb';
+
 /** The rest of a big-mode frame as fragments; pages that it does not reach go back to the queue. */
 function addPages(
   kernel: KernelContext,
@@ -179,6 +184,8 @@ function addPages(
   let page = first;
   let offset = firstOffset;
   for (let left = bytes; left > 0;) {
+    // unreachable unless the device's length is trusted
+    if (page === 0) throw new KernelError('EFAULT', NULL_PAGE);
     const size = Math.min(PAGE_SIZE - offset, left);
     const next = pagePrivate(ram, page);
     setPagePrivate(ram, page, 0);
@@ -209,7 +216,7 @@ function xdpLinearizePage(
   const limit = PAGE_SIZE - skbDataAlign(SKB_SHARED_INFO_SIZE);
   const first = ram.u32(len);
   let at = pageOff;
-  if (at + first > limit) return 0;
+  if (at + first > limit && !hasBug(ram, vi, 'first copy unchecked')) return 0;
   const page = allocPage(kernel, pages, 1);
   const target = pageAddress(ram, page);
   ram.copy(target + at, pageAddress(ram, p) + offset, first);
@@ -226,7 +233,9 @@ function xdpLinearizePage(
     const more = ram.u32(rq + RQ.scratch_len);
     const from = headPage(ram, pages, buf);
     const ctx = ram.u32(rq + RQ.scratch_ctx);
-    const lies = more > contextTruesize(ctx) - contextRoom(ram, vi, contextHeadroom(ctx));
+    const lies =
+      more > contextTruesize(ctx) - contextRoom(ram, vi, contextHeadroom(ctx)) &&
+      !hasBug(ram, vi, 'lengths trusted');
     if (lies || at + more > limit) {
       putPage(kernel, pages, from);
       putPage(kernel, pages, page);

@@ -30,6 +30,7 @@ import {
 import { NET_HEADER_SIZE } from '../net-header.js';
 import { VIRTIO_CONFIG_S, type VirtioTransport } from '../transport.js';
 import { freePageChain } from './big.js';
+import { setBugs, type DriverBug } from './bugs.js';
 import { DEV, RQ, SQ, VI, isBig, negotiated, pagesOf, receiveQueue, sendQueue } from './common.js';
 import { CONTROL_BUF_SIZE } from './control.js';
 import { MAX_MTU, bigPacketPages, mergeableMinimum } from './geometry.js';
@@ -58,6 +59,7 @@ export interface ProbeOptions {
   readonly version: VirtioNetVersion;
   readonly xdpChecksum: XdpChecksum | undefined;
   readonly rssFaults: readonly RssFault[] | undefined;
+  readonly bugs: readonly DriverBug[];
   /** Bytes for the hash key, in place of random ones. */
   readonly rssKey: Uint8Array;
   /** `struct net` that the device is in; 0: no stack behind it. */
@@ -131,6 +133,7 @@ export function probe(
   ram.set32(vi + VI.nr_cpu_ids, options.cpus);
   ram.set64(vi + VI.features, features & 0xffffffffffffffffn);
   ram.set64(vi + VI.features_hi, features >> 64n);
+  setBugs(ram, vi, options.bugs);
   ram.setPointer(dev + DEV.nd_net, options.net);
   ram.setPointer(vi + VI.pages, options.pages);
   ram.setPointer(dev + DEV.pages, options.pages);

@@ -42,6 +42,7 @@ import {
 } from './structs.js';
 import { headPage, pageAddress, putPage } from '../../stack/pages.js';
 import { givePages } from './big.js';
+import { hasBug } from './bugs.js';
 import { profileOf } from './profiles.js';
 import { setProtocol } from '../../stack/ethernet.js';
 import { CHECKSUM_UNNECESSARY, SK_BUFF, freeSkb, skbHeadroom } from '../../stack/skb.js';
@@ -70,7 +71,8 @@ function receiveBuf(
   let flags: number;
   // the flags are saved now: a program may overwrite the header
   if (isBig(ram, vi)) {
-    flags = savedFlags(ram, vi, rq, pageAddress(ram, buf), buf);
+    const header = hasBug(ram, vi, 'flags of the page') ? buf : pageAddress(ram, buf);
+    flags = savedFlags(ram, vi, rq, header, buf);
     skb = kernel.invoke('receive_big', dev, vi, rq, buf, len, stats);
   } else {
     const mergeable = ram.u8(vi + VI.mergeable_rx_bufs) !== 0;
@@ -201,15 +203,17 @@ function virtnetPoll(kernel: KernelContext, napi: number, budget: number): numbe
   const inNapi = rq + RQ.packets_in_napi;
   ram.set32(inNapi, ram.u32(inNapi) + received);
   const pending = ram.u32(xdpXmit);
-  if ((pending & VIRTIO_XDP_REDIR) !== 0) kernel.invoke('xdp_do_flush');
+  const redirected = (pending & VIRTIO_XDP_REDIR) !== 0;
+  const flushesLate = hasBug(ram, vi, 'flush after completion');
+  if (redirected && !flushesLate) kernel.invoke('xdp_do_flush');
 
   if (received < budget) {
     // virtqueue_napi_complete: what came in between is not lost
     const opaque = kernel.invoke('virtqueue_enable_cb_prepare', vq);
-    const state = napi + NAPI_STRUCT.offset.state;
-    ram.set32(state, ram.u32(state) & ~NAPIF_STATE_SCHED);
+    kernel.invoke('napi_complete_done', napi, received);
     if (kernel.invoke('virtqueue_poll', vq, opaque) !== 0) napiSchedule(kernel, rq);
   }
+  if (redirected && flushesLate) kernel.invoke('xdp_do_flush');
   if ((pending & VIRTIO_XDP_TX) !== 0) {
     const sq = xdpSendQueue(kernel, vi);
     if (kick(kernel, ram.pointer(sq + SQ.vq))) {
@@ -227,6 +231,14 @@ function skbRecvDone(kernel: KernelContext, vq: number): void {
 }
 
 export const receiveFunctions: readonly KernelFunction[] = [
+  atomic({
+    prototype: 'bool napi_complete_done(struct napi_struct *n, int work_done)',
+    body: ({ memory: { ram } }, napi) => {
+      const state = napi + NAPI_STRUCT.offset.state;
+      ram.set32(state, ram.u32(state) & ~NAPIF_STATE_SCHED);
+      return 1;
+    },
+  }),
   atomic({
     prototype: 'void skb_recv_done(struct virtqueue *rvq)',
     calls: true,

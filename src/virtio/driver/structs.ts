@@ -62,6 +62,8 @@ export const VIRTNET_INFO = struct({
   /** Version and checksum variant: see `profiles.ts`. */
   profile: 'u8',
   xdp_checksum: 'u8',
+  /** See `bugs.ts`. */
+  bugs: 'u32',
   /** Negotiated feature bits, 0 to 63 and 64 up. */
   features: 'u64',
   features_hi: 'u64',
