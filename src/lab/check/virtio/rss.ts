@@ -8,14 +8,19 @@
  * compared; the commands are.
  *
  * Usage:
- *   const lab = new RssLab(defineVirtioNet(kernel, { cpus: 4 }));
+ *   const lab = new RssLab(kernel);          // defines the driver in the kernel: once
  *   lab.check(record);
  */
 import type { VectorRecord } from '../record.js';
+import type { StackKernel } from '../../../stack/net-stack.js';
 import { XDP_PASS } from '../../../stack/xdp-verdict.js';
 import type { VirtioNetVersion } from '../../../virtio/driver/profiles.js';
 import type { VirtioNetFeature } from '../../../virtio/net-features.js';
-import type { VirtioNet, VirtioNetDriver } from '../../../virtio/virtio-net.js';
+import {
+  defineVirtioNet,
+  type VirtioNet,
+  type VirtioNetDriver,
+} from '../../../virtio/virtio-net.js';
 
 export type RssCheck =
   | { readonly kind: 'equal' }
@@ -56,8 +61,9 @@ export function isRssRecord(record: VectorRecord): boolean {
 export class RssLab {
   readonly #driver: VirtioNetDriver;
 
-  constructor(driver: VirtioNetDriver) {
-    this.#driver = driver;
+  /** @param kernel one without a virtio-net driver. */
+  constructor(kernel: StackKernel) {
+    this.#driver = defineVirtioNet(kernel, { cpus: QUEUE_PAIRS });
   }
 
   check(record: VectorRecord): RssCheck {

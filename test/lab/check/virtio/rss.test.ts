@@ -5,11 +5,10 @@ import { expect, it } from 'vitest';
 import { parseRecords, VectorRecord } from '../../../../src/lab/check/record.js';
 import { RssLab, isRssRecord } from '../../../../src/lab/check/virtio/rss.js';
 import { PACKAGE_ROOT } from '../../../../src/node/files.js';
-import { defineVirtioNet } from '../../../../src/virtio/virtio-net.js';
 import { sharedFile } from '../../../helpers/shared.js';
 import { DirectKernel } from '../../../virtio/helpers/direct-kernel.js';
 
-const lab = new RssLab(defineVirtioNet(new DirectKernel(), { cpus: 4 }));
+const lab = new RssLab(new DirectKernel());
 const SAMPLE = join(PACKAGE_ROOT, 'test/vectors/virtio/rss.jsonl');
 
 function rssRecords(path: string): readonly VectorRecord[] {
