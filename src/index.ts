@@ -349,3 +349,4 @@ export { Kallsyms } from './lab/verify/kallsyms.js';
 export { verifyImage, type VerifyRequest, type VerifyResult } from './lab/verify/verify.js';
 export { listXlated, xlatedRecords, type ListedProgram } from './lab/xlated-listing.js';
 export { VIRTIO_NET_VERSIONS, type VirtioNetVersion } from './virtio/driver/profiles.js';
+export { describeCommand } from './virtio/device/control/commands.js';

@@ -11,7 +11,6 @@
  */
 import { InputError } from '../../../common/errors.js';
 import type { Kernel } from '../../../kernel/kernel.js';
-import { defineVirtioNet } from '../../../virtio/virtio-net.js';
 import type { RunEngine } from '../../run-program.js';
 import { failed, passed, skipped, type CaseResult, type VectorKind } from '../kind.js';
 import { VectorRecord } from '../record.js';
@@ -31,9 +30,6 @@ type Compared =
   | { readonly kind: 'equal' }
   | { readonly kind: 'skipped'; readonly why: string }
   | { readonly kind: 'different'; readonly differences: readonly string[] };
-
-/** Of the guests whose queues were measured. */
-const RSS_CPUS = 4;
 
 export class VirtioKind implements VectorKind {
   readonly name = 'virtio-net guests';
@@ -81,7 +77,7 @@ export class VirtioKind implements VectorKind {
         return (await this.#attachLab()).crash(fields as CrashRecord);
       case 'rss':
       case 'rss-default':
-        this.#rss ??= new RssLab(defineVirtioNet(await this.#newKernel(), { cpus: RSS_CPUS }));
+        this.#rss ??= new RssLab(await this.#newKernel());
         return this.#rss.check(record);
       default:
         throw new InputError(`${record.origin}: no virtio record of type ${type}`);
