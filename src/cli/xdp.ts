@@ -34,12 +34,15 @@ import {
 } from './command.js';
 import { cpuEngine, ENGINES, runEngine } from './engine.js';
 
-const USAGE = `xdp PROG.o --pcap IN [--out OUT] [--program NAME] [--rx small|mergeable] [--engine E] [--repeat N]
+const USAGE = `xdp PROG.o --pcap IN [--out OUT] [--program NAME] [--rx small|mergeable] [--ring split|packed] [--engine E] [--repeat N]
   PROG.o           an object with an XDP program
   --pcap IN        capture (pcap or pcapng) to receive, - for standard input
   --out OUT        write what was delivered or transmitted; .pcapng keeps each verdict as a comment
   --program NAME   which program of an object with several
   --rx MODE        receive buffers: mergeable (default) or small
+  --ring LAYOUT    virtqueues: split (default) or packed
+  --in-order       IN_ORDER: one used element for a batch
+  --indirect       INDIRECT_DESC: a frame in several pieces takes one descriptor
   --engine E       interpreter (default) or wasm; embedded or unicorn (arm64 JIT image)
   --set M[K]=V     put an entry into map M first (numbers, IPv4 addresses or hex:BYTES); may be repeated
   --packets        one line per packet
@@ -122,6 +125,9 @@ async function xdpCommand(args: string[], output: Output): Promise<number> {
     out: { type: 'string' },
     program: { type: 'string' },
     rx: { type: 'string' },
+    ring: { type: 'string' },
+    'in-order': { type: 'boolean' },
+    indirect: { type: 'boolean' },
     engine: { type: 'string' },
     packets: { type: 'boolean' },
     'dev-bound': { type: 'boolean' },
@@ -134,6 +140,7 @@ async function xdpCommand(args: string[], output: Output): Promise<number> {
   const path = requiredArgument(positionals, 'PROG.o');
   if (values.pcap === undefined) throw new UsageError('--pcap IN is missing');
   const rx = choiceOption('rx', values.rx, 'mergeable', ['small', 'mergeable']);
+  const ring = choiceOption('ring', values.ring, 'split', ['split', 'packed']);
   const engine = choiceOption('engine', values.engine, 'interpreter', ENGINES);
   const repeat = integerOption('repeat', values.repeat, 0, { min: 1, max: 1_000_000_000 });
   if (repeat > 0 && (values.out !== undefined || values.packets)) {
@@ -159,6 +166,9 @@ async function xdpCommand(args: string[], output: Output): Promise<number> {
       engine: runEngine(engine),
       program: object.program(wanted.name),
       rx,
+      ring,
+      inOrder: values['in-order'] === true,
+      indirect: values.indirect === true,
     };
     if (repeat > 0) {
       const frames = input.packets.map(({ bytes }) => bytes);

@@ -35,5 +35,7 @@ export function struct<Name extends string>(fields: {
     offset[name] = at;
     at += bytes;
   }
-  return { size: alignUp(at, 8), offset: offset as Record<Name, number>, types: fields };
+  // a copy: V8 keeps an object to which many fields were added one by one as a hash table
+  const copy = { ...(offset as Record<Name, number>) };
+  return { size: alignUp(at, 8), offset: copy, types: fields };
 }

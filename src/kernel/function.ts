@@ -23,6 +23,7 @@
  *     body(kernel, vi, rq) { const skb = kernel.invoke('receive_small', vi, rq); ... },
  *   });
  */
+import { high32, join64, low32 } from '../common/bytes.js';
 import type { Cpu } from '../cpu/cpu.js';
 import type { Memory } from '../cpu/memory.js';
 import type { Ram } from '../cpu/ram.js';
@@ -126,6 +127,8 @@ export interface AtomicFunction {
   readonly prototype: string;
   /** Parameters that are pointers in C and hold a number. Default none. */
   readonly numbers?: readonly string[];
+  /** u64 parameters that the body takes as two numbers, the low 32 bits first: bit masks. Default none. */
+  readonly halves?: readonly string[];
   /** It calls others: its text has a frame record. Default false. */
   readonly calls?: boolean;
   readonly body: AtomicBody;
@@ -134,14 +137,21 @@ export interface AtomicFunction {
 /** A kernel function with a plain body on numbers. */
 export function atomic(fn: AtomicFunction): KernelFunction {
   const { name, parameters, returnType, returnSize } = parsePrototype(fn.prototype);
-  const kinds = parameters.map((parameter) =>
-    fn.numbers?.includes(parameter.name) ? NUMBER : kindOf(parameter),
-  );
+  const kinds = parameters.map((parameter) => {
+    if (fn.halves?.includes(parameter.name)) return HALVES;
+    return fn.numbers?.includes(parameter.name) ? NUMBER : kindOf(parameter);
+  });
   const result = kindOf({ type: returnType, size: returnSize });
   const entry: AtomicEntry = {
     body: fn.body,
     calls: fn.calls ?? false,
-    registers: (ram, args) => kinds.map((kind, i) => kind.toRegister(ram, args[i] ?? 0)),
+    registers: (ram, args) => {
+      let next = 0;
+      return kinds.map((kind) => {
+        const value = args[next++] ?? 0;
+        return kind === HALVES ? join64(value, args[next++] ?? 0) : kind.toRegister(ram, value);
+      });
+    },
     toRegister: (ram, value) => result.toRegister(ram, value),
     fromRegister: (ram, register) => result.fromRegister(ram, register),
   };
@@ -152,7 +162,12 @@ export function atomic(fn: AtomicFunction): KernelFunction {
     entry,
     body: (kernel, ...registers) => {
       const { ram } = kernel.memory;
-      const args = kinds.map((kind, i) => kind.fromRegister(ram, registers[i] ?? 0n));
+      const args = kinds.flatMap((kind, i) => {
+        const register = registers[i] ?? 0n;
+        return kind === HALVES
+          ? [low32(register) >>> 0, high32(register) >>> 0]
+          : [kind.fromRegister(ram, register)];
+      });
       const value = fn.body(kernel, ...args);
       return value === undefined ? undefined : result.toRegister(ram, value);
     },
@@ -183,6 +198,8 @@ function unsigned(bits: number): Kind {
 }
 
 const NUMBER = unsigned(53);
+/** Marks a parameter that two numbers stand for. */
+const HALVES = unsigned(53);
 
 function kindOf({ type, size }: Pick<Parameter, 'type' | 'size'>): Kind {
   if (type.includes('*')) return POINTER;

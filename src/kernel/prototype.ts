@@ -49,6 +49,7 @@ const SIZES: Readonly<Record<string, number>> = {
   gfp_t: 4,
   gro_result_t: 4,
   netdev_tx_t: 4,
+  netdev_features_t: 8,
   long: 8,
   size_t: 8,
   u64: 8,

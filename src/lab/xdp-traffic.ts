@@ -14,20 +14,20 @@
  *   stream.send(frames);
  *   stream.close();
  */
-import { createInterpreter, type Interpreter, type InterpreterResult } from '../bpf/interpreter.js';
-import { createWasmProgram, type WasmProgram } from '../bpf/wasm.js';
 import type { LoadedProgram } from '../bpf/object/load.js';
 import { XDP_ACTIONS } from '../bpf/xdp-buff.js';
-import { KernelError } from '../common/errors.js';
-import { describeFault } from '../cpu/fault.js';
-import type { KernelContext } from '../kernel/function.js';
 import type { Kernel } from '../kernel/kernel.js';
 import type { Capture, CapturedPacket } from '../net/capture.js';
-import type { XdpRunner } from '../virtio/driver/common.js';
 import type { FrameVisitor } from '../virtio/driver/sink.js';
 import { declareVirtioNetTypes } from '../virtio/driver/types.js';
-import { defineVirtioNet, type VirtioNet, type VirtioNetDriver } from '../virtio/virtio-net.js';
+import {
+  defineVirtioNet,
+  type VirtioNet,
+  type VirtioNetDriver,
+  type VirtioNetOptions,
+} from '../virtio/virtio-net.js';
 import type { RunEngine } from './run-program.js';
+import { createXdpEngine, type XdpEngine } from './xdp-engine.js';
 
 /** NAPI_POLL_WEIGHT: packets that one poll of the driver takes at most. */
 export const NAPI_POLL_WEIGHT = 64;
@@ -38,6 +38,12 @@ export interface StreamOptions {
   readonly program: LoadedProgram;
   /** Receive buffers. Default mergeable. */
   readonly rx?: 'small' | 'mergeable';
+  /** Layout of the virtqueues. Default split. */
+  readonly ring?: 'split' | 'packed';
+  /** IN_ORDER. Default false. */
+  readonly inOrder?: boolean;
+  /** INDIRECT_DESC. Default false. */
+  readonly indirect?: boolean;
   /** Packets that arrive before the driver polls. Default 64. */
   readonly batch?: number;
   /** Sees each frame that reaches the stack. */
@@ -48,7 +54,7 @@ export interface StreamOptions {
 
 export interface TrafficOptions extends Pick<
   StreamOptions,
-  'driver' | 'engine' | 'program' | 'rx'
+  'driver' | 'engine' | 'program' | 'rx' | 'ring' | 'inOrder' | 'indirect'
 > {
   readonly capture: Capture;
 }
@@ -84,10 +90,13 @@ export function installVirtioNet(kernel: Kernel): VirtioNetDriver {
 
 /** Sends every packet through, one at a time. Throws KernelError when the driver refuses the program. */
 export function runTraffic(kernel: Kernel, options: TrafficOptions): TrafficResult {
-  const net = options.driver.probe({ rx: options.rx ?? 'mergeable' });
+  const net = options.driver.probe(queueOptions(options));
   const verdicts: (number | undefined)[] = [];
   const note = (verdict: number): void => void verdicts.push(verdict);
-  const engine = programRunner(kernel, options, note);
+  const engine = createXdpEngine(kernel, options.engine, options.program.xlated, {
+    hasFrags: options.program.spec.frags,
+    note,
+  });
   try {
     net.attachXdp(engine.runner);
     const outcomes = options.capture.packets.map((packet) => {
@@ -117,7 +126,7 @@ export interface StreamCounts {
 /** A device with a program attached. Sending allocates nothing once it is warm. */
 export class TrafficStream {
   readonly #net: VirtioNet;
-  readonly #engine: Engine;
+  readonly #engine: XdpEngine;
   readonly #batch: number;
   readonly #onDelivered: FrameVisitor | undefined;
   /** By verdict, those that are actions. */
@@ -134,13 +143,16 @@ export class TrafficStream {
     this.#onDelivered = options.onDelivered;
     const { onTransmitted } = options;
     this.#net = options.driver.probe({
-      rx: options.rx ?? 'mergeable',
+      ...queueOptions(options),
       onTransmit: (bytes, start, end, queue) => {
         this.#transmitted++;
         onTransmitted?.(bytes, start, end, queue);
       },
     });
-    this.#engine = programRunner(kernel, options, (verdict) => this.#note(verdict));
+    this.#engine = createXdpEngine(kernel, options.engine, options.program.xlated, {
+      hasFrags: options.program.spec.frags,
+      note: (verdict) => this.#note(verdict),
+    });
     this.#net.attachXdp(this.#engine.runner);
   }
 
@@ -209,6 +221,13 @@ export function openTraffic(kernel: Kernel, options: StreamOptions): TrafficStre
   return new TrafficStream(kernel, options);
 }
 
+function queueOptions(
+  options: Pick<StreamOptions, 'rx' | 'ring' | 'inOrder' | 'indirect'>,
+): VirtioNetOptions {
+  const { rx = 'mergeable', ring = 'split', inOrder = false, indirect = false } = options;
+  return { rx, ring, inOrder, indirect };
+}
+
 function sendPacket(
   net: VirtioNet,
   packet: CapturedPacket,
@@ -236,61 +255,4 @@ function countVerdicts(outcomes: readonly PacketOutcome[]): Map<string, number> 
   const rank = (name: string): number =>
     (order.indexOf(name as never) + order.length + 1) % (order.length + 1);
   return new Map([...counts].sort(([a], [b]) => rank(a) - rank(b)));
-}
-
-interface Engine {
-  readonly runner: XdpRunner;
-  close(): void;
-}
-
-/** @param note told each verdict. */
-function programRunner(
-  kernel: Kernel,
-  { engine, program }: Pick<StreamOptions, 'engine' | 'program'>,
-  note: (verdict: number) => void,
-): Engine {
-  const hasFrags = program.spec.frags;
-  const { ram } = kernel.memory;
-  if (engine === 'jit') {
-    const loaded = kernel.bpf.load(program.xlated);
-    const run = (_kernel: KernelContext, xdp: number): number => {
-      const { entry } = loaded;
-      const verdict = kernel.invokeImage(entry, ram.addressLo(xdp), ram.addressHi(xdp)) >>> 0;
-      note(verdict);
-      return verdict;
-    };
-    return { runner: { hasFrags, run }, close: () => loaded.free() };
-  }
-  const create = engine === 'wasm' ? createWasmProgram : createInterpreter;
-  const direct = create(program.xlated, kernel.bpf.host);
-  const run = (_kernel: KernelContext, xdp: number): number => {
-    const verdict = execute(direct, ram.addressHi(xdp), ram.addressLo(xdp));
-    note(verdict);
-    return verdict;
-  };
-  return { runner: { hasFrags, run }, close: () => direct.close() };
-}
-
-/** Low half of R0. Throws KernelError for a program that does not return. */
-function execute(program: Interpreter | WasmProgram, hi: number, lo: number): number {
-  let result: InterpreterResult;
-  try {
-    if (program.execute(hi, lo)) return program.r0;
-    ({ result } = program);
-  } catch (error) {
-    result = program.caught(error);
-  }
-  switch (result.kind) {
-    case 'return':
-      return Number(BigInt.asUintN(32, result.r0));
-    case 'fault':
-      throw new KernelError(
-        'EFAULT',
-        `${describeFault(result.fault)} (insn ${result.insn} of ${result.function})`,
-      );
-    case 'budget':
-      throw new KernelError('EINTR', `${result.function} does not end (insn ${result.insn})`);
-    case 'error':
-      throw new KernelError('EFAULT', `${result.reason} (insn ${result.insn})`);
-  }
 }

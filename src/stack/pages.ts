@@ -18,7 +18,14 @@ import type { KernelContext } from '../kernel/function.js';
 export const PAGE_SIZE = 4096;
 
 /** A chunk of `bytes` from `address`; chained by `next` within its bucket. */
-const PAGE = struct({ address: 'u64', next: 'u64', bytes: 'u32', refcount: 'u32' });
+const PAGE = struct({
+  address: 'u64',
+  next: 'u64',
+  bytes: 'u32',
+  refcount: 'u32',
+  /** The owner's: drivers link pages by it. */
+  private: 'u64',
+});
 
 const BUCKETS = 256;
 const LIVE = 8 * BUCKETS;
@@ -63,6 +70,16 @@ export function headPage(ram: Ram, pages: number, address: number): number {
   const page = find(ram, pages, granule, address) || find(ram, pages, granule - 1, address);
   if (page === 0) throw new RangeError(`no page chunk holds ${hex64(ram.physToVirt(address))}`);
   return page;
+}
+
+/** `page_private`, a pointer. */
+export function pagePrivate(ram: Ram, page: number): number {
+  return ram.pointer(page + P.private);
+}
+
+/** `set_page_private`. */
+export function setPagePrivate(ram: Ram, page: number, value: number): void {
+  ram.setPointer(page + P.private, value);
 }
 
 /** `get_page`. */

@@ -18,7 +18,9 @@ import { MAX_SKB_FRAGS, skbDataAlign } from './skb-geometry.js';
 import { headPage, pageAddress, putPage } from './pages.js';
 import { struct } from '../common/struct.js';
 
+export const CHECKSUM_NONE = 0;
 export const CHECKSUM_UNNECESSARY = 1;
+export const CHECKSUM_COMPLETE = 2;
 export const CHECKSUM_PARTIAL = 3;
 
 /** SKB_DATA_ALIGN(sizeof(struct sk_buff)): what truesize counts for it. */
@@ -52,6 +54,15 @@ export const SK_BUFF = struct({
   protocol: 'u16',
   /** Receive queue + 1. */
   queue_mapping: 'u16',
+  network_header: 'u16',
+  /** UNNECESSARY: checksums verified behind the first. */
+  csum_level: 'u8',
+  /** Software verified it. */
+  csum_valid: 'u8',
+  /** Sum so far, while the rest is still to be verified. */
+  csum: 'u32',
+  /** struct fib_info that the packet leaves by. */
+  dst: 'u64',
   cb: 48,
 });
 
@@ -99,10 +110,15 @@ export function buildSkb({ memory, physical }: KernelContext, head: number, size
 
 /** `napi_alloc_skb` for a short frame: a head of 1024 bytes, 64 of them headroom. */
 export function allocSkb(kernel: KernelContext): number {
+  return allocSkbHead(kernel, SMALL_HEAD_SIZE, NET_SKB_PAD);
+}
+
+/** `alloc_skb`: a head of `size` bytes, skb_shared_info included, with `headroom`. */
+export function allocSkbHead(kernel: KernelContext, size: number, headroom: number): number {
   const { ram } = kernel.memory;
-  const skb = buildSkb(kernel, kernel.physical.alloc(SMALL_HEAD_SIZE), SMALL_HEAD_SIZE);
+  const skb = buildSkb(kernel, kernel.physical.alloc(size), size);
   ram.set8(skb + SKB.head_frag, 0);
-  skbReserve(ram, skb, NET_SKB_PAD);
+  skbReserve(ram, skb, headroom);
   return skb;
 }
 
@@ -153,6 +169,14 @@ export function skbPut(kernel: KernelContext, skb: number, bytes: number): numbe
 export function skbPull(ram: Ram, skb: number, bytes: number): void {
   ram.set32(skb + SKB.len, ram.u32(skb + SKB.len) - bytes);
   ram.setPointer(skb + SKB.data, ram.pointer(skb + SKB.data) + bytes);
+}
+
+/** `__skb_push`: gives bytes back to the front; the caller knows that there is headroom. */
+export function skbPush(ram: Ram, skb: number, bytes: number): number {
+  ram.set32(skb + SKB.len, ram.u32(skb + SKB.len) + bytes);
+  const data = ram.pointer(skb + SKB.data) - bytes;
+  ram.setPointer(skb + SKB.data, data);
+  return data;
 }
 
 /** Writes fragment `index` of a shared info: `len` bytes from `offset` in a chunk. */
@@ -265,7 +289,7 @@ export function skbMayPull(
   let missing = bytes - skbHeadlen(ram, skb);
   if (missing <= 0) return true;
   if (missing > fragBytes(ram, skbShinfo(ram, skb))) return false;
-  if (skbTailroom(ram, skb) < missing) growHead(kernel, pages, skb, missing);
+  if (skbTailroom(ram, skb) < missing) pskbExpandHead(kernel, pages, skb, 0, missing);
   const shinfo = skbShinfo(ram, skb);
   let tail = ram.pointer(skb + SKB.head) + ram.u32(skb + SKB.tail);
   ram.set32(skb + SKB.tail, ram.u32(skb + SKB.tail) + missing);
@@ -288,23 +312,101 @@ export function skbMayPull(
   return true;
 }
 
+/** `pskb_trim`: shortens the skb to `len` bytes. */
+export function skbTrim(kernel: KernelContext, pages: number, skb: number, len: number): void {
+  const { ram } = kernel.memory;
+  if (len >= ram.u32(skb + SKB.len)) return;
+  const linear = skbHeadlen(ram, skb);
+  const shinfo = skbShinfo(ram, skb);
+  const frags = ram.u8(shinfo + SHINFO.nr_frags);
+  let left = Math.max(0, len - linear);
+  let kept = 0;
+  for (let i = 0; i < frags; i++) {
+    const at = fragOf(shinfo, i);
+    const size = Math.min(left, ram.u32(at + FRAG.len));
+    if (size === 0) putPage(kernel, pages, ram.pointer(at + FRAG.page));
+    else {
+      ram.set32(at + FRAG.len, size);
+      kept++;
+    }
+    left -= size;
+  }
+  ram.set8(shinfo + SHINFO.nr_frags, kept);
+  left = trimFragList(kernel, pages, shinfo, left);
+  ram.set32(skb + SKB.data_len, Math.max(0, len - linear) - left);
+  ram.set32(skb + SKB.len, len);
+  if (len < linear) ram.set32(skb + SKB.tail, ram.u32(skb + SKB.tail) - (linear - len));
+}
+
+/** Keeps `bytes` bytes of the frag list; what it could not keep. */
+function trimFragList(kernel: KernelContext, pages: number, shinfo: number, bytes: number): number {
+  const { ram } = kernel.memory;
+  let left = bytes;
+  let link = shinfo + SHINFO.frag_list;
+  for (let part = ram.pointer(link); part !== 0; part = ram.pointer(link)) {
+    if (left === 0) {
+      ram.setPointer(link, ram.pointer(part + SKB.next));
+      ram.setPointer(part + SKB.next, 0);
+      freeSkb(kernel, pages, part);
+      continue;
+    }
+    const size = Math.min(left, ram.u32(part + SKB.len));
+    skbTrim(kernel, pages, part, size);
+    left -= size;
+    link = part + SKB.next;
+  }
+  return left;
+}
+
+/** `skb_copy_bits`: copies `len` bytes from `offset` on to `to`, wherever they lie. */
+export function skbCopyBits(ram: Ram, skb: number, offset: number, to: number, len: number): void {
+  let target = to;
+  forEachPart(ram, skb, offset, len, (at, size) => {
+    ram.copy(target, at, size);
+    target += size;
+  });
+}
+
+/** Shows where bytes [offset, offset + len) of the skb lie, piece by piece. */
+export function forEachPart(
+  ram: Ram,
+  skb: number,
+  offset: number,
+  len: number,
+  visit: (at: number, size: number) => void,
+): void {
+  let skip = offset;
+  let left = len;
+  const part = (at: number, size: number): void => {
+    const from = Math.min(skip, size);
+    const taken = Math.min(left, size - from);
+    skip -= from;
+    left -= taken;
+    if (taken > 0) visit(at + from, taken);
+  };
+  part(ram.pointer(skb + SKB.data), skbHeadlen(ram, skb));
+  const shinfo = skbShinfo(ram, skb);
+  const frags = ram.u8(shinfo + SHINFO.nr_frags);
+  for (let i = 0; i < frags; i++) part(fragAddress(ram, shinfo, i), fragLength(ram, shinfo, i));
+  for (let more = ram.pointer(shinfo + SHINFO.frag_list); more !== 0 && left > 0;) {
+    const size = ram.u32(more + SKB.len);
+    const from = Math.min(skip, size);
+    const taken = Math.min(left, size - from);
+    forEachPart(ram, more, from, taken, visit);
+    skip -= from;
+    left -= taken;
+    more = ram.pointer(more + SKB.next);
+  }
+}
+
 /** A copy of all bytes of the skb: linear part, fragments, skbs of its frag list. */
 export function skbBytes(ram: Ram, skb: number): Uint8Array {
   const bytes = new Uint8Array(ram.u32(skb + SKB.len));
-  const shinfo = skbShinfo(ram, skb);
   let at = 0;
-  const append = (part: Uint8Array): void => {
-    bytes.set(part, at);
-    at += part.length;
-  };
-  append(ram.slice(ram.pointer(skb + SKB.data), skbHeadlen(ram, skb)));
-  for (let i = 0; i < ram.u8(shinfo + SHINFO.nr_frags); i++) {
-    append(ram.slice(fragAddress(ram, shinfo, i), fragLength(ram, shinfo, i)));
-  }
-  for (let part = ram.pointer(shinfo + SHINFO.frag_list); part !== 0;) {
-    append(skbBytes(ram, part));
-    part = ram.pointer(part + SKB.next);
-  }
+  forEachPart(ram, skb, 0, bytes.length, (from, size) => {
+    bytes.set(ram.bytes.subarray(from, from + size), at);
+    at += size;
+  });
   return bytes;
 }
 
@@ -338,21 +440,40 @@ function fragBytes(ram: Ram, shinfo: number): number {
   return total;
 }
 
-/** `pskb_expand_head`: a larger head with the same contents and `more` bytes of tailroom. */
-function growHead(kernel: KernelContext, pages: number, skb: number, more: number): void {
+/**
+ * `pskb_expand_head`: a new head with the same contents, `nhead` more bytes of headroom and at least
+ * `ntail` of tailroom.
+ */
+export function pskbExpandHead(
+  kernel: KernelContext,
+  pages: number,
+  skb: number,
+  nhead: number,
+  ntail: number,
+): void {
   const { ram } = kernel.memory;
   const oldHead = ram.pointer(skb + SKB.head);
   const tail = ram.u32(skb + SKB.tail);
-  const end = skbDataAlign(tail + more);
+  const end = skbDataAlign(nhead + tail + ntail);
   const head = kernel.physical.alloc(end + SKB_SHARED_INFO_SIZE);
-  ram.copy(head, oldHead, tail);
+  ram.copy(head + nhead, oldHead, tail);
   ram.copy(head + end, skbShinfo(ram, skb), SKB_SHARED_INFO_SIZE);
-  const data = head + (ram.pointer(skb + SKB.data) - oldHead);
+  const data = head + nhead + (ram.pointer(skb + SKB.data) - oldHead);
   freeHead(kernel, pages, skb);
   ram.setPointer(skb + SKB.head, head);
   ram.setPointer(skb + SKB.data, data);
+  ram.set32(skb + SKB.tail, nhead + tail);
   ram.set32(skb + SKB.end, end);
   ram.set8(skb + SKB.head_frag, 0);
+  if (nhead === 0) return;
+  if (ram.u8(skb + SKB.ip_summed) === CHECKSUM_PARTIAL) moveBy(ram, skb + SKB.csum_start, nhead);
+  moveBy(ram, skb + SKB.mac_header, nhead);
+  moveBy(ram, skb + SKB.network_header, nhead);
+  moveBy(ram, skb + SKB.transport_header, nhead);
+}
+
+function moveBy(ram: Ram, at: number, by: number): void {
+  ram.set16(at, ram.u16(at) + by);
 }
 
 function freeHead(kernel: KernelContext, pages: number, skb: number): void {

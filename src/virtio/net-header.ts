@@ -33,6 +33,8 @@ export const NET_HEADER_SIZE = {
   virtio_net_hdr_v1: 12,
   /** HASH_REPORT: with hash_value and hash_report. */
   virtio_net_hdr_v1_hash: 20,
+  /** UDP_TUNNEL_GSO: with outer_th_offset and inner_nh_offset. */
+  virtio_net_hdr_v1_hash_tunnel: 24,
 } as const;
 
 /** Offsets of the fields, the same in every layout that has them. */

@@ -4,7 +4,7 @@
  * The facade over the device model (`device/`) and the driver (`driver/`). Reference:
  * drivers/net/virtio_net.c of 6.12. `defineVirtioNet` puts the driver's functions into a kernel once;
  * each `probe` makes a device. The device looks at its transmit queues after each poll, unless
- * `transmit: 'manual'`. Leaves out the control queue: MTU and queue numbers are set directly.
+ * `transmit: 'manual'`. What a user sets with ip and ethtool is in `settings.ts`.
  *
  * Usage:
  *   const net = createVirtioNet(kernel, { rx: 'mergeable' });
@@ -17,29 +17,55 @@ import { hex64 } from '../common/bytes.js';
 import { InputError, KernelError } from '../common/errors.js';
 import type { Ram } from '../cpu/ram.js';
 import type { KernelContext, KernelFunction } from '../kernel/function.js';
-import { checkQueueSize, type SplitRingLayout } from './ring/split-ring.js';
-import { virtqueueIsBroken, virtqueueLayout, VRING_VIRTQUEUE } from './ring/split-ring-driver.js';
+import type { RingLayout } from './ring/open-device-queue.js';
+import { checkPackedQueueSize } from './ring/packed-ring.js';
+import { checkQueueSize } from './ring/split-ring.js';
+import { virtqueueIsBroken, virtqueueLayout } from './ring/virtqueue.js';
+import { VRING_VIRTQUEUE } from './ring/vring-virtqueue.js';
 import {
   drainDelivered,
   takeDelivered,
   type DeliveredFrame,
   type FrameVisitor,
 } from './driver/sink.js';
-import { VirtioNetDevice, type DeliverOptions, type DeliverResult } from './device/net-device.js';
+import {
+  VirtioNetDevice,
+  type ControlLogEntry,
+  type DeliverOptions,
+  type DeliverResult,
+  type NetDeviceOptions,
+} from './device/net-device.js';
+import type { NetConfig } from './net-config.js';
+import { featureMask, type VirtioNetFeature } from './net-features.js';
+import {
+  netdevFeature,
+  setMacAddress,
+  setNetdevFeature,
+  setRxMode,
+  type NetdevFeature,
+  type NetdevFeatureState,
+  type RxSettings,
+} from './settings.js';
+import { errnoName } from '../common/errno.js';
+import { IFF_UP } from '../stack/net-device.js';
 import {
   DEV,
   RQ,
-  SQ,
   VI,
   pagesOf,
   receiveQueue,
-  sendQueue,
   type VirtioNetHost,
   type XdpRunner,
 } from './driver/common.js';
-import { VIRTIO_NET_FEATURES, type VirtioNetFeature } from './driver/attach.js';
-import { outstanding, probe, remove, virtioNetFunctions } from './driver/functions.js';
+import { virtioNetFunctions } from './driver/functions.js';
+import { defaultRssKey, outstanding, probe, remove, restore } from './driver/probe.js';
+import { setRss, type RssSettings } from './driver/queues.js';
+import { resetVirtqueue, virtqueueOf } from './driver/queue-reset.js';
 import { driverCounters } from './driver/counters.js';
+import type { VirtioNetVersion, XdpChecksum } from './driver/profiles.js';
+import { netStackFunctions } from '../stack/functions.js';
+import type { StackHost } from '../stack/host.js';
+import type { Network } from '../stack/network.js';
 import { livePages } from '../stack/pages.js';
 import { BPF_PROG, NAPIF_STATE_SCHED, NAPI_STRUCT, NETLINK_EXT_ACK } from './driver/structs.js';
 
@@ -49,9 +75,23 @@ export interface FunctionDefiner {
 }
 
 export interface VirtioNetOptions {
-  /** Receive buffers: one per frame, or several. Default 'mergeable'. */
-  readonly rx?: 'small' | 'mergeable';
-  /** Entries per ring, a power of two. Default 256. */
+  /** The driver's version. Default '6.12'. */
+  readonly version?: VirtioNetVersion;
+  /** How checksum offload and XDP live together. Default: as in that version. */
+  readonly xdpChecksum?: XdpChecksum;
+  /**
+   * Receive buffers: one per frame, several, or pages. Default 'mergeable'. 'big' is what a device without
+   * MRG_RXBUF gets that offers segmentation, so it offers GUEST_TSO4, GUEST_TSO6, what they need, and
+   * CTRL_GUEST_OFFLOADS.
+   */
+  readonly rx?: 'small' | 'mergeable' | 'big';
+  /** Layout of the rings. Default 'split'. */
+  readonly ring?: 'split' | 'packed';
+  /** IN_ORDER: the device completes in order, and tells of batches by one used element. Default false. */
+  readonly inOrder?: boolean;
+  /** INDIRECT_DESC: frames in several pieces take one descriptor of a transmit ring. Default false. */
+  readonly indirect?: boolean;
+  /** Entries per ring, a power of two; with packed rings any number up to 32768. Default 256. */
   readonly queueSize?: number;
   /** Default 1500; 68 to 65535. */
   readonly mtu?: number;
@@ -61,12 +101,27 @@ export interface VirtioNetOptions {
   readonly queuePairs?: number;
   /** Queue pairs there are; XDP takes one per CPU if it can. Default `queuePairs`. */
   readonly maxQueuePairs?: number;
-  /** Further negotiated features, beside VERSION_1, EVENT_IDX and what `rx` needs. */
+  /**
+   * Further features of the device, beside VERSION_1, EVENT_IDX, what `rx` needs and, with several queue
+   * pairs, MQ and CTRL_VQ.
+   */
   readonly features?: readonly VirtioNetFeature[];
+  /** The device does not offer VERSION_1. Default false. */
+  readonly legacy?: boolean;
+  /** Fields of the device's configuration space, beside those that other options give. */
+  readonly config?: Partial<NetConfig>;
+  /** Default false: the device takes commands about offloads and changes nothing. */
+  readonly deviceHonoursOffloads?: boolean;
+  /** Chooses the receive queue of each frame. Default: queue 0. */
+  readonly steer?: NetDeviceOptions['steer'];
+  /** Commands that the device refuses, a fault. Default none. */
+  readonly deviceRefuses?: (request: Uint8Array) => boolean;
   /** Default true. */
   readonly eventIdx?: boolean;
   /** Default 52:54:00:00:00:02. */
   readonly mac?: Uint8Array;
+  /** The network that the device is in. Default: none, frames end in `delivered()`. */
+  readonly network?: Network;
   /** Default 2. */
   readonly ifindex?: number;
   /** When the device takes frames to transmit. Default 'after-poll'. */
@@ -99,7 +154,28 @@ export interface VirtioNet {
   readonly vi: bigint;
   /** Attaches a program to all queues, replaces it, or detaches it. Throws KernelError when refused. */
   attachXdp(runner: XdpRunner | undefined): void;
+  /** The same in generic mode, on skbs. */
+  attachGenericXdp(runner: XdpRunner | undefined): void;
   setMtu(mtu: number): void;
+  /** Features in use by both sides. */
+  readonly features: bigint;
+  /** Control commands and their answers since the last call. */
+  controlLog(): readonly ControlLogEntry[];
+  feature(name: NetdevFeature): NetdevFeatureState;
+  /** `ethtool -K`: 0, ETHTOOL_F_WISH, or -EOPNOTSUPP. */
+  setFeature(name: NetdevFeature, on: boolean): number;
+  /** `ethtool -L combined`. Throws KernelError when refused. */
+  setQueuePairs(pairs: number): void;
+  /** `ethtool -X`: indirection table, key, hash types. Throws KernelError when refused. */
+  setRss(settings: RssSettings): void;
+  /** Promiscuous mode and address lists, all of them. */
+  setRxMode(settings: RxSettings): void;
+  /** Throws KernelError when refused. */
+  setMac(mac: Uint8Array): void;
+  /** Adds or removes a VLAN of the device's filter. Throws KernelError when refused. */
+  setVlan(id: number, on: boolean): void;
+  /** `ethtool -K tx on|off`: checksums of what is sent are left to the device, or software completes them. */
+  setTxChecksum(on: boolean): void;
   /** A frame arrives at the device. */
   receive(frame: Uint8Array, options?: DeliverOptions): DeliverResult;
   /** Polls until no queue has anything to do. Returns the packets taken off the rings. */
@@ -117,11 +193,25 @@ export interface VirtioNet {
   /** Receive buffers posted, frames in transmit rings, page chunks referenced. */
   held(): { readonly rx: number; readonly tx: number; readonly chunks: number };
   /** Where a receive ring lies, and the position in it that the device takes next. */
-  receiveRing(queue: number): SplitRingLayout & { readonly next: number };
-  /** Whether a device has broken one of the queues. */
+  receiveRing(queue: number): RingLayout & { readonly next: number };
+  /** Whether a device has broken one of the queues in use. */
   readonly broken: boolean;
+  /** Resets one queue (RING_RESET; rx of pair i is 2i, tx is 2i+1): what it held is freed, and it works again. */
+  resetQueue(queue: number): void;
+  /**
+   * Resets the device and all queues: a broken one works again, an error of the device is gone. Of what commands
+   * told the device, only queue pairs and filter are told again.
+   */
+  reset(): void;
   /** Removes the device; frames not read are lost. */
   close(): void;
+}
+
+/** Called with physical addresses of sk_buff and net_device. */
+export type StackTracepoints = Partial<Omit<StackHost, 'runXdp' | 'xdpException'>>;
+
+export interface DefineOptions {
+  readonly tracepoints?: StackTracepoints;
 }
 
 export interface VirtioNetDriver {
@@ -137,7 +227,10 @@ export function createVirtioNet(
 }
 
 /** Defines the driver's kernel functions; devices are then made with `probe`. */
-export function defineVirtioNet(kernel: KernelContext & FunctionDefiner): VirtioNetDriver {
+export function defineVirtioNet(
+  kernel: KernelContext & FunctionDefiner,
+  options: DefineOptions = {},
+): VirtioNetDriver {
   const { ram } = kernel.memory;
   // by physical address of bpf_prog and virtnet_info
   const runners = new Map<number, XdpRunner>();
@@ -158,101 +251,135 @@ export function defineVirtioNet(kernel: KernelContext & FunctionDefiner): Virtio
       const net = netOf(ram.pointer(vq + VRING_VIRTQUEUE.offset.vdev));
       net.device.notify(ram.u32(vq + VRING_VIRTQUEUE.offset.index));
     },
-    setQueuePairs: (vi, pairs) => netOf(vi).device.setQueuePairs(pairs),
     xdpException: (dev, _prog, action) => {
       netOf(ram.pointer(dev + DEV.priv)).noteException(action);
     },
   };
+  const { tracepoints } = options;
+  const stack: StackHost = {
+    runXdp: (context, prog, xdp) => host.runner(prog).run(context, xdp),
+    kfreeSkb: (skb, reason, location) => tracepoints?.kfreeSkb?.(skb, reason, location),
+    netDevStartXmit: (skb, dev) => tracepoints?.netDevStartXmit?.(skb, dev),
+    napiGroReceiveEntry: (skb) => tracepoints?.napiGroReceiveEntry?.(skb),
+    xdpException: host.xdpException,
+  };
   for (const fn of virtioNetFunctions(host)) kernel.define(fn);
+  for (const fn of netStackFunctions(stack)) kernel.define(fn);
   return {
     probe: (options = {}) => {
-      const net = new VirtioNetInstance(kernel, options, runners, (vi) => nets.delete(vi));
-      nets.set(ram.virtToPhys(net.vi), net);
-      net.open();
-      return net;
+      return new VirtioNetInstance(kernel, options, runners, nets);
     },
   };
 }
 
 class VirtioNetInstance implements VirtioNet {
   readonly device: VirtioNetDevice;
-  readonly dev: bigint;
-  readonly vi: bigint;
-  /** Physical addresses of the same. */
-  readonly #dev: number;
-  readonly #vi: number;
+  /** Physical addresses of net_device and virtnet_info. */
+  #dev = 0;
+  #vi = 0;
   readonly #ram: Ram;
   readonly #kernel: KernelContext & FunctionDefiner;
   readonly #options: VirtioNetOptions;
   readonly #runners: Map<number, XdpRunner>;
-  readonly #onClose: (vi: number) => void;
+  /** All devices, by `virtnet_info`. */
+  readonly #nets: Map<number, VirtioNetInstance>;
   #transmitted: TransmittedFrame[] = [];
   #exceptions: XdpException[] = [];
+  #commands: ControlLogEntry[] = [];
   #prog = 0;
+  #genericProg = 0;
 
   constructor(
     kernel: KernelContext & FunctionDefiner,
     options: VirtioNetOptions,
     runners: Map<number, XdpRunner>,
-    onClose: (vi: number) => void,
+    nets: Map<number, VirtioNetInstance>,
   ) {
     const { memory } = kernel;
-    const { ram } = memory;
-    const queueSize = options.queueSize ?? 256;
     const queuePairs = options.queuePairs ?? 1;
     const maxQueuePairs = options.maxQueuePairs ?? queuePairs;
     const cpus = options.cpus ?? 1;
-    const mergeable = (options.rx ?? 'mergeable') === 'mergeable';
-    const eventIdx = options.eventIdx ?? true;
-    checkQueueSize(queueSize);
     if (queuePairs < 1 || queuePairs > cpus || maxQueuePairs < queuePairs) {
       throw new InputError(`${queuePairs} of ${maxQueuePairs} queue pairs on ${cpus} CPUs`);
     }
-    const names: VirtioNetFeature[] = ['VERSION_1', ...(options.features ?? [])];
-    if (mergeable) names.push('MRG_RXBUF');
-    if (eventIdx) names.push('EVENT_IDX');
-    const features = names.reduce((mask, name) => mask | VIRTIO_NET_FEATURES[name], 0n);
-
-    this.#ram = ram;
+    this.#ram = memory.ram;
     this.#kernel = kernel;
     this.#options = options;
     this.#runners = runners;
-    this.#onClose = onClose;
-    const vi = probe(kernel, {
-      name: 'eth0',
-      ifindex: options.ifindex ?? 2,
-      mac: options.mac ?? Uint8Array.of(0x52, 0x54, 0, 0, 0, 2),
-      mtu: checkMtu(options.mtu ?? 1500),
-      queueSize,
-      queuePairs,
-      maxQueuePairs,
-      cpus,
-      features,
-    });
-    this.#vi = vi;
-    this.#dev = ram.pointer(vi + VI.dev);
-    this.vi = ram.physToVirt(vi);
-    this.dev = ram.physToVirt(this.#dev);
+    this.#nets = nets;
+    const { steer, deviceRefuses, deviceHonoursOffloads } = options;
     this.device = new VirtioNetDevice(memory, {
-      pairs: Array.from({ length: maxQueuePairs }, (_, i) => ({
-        rx: virtqueueLayout(memory, ram.pointer(receiveQueue(ram, vi, i) + RQ.vq)),
-        tx: virtqueueLayout(memory, ram.pointer(sendQueue(ram, vi, i) + SQ.vq)),
-      })),
-      activePairs: queuePairs,
-      headerSize: ram.u8(vi + VI.hdr_len),
-      mergeable,
-      eventIdx,
-      indirect: names.includes('INDIRECT_DESC'),
+      features: offeredFeatures(options, maxQueuePairs),
+      config: {
+        ...(options.mac ? { mac: options.mac } : {}),
+        ...options.config,
+        maxVirtqueuePairs: maxQueuePairs,
+      },
+      honoursOffloads: deviceHonoursOffloads ?? false,
+      ...(steer ? { steer } : {}),
+      ...(deviceRefuses ? { refuses: deviceRefuses } : {}),
+      onControl: (entry) => this.#commands.push(entry),
       onInterrupt: (queue) => this.#interrupt(queue),
       onTransmit: options.onTransmit ?? this.#keepTransmitted,
     });
+    this.#bind();
   }
 
-  /** `virtnet_open`: fills the rings in use. */
-  open(): void {
-    for (let i = 0; i < this.#activePairs; i++) {
-      this.#kernel.invoke('try_fill_recv', this.#vi, receiveQueue(this.#ram, this.#vi, i), 0);
+  get dev(): bigint {
+    return this.#ram.physToVirt(this.#dev);
+  }
+
+  get vi(): bigint {
+    return this.#ram.physToVirt(this.#vi);
+  }
+
+  /** Probes the device and opens it. */
+  #bind(): void {
+    const options = this.#options;
+    const queueSize = options.queueSize ?? 256;
+    if (options.ring === 'packed') checkPackedQueueSize(queueSize);
+    else checkQueueSize(queueSize);
+    const ram = this.#ram;
+    const probeOptions = {
+      name: 'eth0',
+      ifindex: options.ifindex ?? 2,
+      queueSize,
+      queuePairs: options.queuePairs ?? 1,
+      cpus: options.cpus ?? 1,
+      version: options.version ?? '6.12',
+      xdpChecksum: options.xdpChecksum,
+      rssKey: defaultRssKey(),
+      net: options.network?.net ?? 0,
+    } as const;
+    probe(this.#kernel, this.device, probeOptions, (vi) => {
+      this.#vi = vi;
+      this.#dev = ram.pointer(vi + VI.dev);
+      this.#nets.set(vi, this);
+    });
+    if (options.mtu !== undefined) this.setMtu(options.mtu);
+    this.#open();
+  }
+
+  /** `dev_open`, `virtnet_open`: fills the rings in use, sets the device's filter. */
+  #open(): void {
+    const ram = this.#ram;
+    ram.set32(this.#dev + DEV.flags, ram.u32(this.#dev + DEV.flags) | IFF_UP);
+    for (let i = 0; i < this.#activePairs; i++) this.#fill(i);
+    this.#kernel.invoke('virtnet_set_rx_mode', this.#dev);
+  }
+
+  resetQueue(queue: number): void {
+    const pairs = this.#ram.u16(this.#vi + VI.max_queue_pairs);
+    if (!Number.isInteger(queue) || queue < 0 || queue >= 2 * pairs) {
+      throw new InputError(`queue ${queue} of ${2 * pairs}`);
     }
+    this.device.resetQueue(queue);
+    this.#restartQueue(queue);
+  }
+
+  reset(): void {
+    restore(this.#kernel, this.device, this.#vi);
+    this.#open();
   }
 
   noteException(action: number): void {
@@ -274,14 +401,68 @@ class VirtioNetInstance implements VirtioNet {
     if (result < 0) {
       this.#freeProgram(prog);
       const why = new TextDecoder().decode(text.subarray(0, text.indexOf(0)));
-      throw new KernelError(result === -95 ? 'EOPNOTSUPP' : 'EINVAL', `virtio_net: ${why}`);
+      const said = why === '' ? 'virtio_net: the device refuses the queue pairs' : why;
+      throw new KernelError(errnoName(result) ?? 'EINVAL', said);
     }
     this.#freeProgram(this.#prog);
     this.#prog = prog;
   }
 
+  attachGenericXdp(runner: XdpRunner | undefined): void {
+    const prog = runner ? this.#kernel.physical.alloc(BPF_PROG.size) : 0;
+    if (runner) this.#runners.set(prog, runner);
+    this.#ram.setPointer(this.#dev + DEV.xdp_prog, prog);
+    if (runner && this.#genericProg === 0) this.#kernel.invoke('dev_disable_gro_hw', this.#dev);
+    this.#freeProgram(this.#genericProg);
+    this.#genericProg = prog;
+  }
+
   setMtu(mtu: number): void {
     this.#ram.set32(this.#dev + DEV.mtu, checkMtu(mtu));
+  }
+
+  get features(): bigint {
+    return this.device.features;
+  }
+
+  controlLog(): readonly ControlLogEntry[] {
+    const entries = this.#commands;
+    this.#commands = [];
+    return entries;
+  }
+
+  feature(name: NetdevFeature): NetdevFeatureState {
+    return netdevFeature(this.#ram, this.#dev, name);
+  }
+
+  setFeature(name: NetdevFeature, on: boolean): number {
+    return setNetdevFeature(this.#kernel, this.#dev, name, on);
+  }
+
+  setQueuePairs(pairs: number): void {
+    demand(this.#kernel.invoke('virtnet_set_channels', this.#dev, pairs), `${pairs} queue pairs`);
+    for (let i = 0; i < this.#activePairs; i++) this.#fill(i);
+  }
+
+  setRss(settings: RssSettings): void {
+    demand(setRss(this.#kernel, this.#vi, settings), 'RSS settings');
+  }
+
+  setRxMode(settings: RxSettings): void {
+    setRxMode(this.#kernel, this.#dev, settings);
+  }
+
+  setMac(mac: Uint8Array): void {
+    demand(setMacAddress(this.#kernel, this.#dev, mac), 'MAC address');
+  }
+
+  setVlan(id: number, on: boolean): void {
+    const name = on ? 'virtnet_vlan_rx_add_vid' : 'virtnet_vlan_rx_kill_vid';
+    demand(this.#kernel.invoke(name, this.#dev, 0x0081, id), `VLAN ${id}`);
+  }
+
+  setTxChecksum(on: boolean): void {
+    this.setFeature('tx-checksum-ip-generic', on);
   }
 
   receive(frame: Uint8Array, options?: DeliverOptions): DeliverResult {
@@ -336,15 +517,15 @@ class VirtioNetInstance implements VirtioNet {
     return { ...outstanding(this.#kernel.memory, this.#vi), chunks };
   }
 
-  receiveRing(queue: number): SplitRingLayout & { readonly next: number } {
+  receiveRing(queue: number): RingLayout & { readonly next: number } {
     const layout = virtqueueLayout(this.#kernel.memory, this.#receiveVq(queue));
     return { ...layout, next: this.device.receivePosition(queue) };
   }
 
   get broken(): boolean {
     const { memory } = this.#kernel;
-    for (let i = 0; i < this.#activePairs; i++) {
-      if (virtqueueIsBroken(memory, this.#receiveVq(i))) return true;
+    for (let queue = 0; queue < 2 * this.#activePairs; queue++) {
+      if (virtqueueIsBroken(memory, virtqueueOf(this.#kernel, this.#vi, queue))) return true;
     }
     return false;
   }
@@ -353,7 +534,8 @@ class VirtioNetInstance implements VirtioNet {
     this.drain();
     remove(this.#kernel, this.#vi);
     this.#freeProgram(this.#prog);
-    this.#onClose(this.#vi);
+    this.#freeProgram(this.#genericProg);
+    this.#nets.delete(this.#vi);
   }
 
   readonly #keepTransmitted: FrameVisitor = (bytes, start, end, queue) => {
@@ -362,8 +544,22 @@ class VirtioNetInstance implements VirtioNet {
     this.#transmitted.push({ queue, header, frame: bytes.slice(headerEnd, end) });
   };
 
+  /** The device does not use the queue: it is emptied, told to the device anew, and filled. */
+  #restartQueue(queue: number): void {
+    resetVirtqueue(this.#kernel, this.#vi, queue);
+    const vq = virtqueueOf(this.#kernel, this.#vi, queue);
+    this.device.startQueue(queue, virtqueueLayout(this.#kernel.memory, vq));
+    if (queue % 2 === 0 && queue >> 1 < this.#activePairs) this.#fill(queue >> 1);
+  }
+
+  #fill(pair: number): void {
+    this.#kernel.invoke('try_fill_recv', this.#vi, receiveQueue(this.#ram, this.#vi, pair), 0);
+  }
+
   #interrupt(queue: number): void {
-    if (queue % 2 === 0) this.#kernel.invoke('skb_recv_done', this.#receiveVq(queue >> 1));
+    const pair = queue >> 1;
+    if (queue % 2 !== 0 || pair >= this.#ram.u16(this.#vi + VI.max_queue_pairs)) return;
+    this.#kernel.invoke('skb_recv_done', this.#receiveVq(pair));
   }
 
   get #activePairs(): number {
@@ -379,6 +575,33 @@ class VirtioNetInstance implements VirtioNet {
     this.#runners.delete(prog);
     this.#kernel.physical.free(prog);
   }
+}
+
+/** What the device offers. */
+function offeredFeatures(options: VirtioNetOptions, maxQueuePairs: number): bigint {
+  const names: VirtioNetFeature[] = [...(options.features ?? [])];
+  if (options.legacy !== true) names.push('VERSION_1');
+  if (options.eventIdx ?? true) names.push('EVENT_IDX');
+  if (options.ring === 'packed') names.push('RING_PACKED');
+  if (options.inOrder ?? false) names.push('IN_ORDER');
+  if (options.indirect ?? false) names.push('INDIRECT_DESC');
+  if (maxQueuePairs > 1) names.push('CTRL_VQ', 'MQ');
+  switch (options.rx ?? 'mergeable') {
+    case 'mergeable':
+      names.push('MRG_RXBUF');
+      break;
+    case 'big':
+      names.push('GUEST_CSUM', 'GUEST_TSO4', 'GUEST_TSO6', 'CTRL_VQ', 'CTRL_GUEST_OFFLOADS');
+      break;
+    case 'small':
+      break;
+  }
+  return featureMask(names);
+}
+
+function demand(result: number, what: string): void {
+  if (result >= 0) return;
+  throw new KernelError(errnoName(result) ?? 'EINVAL', `virtio_net: ${what} refused`);
 }
 
 function checkMtu(mtu: number): number {

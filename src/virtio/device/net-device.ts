@@ -1,47 +1,79 @@
 /**
- * The virtio-net device: puts frames from outside into receive buffers, hands out what is transmitted.
+ * The virtio-net device: puts frames from outside into receive buffers, hands out what is transmitted,
+ * answers control commands.
  *
- * Reference: virtio 1.x, "Network Device"; delivery follows QEMU's virtio_net_receive_rcu. It is the
+ * Reference: virtio 1.4, "Network Device"; delivery follows QEMU's virtio_net_receive_rcu. It is the
  * host's side: it keeps its own state and touches the guest through rings and buffers only. A driver
- * error sets DEVICE_NEEDS_RESET and stops all queues. It applies no offload: a header goes to the
- * driver as it was given, as a vhost-user backend does that ignores offload commands. Leaves out the
- * control queue, RSS, and completing checksums.
+ * error sets DEVICE_NEEDS_RESET and stops all queues. Unless `honoursOffloads`, a header goes to the
+ * driver as it was given, as with a vhost-user backend that ignores offload commands. Which queue
+ * a frame goes to is `steer`'s choice; without it, queue 0.
  *
  * Usage:
- *   const device = new VirtioNetDevice(memory, { pairs, headerSize: 12, mergeable: true, onInterrupt });
+ *   const device = new VirtioNetDevice(memory, { features, config, onInterrupt, onTransmit });
+ *   // the driver sets it up through VirtioTransport, then
  *   device.deliver(frame);            // 'delivered', or why not
  *   device.runTransmit();             // frames the driver sent, through onTransmit
  */
 import { viewOf } from '../../common/bytes.js';
 import type { Memory } from '../../cpu/memory.js';
-import { NET_HEADER_OFFSET, encodeNetHeader, type NetHeader } from '../net-header.js';
 import {
-  PieceList,
-  QUEUE_BROKEN,
-  QUEUE_EMPTY,
-  SplitDeviceQueue,
-} from '../ring/split-ring-device.js';
-import type { SplitRingLayout } from '../ring/split-ring.js';
+  NET_HEADER_OFFSET,
+  decodeNetHeader,
+  encodeNetHeader,
+  type NetHeader,
+} from '../net-header.js';
+import {
+  DEFAULT_NET_CONFIG,
+  VIRTIO_NET_S_ANNOUNCE,
+  encodeNetConfig,
+  type NetConfig,
+} from '../net-config.js';
+import { hasFeature, netHeaderSize } from '../net-features.js';
+import { QUEUE_BROKEN, QUEUE_EMPTY, type DeviceQueue } from '../ring/device-queue.js';
+import { openDeviceQueue, type RingLayout } from '../ring/open-device-queue.js';
+import { PieceList } from '../ring/piece-list.js';
+import { VIRTIO_CONFIG_S, type VirtioTransport } from '../transport.js';
+import { runControlQueue } from './control-queue.js';
+import { VIRTIO_NET_ERR, VIRTIO_NET_OK } from './control/commands.js';
+import { executeControl } from './control/execute.js';
+import { acceptsFrame } from './control/rx-filter.js';
+import { resetControlState, type ControlDevice, type ControlState } from './control/state.js';
+import { applyOffloads } from './offload.js';
+import { DeviceStatus } from './status.js';
 
-/** In the device status: a driver error stopped the device. */
-const VIRTIO_CONFIG_S_NEEDS_RESET = 0x40;
-const VIRTIO_CONFIG_S_DRIVER_OK = 4;
+/** Where a frame goes, and what its header says of its hash. */
+export interface Steering {
+  readonly queue: number;
+  /** Written with HASH_REPORT. Default 0, report 0. */
+  readonly hashValue?: number;
+  readonly hashReport?: number;
+}
+
+export interface ControlLogEntry {
+  /** Class, command, data. */
+  readonly request: Uint8Array;
+  readonly ack: number;
+  /** Why it was refused. */
+  readonly why: string | undefined;
+}
 
 export interface NetDeviceOptions {
-  /** Rings of each queue pair. */
-  readonly pairs: readonly { readonly rx: SplitRingLayout; readonly tx: SplitRingLayout }[];
-  /** Pairs the driver uses at first. Default all. */
-  readonly activePairs?: number;
-  /** Bytes of virtio_net_hdr on each frame. */
-  readonly headerSize: number;
-  /** VIRTIO_NET_F_MRG_RXBUF: a frame may span several buffers. */
-  readonly mergeable: boolean;
-  /** Default false. */
-  readonly eventIdx?: boolean;
-  /** Default false. */
-  readonly indirect?: boolean;
+  /** Offered features. */
+  readonly features: bigint;
+  /** Default: `DEFAULT_NET_CONFIG`. */
+  readonly config?: Partial<NetConfig>;
+  /** Completes checksums and cuts segmented frames up as the guest's offloads ask. Default false. */
+  readonly honoursOffloads?: boolean;
+  /** Chooses the queue of each frame that `deliver` names none for. Default: queue 0. */
+  readonly steer?: (frame: Uint8Array, state: ControlState) => Steering;
+  /** Sees each control command with its answer. */
+  readonly onControl?: (entry: ControlLogEntry) => void;
+  /** Control commands that the device answers with ERR, whatever they say: a fault. Default none. */
+  readonly refuses?: (request: Uint8Array) => boolean;
   /** Called with the queue's index (rx of pair i: 2i, tx: 2i+1) when the driver wants to know. */
   readonly onInterrupt: (queue: number) => void;
+  /** The configuration or the status changed. */
+  readonly onConfigChange?: () => void;
   /**
    * A frame leaves the guest from a queue pair: virtio_net_hdr and frame are bytes [start, end) of `bytes`,
    * during the call only.
@@ -50,7 +82,7 @@ export interface NetDeviceOptions {
 }
 
 export interface DeliverOptions {
-  /** Queue pair. Default 0. */
+  /** Queue pair. Default: what `steer` says, else 0. */
   readonly queue?: number;
   /** Header fields; num_buffers is filled in. Default all zero. */
   readonly header?: Partial<NetHeader>;
@@ -63,9 +95,9 @@ export interface DeliverOptions {
 
 /**
  * `no-buffers`: those available cannot hold it now; `too-big`: one buffer cannot, and a frame may not
- * span several (no MRG_RXBUF).
+ * span several (no MRG_RXBUF); `filtered`: the guest asked not to see it.
  */
-export type DeliverResult = 'delivered' | 'no-buffers' | 'too-big' | 'needs-reset';
+export type DeliverResult = 'delivered' | 'no-buffers' | 'too-big' | 'needs-reset' | 'filtered';
 
 export interface DeviceCounters {
   /** Frames written to the guest. */
@@ -74,6 +106,8 @@ export interface DeviceCounters {
   rxBuffers: number;
   /** Frames refused for want of buffers, or too big. */
   rxDropped: number;
+  /** Frames that the guest's filter stopped. */
+  rxFiltered: number;
   txFrames: number;
   interrupts: number;
   notifications: number;
@@ -82,11 +116,12 @@ export interface DeviceCounters {
 const DEFAULTS: DeliverOptions = {};
 const NO_LIMITS: readonly number[] = [];
 
-export class VirtioNetDevice {
+export class VirtioNetDevice implements VirtioTransport {
   readonly counters: DeviceCounters = {
     rxFrames: 0,
     rxBuffers: 0,
     rxDropped: 0,
+    rxFiltered: 0,
     txFrames: 0,
     interrupts: 0,
     notifications: 0,
@@ -94,48 +129,109 @@ export class VirtioNetDevice {
 
   readonly #memory: Memory;
   readonly #options: NetDeviceOptions;
-  readonly #rx: readonly SplitDeviceQueue[];
-  readonly #tx: readonly SplitDeviceQueue[];
+  readonly #config: NetConfig;
+  readonly #status: DeviceStatus;
+  /** By index: rx of pair i at 2i, tx at 2i+1, the control queue behind them. */
+  #queues: (DeviceQueue | undefined)[] = [];
+  #control: ControlState;
+  #controlDevice: ControlDevice;
+  #mergeable = false;
   /** The virtio_net_hdr of the frame that is delivered. */
-  readonly #header: Uint8Array;
-  readonly #headerView: DataView;
+  #header = new Uint8Array(0);
+  #headerView: DataView = viewOf(this.#header);
   // of the chains taken for one frame
   readonly #readable = new PieceList();
   readonly #writable = new PieceList();
   /** Head of each chain, and the bytes that go into it. */
   readonly #chains = new PieceList();
-  #status = VIRTIO_CONFIG_S_DRIVER_OK;
   #error: string | undefined;
-  #activePairs: number;
+  /** Frames by queue; commands and accepted ones of the control queue. */
+  readonly #framesOf: number[] = [];
+  #commands = 0;
+  #accepted = 0;
 
   constructor(memory: Memory, options: NetDeviceOptions) {
-    const ringOptions = {
-      eventIdx: options.eventIdx ?? false,
-      indirect: options.indirect ?? false,
-    };
     this.#memory = memory;
     this.#options = options;
-    this.#header = new Uint8Array(options.headerSize);
-    this.#headerView = viewOf(this.#header);
-    this.#activePairs = options.activePairs ?? options.pairs.length;
-    this.#rx = options.pairs.map(({ rx }) => new SplitDeviceQueue(memory, rx, ringOptions));
-    this.#tx = options.pairs.map(({ tx }) => new SplitDeviceQueue(memory, tx, ringOptions));
+    this.#config = { ...DEFAULT_NET_CONFIG, ...options.config };
+    this.#status = new DeviceStatus(options.features);
+    this.#controlDevice = { features: 0n, config: this.#config };
+    this.#control = resetControlState(this.#controlDevice);
   }
 
-  /** Queue pairs the driver uses: what VIRTIO_NET_CTRL_MQ_VQ_PAIRS_SET would say. */
-  get activePairs(): number {
-    return this.#activePairs;
+  get offeredFeatures(): bigint {
+    return this.#options.features;
   }
 
-  setQueuePairs(pairs: number): void {
-    if (pairs < 1 || pairs > this.#rx.length) {
-      throw new RangeError(`${pairs} queue pairs of ${this.#rx.length}`);
-    }
-    this.#activePairs = pairs;
+  get features(): bigint {
+    return this.#status.features;
   }
 
   get status(): number {
-    return this.#status;
+    return this.#status.value;
+  }
+
+  /** Why the device did not take FEATURES_OK. */
+  get featureRefusal(): string | undefined {
+    return this.#status.refusal;
+  }
+
+  writeFeatures(features: bigint): void {
+    this.#status.writeFeatures(features);
+  }
+
+  writeStatus(status: number): void {
+    const wasReady = (this.#status.value & VIRTIO_CONFIG_S.DRIVER_OK) !== 0;
+    if (this.#status.write(status)) {
+      for (const queue of this.#queues) queue?.stop();
+      this.#queues = [];
+      this.#error = undefined;
+    } else if (wasReady) {
+      return;
+    }
+    const { features } = this.#status;
+    this.#controlDevice = { features, config: this.#config, statistics: this.#statistics };
+    this.#control = resetControlState(this.#controlDevice);
+    this.#mergeable = hasFeature(features, 'MRG_RXBUF');
+    this.#header = new Uint8Array(netHeaderSize(features));
+    this.#headerView = viewOf(this.#header);
+  }
+
+  readConfig(): Uint8Array {
+    const announce = this.#control.announce ? VIRTIO_NET_S_ANNOUNCE : 0;
+    return encodeNetConfig({ ...this.#config, status: this.#config.status | announce });
+  }
+
+  /** Also: the driver enables a queue that it has reset; it may lie elsewhere now and have another size. */
+  startQueue(index: number, layout: RingLayout): void {
+    const { features } = this.#status;
+    this.#queues[index] = openDeviceQueue(this.#memory, layout, {
+      index,
+      eventIdx: hasFeature(features, 'EVENT_IDX'),
+      indirect: hasFeature(features, 'INDIRECT_DESC'),
+      inOrder: hasFeature(features, 'IN_ORDER'),
+    });
+  }
+
+  /** The driver resets a queue (RING_RESET): the device leaves its memory alone until `startQueue`. */
+  resetQueue(index: number): void {
+    this.#queues[index]?.stop();
+  }
+
+  /** What control commands left behind. */
+  get control(): ControlState {
+    return this.#control;
+  }
+
+  /** Queue pairs the driver uses: VIRTIO_NET_CTRL_MQ_VQ_PAIRS_SET. */
+  get activePairs(): number {
+    return this.#control.rss.queuePairs;
+  }
+
+  /** Asks the driver to announce itself on the network (VIRTIO_NET_S_ANNOUNCE). */
+  requestAnnounce(): void {
+    this.#control = { ...this.#control, announce: true };
+    this.#options.onConfigChange?.();
   }
 
   /** What the driver did wrong, when the device needs a reset. */
@@ -145,29 +241,57 @@ export class VirtioNetDevice {
 
   /** Puts a frame, with a header in front, into the next receive buffers of a queue. */
   deliver(frame: Uint8Array, options: DeliverOptions = DEFAULTS): DeliverResult {
-    const { headerSize } = this.#options;
-    if (options.header) this.#header.set(encodeNetHeader(options.header, headerSize));
-    else this.#header.fill(0);
-    return this.#receive(headerSize, frame, options);
+    if (this.#options.honoursOffloads !== true) return this.#deliverAs(frame, options);
+    const pieces = applyOffloads(options.header ?? {}, frame, this.#control.offloads);
+    let result: DeliverResult = 'delivered';
+    for (const piece of pieces) {
+      result = this.#deliverAs(piece.frame, { ...options, header: piece.header });
+    }
+    return result;
   }
 
   /** As `deliver`, with the header's bytes in front; they may be too few to be one. */
   deliverRaw(bytes: Uint8Array, options: Omit<DeliverOptions, 'header'> = DEFAULTS): DeliverResult {
-    const headerBytes = Math.min(bytes.length, this.#options.headerSize);
+    const headerBytes = Math.min(bytes.length, this.#header.length);
+    if (this.#options.honoursOffloads === true && headerBytes === this.#header.length) {
+      const header = decodeNetHeader(bytes.subarray(0, headerBytes));
+      return this.deliver(bytes.subarray(headerBytes), { ...options, header });
+    }
     this.#header.set(bytes.subarray(0, headerBytes));
-    return this.#receive(headerBytes, bytes.subarray(headerBytes), options);
+    return this.#receive(headerBytes, bytes.subarray(headerBytes), options.queue ?? 0, options);
+  }
+
+  #deliverAs(frame: Uint8Array, options: DeliverOptions): DeliverResult {
+    if (!acceptsFrame(this.#control, frame)) {
+      this.counters.rxFiltered++;
+      return 'filtered';
+    }
+    const size = this.#header.length;
+    if (options.header) this.#header.set(encodeNetHeader(options.header, size));
+    else this.#header.fill(0);
+    let { queue } = options;
+    if (queue === undefined) {
+      const steering = this.#options.steer?.(frame, this.#control);
+      queue = steering?.queue ?? 0;
+      if (steering && size > NET_HEADER_OFFSET.hash_report) {
+        const view = this.#headerView;
+        view.setUint32(NET_HEADER_OFFSET.hash_value, steering.hashValue ?? 0, true);
+        view.setUint16(NET_HEADER_OFFSET.hash_report, steering.hashReport ?? 0, true);
+      }
+    }
+    return this.#receive(size, frame, queue, options);
   }
 
   /** The frame and in front of it the first bytes of `#header`. */
   #receive(
     headerBytes: number,
     frame: Uint8Array,
+    queue: number,
     options: Omit<DeliverOptions, 'header'>,
   ): DeliverResult {
-    const queue = options.queue ?? 0;
-    const rx = this.#rx[queue];
-    if (!rx || queue >= this.#activePairs) {
-      throw new RangeError(`receive queue ${queue} of ${this.#activePairs}`);
+    const rx = this.#queues[2 * queue];
+    if (!rx || queue >= this.activePairs) {
+      throw new RangeError(`receive queue ${queue} of ${this.activePairs}`);
     }
     const refusal = this.#takeBuffers(rx, headerBytes + frame.length, options.bytesPerBuffer);
     if (refusal !== undefined) return refusal;
@@ -179,58 +303,91 @@ export class VirtioNetDevice {
     for (let i = 0; i < chains.count; i++) rx.push(chains.address(i), chains.length(i));
     rx.flush();
     this.counters.rxFrames++;
+    this.#framesOf[2 * queue] = (this.#framesOf[2 * queue] ?? 0) + 1;
     this.counters.rxBuffers += chains.count;
     this.#interrupt(rx, 2 * queue);
     return 'delivered';
   }
 
-  /** Available index of the receive buffer that comes next. */
+  /** Position in its ring of the receive buffer that comes next: see `DeviceQueue.position`. */
   receivePosition(queue: number): number {
-    const rx = this.#rx[queue];
-    if (!rx) throw new RangeError(`receive queue ${queue} of ${this.#rx.length}`);
+    const rx = this.#queues[2 * queue];
+    if (!rx) throw new RangeError(`receive queue ${queue} of ${this.#config.maxVirtqueuePairs}`);
     return rx.position;
   }
 
-  /** The driver rang the doorbell of a queue. The queues are looked at in `runTransmit`. */
-  notify(_queue: number): void {
+  /**
+   * The driver rang the doorbell of a queue. Commands are answered at once; receive and transmit queues
+   * are looked at in `deliver` and `runTransmit`.
+   */
+  notify(index: number): void {
     this.counters.notifications++;
+    if (index === 2 * this.#config.maxVirtqueuePairs) this.#runControl();
   }
+
+  #runControl(): void {
+    const queue = this.#queues[2 * this.#config.maxVirtqueuePairs];
+    if (!queue || !this.#status.running) return;
+    const why = runControlQueue(this.#memory, queue, (request) => {
+      const result = this.#options.refuses?.(request)
+        ? { ack: VIRTIO_NET_ERR, why: 'refused', state: this.#control }
+        : executeControl(this.#control, request, this.#controlDevice);
+      this.#control = result.state;
+      this.#commands++;
+      if (result.ack === VIRTIO_NET_OK) this.#accepted++;
+      this.#options.onControl?.({ request, ack: result.ack, why: result.why });
+      return result;
+    });
+    if (why !== undefined) this.#fail(why);
+  }
+
+  readonly #statistics = (index: number): Readonly<Record<string, number>> => {
+    if (index === 2 * this.#config.maxVirtqueuePairs) {
+      return { command_num: this.#commands, ok_num: this.#accepted };
+    }
+    const frames = this.#framesOf[index] ?? 0;
+    return index % 2 === 0 ? { rx_packets: frames } : { tx_packets: frames };
+  };
 
   /** Takes up to `budget` frames from the transmit queues. Returns how many. */
   runTransmit(budget = Infinity): number {
+    const { length: headerSize } = this.#header;
     let taken = 0;
-    for (let pair = 0; pair < this.#tx.length; pair++) {
-      const tx = this.#tx[pair] as SplitDeviceQueue;
+    for (let pair = 0; pair < this.#config.maxVirtqueuePairs; pair++) {
+      const tx = this.#queues[2 * pair + 1];
+      if (!tx) continue;
       let completed = false;
       while (taken < budget) {
         const head = this.#take(tx);
         if (head < 0) break;
         const bytes = this.#readable.bytes();
-        if (bytes < this.#options.headerSize) {
+        if (bytes < headerSize) {
           this.#fail(`transmit of ${bytes} bytes, shorter than its header`);
           break;
         }
         this.#transmit(bytes, pair);
         tx.push(head, 0);
-        tx.flush();
         completed = true;
         taken++;
+        this.#framesOf[2 * pair + 1] = (this.#framesOf[2 * pair + 1] ?? 0) + 1;
       }
-      if (completed) this.#interrupt(tx, 2 * pair + 1);
+      if (!completed) continue;
+      tx.flush();
+      this.#interrupt(tx, 2 * pair + 1);
     }
     this.counters.txFrames += taken;
     return taken;
   }
 
   /** Takes a chain into cleared lists: its head, QUEUE_EMPTY or QUEUE_BROKEN. */
-  #take(queue: SplitDeviceQueue): number {
+  #take(queue: DeviceQueue): number {
     this.#readable.count = 0;
     this.#writable.count = 0;
     return this.#takeMore(queue);
   }
 
-  #takeMore(queue: SplitDeviceQueue): number {
-    if (this.#error !== undefined) return QUEUE_BROKEN;
+  #takeMore(queue: DeviceQueue): number {
+    if (!this.#status.running) return QUEUE_BROKEN;
     const head = queue.take(this.#readable, this.#writable);
     if (head === QUEUE_BROKEN) this.#fail(queue.broken ?? '');
     return head;
@@ -238,7 +395,7 @@ export class VirtioNetDevice {
 
   /** Takes chains for `bytes` bytes into the lists; why not, if it cannot. */
   #takeBuffers(
-    rx: SplitDeviceQueue,
+    rx: DeviceQueue,
     bytes: number,
     limits: readonly number[] = NO_LIMITS,
   ): Exclude<DeliverResult, 'delivered'> | undefined {
@@ -252,7 +409,7 @@ export class VirtioNetDevice {
       this.#readable.count = 0;
       const head = this.#takeMore(rx);
       if (head === QUEUE_BROKEN) return 'needs-reset';
-      if (head === QUEUE_EMPTY || (chains.count > 0 && !this.#options.mergeable)) {
+      if (head === QUEUE_EMPTY || (chains.count > 0 && !this.#mergeable)) {
         rx.unpop(chains.count + (head === QUEUE_EMPTY ? 0 : 1));
         this.counters.rxDropped++;
         return head === QUEUE_EMPTY ? 'no-buffers' : 'too-big';
@@ -278,12 +435,13 @@ export class VirtioNetDevice {
   }
 
   #fail(why: string): 'needs-reset' {
-    this.#status |= VIRTIO_CONFIG_S_NEEDS_RESET;
+    this.#status.needsReset();
     this.#error = why;
+    this.#options.onConfigChange?.();
     return 'needs-reset';
   }
 
-  #interrupt(queue: SplitDeviceQueue, index: number): void {
+  #interrupt(queue: DeviceQueue, index: number): void {
     if (!queue.shouldInterrupt()) return;
     this.counters.interrupts++;
     this.#options.onInterrupt(index);

@@ -10,12 +10,13 @@ import type { KernelContext } from '../../kernel/function.js';
 import {
   NAPIF_STATE_SCHED,
   NAPI_STRUCT,
-  NET_DEVICE,
   RECEIVE_QUEUE,
   SEND_QUEUE,
   VIRTNET_INFO,
   VIRTNET_RQ_STATS,
 } from './structs.js';
+import { NET_DEVICE } from '../../stack/net-device.js';
+import { VIRTIO_NET_F, type VirtioNetFeature } from '../net-features.js';
 import { headPage, putPage } from '../../stack/pages.js';
 
 /** Runs an XDP program. */
@@ -32,8 +33,6 @@ export interface VirtioNetHost {
   runner(prog: number): XdpRunner;
   /** The doorbell of a queue (`struct virtqueue` address). */
   notify(vq: number): void;
-  /** The device is told how many queue pairs to use: in place of VIRTIO_NET_CTRL_MQ_VQ_PAIRS_SET. */
-  setQueuePairs(vi: number, pairs: number): void;
   /** Tracepoint xdp:xdp_exception. */
   xdpException(dev: number, prog: number, action: number): void;
 }
@@ -43,6 +42,25 @@ export const SQ = SEND_QUEUE.offset;
 export const VI = VIRTNET_INFO.offset;
 export const DEV = NET_DEVICE.offset;
 export const RQ_STATS = VIRTNET_RQ_STATS.offset;
+
+/** Whether a feature was negotiated, by bit number. */
+export function negotiated(ram: Ram, vi: number, feature: VirtioNetFeature): boolean {
+  const bit = VIRTIO_NET_F[feature];
+  return (ram.u8(vi + VI.features + (bit >> 3)) & (1 << (bit & 7))) !== 0;
+}
+
+/** `netdev_warn`, `netdev_err`: a line in the log with the device in front. */
+export function netdevLog(kernel: KernelContext, dev: number, line: string): void {
+  const { ram } = kernel.memory;
+  const name = ram.slice(dev + DEV.name, 16);
+  const text = new TextDecoder().decode(name.subarray(0, name.indexOf(0)));
+  kernel.printk(`virtio_net virtio0 ${text}: ${line}`);
+}
+
+/** Big mode: pages without MRG_RXBUF. */
+export function isBig(ram: Ram, vi: number): boolean {
+  return ram.u8(vi + VI.big_packets) !== 0 && ram.u8(vi + VI.mergeable_rx_bufs) === 0;
+}
 
 /** The table of page chunks of a device: see `page-frag.ts`. */
 export function pagesOf(ram: Ram, vi: number): number {

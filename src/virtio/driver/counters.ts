@@ -1,23 +1,26 @@
 /**
  * The driver's counters under the names that users know.
  *
- * Reference: `ethtool -S` of virtio_net in 6.12 (`rx0_xdp_drops` per queue, `rx_xdp_drops` in all) and the
- * net_device's statistics as `ip -s link` shows them (virtnet_stats), here with the prefix `dev_`.
+ * Reference: `ethtool -S` of virtio_net: in 6.12 `rx0_xdp_drops` per queue and `rx_xdp_drops` in all, in 6.1
+ * `rx_queue_0_xdp_drops`, of which here too `rx_xdp_drops` is the sum; and the net_device's statistics as `ip -s link` shows them (virtnet_stats), here with the prefix `dev_`.
  *
  * Usage:
  *   counterTable(driverCounters(ram, vi));   // rows of [name, value], zeros left out
  */
 import type { Ram } from '../../cpu/ram.js';
 import { DEV, RQ, SQ, VI, receiveQueue, sendQueue } from './common.js';
+import { profileOf } from './profiles.js';
 import { RQ_STATS_NAMES, SQ_STATS_NAMES, VIRTNET_RQ_STATS, VIRTNET_SQ_STATS } from './structs.js';
 
 /** All counters; totals over the queues have no queue number. */
 export function driverCounters(ram: Ram, vi: number): Readonly<Record<string, number>> {
+  const short = profileOf(ram, vi).counterNames === 'short';
   const counters: Record<string, number> = {};
   const note = (prefix: 'rx' | 'tx', queue: number, name: string, at: number): void => {
     const value = ram.u53(at);
     counters[`${prefix}_${name}`] = (counters[`${prefix}_${name}`] ?? 0) + value;
-    counters[`${prefix}${queue}_${name}`] = value;
+    const own = short ? `${prefix}${queue}` : `${prefix}_queue_${queue}`;
+    counters[`${own}_${name}`] = value;
   };
   for (let i = 0; i < ram.u16(vi + VI.max_queue_pairs); i++) {
     const rq = receiveQueue(ram, vi, i);

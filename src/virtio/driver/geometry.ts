@@ -3,7 +3,7 @@
  *
  * Reference: drivers/net/virtio_net.c of 6.12 (add_recvbuf_small, add_recvbuf_mergeable,
  * get_mergeable_buf_len, mergeable_len_to_ctx, DECLARE_EWMA(pkt_len, 0, 64)), 64-bit, 4 KiB pages, 64-byte
- * cache lines. Pure numbers, no memory. Leaves out big mode.
+ * cache lines. Pure numbers, no memory.
  *
  * small, XDP on (header 12):                    mergeable, XDP on:
  *   0     pad 64                                  0     headroom 256
@@ -14,7 +14,7 @@
  */
 import { SKB_SHARED_INFO_SIZE, XDP_PACKET_HEADROOM } from '../../bpf/xdp-buff.js';
 import { PAGE_SIZE } from '../../stack/pages.js';
-import { ETH_HLEN, skbDataAlign } from '../../stack/skb-geometry.js';
+import { ETH_HLEN, MAX_SKB_FRAGS, skbDataAlign } from '../../stack/skb-geometry.js';
 
 /** Ethernet header, VLAN tag, 1500 bytes. */
 export const GOOD_PACKET_LEN = 1518;
@@ -26,6 +26,8 @@ export const GOOD_COPY_LEN = 128;
 export const MAX_MTU = 65535;
 /** Bytes of a chunk that receive buffers are cut from: an order-3 allocation. */
 export const PAGE_FRAG_SIZE = 32768;
+/** sizeof(struct padded_vnet_hdr): where the frame begins in a big-mode page. */
+export const PADDED_VNET_HDR = 32;
 const MRG_CTX_HEADER_SHIFT = 22;
 const EWMA_WEIGHT_SHIFT = 6;
 
@@ -40,6 +42,16 @@ export function smallBufferSize(headerSize: number, headroom: number): number {
     skbDataAlign(GOOD_PACKET_LEN + headerSize + VIRTNET_RX_PAD + headroom) +
     skbDataAlign(SKB_SHARED_INFO_SIZE)
   );
+}
+
+/** Pages of a big-mode buffer behind its first. */
+export function bigPacketPages(guestGso: boolean, mtu: number): number {
+  return guestGso ? MAX_SKB_FRAGS : Math.ceil(mtu / PAGE_SIZE);
+}
+
+/** Bytes that a big-mode buffer of `pages` pages behind the first takes, header included. */
+export function bigBufferSize(headerSize: number, pages: number): number {
+  return headerSize + (pages + 1) * PAGE_SIZE - PADDED_VNET_HDR;
 }
 
 /** What stays free around a mergeable buffer's data: headroom and skb_shared_info, or nothing. */
@@ -85,9 +97,4 @@ export function contextTruesize(ctx: number): number {
 export function ewmaAdd(average: number, length: number): number {
   if (average === 0) return length;
   return ((average << EWMA_WEIGHT_SHIFT) - average + length) >>> EWMA_WEIGHT_SHIFT;
-}
-
-/** Largest MTU at which a program without frags support may be attached. */
-export function xdpMaximumMtu(): number {
-  return PAGE_SIZE - mergeableRoom(XDP_PACKET_HEADROOM) - ETH_HLEN;
 }

@@ -3,7 +3,8 @@
  *
  * Reference: include/linux/virtio_net.h of 6.12 (virtio_net_hdr_to_skb), skb_partial_csum_set. Works on
  * an skb whose network header is not set yet, as in the receive path: there the kernel does not probe
- * headers of segmented packets without NEEDS_CSUM. A zero header changes nothing but the mac header.
+ * headers of segmented packets without NEEDS_CSUM. A zero header changes nothing but the mac header. 6.1
+ * does not know UDP_L4 and takes any csum_start (`DriverProfile`).
  */
 import type { KernelContext } from '../../kernel/function.js';
 import {
@@ -16,15 +17,17 @@ import {
   VIRTIO_NET_HDR_GSO_UDP,
   VIRTIO_NET_HDR_GSO_UDP_L4,
 } from '../net-header.js';
+import type { DriverProfile } from './profiles.js';
+import { skbPartialCsumSet } from '../../stack/checksum.js';
 import {
-  CHECKSUM_PARTIAL,
-  SKB_SHARED_INFO,
-  SK_BUFF,
-  skbHeadlen,
-  skbHeadroom,
-  skbMayPull,
-  skbShinfo,
-} from '../../stack/skb.js';
+  SKB_GSO_DODGY,
+  SKB_GSO_TCPV4,
+  SKB_GSO_TCPV6,
+  SKB_GSO_TCP_ECN,
+  SKB_GSO_UDP,
+  SKB_GSO_UDP_L4,
+} from '../../stack/segment.js';
+import { SKB_SHARED_INFO, SK_BUFF, skbHeadroom, skbMayPull, skbShinfo } from '../../stack/skb.js';
 
 interface GsoKind {
   /** `skb_shared_info.gso_type` bit. */
@@ -39,18 +42,16 @@ interface GsoKind {
   readonly sizeWithTransport: boolean;
 }
 
-const SKB_GSO_DODGY = 1 << 1;
-const SKB_GSO_TCP_ECN = 1 << 2;
 const GSO_BY_FRAGS = 0xffff;
 
 const TCP = { transport: 20, csumOffset: 16, needsCsum: false, sizeWithTransport: false } as const;
 const GSO_KINDS: ReadonlyMap<number, GsoKind> = new Map<number, GsoKind>([
-  [VIRTIO_NET_HDR_GSO_TCPV4, { ...TCP, skbType: 1 << 0, network: 20 }],
-  [VIRTIO_NET_HDR_GSO_TCPV6, { ...TCP, skbType: 1 << 4, network: 40 }],
+  [VIRTIO_NET_HDR_GSO_TCPV4, { ...TCP, skbType: SKB_GSO_TCPV4, network: 20 }],
+  [VIRTIO_NET_HDR_GSO_TCPV6, { ...TCP, skbType: SKB_GSO_TCPV6, network: 40 }],
   [
     VIRTIO_NET_HDR_GSO_UDP,
     {
-      skbType: 1 << 16,
+      skbType: SKB_GSO_UDP,
       network: 20,
       transport: 8,
       csumOffset: undefined,
@@ -61,7 +62,7 @@ const GSO_KINDS: ReadonlyMap<number, GsoKind> = new Map<number, GsoKind>([
   [
     VIRTIO_NET_HDR_GSO_UDP_L4,
     {
-      skbType: 1 << 17,
+      skbType: SKB_GSO_UDP_L4,
       network: 20,
       transport: 8,
       csumOffset: 6,
@@ -74,7 +75,12 @@ const GSO_KINDS: ReadonlyMap<number, GsoKind> = new Map<number, GsoKind>([
 const SKB = SK_BUFF.offset;
 
 /** Applies the header in the skb's control block. False: the header is not possible (-EINVAL). */
-export function netHeaderToSkb(kernel: KernelContext, pages: number, skb: number): boolean {
+export function netHeaderToSkb(
+  kernel: KernelContext,
+  pages: number,
+  skb: number,
+  profile: DriverProfile,
+): boolean {
   const { ram } = kernel.memory;
   const header = skb + SKB.cb;
   const gsoType = ram.u8(header + NET_HEADER_OFFSET.gso_type);
@@ -83,6 +89,7 @@ export function netHeaderToSkb(kernel: KernelContext, pages: number, skb: number
   if (gsoType !== VIRTIO_NET_HDR_GSO_NONE) {
     kind = GSO_KINDS.get(gsoType & ~VIRTIO_NET_HDR_GSO_ECN);
     if (!kind || gsoSize === 0) return false;
+    if (kind.skbType === SKB_GSO_UDP_L4 && !profile.knowsUdpL4) return false;
   }
   ram.set16(skb + SKB.mac_header, skbHeadroom(ram, skb));
 
@@ -94,7 +101,8 @@ export function netHeaderToSkb(kernel: KernelContext, pages: number, skb: number
   if (partial) {
     const start = ram.u16(header + NET_HEADER_OFFSET.csum_start);
     if (!skbMayPull(kernel, pages, skb, start + Math.max(transport, offset + 2))) return false;
-    if (!partialCsumSet(kernel, skb, start, offset) || start < network) return false;
+    if (!skbPartialCsumSet(ram, skb, start, offset)) return false;
+    if (profile.checksCsumStart && start < network) return false;
     network = Math.max(network, start);
     headers = network + transport;
     if (!skbMayPull(kernel, pages, skb, headers)) return false;
@@ -114,22 +122,5 @@ export function netHeaderToSkb(kernel: KernelContext, pages: number, skb: number
     ram.set16(shinfo + SKB_SHARED_INFO.offset.gso_size, gsoSize);
     ram.set32(shinfo + SKB_SHARED_INFO.offset.gso_type, kind.skbType | ecn | SKB_GSO_DODGY);
   }
-  return true;
-}
-
-/** `skb_partial_csum_set`. */
-function partialCsumSet(
-  kernel: KernelContext,
-  skb: number,
-  start: number,
-  offset: number,
-): boolean {
-  const { ram } = kernel.memory;
-  const csumStart = skbHeadroom(ram, skb) + start;
-  if (csumStart >= 0xffff || start + offset + 2 > skbHeadlen(ram, skb)) return false;
-  ram.set8(skb + SKB.ip_summed, CHECKSUM_PARTIAL);
-  ram.set16(skb + SKB.csum_start, csumStart);
-  ram.set16(skb + SKB.csum_offset, offset);
-  ram.set16(skb + SKB.transport_header, csumStart);
   return true;
 }

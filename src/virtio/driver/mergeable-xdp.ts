@@ -5,24 +5,35 @@
  * virtnet_build_xdp_buff_mrg, build_skb_from_xdp_buff, put_xdp_frags), all of which the compiler inlines
  * into receive_mergeable. Before the program runs: a frame with segmentation or a partial checksum is
  * dropped; one that lacks headroom, or has several buffers for a program without frags support, is copied
- * into one page; otherwise further buffers become fragments.
+ * into one page; otherwise further buffers become fragments. In 6.1 no program gets fragments, hard_start
+ * lies a header further, and the frame that passes is made an skb by page_to_skb.
  */
 import { XDP_BUFF, XDP_FLAGS_HAS_FRAGS, XDP_PACKET_HEADROOM } from '../../bpf/xdp-buff.js';
 import type { KernelContext } from '../../kernel/function.js';
 import { MAX_SKB_FRAGS } from '../../stack/skb-geometry.js';
 import { PAGE_SIZE } from '../../stack/pages.js';
-import { contextHeadroom, contextTruesize, headroomFor, mergeableRoom } from './geometry.js';
-import { NET_HEADER_OFFSET, VIRTIO_NET_HDR_F_NEEDS_CSUM } from '../net-header.js';
+import {
+  contextHeadroom,
+  contextTruesize,
+  ewmaAdd,
+  headroomFor,
+  mergeableRoom,
+} from './geometry.js';
+import { NET_HEADER_OFFSET } from '../net-header.js';
 import { DEV, RQ, RQ_STATS, VI, mergeableBufFree, pagesOf, rqGetBuf } from './common.js';
+import { partialMustNotRun } from './xdp-checksum.js';
 import { XDP_PASS, XDP_REDIRECT, XDP_TX } from './xdp.js';
+import { contextRoom, profileOf } from './profiles.js';
 import { BPF_PROG } from './structs.js';
 import { allocPage, headPage, pageAddress, putPage } from '../../stack/pages.js';
 import {
   SKB_SHARED_INFO,
+  SK_BUFF,
   addLength,
   buildSkb,
   fillFrag,
   putFrags,
+  skbPull,
   skbPut,
   skbReserve,
   skbShinfo,
@@ -61,7 +72,11 @@ export function receiveMergeableXdp(
     if (truesize >= 0) {
       const action = kernel.invoke('virtnet_xdp_handler', prog, xdp, dev, xdpXmit, stats);
       if (action === XDP_TX || action === XDP_REDIRECT) return 0;
-      if (action === XDP_PASS) return skbFromXdpBuff(kernel, xdp, truesize);
+      if (action === XDP_PASS) {
+        return profileOf(ram, vi).passesByPageToSkb
+          ? skbByPageToSkb(kernel, vi, rq, xdp, header !== buf)
+          : skbFromXdpBuff(kernel, xdp, truesize);
+      }
       if (xdpBuffHasFrags(ram, xdp)) putFrags(kernel, pages, xdpBuffShinfo(ram, xdp));
     }
   }
@@ -93,12 +108,13 @@ function getBuf(
   ram.setPointer(rq + RQ.scratch_page, page);
   ram.set32(rq + RQ.scratch_num_buf, buffers);
   ram.set32(rq + RQ.scratch_total, len);
-  ram.set32(rq + RQ.scratch_frame_sz, contextTruesize(ctx));
+  const profile = profileOf(ram, vi);
+  const whole = contextHeadroom(ctx) > 0 && !profile.contextHasRoom;
+  ram.set32(rq + RQ.scratch_frame_sz, whole ? PAGE_SIZE : contextTruesize(ctx));
   if (ram.u8(buf + NET_HEADER_OFFSET.gso_type) !== 0) return 0;
-  const flags = ram.u8(buf + NET_HEADER_OFFSET.flags);
-  if ((flags & VIRTIO_NET_HDR_F_NEEDS_CSUM) !== 0) return 0;
+  if (partialMustNotRun(ram, vi, buf)) return 0;
 
-  const hasFrags = ram.u32(prog + BPF_PROG.offset.xdp_has_frags) !== 0;
+  const hasFrags = profile.xdpFrags && ram.u32(prog + BPF_PROG.offset.xdp_has_frags) !== 0;
   const roomy = contextHeadroom(ctx) >= headroomFor(ram.u8(vi + VI.xdp_enabled) !== 0);
   if (roomy && (buffers === 1 || hasFrags)) return buf;
 
@@ -141,10 +157,12 @@ function buildXdpBuff(
   const pages = pagesOf(ram, vi);
   const headerSize = ram.u8(vi + VI.hdr_len);
   const xdp = rq + RQ.scratch_xdp;
-  const hardStart = header - XDP_PACKET_HEADROOM;
+  // 6.1 keeps the header out of the frame's room
+  const kept = profileOf(ram, vi).hardStartAtBuffer ? 0 : headerSize;
+  const hardStart = header - XDP_PACKET_HEADROOM + kept;
   const length = ram.u32(rq + RQ.scratch_total) - headerSize;
-  const headroom = XDP_PACKET_HEADROOM + headerSize;
-  const frameSize = ram.u32(rq + RQ.scratch_frame_sz);
+  const headroom = XDP_PACKET_HEADROOM + headerSize - kept;
+  const frameSize = ram.u32(rq + RQ.scratch_frame_sz) - kept;
   prepareXdpBuff(ram, xdp, rq + RQ.xdp_rxq, hardStart, headroom, length, frameSize);
   let buffers = ram.s32(rq + RQ.scratch_num_buf);
   if (buffers === 0) return 0;
@@ -171,7 +189,7 @@ function buildXdpBuff(
     const page = headPage(ram, pages, buf);
     ram.add64(stats + RQ_STATS.bytes, len);
     truesize += size;
-    if (len > size - mergeableRoom(contextHeadroom(ctx)) || size > PAGE_SIZE) {
+    if (len > size - contextRoom(ram, vi, contextHeadroom(ctx)) || size > PAGE_SIZE) {
       putPage(kernel, pages, page);
       break;
     }
@@ -183,6 +201,38 @@ function buildXdpBuff(
   ram.add64(dev + DEV.rx_length_errors, 1);
   if (xdpBuffHasFrags(ram, xdp)) putFrags(kernel, pages, shinfo);
   return -1;
+}
+
+/**
+ * What 6.1 does with a frame that passes: page_to_skb, with metadata in front of the frame, and no vnet
+ * header in the control block.
+ */
+function skbByPageToSkb(
+  kernel: KernelContext,
+  vi: number,
+  rq: number,
+  xdp: number,
+  copied: boolean,
+): number {
+  const { ram } = kernel.memory;
+  const headerSize = ram.u8(vi + VI.hdr_len);
+  const metaSize = xdpBuffMetaSize(ram, xdp);
+  const data = ram.pointer(xdp + XDP_BUFF.data);
+  const page = ram.pointer(rq + RQ.scratch_page);
+  const offset = data - headerSize - metaSize - pageAddress(ram, page);
+  const length = ram.pointer(xdp + XDP_BUFF.dataEnd) - data + headerSize + metaSize;
+  const headroom = data - ram.pointer(xdp + XDP_BUFF.dataHardStart) - metaSize;
+  const skb = kernel.invoke('page_to_skb', vi, rq, page, offset, length, PAGE_SIZE, headroom);
+  ram.zero(skb + SK_BUFF.offset.cb, headerSize);
+  if (metaSize > 0) {
+    skbPull(ram, skb, metaSize);
+    ram.set8(skbShinfo(ram, skb) + SHINFO.meta_len, metaSize);
+  }
+  if (!copied) {
+    const average = rq + RQ.mrg_avg_pkt_len;
+    ram.set32(average, ewmaAdd(ram.u32(average), ram.u32(skb + SK_BUFF.offset.len)));
+  }
+  return skb;
 }
 
 /** `build_skb_from_xdp_buff`; its vnet header in the control block stays zero. */

@@ -2,26 +2,36 @@
  * Receive in mergeable mode: a frame in one or more buffers, of which the first has the header.
  *
  * Reference: drivers/net/virtio_net.c of 6.12 (receive_mergeable, page_to_skb, xdp_linearize_page).
- * With a program see `mergeable-xdp.ts`. Leaves out big mode's use of page_to_skb.
+ * With a program see `mergeable-xdp.ts`; page_to_skb is big mode's too.
  */
 import { atomic, type KernelContext, type KernelFunction } from '../../kernel/function.js';
 import { SKB_SHARED_INFO_SIZE, XDP_PACKET_HEADROOM } from '../../bpf/xdp-buff.js';
 import { ETH_HLEN, skbDataAlign } from '../../stack/skb-geometry.js';
+import { givePages } from './big.js';
 import {
   GOOD_COPY_LEN,
+  PADDED_VNET_HDR,
+  VIRTNET_RX_PAD,
   contextHeadroom,
   contextTruesize,
   ewmaAdd,
-  mergeableRoom,
 } from './geometry.js';
-import { PAGE_SIZE } from '../../stack/pages.js';
 import { NET_HEADER_OFFSET } from '../net-header.js';
 import { receiveMergeableXdp } from './mergeable-xdp.js';
 import { DEV, RQ, RQ_STATS, VI, mergeableBufFree, pagesOf, rqGetBuf } from './common.js';
-import { allocPage, headPage, pageAddress, putPage } from '../../stack/pages.js';
+import { contextRoom, profileOf } from './profiles.js';
+import {
+  PAGE_SIZE,
+  allocPage,
+  headPage,
+  pageAddress,
+  pagePrivate,
+  putPage,
+  setPagePrivate,
+} from '../../stack/pages.js';
 import {
   SK_BUFF,
-  allocSkb,
+  allocSkbHead,
   buildSkb,
   freeSkb,
   skbAddFrag,
@@ -50,7 +60,7 @@ function receiveMergeable(
   let buffers = ram.u16(buf + NET_HEADER_OFFSET.num_buffers);
   ram.add64(stats + RQ_STATS.bytes, len - ram.u8(vi + VI.hdr_len));
 
-  if (len > truesize - mergeableRoom(headroom)) {
+  if (len > truesize - contextRoom(ram, vi, headroom)) {
     ram.add64(dev + DEV.rx_length_errors, 1);
     return drop(kernel, vi, rq, page, buffers, 0, stats);
   }
@@ -76,7 +86,7 @@ function receiveMergeable(
     const moreTruesize = contextTruesize(moreCtx);
     const morePage = headPage(ram, pages, more);
     ram.add64(stats + RQ_STATS.bytes, moreLen);
-    if (moreLen > moreTruesize - mergeableRoom(contextHeadroom(moreCtx))) {
+    if (moreLen > moreTruesize - contextRoom(ram, vi, contextHeadroom(moreCtx))) {
       ram.add64(dev + DEV.rx_length_errors, 1);
       return drop(kernel, vi, rq, morePage, buffers, head, stats);
     }
@@ -113,34 +123,71 @@ function drop(
 function pageToSkb(
   kernel: KernelContext,
   vi: number,
-  _rq: number,
+  rq: number,
   page: number,
   offset: number,
   len: number,
-  truesize: number,
+  postedTruesize: number,
   headroom: number,
 ): number {
   const { ram } = kernel.memory;
+  const profile = profileOf(ram, vi);
+  // where the context counts what was posted, a buffer with headroom is a page
+  const truesize = headroom > 0 && !profile.contextHasRoom ? PAGE_SIZE : postedTruesize;
   const headerSize = ram.u8(vi + VI.hdr_len);
+  const mergeable = ram.u8(vi + VI.mergeable_rx_bufs) !== 0;
+  const padded = mergeable ? headerSize : PADDED_VNET_HDR;
   const length = len - headerSize;
   const header = pageAddress(ram, page) + offset;
-  const data = header + headerSize;
-  const tailroom = truesize - headroom - headerSize - length;
+  const data = header + padded;
+  const tailroom = truesize - headroom - padded - length;
 
   if (length > GOOD_COPY_LEN && tailroom >= skbDataAlign(SKB_SHARED_INFO_SIZE)) {
     const skb = buildSkb(kernel, header - headroom, truesize);
-    skbReserve(ram, skb, headroom + headerSize);
+    skbReserve(ram, skb, headroom + padded);
     skbPut(kernel, skb, length);
     ram.copy(skb + SK_BUFF.offset.cb, header, headerSize);
+    const more = mergeable ? 0 : pagePrivate(ram, page);
+    if (more !== 0) givePages(ram, rq, more);
     return skb;
   }
-  const skb = allocSkb(kernel);
+  const skb = allocSkbHead(kernel, profile.copyHeadSize, VIRTNET_RX_PAD);
   const copied = length <= skbTailroom(ram, skb) ? length : ETH_HLEN;
   ram.copy(skbPut(kernel, skb, copied), data, copied);
   ram.copy(skb + SK_BUFF.offset.cb, header, headerSize);
-  if (copied === length) putPage(kernel, pagesOf(ram, vi), page);
-  else skbAddFrag(ram, skb, page, offset + headerSize + copied, length - copied, truesize);
+  if (!mergeable) {
+    addPages(kernel, rq, skb, page, padded + copied, length - copied, truesize);
+  } else if (copied === length) {
+    putPage(kernel, pagesOf(ram, vi), page);
+  } else {
+    skbAddFrag(ram, skb, page, offset + padded + copied, length - copied, truesize);
+  }
   return skb;
+}
+
+/** The rest of a big-mode frame as fragments; pages that it does not reach go back to the queue. */
+function addPages(
+  kernel: KernelContext,
+  rq: number,
+  skb: number,
+  first: number,
+  firstOffset: number,
+  bytes: number,
+  truesize: number,
+): void {
+  const { ram } = kernel.memory;
+  let page = first;
+  let offset = firstOffset;
+  for (let left = bytes; left > 0;) {
+    const size = Math.min(PAGE_SIZE - offset, left);
+    const next = pagePrivate(ram, page);
+    setPagePrivate(ram, page, 0);
+    skbAddFrag(ram, skb, page, offset, size, truesize);
+    left -= size;
+    page = next;
+    offset = 0;
+  }
+  if (page !== 0) givePages(ram, rq, page);
 }
 
 /**
@@ -157,7 +204,8 @@ function xdpLinearizePage(
   len: number,
 ): number {
   const { ram } = kernel.memory;
-  const pages = pagesOf(ram, ram.pointer(rq + RQ.vi));
+  const vi = ram.pointer(rq + RQ.vi);
+  const pages = pagesOf(ram, vi);
   const limit = PAGE_SIZE - skbDataAlign(SKB_SHARED_INFO_SIZE);
   const first = ram.u32(len);
   let at = pageOff;
@@ -178,7 +226,7 @@ function xdpLinearizePage(
     const more = ram.u32(rq + RQ.scratch_len);
     const from = headPage(ram, pages, buf);
     const ctx = ram.u32(rq + RQ.scratch_ctx);
-    const lies = more > contextTruesize(ctx) - mergeableRoom(contextHeadroom(ctx));
+    const lies = more > contextTruesize(ctx) - contextRoom(ram, vi, contextHeadroom(ctx));
     if (lies || at + more > limit) {
       putPage(kernel, pages, from);
       putPage(kernel, pages, page);

@@ -1,7 +1,8 @@
 /**
  * Receive buffers cut from a queue's page chunk.
  *
- * Reference: skb_page_frag_refill, virtnet_rq_alloc. Leaves out DMA (virtnet_rq_dma).
+ * Reference: skb_page_frag_refill, virtnet_rq_alloc. With DMA mapped beforehand a chunk begins with its
+ * struct virtnet_rq_dma, of which only the room it takes is here.
  */
 import type { Ram } from '../../cpu/ram.js';
 import type { KernelContext } from '../../kernel/function.js';
@@ -34,10 +35,13 @@ export function fragRefill(kernel: KernelContext, pages: number, rq: number, siz
   ram.set32(rq + RQ.frag_offset, 0);
 }
 
-/** `virtnet_rq_alloc`: cuts `size` bytes from the queue's chunk and takes a reference for them. */
-export function rqAlloc(ram: Ram, rq: number, size: number): number {
+/**
+ * `virtnet_rq_alloc`: cuts `size` bytes from the queue's chunk, which begins with `header` bytes that are
+ * no buffer, and takes a reference for them.
+ */
+export function rqAlloc(ram: Ram, rq: number, size: number, header: number): number {
   const page = ram.pointer(rq + RQ.frag_page);
-  const offset = ram.u32(rq + RQ.frag_offset);
+  const offset = ram.u32(rq + RQ.frag_offset) || header;
   getPage(ram, page);
   ram.set32(rq + RQ.frag_offset, offset + size);
   return pageAddress(ram, page) + offset;

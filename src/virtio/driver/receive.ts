@@ -2,20 +2,24 @@
  * The receive path from interrupt to stack: napi poll, one buffer, the finished skb.
  *
  * Reference: drivers/net/virtio_net.c of 6.12 (skb_recv_done, virtnet_poll, virtnet_receive,
- * virtnet_receive_packets, receive_buf, virtnet_receive_done), net/ethernet/eth.c (eth_type_trans). The
- * stack behind napi_gro_receive is a list in kernel memory from which the lab reads the frames. Leaves
- * out GRO, RSS hash, dynamic interrupt moderation, AF_XDP.
+ * virtnet_receive_packets, receive_buf, virtnet_receive_done). How checksum offload goes with XDP is in
+ * `xdp-checksum.ts`, the stack behind napi_gro_receive in `src/stack`. Leaves out RSS hash, dynamic
+ * interrupt moderation, AF_XDP.
  */
 import { atomic, type KernelContext, type KernelFunction } from '../../kernel/function.js';
 import { ETH_HLEN } from '../../stack/skb-geometry.js';
 import { NET_HEADER_OFFSET, VIRTIO_NET_HDR_F_DATA_VALID } from '../net-header.js';
+import type { Ram } from '../../cpu/ram.js';
 import { netHeaderToSkb } from './header-skb.js';
+import { xdpChecksumOf } from './profiles.js';
+import { savedFlags, setCsumAfterXdp, smallAllocation } from './xdp-checksum.js';
 import {
   DEV,
   RQ,
   RQ_STATS,
   SQ,
   VI,
+  isBig,
   isXdpRawBufferQueue,
   kick,
   napiSchedule,
@@ -35,17 +39,15 @@ import {
   VIRTNET_RQ_STATS,
   VIRTNET_SQ_STATS,
 } from './structs.js';
-import { headPage, putPage } from '../../stack/pages.js';
-import { CHECKSUM_UNNECESSARY, SK_BUFF, freeSkb, skbHeadroom, skbPull } from '../../stack/skb.js';
-import { VRING_VIRTQUEUE, virtqueueNumFree } from '../ring/split-ring-driver.js';
+import { headPage, pageAddress, putPage } from '../../stack/pages.js';
+import { givePages } from './big.js';
+import { profileOf } from './profiles.js';
+import { setProtocol } from '../../stack/ethernet.js';
+import { CHECKSUM_UNNECESSARY, SK_BUFF, freeSkb, skbHeadroom } from '../../stack/skb.js';
+import { virtqueueNumFree } from '../ring/virtqueue.js';
+import { VRING_VIRTQUEUE } from '../ring/vring-virtqueue.js';
 
 const SKB = SK_BUFF.offset;
-const PACKET = { HOST: 0, BROADCAST: 1, MULTICAST: 2, OTHERHOST: 3 } as const;
-const ETH_P_802_3 = 1;
-const ETH_P_802_2 = 4;
-const ETH_P_802_3_MIN = 0x600;
-const GRO_NORMAL = 3;
-
 function receiveBuf(
   kernel: KernelContext,
   vi: number,
@@ -60,16 +62,48 @@ function receiveBuf(
   const dev = ram.pointer(vi + VI.dev);
   if (len < ram.u8(vi + VI.hdr_len) + ETH_HLEN) {
     ram.add64(dev + DEV.rx_length_errors, 1);
-    const pages = pagesOf(ram, vi);
-    putPage(kernel, pages, headPage(ram, pages, buf));
+    freeBuf(kernel, vi, rq, buf);
     return;
   }
-  // saved now: a program may overwrite the header
-  const flags = ram.u8(buf + NET_HEADER_OFFSET.flags);
-  const mergeable = ram.u8(vi + VI.mergeable_rx_bufs) !== 0;
-  const receive = mergeable ? 'receive_mergeable' : 'receive_small';
-  const skb = kernel.invoke(receive, dev, vi, rq, buf, ctx, len, xdpXmit, stats);
+  let skb: number;
+  let flags: number;
+  // the flags are saved now: a program may overwrite the header
+  if (isBig(ram, vi)) {
+    flags = savedFlags(ram, vi, rq, pageAddress(ram, buf), buf);
+    skb = kernel.invoke('receive_big', dev, vi, rq, buf, len, stats);
+  } else {
+    const mergeable = ram.u8(vi + VI.mergeable_rx_bufs) !== 0;
+    const cookie = mergeable ? buf : smallAllocation(buf, ctx);
+    flags = savedFlags(ram, vi, rq, buf, cookie);
+    const receive = mergeable ? 'receive_mergeable' : 'receive_small';
+    skb = kernel.invoke(receive, dev, vi, rq, buf, ctx, len, xdpXmit, stats);
+  }
   if (skb !== 0) kernel.invoke('virtnet_receive_done', vi, rq, skb, flags);
+}
+
+/** `virtnet_rq_free_buf`. */
+function freeBuf(kernel: KernelContext, vi: number, rq: number, buf: number): void {
+  const { ram } = kernel.memory;
+  if (isBig(ram, vi)) {
+    givePages(ram, rq, buf);
+    return;
+  }
+  const pages = pagesOf(ram, vi);
+  putPage(kernel, pages, headPage(ram, pages, buf));
+}
+
+/** Whether the checksum state is that of a frame behind a program, and not that of its header. */
+function behindXdp(ram: Ram, vi: number, rq: number): boolean {
+  const enabled = ram.u8(vi + VI.xdp_enabled) !== 0;
+  switch (xdpChecksumOf(ram, vi)) {
+    case 'base':
+    case 'upstream':
+      return false;
+    case 'v4-literal':
+      return enabled;
+    case 'v4-fixed':
+      return enabled && ram.pointer(rq + RQ.xdp_prog) !== 0;
+  }
 }
 
 function virtnetReceiveDone(
@@ -77,58 +111,31 @@ function virtnetReceiveDone(
   vi: number,
   rq: number,
   skb: number,
-  flags: number,
+  saved: number,
 ): void {
   const { ram } = kernel.memory;
   const dev = ram.pointer(vi + VI.dev);
   const pages = pagesOf(ram, vi);
-  if ((flags & VIRTIO_NET_HDR_F_DATA_VALID) !== 0) {
-    ram.set8(skb + SKB.ip_summed, CHECKSUM_UNNECESSARY);
-  }
-  if (!netHeaderToSkb(kernel, pages, skb)) {
+  const frameError = (): void => {
     ram.add64(dev + DEV.rx_frame_errors, 1);
     freeSkb(kernel, pages, skb);
-    return;
+  };
+  if (behindXdp(ram, vi, rq)) {
+    setProtocol(kernel, skb, dev);
+    ram.set16(skb + SKB.network_header, skbHeadroom(ram, skb));
+    if (setCsumAfterXdp(kernel, vi, rq, pages, skb, saved) < 0) return frameError();
+    ram.set16(skb + SKB.queue_mapping, pairOf(ram, vi, rq) + 1);
+  } else {
+    const header = skb + SKB.cb + NET_HEADER_OFFSET.flags;
+    const flags = xdpChecksumOf(ram, vi) === 'base' ? ram.u8(header) : saved;
+    if ((flags & VIRTIO_NET_HDR_F_DATA_VALID) !== 0) {
+      ram.set8(skb + SKB.ip_summed, CHECKSUM_UNNECESSARY);
+    }
+    if (!netHeaderToSkb(kernel, pages, skb, profileOf(ram, vi))) return frameError();
+    ram.set16(skb + SKB.queue_mapping, pairOf(ram, vi, rq) + 1);
+    setProtocol(kernel, skb, dev);
   }
-  ram.set16(skb + SKB.queue_mapping, pairOf(ram, vi, rq) + 1);
-  const protocol = kernel.invoke('eth_type_trans', skb, dev);
-  ram.set16(skb + SKB.protocol, ((protocol & 0xff) << 8) | (protocol >> 8));
   kernel.invoke('napi_gro_receive', rq + RQ.napi, skb);
-}
-
-/** Returns the protocol in network order, as the `__be16` of the prototype has it. */
-function ethTypeTrans(kernel: KernelContext, skb: number, dev: number): number {
-  const { ram } = kernel.memory;
-  const data = ram.pointer(skb + SKB.data);
-  ram.setPointer(skb + SKB.dev, dev);
-  ram.set16(skb + SKB.mac_header, skbHeadroom(ram, skb));
-  skbPull(ram, skb, ETH_HLEN);
-  // the destination address: four bytes and two
-  const first = ram.u32(data);
-  const rest = ram.u16(data + 4);
-  const own = dev + DEV.dev_addr;
-  let type: number = PACKET.HOST;
-  if (first === 0xffffffff && rest === 0xffff) type = PACKET.BROADCAST;
-  else if ((first & 1) !== 0) type = PACKET.MULTICAST;
-  else if (first !== ram.u32(own) || rest !== ram.u16(own + 4)) type = PACKET.OTHERHOST;
-  ram.set8(skb + SKB.pkt_type, type);
-
-  let protocol = (ram.u8(data + 12) << 8) | ram.u8(data + 13);
-  if (protocol < ETH_P_802_3_MIN) {
-    const novell = ram.u32(skb + SKB.len) >= 2 && ram.u16(data + ETH_HLEN) === 0xffff;
-    protocol = novell ? ETH_P_802_3 : ETH_P_802_2;
-  }
-  return ((protocol & 0xff) << 8) | (protocol >> 8);
-}
-
-function napiGroReceive(kernel: KernelContext, napi: number, skb: number): number {
-  const { ram } = kernel.memory;
-  const vi = ram.pointer(napi - RQ.napi + RQ.vi);
-  const tail = ram.pointer(vi + VI.sink_tail);
-  ram.setPointer(skb + SKB.next, 0);
-  ram.setPointer(tail === 0 ? vi + VI.sink_head : tail + SKB.next, skb);
-  ram.setPointer(vi + VI.sink_tail, skb);
-  return GRO_NORMAL;
 }
 
 function virtnetReceivePackets(
@@ -254,13 +261,5 @@ export const receiveFunctions: readonly KernelFunction[] = [
       'struct sk_buff *skb, u8 flags)',
     calls: true,
     body: virtnetReceiveDone,
-  }),
-  atomic({
-    prototype: '__be16 eth_type_trans(struct sk_buff *skb, struct net_device *dev)',
-    body: ethTypeTrans,
-  }),
-  atomic({
-    prototype: 'gro_result_t napi_gro_receive(struct napi_struct *napi, struct sk_buff *skb)',
-    body: napiGroReceive,
   }),
 ];

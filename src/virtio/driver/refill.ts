@@ -2,8 +2,9 @@
  * Refilling a receive queue: buffers cut from page chunks and posted with their context.
  *
  * Reference: drivers/net/virtio_net.c of 6.12 (try_fill_recv, add_recvbuf_small,
- * add_recvbuf_mergeable). The headroom is that of the moment: buffers posted before XDP was attached
- * have none. Leaves out big mode, AF_XDP pools and delayed refill (allocation does not fail softly).
+ * add_recvbuf_mergeable; big mode is in `big.ts`). The headroom is that of the moment: buffers posted
+ * before XDP was attached have none. Leaves out AF_XDP pools and delayed refill (allocation does not fail
+ * softly).
  */
 import { ERRNO } from '../../common/errno.js';
 import { atomic, type KernelContext, type KernelFunction } from '../../kernel/function.js';
@@ -17,10 +18,12 @@ import {
   mergeableRoom,
   smallBufferSize,
 } from './geometry.js';
-import { RQ, RQ_STATS, VI, kick, pagesOf } from './common.js';
+import { RQ, RQ_STATS, VI, isBig, kick, pagesOf } from './common.js';
 import { fragRefill, rqAlloc } from './page-frag.js';
+import { profileOf } from './profiles.js';
 import { headPage, putPage } from '../../stack/pages.js';
-import { SCATTERLIST, virtqueueNumFree } from '../ring/split-ring-driver.js';
+import { virtqueueNumFree } from '../ring/virtqueue.js';
+import { SCATTERLIST } from '../ring/vring-virtqueue.js';
 
 function addRecvbufSmall(kernel: KernelContext, vi: number, rq: number, gfp: number): number {
   const { ram } = kernel.memory;
@@ -28,7 +31,8 @@ function addRecvbufSmall(kernel: KernelContext, vi: number, rq: number, gfp: num
   const headroom = headroomFor(ram.u8(vi + VI.xdp_enabled) !== 0);
   const size = smallBufferSize(headerSize, headroom);
   fragRefill(kernel, pagesOf(ram, vi), rq, size);
-  const buf = rqAlloc(ram, rq, size) + VIRTNET_RX_PAD + headroom;
+  const { chunkHeader } = profileOf(ram, vi);
+  const buf = rqAlloc(ram, rq, size, chunkHeader) + VIRTNET_RX_PAD + headroom;
   return post(kernel, vi, rq, buf, headerSize + GOOD_PACKET_LEN, headroom, gfp);
 }
 
@@ -43,7 +47,8 @@ function addRecvbufMergeable(kernel: KernelContext, vi: number, rq: number, gfp:
     room,
   );
   fragRefill(kernel, pagesOf(ram, vi), rq, length + room);
-  const buf = rqAlloc(ram, rq, length + room) + headroom;
+  const { chunkHeader, contextHasRoom } = profileOf(ram, vi);
+  const buf = rqAlloc(ram, rq, length + room, chunkHeader) + headroom;
   const used = ram.u32(rq + RQ.frag_offset);
   const hole = PAGE_FRAG_SIZE - used;
   if (hole < length + room) {
@@ -51,7 +56,8 @@ function addRecvbufMergeable(kernel: KernelContext, vi: number, rq: number, gfp:
     if (headroom === 0) length += hole;
     ram.set32(rq + RQ.frag_offset, used + hole);
   }
-  return post(kernel, vi, rq, buf, length, mergeableContext(length + room, headroom), gfp);
+  const truesize = length + (contextHasRoom ? room : 0);
+  return post(kernel, vi, rq, buf, length, mergeableContext(truesize, headroom), gfp);
 }
 
 function post(
@@ -80,7 +86,8 @@ function tryFillRecv(kernel: KernelContext, vi: number, rq: number, gfp: number)
   const { ram } = kernel.memory;
   const vq = ram.pointer(rq + RQ.vq);
   const mergeable = ram.u8(vi + VI.mergeable_rx_bufs) !== 0;
-  const add = mergeable ? 'add_recvbuf_mergeable' : 'add_recvbuf_small';
+  const other = isBig(ram, vi) ? 'add_recvbuf_big' : 'add_recvbuf_small';
+  const add = mergeable ? 'add_recvbuf_mergeable' : other;
   let result: number;
   do {
     result = kernel.invoke(add, vi, rq, gfp);

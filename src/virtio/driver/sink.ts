@@ -1,14 +1,14 @@
 /**
  * Where received skbs end: read as frames, then freed.
  *
- * napi_gro_receive (`receive.ts`) links skbs into a list in kernel memory; here the lab takes
- * them out. Beside the bytes it shows what the stack would see of each: checksum state, headroom,
+ * Without a network stack behind the device napi_gro_receive links skbs into a list in kernel memory;
+ * here the lab takes them out. Beside the bytes it shows what the stack would see of each: checksum state, headroom,
  * truesize.
  */
 import type { Ram } from '../../cpu/ram.js';
 import type { KernelContext } from '../../kernel/function.js';
 import { ETH_HLEN } from '../../stack/skb-geometry.js';
-import { VI, pagesOf } from './common.js';
+import { DEV, VI, pagesOf } from './common.js';
 import {
   SKB_SHARED_INFO,
   SK_BUFF,
@@ -40,6 +40,8 @@ export interface DeliveredFrame {
   readonly truesize: number;
   readonly nrFrags: number;
   readonly gsoSize: number;
+  /** SKB_GSO_* bits. */
+  readonly gsoType: number;
 }
 
 /** Sees a frame: bytes [start, end) of `bytes`, from queue pair `queue`. */
@@ -80,9 +82,10 @@ export function takeDelivered(kernel: KernelContext, vi: number): readonly Deliv
 }
 
 function takeList(ram: Ram, vi: number): number {
-  const first = ram.pointer(vi + VI.sink_head);
-  ram.setPointer(vi + VI.sink_head, 0);
-  ram.setPointer(vi + VI.sink_tail, 0);
+  const dev = ram.pointer(vi + VI.dev);
+  const first = ram.pointer(dev + DEV.sink_head);
+  ram.setPointer(dev + DEV.sink_head, 0);
+  ram.setPointer(dev + DEV.sink_tail, 0);
   return first;
 }
 
@@ -105,7 +108,8 @@ function frameBytes(ram: Ram, skb: number): Uint8Array {
   return frame;
 }
 
-function readFrame(ram: Ram, skb: number): DeliveredFrame {
+/** What an skb says, its data behind the Ethernet header. */
+export function readFrame(ram: Ram, skb: number): DeliveredFrame {
   const start = ram.pointer(skb + SKB.data) - ETH_HLEN;
   const shinfo = skbShinfo(ram, skb);
   const metaLength = ram.u8(shinfo + SHINFO.meta_len);
@@ -124,5 +128,6 @@ function readFrame(ram: Ram, skb: number): DeliveredFrame {
     truesize: ram.u32(skb + SKB.truesize),
     nrFrags: ram.u8(shinfo + SHINFO.nr_frags),
     gsoSize: ram.u16(shinfo + SHINFO.gso_size),
+    gsoType: ram.u32(shinfo + SHINFO.gso_type),
   };
 }

@@ -10,8 +10,9 @@
 import { XDP_BUFF } from '../../bpf/xdp-buff.js';
 import { atomic, type KernelContext, type KernelFunction } from '../../kernel/function.js';
 import { GOOD_PACKET_LEN, VIRTNET_RX_PAD, headroomFor, smallBufferSize } from './geometry.js';
-import { NET_HEADER_OFFSET, VIRTIO_NET_HDR_F_NEEDS_CSUM } from '../net-header.js';
+import { NET_HEADER_OFFSET } from '../net-header.js';
 import { DEV, RQ, RQ_STATS, VI, pagesOf } from './common.js';
+import { partialMustNotRun } from './xdp-checksum.js';
 import { XDP_PASS, XDP_REDIRECT, XDP_TX } from './xdp.js';
 import { headPage, pageAddress, putPage } from '../../stack/pages.js';
 import {
@@ -80,8 +81,7 @@ function receiveSmallXdp(
   let headroom = postedHeadroom;
   let start = buf - (VIRTNET_RX_PAD + headroom);
   if (ram.u8(buf + NET_HEADER_OFFSET.gso_type) !== 0) return drop(kernel, pages, page, stats);
-  const flags = ram.u8(buf + NET_HEADER_OFFSET.flags);
-  if ((flags & VIRTIO_NET_HDR_F_NEEDS_CSUM) !== 0) return drop(kernel, pages, page, stats);
+  if (partialMustNotRun(ram, vi, buf)) return drop(kernel, pages, page, stats);
 
   if (headroom < headroomFor(true)) {
     headroom = headroomFor(true);

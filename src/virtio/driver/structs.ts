@@ -2,13 +2,13 @@
  * The driver's structures in kernel memory.
  *
  * Names of fields are those of drivers/net/virtio_net.c of 6.12; the offsets are ours, because nothing
- * outside the driver reads them (`net_device.ifindex` is where the BPF floor expects it). What Linux
+ * outside the driver reads them. What Linux
  * keeps on the stack during a poll and passes by address (length, context, xdp_buff, statistics of the
  * round) lies in `receive_queue.scratch_*`: a queue is polled by one CPU at a time.
  */
-import { NET_DEVICE as BPF_NET_DEVICE, XDP_BUFF, XDP_RXQ_INFO } from '../../bpf/xdp-buff.js';
+import { XDP_BUFF, XDP_RXQ_INFO } from '../../bpf/xdp-buff.js';
 import { struct } from '../../common/struct.js';
-import { SCATTERLIST } from '../ring/split-ring-driver.js';
+import { SCATTERLIST } from '../ring/vring-virtqueue.js';
 import { MAX_SKB_FRAGS } from '../../stack/skb-geometry.js';
 
 /** u64 counters of a receive queue, in the order of `virtnet_rq_stats_desc`. */
@@ -40,18 +40,6 @@ function counters<Name extends string>(names: readonly Name[]) {
 export const VIRTNET_RQ_STATS = counters(RQ_STATS_NAMES);
 export const VIRTNET_SQ_STATS = counters(SQ_STATS_NAMES);
 
-export const NET_DEVICE = struct({
-  name: 16,
-  /** struct virtnet_info: netdev_priv(). */
-  priv: 'u64',
-  dev_addr: 8,
-  mtu: 'u32',
-  rx_length_errors: 'u64',
-  rx_frame_errors: 'u64',
-  reserved: BPF_NET_DEVICE.ifindex - 56,
-  ifindex: 'u32',
-});
-
 export const NAPI_STRUCT = struct({ state: 'u32', weight: 'u32' });
 /** In `napi_struct.state`: a poll is due. */
 export const NAPIF_STATE_SCHED = 1;
@@ -73,13 +61,36 @@ export const VIRTNET_INFO = struct({
   /** The lack of XDP queues was spoken of already. */
   warned_queues: 'u8',
   nr_cpu_ids: 'u32',
-  /** Negotiated feature bits. */
+  /** Version and checksum variant: see `profiles.ts`. */
+  profile: 'u8',
+  xdp_checksum: 'u8',
+  /** Negotiated feature bits, 0 to 63 and 64 up. */
   features: 'u64',
-  /** Root of the page table of `page-frag.ts`. */
+  features_hi: 'u64',
+  has_cvq: 'u8',
+  big_packets: 'u8',
+  /** Pages of a big-mode buffer behind its first. */
+  big_packets_num_skbfrags: 'u16',
+  has_rss: 'u8',
+  has_rss_hash_report: 'u8',
+  rss_key_size: 'u8',
+  /** An indirection table was set by the user. */
+  rss_configured: 'u8',
+  rss_indir_table_size: 'u16',
+  /** VIRTIO_NET_S_LINK_UP and ANNOUNCE as last read. */
+  status: 'u16',
+  rss_hash_types_supported: 'u32',
+  rss_hash_types_saved: 'u32',
+  /** Masks of GUEST_OFFLOADS_SET: what should be on, and what could be. */
+  guest_offloads: 'u64',
+  guest_offloads_capable: 'u64',
+  cvq: 'u64',
+  /** struct control_buf. */
+  ctrl: 'u64',
+  /** u16 indirection table, then the hash key. */
+  rss: 'u64',
+  /** Root of the table of page chunks: its own, or that of its network namespace. */
   pages: 'u64',
-  /** Delivered skbs, first and last, linked by sk_buff.next. */
-  sink_head: 'u64',
-  sink_tail: 'u64',
 });
 
 export const RECEIVE_QUEUE = struct({
@@ -95,7 +106,9 @@ export const RECEIVE_QUEUE = struct({
   frag_page: 'u64',
   frag_offset: 'u32',
   packets_in_napi: 'u32',
-  sg: SCATTERLIST.size,
+  sg: SCATTERLIST.size * (MAX_SKB_FRAGS + 2),
+  /** Pages kept for big mode, linked by `page.private`. */
+  pages: 'u64',
   vi: 'u64',
   xdp_rxq: XDP_RXQ_INFO.size,
   scratch_len: 'u32',
@@ -106,9 +119,17 @@ export const RECEIVE_QUEUE = struct({
   scratch_frame: 'u64',
   scratch_page: 'u64',
   scratch_frame_sz: 'u32',
+  /** How far the program moved the data: new address - old one. */
+  scratch_moved: 'u32',
+  /** Of the frame's virtio_net_hdr. */
+  scratch_csum_start: 'u16',
+  scratch_csum_offset: 'u16',
   scratch_stats: VIRTNET_RQ_STATS.size,
   scratch_xdp: XDP_BUFF.size,
 });
+
+/** Pages of a big-mode buffer, at most, behind the first. */
+export const BIG_PACKET_SKBFRAGS = MAX_SKB_FRAGS;
 
 export const SEND_QUEUE = struct({
   vq: 'u64',

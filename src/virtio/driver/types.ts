@@ -9,13 +9,13 @@
  */
 import type { BtfBuilder, FieldDeclaration } from '../../bpf/btf/builder.js';
 import {
-  NET_DEVICE,
   RECEIVE_QUEUE,
   SEND_QUEUE,
   VIRTNET_INFO,
   VIRTNET_RQ_STATS,
   VIRTNET_SQ_STATS,
 } from './structs.js';
+import { NET_DEVICE } from '../../stack/net-device.js';
 import { SK_BUFF, SKB_SHARED_INFO } from '../../stack/skb.js';
 import { INTEGER_BYTES, type StructLayout } from '../../common/struct.js';
 import { XDP_FRAME } from '../../stack/xdp-frame.js';

@@ -14,6 +14,7 @@
  * | REDIRECT, error    | + xdp_redirects xdp_drops drops      |                          |
  * | ABORTED DROP other | + xdp_drops drops                    |                          |
  */
+import { XDP_BUFF } from '../../bpf/xdp-buff.js';
 import { ERRNO } from '../../common/errno.js';
 import { atomic, type KernelContext, type KernelFunction } from '../../kernel/function.js';
 import { VIRTIO_XDP_FLAG, VIRTIO_XDP_REDIR, VIRTIO_XDP_TX, VIRTNET_SQ_STATS } from './structs.js';
@@ -29,8 +30,8 @@ import {
   xdpSendQueue,
   type VirtioNetHost,
 } from './common.js';
-import { SKB_SHARED_INFO, fragAddress, fragLength } from '../../stack/skb.js';
-import { SCATTERLIST } from '../ring/split-ring-driver.js';
+import { SKB_SHARED_INFO, SK_BUFF, fragAddress, fragLength, freeSkb } from '../../stack/skb.js';
+import { SCATTERLIST } from '../ring/vring-virtqueue.js';
 import {
   XDP_FRAME,
   frameHasFrags,
@@ -59,10 +60,18 @@ export function freeOldXmit(kernel: KernelContext, vi: number, sq: number): void
     const cookie = kernel.invoke('virtqueue_get_buf', vq, sq + SQ.scratch_len);
     if (cookie === 0) return;
     const frame = cookie & ~VIRTIO_XDP_FLAG;
+    const bytes = frame === cookie ? ram.u32(cookie + SK_BUFF.offset.len) : frameLength(ram, frame);
     ram.add64(sq + SQ.stats + SQ_STATS.packets, 1);
-    ram.add64(sq + SQ.stats + SQ_STATS.bytes, frameLength(ram, frame));
-    returnFrame(kernel, pagesOf(ram, vi), frame);
+    ram.add64(sq + SQ.stats + SQ_STATS.bytes, bytes);
+    freeTransmitted(kernel, pagesOf(ram, vi), cookie);
   }
+}
+
+/** Gives back what a send queue held: an xdp_frame, whose cookie is tagged, or an skb. */
+export function freeTransmitted(kernel: KernelContext, pages: number, cookie: number): void {
+  const frame = cookie & ~VIRTIO_XDP_FLAG;
+  if (frame === cookie) freeSkb(kernel, pages, cookie);
+  else returnFrame(kernel, pages, frame);
 }
 
 /** `__virtnet_xdp_xmit_one`: 0, -EOVERFLOW or -ENOSPC. */
@@ -186,8 +195,11 @@ export function xdpFunctions(host: VirtioNetHost): readonly KernelFunction[] {
         'struct net_device *dev, unsigned int *xdp_xmit, struct virtnet_rq_stats *stats)',
       calls: true,
       body: (kernel, prog, xdp, dev, xdpXmit, stats) => {
+        const { ram } = kernel.memory;
+        const data = ram.pointer(xdp + XDP_BUFF.data);
         const action = host.runner(prog).run(kernel, xdp);
-        kernel.memory.ram.add64(stats + RQ_STATS.xdp_packets, 1);
+        ram.set32(xdp - RQ.scratch_xdp + RQ.scratch_moved, ram.pointer(xdp + XDP_BUFF.data) - data);
+        ram.add64(stats + RQ_STATS.xdp_packets, 1);
         return act(kernel, host, action, prog, xdp, dev, xdpXmit, stats);
       },
     }),

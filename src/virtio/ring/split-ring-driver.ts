@@ -1,129 +1,50 @@
 /**
- * The driver's side of a split virtqueue, with its state in kernel memory.
+ * The driver's side of a split virtqueue.
  *
  * Reference: drivers/virtio/virtio_ring.c (virtqueue_add_split, virtqueue_get_buf_ctx_split,
- * virtqueue_kick_prepare_split, virtqueue_{disable,enable}_cb*_split). `struct vring_virtqueue` has a
- * layout of our own. As in Linux the driver never trusts what it wrote where a device could have
- * overwritten it: chains are freed along `desc_extra`, a private copy. Leaves out indirect tables (the
- * driver posts none), DMA mapping, IN_ORDER.
- *
- * Usage:
- *   const vq = createVirtqueue(kernel, { num: 256, index: 0, vdev: vi, eventIdx: true });
- *   virtqueueAdd(memory, vq, sg, 0, 1, buffer, ctx);   // 0, -ENOSPC or -EIO
+ * virtqueue_kick_prepare_split, virtqueue_{disable,enable}_cb*_split). State and what both layouts share
+ * are in `vring-virtqueue.ts`; callers go through `virtqueue.ts`. With IN_ORDER descriptors are taken in
+ * ring order, so that those outstanding follow on each other.
  */
 import { ERRNO } from '../../common/errno.js';
-import type { Memory } from '../../cpu/memory.js';
 import type { Ram } from '../../cpu/ram.js';
 import type { KernelContext } from '../../kernel/function.js';
 import {
   VRING_AVAIL_F_NO_INTERRUPT,
+  VRING_DESC_F_INDIRECT,
   VRING_DESC_F_NEXT,
   VRING_DESC_F_WRITE,
   VRING_DESC_SIZE,
   VRING_USED_F_NO_NOTIFY,
   needEvent,
-  splitRingLayout,
-  splitRingSize,
-  type SplitRingLayout,
 } from './split-ring.js';
-import { struct } from '../../common/struct.js';
-
-export const VRING_VIRTQUEUE = struct({
-  vdev: 'u64',
-  /** Position among the device's queues: rx of pair i is 2i, tx is 2i+1. */
-  index: 'u32',
-  num: 'u32',
-  desc: 'u64',
-  avail: 'u64',
-  used: 'u64',
-  /** Array of VRING_DESC_STATE. */
-  desc_state: 'u64',
-  /** Array of VRING_DESC_EXTRA. */
-  desc_extra: 'u64',
-  num_free: 'u32',
-  free_head: 'u32',
-  last_used_idx: 'u16',
-  avail_idx_shadow: 'u16',
-  avail_flags_shadow: 'u16',
-  /** Buffers added since the last kick decision. */
-  num_added: 'u16',
-  broken: 'u8',
-  /** EVENT_IDX negotiated. */
-  event: 'u8',
-});
-
-/** Per descriptor: the cookie of a chain's head; 0 when it is no outstanding head. */
-const VRING_DESC_STATE = struct({ data: 'u64', ctx: 'u64' });
-
-/** Per descriptor: the driver's own copy of flags and next. */
-const VRING_DESC_EXTRA = struct({ flags: 'u16', next: 'u16' });
-
-/** One piece of a buffer: `struct scatterlist` reduced to address and length. */
-export const SCATTERLIST = struct({ address: 'u64', length: 'u32' });
+import {
+  SCATTERLIST,
+  VRING_DESC_EXTRA,
+  VRING_DESC_STATE,
+  VRING_VIRTQUEUE,
+  beginBatch,
+  breakQueue,
+  copyPiece,
+  extraOf,
+  isInBatch,
+  lengthInBatch,
+  noteOutstanding,
+  refuseUsed,
+  stateOf,
+  takeOutstanding,
+  usesIndirect,
+  type UsedBuffer,
+} from './vring-virtqueue.js';
 
 const VQ = VRING_VIRTQUEUE.offset;
 const STATE = VRING_DESC_STATE.offset;
 const EXTRA = VRING_DESC_EXTRA.offset;
 const SG = SCATTERLIST.offset;
 
-export interface VirtqueueOptions {
-  readonly num: number;
-  readonly index: number;
-  /** What the queue belongs to: a physical address, or 0. */
-  readonly vdev: number;
-  readonly eventIdx: boolean;
-}
-
-/** Allocates rings and state; all descriptors are free, callbacks enabled. */
-export function createVirtqueue(kernel: KernelContext, options: VirtqueueOptions): number {
-  const { ram } = kernel.memory;
-  const { physical } = kernel;
-  const { num } = options;
-  const rings = physical.allocPages(Math.ceil(splitRingSize(num) / 4096));
-  const layout = splitRingLayout(num, ram.physToVirt(rings));
-  const vq = physical.alloc(VRING_VIRTQUEUE.size);
-  ram.setPointer(vq + VQ.vdev, options.vdev);
-  ram.set32(vq + VQ.index, options.index);
-  ram.set32(vq + VQ.num, num);
-  ram.set64(vq + VQ.desc, layout.desc);
-  ram.set64(vq + VQ.avail, layout.avail);
-  ram.set64(vq + VQ.used, layout.used);
-  ram.setPointer(vq + VQ.desc_state, physical.alloc(VRING_DESC_STATE.size * num));
-  const extra = physical.alloc(VRING_DESC_EXTRA.size * num);
-  ram.setPointer(vq + VQ.desc_extra, extra);
-  ram.set32(vq + VQ.num_free, num);
-  ram.set8(vq + VQ.event, options.eventIdx ? 1 : 0);
-  for (let i = 0; i < num; i++) {
-    ram.set16(extraOf(extra, i) + EXTRA.next, (i + 1) & (num - 1));
-  }
-  return vq;
-}
-
-/** Where a queue's rings lie, as the driver tells it to the device. */
-export function virtqueueLayout({ ram }: Memory, vq: number): SplitRingLayout {
-  return {
-    num: ram.u32(vq + VQ.num),
-    desc: ram.u64(vq + VQ.desc),
-    avail: ram.u64(vq + VQ.avail),
-    used: ram.u64(vq + VQ.used),
-  };
-}
-
-export function virtqueueNumFree({ ram }: Memory, vq: number): number {
-  return ram.u32(vq + VQ.num_free);
-}
-
-export function virtqueueIsBroken({ ram }: Memory, vq: number): boolean {
-  return ram.u8(vq + VQ.broken) !== 0;
-}
-
-/**
- * Makes one buffer available: `out` device-readable pieces, then `input` device-writable ones, from
- * an array of SCATTERLIST at `sg`. `data` is a pointer, not NULL, that may be tagged in its low bits; `ctx`
- * a u32. Returns 0, -ENOSPC or -EIO.
- */
-export function virtqueueAdd(
-  { ram }: Memory,
+/** See `virtqueueAdd`. */
+export function addSplit(
+  kernel: KernelContext,
   vq: number,
   sg: number,
   out: number,
@@ -131,53 +52,93 @@ export function virtqueueAdd(
   data: number,
   ctx: number,
 ): number {
-  const total = out + input;
-  if (ram.u8(vq + VQ.broken) !== 0) return -ERRNO.EIO;
+  const { ram } = kernel.memory;
+  const pieces = out + input;
+  if (usesIndirect(ram, vq, pieces)) return addIndirect(kernel, vq, sg, out, pieces, data);
   const free = ram.u32(vq + VQ.num_free);
-  if (free < total) return -ERRNO.ENOSPC;
+  if (free < pieces) return -ERRNO.ENOSPC;
 
-  const table = ram.pointer(vq + VQ.desc);
+  const descriptors = ram.pointer(vq + VQ.desc);
   const extra = ram.pointer(vq + VQ.desc_extra);
   const head = ram.u32(vq + VQ.free_head);
+  let totalIn = 0;
   let i = head;
-  for (let n = 0; n < total; n++) {
+  for (let n = 0; n < pieces; n++) {
     const piece = sg + n * SCATTERLIST.size;
-    const desc = table + VRING_DESC_SIZE * i;
+    const desc = descriptors + VRING_DESC_SIZE * i;
     const own = extraOf(extra, i);
-    const next = ram.u16(own + EXTRA.next);
-    const flags = (n + 1 < total ? VRING_DESC_F_NEXT : 0) | (n >= out ? VRING_DESC_F_WRITE : 0);
-    ram.set32(desc, ram.s32(piece + SG.address));
-    ram.set32(desc + 4, ram.s32(piece + SG.address + 4));
-    ram.set32(desc + 8, ram.s32(piece + SG.length));
+    i = ram.u16(own + EXTRA.next);
+    const flags = chainFlags(n, out, pieces);
+    copyPiece(ram, desc, piece);
     ram.set16(desc + 12, flags);
-    ram.set16(desc + 14, next);
+    ram.set16(desc + 14, i);
     ram.set16(own + EXTRA.flags, flags);
-    i = next;
+    if (n >= out) totalIn += ram.u32(piece + SG.length);
   }
-  ram.set32(vq + VQ.num_free, free - total);
+  ram.set32(vq + VQ.num_free, free - pieces);
   ram.set32(vq + VQ.free_head, i);
-  const state = stateOf(ram, vq, head);
-  ram.setPointer(state + STATE.data, data);
-  ram.setWord(state + STATE.ctx, ctx);
+  noteOutstanding(ram, stateOf(ram, vq, head), data, ctx, pieces, totalIn);
+  publish(ram, vq, head);
+  return 0;
+}
 
-  const avail = ram.pointer(vq + VQ.avail);
+/** The same through a table of its own; there is a free descriptor. */
+function addIndirect(
+  kernel: KernelContext,
+  vq: number,
+  sg: number,
+  out: number,
+  pieces: number,
+  data: number,
+): number {
+  const { ram } = kernel.memory;
+  const table = kernel.physical.alloc(VRING_DESC_SIZE * pieces);
+  let totalIn = 0;
+  for (let n = 0; n < pieces; n++) {
+    const piece = sg + n * SCATTERLIST.size;
+    const entry = table + VRING_DESC_SIZE * n;
+    copyPiece(ram, entry, piece);
+    ram.set16(entry + 12, chainFlags(n, out, pieces));
+    ram.set16(entry + 14, n + 1);
+    if (n >= out) totalIn += ram.u32(piece + SG.length);
+  }
+  const head = ram.u32(vq + VQ.free_head);
+  const desc = ram.pointer(vq + VQ.desc) + VRING_DESC_SIZE * head;
+  ram.setPointer(desc, table);
+  ram.set32(desc + 8, VRING_DESC_SIZE * pieces);
+  ram.set16(desc + 12, VRING_DESC_F_INDIRECT);
+  const own = extraOf(ram.pointer(vq + VQ.desc_extra), head);
+  ram.set16(own + EXTRA.flags, VRING_DESC_F_INDIRECT);
+  ram.set32(vq + VQ.num_free, ram.u32(vq + VQ.num_free) - 1);
+  ram.set32(vq + VQ.free_head, ram.u16(own + EXTRA.next));
+  const state = stateOf(ram, vq, head);
+  noteOutstanding(ram, state, data, 0, 1, totalIn);
+  ram.setPointer(state + STATE.indir_desc, table);
+  publish(ram, vq, head);
+  return 0;
+}
+
+/** Flags of piece `n` of a chain. */
+function chainFlags(n: number, out: number, pieces: number): number {
+  return (n + 1 < pieces ? VRING_DESC_F_NEXT : 0) | (n >= out ? VRING_DESC_F_WRITE : 0);
+}
+
+function publish(ram: Ram, vq: number, head: number): void {
+  const avail = ram.pointer(vq + VQ.driver);
   const idx = ram.u16(vq + VQ.avail_idx_shadow);
-  const slot = idx & (ram.u32(vq + VQ.num) - 1);
-  ram.set16(avail + 4 + 2 * slot, head);
+  ram.set16(avail + 4 + 2 * (idx & (ram.u32(vq + VQ.num) - 1)), head);
   // a write barrier stands here: the ring entry is visible before the index that covers it
   const newIdx = (idx + 1) & 0xffff;
   ram.set16(vq + VQ.avail_idx_shadow, newIdx);
   ram.set16(avail + 2, newIdx);
   ram.set16(vq + VQ.num_added, (ram.u16(vq + VQ.num_added) + 1) & 0xffff);
-  return 0;
 }
 
-/** Whether the device must be notified of what was added since the last call. */
-export function virtqueueKickPrepare({ ram }: Memory, vq: number): boolean {
+export function kickPrepareSplit(ram: Ram, vq: number): boolean {
   const newIdx = ram.u16(vq + VQ.avail_idx_shadow);
   const oldIdx = (newIdx - ram.u16(vq + VQ.num_added)) & 0xffff;
   ram.set16(vq + VQ.num_added, 0);
-  const used = ram.pointer(vq + VQ.used);
+  const used = ram.pointer(vq + VQ.device);
   if (ram.u8(vq + VQ.event) !== 0) {
     const availEvent = ram.u16(used + 4 + 8 * ram.u32(vq + VQ.num));
     return needEvent(availEvent, newIdx, oldIdx);
@@ -185,39 +146,40 @@ export function virtqueueKickPrepare({ ram }: Memory, vq: number): boolean {
   return (ram.u16(used) & VRING_USED_F_NO_NOTIFY) === 0;
 }
 
-/** What `virtqueueGetBuf` took: the cookie (0: nothing), the written length, the context. */
-export interface UsedBuffer {
-  data: number;
-  length: number;
-  ctx: number;
-}
-
-/**
- * Takes the next completed buffer into `result`. An id out of range or one that is no outstanding
- * head marks the queue broken. Returns why it broke, or `undefined`.
- */
-export function virtqueueGetBuf(
-  memory: Memory,
+/** See `virtqueueGetBuf`. */
+export function getBufSplit(
+  kernel: KernelContext,
   vq: number,
   result: UsedBuffer,
 ): string | undefined {
-  const { ram } = memory;
-  result.data = 0;
-  if (ram.u8(vq + VQ.broken) !== 0 || !virtqueuePoll(memory, vq)) return undefined;
+  const { ram } = kernel.memory;
   const num = ram.u32(vq + VQ.num);
+  const used = ram.pointer(vq + VQ.device);
   const lastUsed = ram.u16(vq + VQ.last_used_idx);
-  const entry = ram.pointer(vq + VQ.used) + 4 + 8 * (lastUsed & (num - 1));
-  const id = ram.u32(entry);
-  if (id >= num) return breakQueue(ram, vq, `id ${id} out of range`);
-  const state = stateOf(ram, vq, id);
-  const data = ram.pointer(state + STATE.data);
-  if (data === 0) return breakQueue(ram, vq, `id ${id} is not a head!`);
+  const inOrder = ram.u8(vq + VQ.in_order) !== 0;
+  const ahead = (ram.u16(used + 2) - lastUsed) & 0xffff;
+  if (ahead === 0) {
+    const isCut = inOrder && isInBatch(ram, vq);
+    return isCut ? breakQueue(ram, vq, `used index ${lastUsed} ends within a batch`) : undefined;
+  }
+  if (ahead > num) return breakQueue(ram, vq, `used index is ${ahead} ahead, queue size ${num}`);
 
-  result.data = data;
-  result.length = ram.u32(entry + 4);
-  result.ctx = ram.u32(state + STATE.ctx);
-  ram.setPointer(state + STATE.data, 0);
-  freeChain(ram, vq, id);
+  const element = used + 4 + 8 * (lastUsed & (num - 1));
+  let id = ram.u32(element);
+  let length = ram.u32(element + 4);
+  const isWithinBatch = inOrder && isInBatch(ram, vq);
+  if (!isWithinBatch) {
+    const refusal = refuseUsed(ram, vq, id, length);
+    if (refusal !== undefined) return breakQueue(ram, vq, refusal);
+  }
+  if (inOrder) {
+    if (!isWithinBatch) beginBatch(ram, vq, id, length);
+    // descriptors outstanding end where the free ones begin
+    id = (ram.u32(vq + VQ.free_head) + ram.u32(vq + VQ.num_free)) & (num - 1);
+    length = lengthInBatch(ram, vq, id);
+  }
+  result.length = length;
+  detachSplit(kernel, vq, id, result);
   const newLast = (lastUsed + 1) & 0xffff;
   ram.set16(vq + VQ.last_used_idx, newLast);
   if ((ram.u16(vq + VQ.avail_flags_shadow) & VRING_AVAIL_F_NO_INTERRUPT) === 0) {
@@ -226,84 +188,65 @@ export function virtqueueGetBuf(
   return undefined;
 }
 
-/** Whether the device completed something that was not taken yet. */
-export function virtqueuePoll({ ram }: Memory, vq: number): boolean {
-  return ram.u16(ram.pointer(vq + VQ.used) + 2) !== ram.u16(vq + VQ.last_used_idx);
+/** `more_used_split` at a used index. */
+export function isUsedSplit(ram: Ram, vq: number, lastUsed: number): boolean {
+  return ram.u16(ram.pointer(vq + VQ.device) + 2) !== lastUsed;
 }
 
-/** Asks for no interrupts: a hint, the device may still send one. */
-export function virtqueueDisableCb({ ram }: Memory, vq: number): void {
+export function disableCbSplit(ram: Ram, vq: number): void {
   const flags = ram.u16(vq + VQ.avail_flags_shadow);
   if ((flags & VRING_AVAIL_F_NO_INTERRUPT) !== 0) return;
   ram.set16(vq + VQ.avail_flags_shadow, flags | VRING_AVAIL_F_NO_INTERRUPT);
   if (ram.u8(vq + VQ.event) !== 0) writeUsedEvent(ram, vq, 0);
-  else ram.set16(ram.pointer(vq + VQ.avail), flags | VRING_AVAIL_F_NO_INTERRUPT);
+  else ram.set16(ram.pointer(vq + VQ.driver), flags | VRING_AVAIL_F_NO_INTERRUPT);
 }
 
-/** Asks for an interrupt at the next completion; the caller re-checks with `virtqueuePoll`. */
-export function virtqueueEnableCb({ ram }: Memory, vq: number): void {
+/** Asks for an interrupt when `after` more buffers were used than were taken. */
+export function enableCbSplit(ram: Ram, vq: number, after: number): void {
   const flags = ram.u16(vq + VQ.avail_flags_shadow) & ~VRING_AVAIL_F_NO_INTERRUPT;
   ram.set16(vq + VQ.avail_flags_shadow, flags);
-  if (ram.u8(vq + VQ.event) === 0) ram.set16(ram.pointer(vq + VQ.avail), flags);
-  writeUsedEvent(ram, vq, ram.u16(vq + VQ.last_used_idx));
+  if (ram.u8(vq + VQ.event) === 0) ram.set16(ram.pointer(vq + VQ.driver), flags);
+  writeUsedEvent(ram, vq, (ram.u16(vq + VQ.last_used_idx) + after) & 0xffff);
 }
 
-/** Cookies of all chains that the device has not completed, or whose completion was not taken. */
-export function virtqueueOutstanding({ ram }: Memory, vq: number): readonly number[] {
-  const cookies: number[] = [];
-  for (let i = 0; i < ram.u32(vq + VQ.num); i++) {
-    const data = ram.pointer(stateOf(ram, vq, i) + STATE.data);
-    if (data !== 0) cookies.push(data);
-  }
-  return cookies;
+/** `virtqueue_enable_cb_delayed_split`: at three quarters; false when that many are used already. */
+export function enableCbDelayedSplit(ram: Ram, vq: number): boolean {
+  const lastUsed = ram.u16(vq + VQ.last_used_idx);
+  const outstanding = (ram.u16(vq + VQ.avail_idx_shadow) - lastUsed) & 0xffff;
+  const after = Math.floor((outstanding * 3) / 4);
+  enableCbSplit(ram, vq, after);
+  return ((ram.u16(ram.pointer(vq + VQ.device) + 2) - lastUsed) & 0xffff) <= after;
 }
 
-/** `virtqueue_detach_unused_buf` for all: the queue is given up, its cookies go back to the caller. */
-export function virtqueueDetachUnused(memory: Memory, vq: number): readonly number[] {
-  const { ram } = memory;
-  const cookies = virtqueueOutstanding(memory, vq);
-  for (let i = 0; i < ram.u32(vq + VQ.num); i++) {
-    ram.setPointer(stateOf(ram, vq, i) + STATE.data, 0);
-  }
-  ram.set8(vq + VQ.broken, 1);
-  return cookies;
-}
-
-/** Frees rings and state; no chain may be outstanding. */
-export function destroyVirtqueue({ memory, physical }: KernelContext, vq: number): void {
-  const { ram } = memory;
-  physical.freePages(ram.pointer(vq + VQ.desc));
-  physical.free(ram.pointer(vq + VQ.desc_state));
-  physical.free(ram.pointer(vq + VQ.desc_extra));
-  physical.free(vq);
-}
-
-function writeUsedEvent(ram: Ram, vq: number, value: number): void {
-  ram.set16(ram.pointer(vq + VQ.avail) + 4 + 2 * ram.u32(vq + VQ.num), value);
-}
-
-function freeChain(ram: Ram, vq: number, head: number): void {
+/** Takes an outstanding chain back: its descriptors are free. */
+export function detachSplit(
+  kernel: KernelContext,
+  vq: number,
+  head: number,
+  result: UsedBuffer,
+): void {
+  const { ram } = kernel.memory;
+  const state = stateOf(ram, vq, head);
+  takeOutstanding(kernel, state, result);
+  const slots = ram.u16(state + STATE.num);
+  ram.set32(vq + VQ.num_free, ram.u32(vq + VQ.num_free) + slots);
+  if (ram.u8(vq + VQ.in_order) !== 0) return;
   const extra = ram.pointer(vq + VQ.desc_extra);
-  let count = 1;
   let own = extraOf(extra, head);
   while ((ram.u16(own + EXTRA.flags) & VRING_DESC_F_NEXT) !== 0) {
     own = extraOf(extra, ram.u16(own + EXTRA.next));
-    count++;
   }
   ram.set16(own + EXTRA.next, ram.u32(vq + VQ.free_head));
   ram.set32(vq + VQ.free_head, head);
-  ram.set32(vq + VQ.num_free, ram.u32(vq + VQ.num_free) + count);
 }
 
-function breakQueue(ram: Ram, vq: number, why: string): string {
-  ram.set8(vq + VQ.broken, 1);
-  return why;
+/** `virtqueue_detach_unused_buf_split` takes the chain back from the available ring too. */
+export function unpublishSplit(ram: Ram, vq: number): void {
+  const idx = (ram.u16(vq + VQ.avail_idx_shadow) - 1) & 0xffff;
+  ram.set16(vq + VQ.avail_idx_shadow, idx);
+  ram.set16(ram.pointer(vq + VQ.driver) + 2, idx);
 }
 
-function extraOf(extra: number, index: number): number {
-  return extra + index * VRING_DESC_EXTRA.size;
-}
-
-function stateOf(ram: Ram, vq: number, index: number): number {
-  return ram.pointer(vq + VQ.desc_state) + index * VRING_DESC_STATE.size;
+function writeUsedEvent(ram: Ram, vq: number, value: number): void {
+  ram.set16(ram.pointer(vq + VQ.driver) + 4 + 2 * ram.u32(vq + VQ.num), value);
 }

@@ -26,9 +26,10 @@ export const VRING_AVAIL_F_NO_INTERRUPT = 1;
 export const VRING_USED_F_NO_NOTIFY = 1;
 
 export const VRING_DESC_SIZE = 16;
-const VIRTQUEUE_MAX_SIZE = 32768;
+export const VIRTQUEUE_MAX_SIZE = 32768;
 
 export interface SplitRingLayout {
+  readonly kind: 'split';
   /** Queue size N, a power of two. */
   readonly num: number;
   readonly desc: bigint;
@@ -45,6 +46,7 @@ export function splitRingSize(num: number): number {
 export function splitRingLayout(num: number, base: bigint): SplitRingLayout {
   checkQueueSize(num);
   return {
+    kind: 'split',
     num,
     desc: base,
     avail: base + BigInt(VRING_DESC_SIZE * num),

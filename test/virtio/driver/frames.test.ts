@@ -5,6 +5,7 @@ import { encodeNetHeader } from '../../../src/virtio/net-header.js';
 import { createVirtioNet, type VirtioNet } from '../../../src/virtio/virtio-net.js';
 import { xdpBuffHasFrags } from '../../../src/stack/xdp-frame.js';
 import { DirectKernel } from '../helpers/direct-kernel.js';
+import { rewriteLastUsed, spoilNextBuffer, upcomingBuffers } from '../helpers/rings.js';
 import { VERDICT, XDP, makeFrame, program, returns } from '../helpers/programs.js';
 
 const BYTES = 8 << 20;
@@ -166,11 +167,9 @@ describe('several buffers and a program', () => {
 describe('a device that lies about a frame', () => {
   /** Delivers with a num_buffers that is not true, by changing it in the buffer. */
   function deliverWithCount(kernel: DirectKernel, net: VirtioNet, count: number): void {
-    const { desc, avail, num, next } = net.receiveRing(0);
-    const head = kernel.memory.read16(avail + BigInt(4 + 2 * (next & (num - 1))));
-    const buffer = kernel.memory.read64(desc + BigInt(16 * head));
+    const [buffer] = upcomingBuffers(kernel.memory, net, 1);
     net.device.deliverRaw(Uint8Array.from([...encodeNetHeader({}), ...makeFrame(200)]));
-    kernel.memory.write16(buffer + 10n, count);
+    kernel.memory.write16((buffer?.address ?? 0n) + 10n, count);
   }
 
   test.each([
@@ -197,9 +196,7 @@ describe('a device that lies about a frame', () => {
     const { kernel, net } = mergeable(64, true);
     net.attachXdp(options ? returns(VERDICT.PASS, options) : undefined);
     net.receive(makeFrame(200));
-    const { used } = net.receiveRing(0);
-    const idx = kernel.memory.read16(used + 2n);
-    kernel.memory.write32(used + BigInt(8 + 8 * ((idx - 1) & 63)), 100_000);
+    rewriteLastUsed(kernel.memory, net, { length: 100_000 });
     net.poll();
     expect(net.delivered()).toEqual([]);
     expect(net.counters()).toMatchObject({ dev_rx_length_errors: 1 });
@@ -209,8 +206,7 @@ describe('a device that lies about a frame', () => {
   test('a wrong id breaks the queue; the device can still be removed', () => {
     const { kernel, net } = mergeable(64, false);
     net.receive(makeFrame(200));
-    const { used } = net.receiveRing(0);
-    kernel.memory.write32(used + 4n, 64);
+    rewriteLastUsed(kernel.memory, net, { id: 64 });
     net.poll();
     expect(net.broken).toBe(true);
     expect(kernel.log).toContain('virtio_net virtio0: input.0:id 64 out of range');
@@ -220,9 +216,9 @@ describe('a device that lies about a frame', () => {
 
 test('a driver that lies stops the device', () => {
   const { kernel, net } = mergeable(64, false);
-  kernel.memory.write16(net.receiveRing(0).avail + 4n, 64);
+  spoilNextBuffer(kernel.memory, net);
   expect(net.receive(makeFrame(60))).toBe('needs-reset');
-  expect(net.device.error).toBe('head 64 in a queue of 64');
+  expect(net.device.error).toBe('queue 0: head 128 in a queue of 64');
   expect(net.device.status & 0x40).toBe(0x40);
   expect(net.receive(makeFrame(60))).toBe('needs-reset');
 });

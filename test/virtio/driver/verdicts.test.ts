@@ -321,7 +321,7 @@ describe('attaching', () => {
     const r = rig('mergeable', options, 12 << 20);
     r.net.attachXdp(returns(VERDICT.TX));
     expect(r.net.device.activePairs).toBe(pairs);
-    expect(r.kernel.log.filter((line) => line.includes('XDP requests'))).toHaveLength(warnings);
+    expect(r.kernel.log.filter((line) => line.includes('XDP request '))).toHaveLength(warnings);
     for (let cpu = 0; cpu < options.cpus; cpu++) {
       r.kernel.currentCpu = cpu;
       r.net.receive(makeFrame(90));

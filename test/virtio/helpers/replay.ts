@@ -5,8 +5,14 @@
 import { hexToBytes, bytesToHex } from '../../../src/common/bytes.js';
 import type { Memory } from '../../../src/cpu/memory.js';
 import type { XdpRunner } from '../../../src/virtio/driver/common.js';
+import {
+  DRIVER_PROFILES,
+  VIRTIO_NET_VERSIONS,
+  type VirtioNetVersion,
+} from '../../../src/virtio/driver/profiles.js';
 import { createVirtioNet, type VirtioNet } from '../../../src/virtio/virtio-net.js';
 import { DirectKernel } from './direct-kernel.js';
+import { upcomingBuffers } from './rings.js';
 import { VERDICT, XDP, adjustHead, adjustTail, makeFrame, program, returns } from './programs.js';
 
 /** The fields of a `packet` record that the comparison uses. */
@@ -42,23 +48,35 @@ export type ReplayResult =
   | { readonly kind: 'different'; readonly differences: readonly string[] };
 
 /** Per-queue names are compared for queue 0; kicks depend on what the guest sent besides. */
-const COUNTERS = [
+const DEVICE_COUNTERS = [
   'dev.rx_packets',
   'dev.rx_dropped',
   'dev.rx_length_errors',
   'dev.rx_frame_errors',
-  'ethtool.rx_drops',
-  'ethtool.rx_xdp_packets',
-  'ethtool.rx_xdp_tx',
-  'ethtool.rx_xdp_redirects',
-  'ethtool.rx_xdp_drops',
-  'ethtool.tx_xdp_tx',
-  'ethtool.tx_xdp_tx_drops',
-  'ethtool.rx0_drops',
-  'ethtool.rx0_xdp_packets',
-  'ethtool.rx0_xdp_tx',
-  'ethtool.rx0_xdp_drops',
 ] as const;
+
+const QUEUE_COUNTERS = {
+  queue: [
+    'ethtool.rx_queue_0_drops',
+    'ethtool.rx_queue_0_xdp_packets',
+    'ethtool.rx_queue_0_xdp_tx',
+    'ethtool.rx_queue_0_xdp_redirects',
+    'ethtool.rx_queue_0_xdp_drops',
+  ],
+  short: [
+    'ethtool.rx_drops',
+    'ethtool.rx_xdp_packets',
+    'ethtool.rx_xdp_tx',
+    'ethtool.rx_xdp_redirects',
+    'ethtool.rx_xdp_drops',
+    'ethtool.tx_xdp_tx',
+    'ethtool.tx_xdp_tx_drops',
+    'ethtool.rx0_drops',
+    'ethtool.rx0_xdp_packets',
+    'ethtool.rx0_xdp_tx',
+    'ethtool.rx0_xdp_drops',
+  ],
+} as const;
 
 /** Fields of the skb, by the names of the record and of `DeliveredFrame`. */
 const SKB_FIELDS = [
@@ -78,7 +96,13 @@ export function replay(record: PacketRecord): ReplayResult {
   if (skip !== undefined) return { kind: 'skipped', why: skip };
   const kernel = new DirectKernel(4 << 20);
   const rx = record.rx_mode === 'small' ? 'small' : 'mergeable';
-  const net = createVirtioNet(kernel, { rx, eventIdx: false, queueSize: 64, ...queues(record) });
+  const net = createVirtioNet(kernel, {
+    rx,
+    eventIdx: false,
+    queueSize: 64,
+    version: versionOf(record.kernel_version),
+    ...queues(record),
+  });
   const runner = record.xdp === 'drv' ? runnerFor(record, kernel.memory) : undefined;
   const segments = record.rx_segments.segs ?? [];
   prepareBuffers(net, record, runner);
@@ -95,7 +119,8 @@ export function replay(record: PacketRecord): ReplayResult {
   if (result !== 'delivered') differences.push(`delivery: ${result}`);
   net.poll();
   const after = net.counters();
-  for (const name of COUNTERS) {
+  const { counterNames } = DRIVER_PROFILES[versionOf(record.kernel_version)];
+  for (const name of [...DEVICE_COUNTERS, ...QUEUE_COUNTERS[counterNames]]) {
     const own = name.replace('dev.', 'dev_').replace('ethtool.', '');
     const change = (after[own] ?? 0) - (before[own] ?? 0);
     const measured = record.counters[name] ?? 0;
@@ -114,20 +139,18 @@ export function replay(record: PacketRecord): ReplayResult {
 
 function whySkipped(record: PacketRecord): string | undefined {
   if (record.xdp === 'skb') return 'generic XDP';
+  if (record.rx_mode === 'big') return 'mode big';
   if (!record.backend.startsWith('vhost-user')) return 'a device that honours offload commands';
-  if (record.rx_mode !== 'small' && record.rx_mode !== 'mergeable') return `mode ${record.rx_mode}`;
   if (record.program.startsWith('redirect') || record.program.includes('+redirect')) {
     return 'redirect targets';
-  }
-  if (record.kernel_version.startsWith('6.1.')) return 'driver of 6.1';
-  if (record.kernel_version.startsWith('6.18') && rxWithoutProgram(record)) {
-    return 'driver of 6.18: other buffers and copies without a program';
   }
   return undefined;
 }
 
-function rxWithoutProgram(record: PacketRecord): boolean {
-  return record.rx_mode === 'mergeable' && record.xdp === 'none';
+function versionOf(kernel: string): VirtioNetVersion {
+  const version = VIRTIO_NET_VERSIONS.find((each) => kernel.startsWith(`${each}.`));
+  if (!version) throw new Error(`no driver of ${kernel}`);
+  return version;
 }
 
 /** Queue pairs and CPUs of the multiqueue guests stand in the name of the experiment. */
@@ -176,20 +199,11 @@ function filler(net: VirtioNet, count: number): void {
 /** Lets frames pass until the next buffers have the sizes posted in the guest. */
 function findBuffers(memory: Memory, net: VirtioNet, sizes: readonly number[]): string[] {
   for (let tries = 0; tries < 64; tries++) {
-    const next = nextBuffers(memory, net, sizes.length);
-    if (next.every((size, i) => size === sizes[i])) return [];
+    const next = upcomingBuffers(memory, net, sizes.length);
+    if (next.every(({ length }, i) => length === sizes[i])) return [];
     filler(net, 1);
   }
   return [`no buffers of ${sizes.join(', ')} bytes posted`];
-}
-
-function nextBuffers(memory: Memory, net: VirtioNet, count: number): number[] {
-  const { desc, avail, num, next } = net.receiveRing(0);
-  return Array.from({ length: count }, (_, i) => {
-    const slot = (next + i) & (num - 1);
-    const head = memory.read16(avail + BigInt(4 + 2 * slot));
-    return memory.read32(desc + BigInt(16 * head + 8));
-  });
 }
 
 function compareStack(net: VirtioNet, record: PacketRecord, differences: string[]): void {
