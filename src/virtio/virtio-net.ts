@@ -15,6 +15,7 @@
  */
 import { hex64 } from '../common/bytes.js';
 import { InputError, KernelError } from '../common/errors.js';
+import type { Memory } from '../cpu/memory.js';
 import type { Ram } from '../cpu/ram.js';
 import type { KernelContext, KernelFunction } from '../kernel/function.js';
 import type { RingLayout } from './ring/open-device-queue.js';
@@ -116,6 +117,8 @@ export interface VirtioNetOptions {
   readonly steer?: NetDeviceOptions['steer'];
   /** Commands that the device refuses, a fault. Default none. */
   readonly deviceRefuses?: (request: Uint8Array) => boolean;
+  /** Makes the device that the driver talks to, of the options given. Default: a VirtioNetDevice. */
+  readonly createDevice?: (memory: Memory, options: NetDeviceOptions) => VirtioNetDevice;
   /** Default true. */
   readonly eventIdx?: boolean;
   /** Default 52:54:00:00:00:02. */
@@ -308,7 +311,8 @@ class VirtioNetInstance implements VirtioNet {
     this.#runners = runners;
     this.#nets = nets;
     const { steer, deviceRefuses, deviceHonoursOffloads } = options;
-    this.device = new VirtioNetDevice(memory, {
+    const createDevice = options.createDevice ?? ((...args) => new VirtioNetDevice(...args));
+    this.device = createDevice(memory, {
       features: offeredFeatures(options, maxQueuePairs),
       config: {
         ...(options.mac ? { mac: options.mac } : {}),
