@@ -210,11 +210,11 @@ export class VirtioNetDevice implements VirtioTransport {
   }
 
   /** Also: the driver enables a queue that it has reset; it may lie elsewhere now and have another size. */
-  startQueue(index: number, layout: RingLayout, base = 0): void {
+  startQueue(index: number, layout: RingLayout, base?: number): void {
     const { features } = this.#status;
     this.#queues[index] = openDeviceQueue(this.#access(index), layout, {
       index,
-      base,
+      ...(base === undefined ? {} : { base }),
       eventIdx: hasFeature(features, 'EVENT_IDX'),
       indirect: hasFeature(features, 'INDIRECT_DESC'),
       inOrder: hasFeature(features, 'IN_ORDER'),
@@ -229,6 +229,11 @@ export class VirtioNetDevice implements VirtioTransport {
   /** What control commands left behind. */
   get control(): ControlState {
     return this.#control;
+  }
+
+  /** State that another device had: a migration. */
+  protected adoptControl(state: ControlState): void {
+    this.#control = state;
   }
 
   /** Queue pairs the driver uses: VIRTIO_NET_CTRL_MQ_VQ_PAIRS_SET. */

@@ -44,7 +44,7 @@ export interface DeviceQueueOptions {
   readonly indirect?: boolean;
   /** VIRTIO_F_IN_ORDER. Default false. */
   readonly inOrder?: boolean;
-  /** Split: the available and used index with which the device goes on. Default 0. */
+  /** Split: the available index with which the device goes on, the used one as the ring has it. Default: both 0. */
   readonly base?: number;
 }
 

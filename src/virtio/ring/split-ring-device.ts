@@ -43,9 +43,10 @@ export class SplitDeviceQueue extends DeviceQueue {
     this.#used = locateRing(memory, ring.used, 4 + 8 * num + event, true);
     this.#usedEvent = this.#avail + 4 + 2 * num;
     this.#availEvent = this.#used + 4 + 8 * num;
-    this.#lastAvail = options.base ?? 0;
-    this.#usedIdx = this.#lastAvail;
-    this.#signalledUsed = this.#lastAvail;
+    if (options.base === undefined) return;
+    this.#lastAvail = options.base;
+    this.#usedIdx = this.ram.u16(this.#used + 2);
+    this.#signalledUsed = this.#usedIdx;
   }
 
   get position(): number {
