@@ -125,6 +125,10 @@ export function add(
   const { ram } = kernel.memory;
   const svq = queue.address;
   const n = out.num + input.num;
+  if (isStrict(queue) && n > ram.u32(svq + S.num)) {
+    queue.log(`${n} segments in a ring of ${ram.u32(svq + S.num)}`);
+    return -ERRNO.EINVAL;
+  }
   if (n > ram.s32(svq + S.num_free)) return -ERRNO.ENOSPC;
   if (n === 0) {
     queue.log('Guest provided element with no descriptors');

@@ -25,7 +25,7 @@ export class ControlBuffers {
   readonly status: number;
   readonly #kernel: KernelContext;
   readonly #net: VhostVdpaNet;
-  readonly #maps: DmaMap[] = [];
+  readonly #maps: { readonly map: DmaMap; readonly buffer: number }[] = [];
   /** Two IOVEC. */
   readonly #sg: number;
 
@@ -42,7 +42,7 @@ export class ControlBuffers {
     ] as const) {
       const map = net.mapBuffer(at, PAGE_SIZE, perm);
       if (map) {
-        this.#maps.push(map);
+        this.#maps.push({ map, buffer: at });
         continue;
       }
       this.free();
@@ -51,13 +51,13 @@ export class ControlBuffers {
   }
 
   free(): void {
-    const lost = new Set<number>();
-    for (const [i, map] of this.#maps.toReversed().entries()) {
-      const buffer = i === this.#maps.length - 2 ? this.command : this.status;
-      if (!this.#net.unmapBuffer(map)) lost.add(buffer);
+    const kept = new Set<number>();
+    for (const { map, buffer } of this.#maps.toReversed()) {
+      // freed when the device lets go of it; QEMU does not wait for that
+      if (!this.#net.unmapBuffer(map) && this.#net.mode === 'transactional') kept.add(buffer);
     }
     for (const buffer of [this.command, this.status]) {
-      if (!lost.has(buffer)) this.#net.vmm.free(buffer);
+      if (!kept.has(buffer)) this.#net.vmm.free(buffer);
     }
     this.#kernel.physical.free(this.#sg);
   }

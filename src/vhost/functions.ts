@@ -14,22 +14,36 @@ import { InputError } from '../common/errors.js';
 import { hex64 } from '../common/bytes.js';
 import { atomic, type KernelContext, type KernelFunction } from '../kernel/function.js';
 import type { NetDeviceOptions } from '../virtio/device/net-device.js';
-import { VIRTIO_NET_OK } from '../virtio/device/control/commands.js';
 import type { FunctionDefiner } from '../virtio/virtio-net.js';
 import { add, kick } from './add.js';
-import { readElement } from './control-command.js';
 import { handleCtrlAvailLanded } from './control-landed.js';
 import { handleCtrlAvailTransactional } from './control-transactional.js';
+import { followDevice, handleCtrlAvailTranslate } from './control-translate.js';
 import { addCopy, allocBuffer, unmapElem } from './copy-descriptors.js';
-import { elementBytes } from './element.js';
 import { handleGuestKick, start, stop } from './life-cycle.js';
-import { GOT, type SvqQueue } from './queue.js';
-import { SHADOW_VIRTQUEUE, SVQ_ELEMENT, iovToBuf } from './structs.js';
+import { GOT, type SvqMode, type SvqQueue } from './queue.js';
+import { SHADOW_VIRTQUEUE, SVQ_ELEMENT } from './structs.js';
 import { flush, getBuf, poll, pushElem, type Got } from './used.js';
 import { VhostVdpaNet, type SvqOptions, type SvqRegistry } from './vhost-vdpa.js';
 
 const S = SHADOW_VIRTQUEUE.offset;
 const E = SVQ_ELEMENT.offset;
+
+type ControlHandler = (
+  kernel: KernelContext,
+  net: VhostVdpaNet,
+  queue: SvqQueue,
+  elem: number,
+) => number;
+
+/** How a command goes, by mode. The proposal does not look at it. */
+const CONTROL_HANDLERS: Readonly<Record<SvqMode, ControlHandler>> = {
+  translate: handleCtrlAvailTranslate,
+  'copy-v8': (kernel, _net, queue, elem) =>
+    kernel.invoke('vhost_svq_add_element', queue.address, elem),
+  landed: handleCtrlAvailLanded,
+  transactional: handleCtrlAvailTransactional,
+};
 
 /** A VMM in a kernel: its functions are defined, devices can be made. */
 export interface ShadowVirtqueueVmm {
@@ -164,32 +178,15 @@ function shadowVirtqueueFunctions({
     atomic({
       prototype: `int vhost_vdpa_net_handle_ctrl_avail(${SVQ}, ${ELEM})`,
       calls: true,
-      body: (context, svq, elem) =>
-        queueOf(svq).mode === 'landed'
-          ? handleCtrlAvailLanded(context, deviceOf(svq), queueOf(svq), elem)
-          : handleCtrlAvailTransactional(context, deviceOf(svq), queueOf(svq), elem),
+      body: (context, svq, elem) => {
+        const queue = queueOf(svq);
+        const handler = CONTROL_HANDLERS[queue.mode];
+        return handler(context, deviceOf(svq), queue, elem);
+      },
     }),
     atomic({
       prototype: `void vhost_vdpa_net_handle_ctrl(${SVQ}, ${ELEM})`,
-      body: (context, svq, elem) => followDevice(context, deviceOf(svq), elem),
+      body: (context, svq, elem) => followDevice(context, deviceOf(svq), svq, elem),
     }),
   ];
-}
-
-/**
- * The model follows a command that the device has taken: the proposal's used_elem_handler. It reads the guest's
- * memory again, which the guest may have changed by now.
- */
-function followDevice(kernel: KernelContext, net: VhostVdpaNet, elem: number): void {
-  const { memory, physical } = kernel;
-  const { ram } = memory;
-  const scratch = physical.alloc(8);
-  ram.set8(scratch, 0xff);
-  iovToBuf(ram, ram.pointer(elem + E.in_sg), ram.u32(elem + E.in_num), scratch, 1);
-  const ack = ram.u8(scratch);
-  physical.free(scratch);
-  const length = elementBytes(kernel, elem);
-  if (ack !== VIRTIO_NET_OK || length < 2 || length > ram.bytes.length) return;
-  net.runModel(readElement(kernel, elem, 0, length));
-  net.stage('model');
 }

@@ -74,6 +74,6 @@ export function isStrict(queue: SvqQueue): boolean {
 
 /** `vhost_svq_available_slots` of the proposal's time: counts elements, not descriptors. */
 export function availableElements({ memory: { ram } }: KernelContext, svq: number): number {
-  const inFlight = (ram.u16(svq + S.shadow_avail_idx) - ram.u16(svq + S.shadow_used_idx)) & 0xffff;
-  return ram.u32(svq + S.num) - inFlight;
+  const inFlight = ram.u16(svq + S.shadow_avail_idx) - ram.u16(svq + S.shadow_used_idx);
+  return (ram.u32(svq + S.num) - inFlight) & 0xffff;
 }

@@ -141,7 +141,9 @@ export function flush(kernel: KernelContext, queue: SvqQueue, checkAvail: boolea
         if (kernel.invoke('vhost_svq_unmap_elem', svq, elem, len, 1) === 0) return;
       }
       if (queue.usedHandler !== undefined) kernel.invoke(queue.usedHandler, svq, elem);
-      guest.queue.push(ram.u32(elem + E.index), guestLength(kernel, queue, elem, len));
+      // the handler may have answered in the device's place
+      const length = ram.u32(svq + S.scratch_len);
+      guest.queue.push(ram.u32(elem + E.index), guestLength(kernel, queue, elem, length));
       physical.free(elem);
       if (++count > ram.u32(svq + S.num)) {
         queue.log('More than the ring used at once');

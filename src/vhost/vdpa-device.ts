@@ -17,6 +17,7 @@
 import { ERRNO } from '../common/errno.js';
 import { high32, low32 } from '../common/bytes.js';
 import type { Memory } from '../cpu/memory.js';
+import { VIRTIO_NET_OK } from '../virtio/device/control/commands.js';
 import { VirtioNetDevice, type NetDeviceOptions } from '../virtio/device/net-device.js';
 import type { DeviceQueue } from '../virtio/ring/device-queue.js';
 import { VRING_DESC_SIZE } from '../virtio/ring/split-ring.js';
@@ -33,10 +34,12 @@ export type ControlFault =
   | 'id-twice'
   | 'length-0'
   | 'length-too-long'
-  /** No answer at all. */
+  /** Taken, and never given back. */
   | 'silent'
   /** Ack 7. */
   | 'ack'
+  /** Ack 0, though the command is refused. */
+  | 'accept'
   | 'refuse'
   /** Rewrites the links in the descriptor table, past the IOMMU. */
   | 'rewrite-next';
@@ -87,6 +90,7 @@ export class VdpaNetDevice {
   readonly #vrings = new Map<number, Vring>();
   readonly #kicked = new Set<number>();
   #suspended = false;
+  #working = false;
 
   constructor(memory: Memory, options: VdpaOptions) {
     this.#isolated = options.isolated ?? true;
@@ -96,7 +100,10 @@ export class VdpaNetDevice {
       onInterrupt: options.onCall,
       access: (queue) => this.spaceOf(queue),
       refuses: (request) => this.#take('refuse') || (options.refuses?.(request) ?? false),
-      ackOf: (ack) => (this.#take('ack') ? 7 : ack),
+      ackOf: (ack) => {
+        if (this.#take('ack')) return 7;
+        return this.#take('accept') ? VIRTIO_NET_OK : ack;
+      },
       completeCommand: (queue, head, written) => this.#complete(queue, head, written),
     });
   }
@@ -200,11 +207,21 @@ export class VdpaNetDevice {
     if (this.#kicked.size === 0 || this.#suspended) return false;
     const queues = [...this.#kicked].toSorted((a, b) => a - b);
     this.#kicked.clear();
-    for (const queue of queues) {
-      this.#work(queue);
-      this.afterWork?.(queue);
+    this.#working = true;
+    try {
+      for (const queue of queues) {
+        this.#work(queue);
+        this.afterWork?.(queue);
+      }
+    } finally {
+      this.#working = false;
     }
     return true;
+  }
+
+  /** It works on a queue just now. */
+  get isWorking(): boolean {
+    return this.#working;
   }
 
   /** Whether the device may touch a queue: it runs, and its IOMMU still lets it at the ring. */
@@ -238,7 +255,7 @@ export class VdpaNetDevice {
     this.beforeWork?.(queue);
     if (!this.reaches(queue)) return;
     if (queue === this.#net.controlIndex) {
-      if (!this.#take('silent')) this.#net.notify(queue);
+      this.#net.notify(queue);
     } else if (queue % 2 === 1) {
       this.#net.runTransmit();
     }
@@ -259,6 +276,7 @@ export class VdpaNetDevice {
   }
 
   #complete(queue: DeviceQueue, head: number, written: number): void {
+    if (this.#take('silent')) return;
     const { num } = this.#vrings.get(this.#net.controlIndex)?.addresses ?? { num: 1 };
     if (this.#take('id-out-of-range')) queue.push(num, 1);
     if (this.#take('id-not-outstanding')) queue.push((head + 2) % num, 1);

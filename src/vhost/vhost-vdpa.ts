@@ -36,7 +36,7 @@ import { VhostIovaTree, type DmaMap } from './iova-tree.js';
 import { leaksOf, type Leaks } from './leaks.js';
 import { deviceAreaSize, driverAreaSize, freeRings } from './life-cycle.js';
 import { restoreCommands } from './restore.js';
-import type { SvqMode, SvqQueue } from './queue.js';
+import { isStrict, type SvqMode, type SvqQueue } from './queue.js';
 import { SHADOW_VIRTQUEUE } from './structs.js';
 import { VdpaNetDevice, type VringAddresses } from './vdpa-device.js';
 import { VmmMemory } from './vmm-memory.js';
@@ -239,7 +239,7 @@ export class VhostVdpaNet extends VirtioNetDevice {
   /** Undoes `mapBuffer`; false: the device keeps the map, which is tried again later. */
   unmapBuffer(map: DmaMap): boolean {
     if (this.#unmap(this.controlAsid, map)) return true;
-    this.#stuck.push({ asid: this.controlAsid, map });
+    if (this.mode === 'transactional') this.#stuck.push({ asid: this.controlAsid, map });
     return false;
   }
 
@@ -264,10 +264,14 @@ export class VhostVdpaNet extends VirtioNetDevice {
     this.#running = true;
     try {
       this.#mapGuest();
+      // before the rings: they get the first addresses
+      const carries = this.mode === 'landed' && this.#layouts.has(this.controlIndex);
+      if (carries && this.#isShadowed(this.controlIndex)) {
+        this.buffers = new ControlBuffers(this.#kernel, this);
+      }
       for (const [index, layout] of this.#layouts) this.#startVring(index, layout);
-      const control = this.#svqs.get(this.controlIndex);
-      if (control && this.mode === 'landed') this.buffers = new ControlBuffers(this.#kernel, this);
       this.#device.setStatus(this.#device.getStatus() | VIRTIO_CONFIG_S.DRIVER_OK);
+      const control = this.#svqs.get(this.controlIndex);
       if (control) this.#loadState(control);
       else if (this.#layouts.has(this.controlIndex)) this.#enable(this.controlIndex);
       for (const index of this.#layouts.keys()) {
@@ -319,6 +323,8 @@ export class VhostVdpaNet extends VirtioNetDevice {
   migrate(): VdpaNetDevice {
     if (this.#shadow === 'none')
       throw new InputError('migration is blocked: commands are not seen');
+    if (this.#device.isWorking)
+      throw new InputError('migration is refused: a command is in flight');
     const source = this.#device;
     this.stop();
     this.#device = this.#createVdpa();
@@ -405,7 +411,8 @@ export class VhostVdpaNet extends VirtioNetDevice {
       indirect: hasFeature(this.features, 'INDIRECT_DESC'),
       ...(base === undefined ? {} : { base }),
     });
-    const understands = this.mode === 'landed' || this.mode === 'transactional';
+    const understands = this.mode !== 'copy-v8';
+    const follows = this.mode === 'copy-v8' || this.mode === 'translate';
     const asid = (): number => (isControl ? this.controlAsid : 0);
     const svq: SvqQueue = {
       address,
@@ -424,7 +431,7 @@ export class VhostVdpaNet extends VirtioNetDevice {
         unmap: (iova, size) => this.#device.dmaUnmap(asid(), iova, size),
       },
       availHandler: isControl && understands ? 'vhost_vdpa_net_handle_ctrl_avail' : undefined,
-      usedHandler: isControl && !understands ? 'vhost_vdpa_net_handle_ctrl' : undefined,
+      usedHandler: isControl && follows ? 'vhost_vdpa_net_handle_ctrl' : undefined,
       kept: [],
       orphans: new Map(),
       pollBudget: this.#options.pollBudget ?? 1000,
@@ -471,7 +478,8 @@ export class VhostVdpaNet extends VirtioNetDevice {
     for (const field of [S.used, S.desc]) {
       const area = ram.pointer(svq.address + field);
       const map = area === 0 ? undefined : this.tree.findTranslated(ram.physToVirt(area), 'hva');
-      if (map) this.#unmap(asid, map);
+      // strict modes try once more before the memory is given up
+      if (map && !this.#unmap(asid, map) && isStrict(svq)) this.#unmap(asid, map);
     }
     freeRings(this.#kernel, svq);
   }
