@@ -186,6 +186,13 @@ export class VdpaNetDevice {
     return this.#vrings.get(index)?.enabled ?? false;
   }
 
+  /** The queue goes on at an index: what a device does that is told where another one was. */
+  resumeAt(index: number, base: number): void {
+    const vring = this.#vrings.get(index);
+    if (!vring) throw new RangeError(`virtqueue ${index} has no ring`);
+    this.#start(index, { ...vring, base });
+  }
+
   /** Where the device would go on. */
   getVringBase(index: number): number {
     return this.#net.queuePosition(index) ?? 0;

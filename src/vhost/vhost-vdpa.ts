@@ -321,8 +321,9 @@ export class VhostVdpaNet extends VirtioNetDevice {
 
   /** Live migration: the guest goes on with another device, which is given the state. */
   migrate(): VdpaNetDevice {
-    if (this.#shadow === 'none')
+    if (!this.#isShadowed(this.controlIndex)) {
       throw new InputError('migration is blocked: commands are not seen');
+    }
     if (this.#device.isWorking)
       throw new InputError('migration is refused: a command is in flight');
     const source = this.#device;

@@ -41,7 +41,9 @@ test.each(COPIES)('%s', (mode, out, input) => {
   expect(ram.u32(svq + S.num_free)).toBe(4);
   expect(ram.u16(svq + S.last_used_idx)).toBe(1);
   expect(ram.u32(state + SVQ_DESC_STATE.offset.ndescs)).toBe(0);
-  expect(rig.control.takeUsed()).toEqual([{ id: head, len: 1, bytes: Uint8Array.of(0) }]);
+  expect(rig.control.takeUsed()).toEqual([
+    { id: head, len: 1, known: true, bytes: Uint8Array.of(0) },
+  ]);
   expect(rig.net.control.rx.promisc).toBe(false);
   expect(rig.net.vdpa.net.control).toEqual(rig.net.control);
   expect(rig.net.leaks()).toEqual({ descriptors: 0, mappings: 0, buffers: 0 });

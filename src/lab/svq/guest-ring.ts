@@ -11,6 +11,7 @@
  *   ring.takeUsed();        // [{ id: head, len: 1, bytes: Uint8Array.of(0) }]
  */
 import type { KernelContext } from '../../kernel/function.js';
+import { concatBytes } from '../../net/packet.js';
 import {
   VRING_DESC_F_NEXT,
   VRING_DESC_F_WRITE,
@@ -24,6 +25,8 @@ import {
 export interface UsedChain {
   readonly id: number;
   readonly len: number;
+  /** It was outstanding, as far as `chain` knows. */
+  readonly known: boolean;
   /** What stands in its writable segments. */
   readonly bytes: Uint8Array;
 }
@@ -139,7 +142,8 @@ export class GuestRing {
     while (this.#lastUsed !== ram.u16(this.used + 2)) {
       const entry = this.used + 4 + 8 * (this.#lastUsed & (this.num - 1));
       const id = ram.u32(entry);
-      taken.push({ id, len: ram.u32(entry + 4), bytes: this.#release(id) });
+      const known = this.#chains.has(id);
+      taken.push({ id, len: ram.u32(entry + 4), known, bytes: this.#release(id) });
       this.#lastUsed = (this.#lastUsed + 1) & 0xffff;
     }
     return taken;
@@ -160,6 +164,6 @@ export class GuestRing {
     const parts = chain.input.map(({ at, length }) => memory.ram.slice(at, length));
     for (const at of chain.out) physical.free(at);
     for (const { at } of chain.input) physical.free(at);
-    return Uint8Array.from(parts.flatMap((part) => [...part]));
+    return concatBytes(...parts);
   }
 }

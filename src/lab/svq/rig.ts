@@ -49,6 +49,8 @@ export interface RigOptions extends SvqOptions {
   /** Of the device. Default RIG_FEATURES. */
   readonly features?: readonly VirtioNetFeature[];
   readonly config?: Partial<NetConfig>;
+  /** Before the device is started. */
+  readonly prepare?: (net: VhostVdpaNet) => void;
 }
 
 export interface TransmittedBytes {
@@ -103,6 +105,7 @@ export class SvqRig {
       dataSize === undefined
         ? []
         : [new GuestRing(kernel, dataSize), new GuestRing(kernel, dataSize)];
+    options.prepare?.(this.net);
     this.#negotiate();
   }
 
