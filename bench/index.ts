@@ -6,6 +6,7 @@ import { benchInterpreter } from './interpreter.js';
 import type { BenchRow } from './row.js';
 import { benchRace } from './race.js';
 import { benchRss } from './rss.js';
+import { benchSvq } from './svq.js';
 import { benchTraffic } from './traffic.js';
 import { benchWasm } from './wasm.js';
 
@@ -50,6 +51,11 @@ export const SUITES: readonly BenchSuite[] = [
     name: 'rss',
     summary: 'receive hashes per second: Toeplitz by tables and as defined, whole frames',
     run: benchRss,
+  },
+  {
+    name: 'svq',
+    summary: 'control commands per second through a shadow virtqueue, bytes copied, by mode',
+    run: benchSvq,
   },
   {
     name: 'traffic',

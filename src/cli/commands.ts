@@ -13,6 +13,7 @@ import { race } from './race.js';
 import { rss } from './rss.js';
 import { run } from './run.js';
 import { strategies } from './strategies.js';
+import { svq } from './svq.js';
 import { tour } from './tour.js';
 import { trace } from './trace.js';
 import { verify } from './verify.js';
@@ -30,6 +31,7 @@ export const COMMANDS: readonly Command[] = [
   layout,
   xdp,
   rss,
+  svq,
   fuzz,
   verify,
   race,

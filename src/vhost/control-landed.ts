@@ -35,6 +35,7 @@ export function handleCtrlAvailLanded(
   if (!buffers) return -ERRNO.EINVAL;
   const outSg = ram.pointer(elem + E.out_sg);
   const length = iovToBuf(ram, outSg, ram.u32(elem + E.out_num), buffers.command, COMMAND_LIMIT);
+  net.vmm.copied += length;
   net.stage('copy out');
   const head = ram.slice(buffers.command, 2);
   let request = ram.slice(buffers.command, length);
@@ -62,6 +63,7 @@ export function handleCtrlAvailLanded(
   const inSg = ram.pointer(elem + E.in_sg);
   ram.set8(buffers.status, status);
   const given = iovFromBuf(ram, inSg, ram.u32(elem + E.in_num), buffers.status, 1);
+  net.vmm.copied += given;
   if (given !== 1) net.say('Bad device CVQ written length');
   kernel.invoke('vhost_svq_push_elem', queue.address, elem, given);
   if (written < 0) return written;

@@ -117,6 +117,7 @@ function carry(
   const out = part(request.length, 'ro');
   if (out === 0) return REFUSED;
   ram.bytes.set(request, out);
+  net.vmm.copied += request.length;
   net.stage('copy out');
   const input = part(room, 'rw');
   if (input === 0) {
@@ -162,7 +163,7 @@ function give(kernel: KernelContext, queue: SvqQueue, elem: number, answer: Uint
   const scratch = physical.alloc(answer.length);
   ram.bytes.set(answer, scratch);
   const inSg = ram.pointer(elem + E.in_sg);
-  iovFromBuf(ram, inSg, ram.u32(elem + E.in_num), scratch, answer.length);
+  queue.vmm.copied += iovFromBuf(ram, inSg, ram.u32(elem + E.in_num), scratch, answer.length);
   physical.free(scratch);
   kernel.invoke('vhost_svq_push_elem', queue.address, elem, answer.length);
   physical.free(elem);

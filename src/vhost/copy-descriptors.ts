@@ -31,7 +31,7 @@ export function allocBuffer(
 ): number {
   const length = iovSize(ram, iov, num);
   const buffer = queue.vmm.alloc(alignUp(length, COPY_PAGE));
-  if (!write) iovToBuf(ram, iov, num, buffer, length);
+  if (!write) queue.vmm.copied += iovToBuf(ram, iov, num, buffer, length);
   return buffer;
 }
 
@@ -119,7 +119,7 @@ export function unmapIov(
     return false;
   }
   const buffer = ram.virtToPhys(map.translated);
-  if (iov !== 0) iovFromBuf(ram, iov, count, buffer, length);
+  if (iov !== 0) queue.vmm.copied += iovFromBuf(ram, iov, count, buffer, length);
   queue.vmm.free(buffer);
   queue.tree.remove(map);
   return true;

@@ -73,6 +73,19 @@ export function asRestored(state: ControlState): ControlState {
   };
 }
 
+/** Whether two devices do the same with frames. */
+export function sameState(a: ControlState, b: ControlState): boolean {
+  return plainText(asRestored(a)) === plainText(asRestored(b));
+}
+
+function plainText(state: ControlState): string {
+  return JSON.stringify(state, (_key, value: unknown) => {
+    if (typeof value === 'bigint') return value.toString(16);
+    if (value instanceof Set) return [...value].toSorted();
+    return value instanceof Map ? [...value] : value;
+  });
+}
+
 function command(commandClass: number, number: number, ...data: Uint8Array[]): Uint8Array {
   return concatBytes(Uint8Array.of(commandClass, number), ...data);
 }

@@ -19,7 +19,6 @@ import { PAGE_SIZE, type MemoryListener, type Region } from '../cpu/memory.js';
 import type { KernelContext } from '../kernel/function.js';
 import {
   VirtioNetDevice,
-  type ControlLogEntry,
   type DeliverOptions,
   type DeliverResult,
   type NetDeviceOptions,
@@ -74,8 +73,8 @@ export class VhostVdpaNet extends VirtioNetDevice {
   readonly vmm: VmmMemory;
   /** Lines for the VMM's log. */
   readonly log: string[] = [];
-  /** Commands that the model ran. */
-  readonly modelLog: ControlLogEntry[];
+  /** The command that the model ran last. */
+  lastModelled: Uint8Array | undefined;
   /** Buffers of the control queue that stay mapped; only while it runs, and only in mode `landed`. */
   buffers: ControlBuffers | undefined;
   /** The device gets no time: what is kicked stays undone. */
@@ -97,17 +96,14 @@ export class VhostVdpaNet extends VirtioNetDevice {
 
   constructor(registry: SvqRegistry, netOptions: NetDeviceOptions, options: SvqOptions) {
     const { kernel } = registry;
-    const modelLog: ControlLogEntry[] = [];
     const offered = svqFeatures(netOptions.features | ACCESS_PLATFORM) & ~ACCESS_PLATFORM;
     super(kernel.memory, {
       features: offered,
       ...(netOptions.config ? { config: netOptions.config } : {}),
-      onControl: (entry) => modelLog.push(entry),
       onInterrupt: netOptions.onInterrupt,
       onTransmit: netOptions.onTransmit,
       ...(netOptions.onConfigChange ? { onConfigChange: netOptions.onConfigChange } : {}),
     });
-    this.modelLog = modelLog;
     this.#registry = registry;
     this.#kernel = kernel;
     this.#options = options;
@@ -212,6 +208,7 @@ export class VhostVdpaNet extends VirtioNetDevice {
 
   /** Runs a command on the model of the device's state. */
   runModel(request: Uint8Array): ControlResult {
+    this.lastModelled = request;
     const result = this.executeCommand(request);
     if (result.ack !== VIRTIO_NET_OK) this.say(`Bad CVQ processing in model: ${result.why ?? ''}`);
     return result;

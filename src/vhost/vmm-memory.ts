@@ -21,6 +21,8 @@ const MEMORY_LIMIT = 16 << 20;
 export class VmmMemory {
   /** Bytes of the largest request so far. */
   largestRequest = 0;
+  /** Bytes copied between the guest and the VMM. */
+  copied = 0;
   readonly #physical: PhysicalAllocator;
   readonly #sizes = new Map<number, number>();
 

@@ -318,8 +318,7 @@ const COMMANDS: readonly Fault[] = [
       rig.kick();
       const [seen] = rig.deviceLog;
       notes['device saw'] = [...(seen?.request ?? [])].join(' ');
-      const [modelled] = rig.net.modelLog;
-      notes['model saw'] = [...(modelled?.request ?? [])].join(' ');
+      notes['model saw'] = [...(rig.net.lastModelled ?? [])].join(' ');
     },
   },
 ];

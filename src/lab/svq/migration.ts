@@ -4,11 +4,10 @@
  * Usage:
  *   const { commands, restored, same } = migrateRandom(lab, { mode: 'landed', seed: 7, count: 40 });
  */
-import { isDeepStrictEqual } from '../../common/equal.js';
 import { Random } from '../../common/random.js';
 import { negotiatedOffloads } from '../../virtio/device/control/state.js';
 import { describeCommand } from '../../virtio/device/control/commands.js';
-import { asRestored } from '../../vhost/restore.js';
+import { sameState } from '../../vhost/restore.js';
 import type { SvqMode } from '../../vhost/queue.js';
 import { randomCommand } from './commands.js';
 import type { SvqLab } from './rig.js';
@@ -48,7 +47,7 @@ export function migrateRandom(
     source: describeState(source),
     destination: describeState(destination),
     restored: rig.deviceLog.map(({ request }) => describeCommand(request)),
-    same: isDeepStrictEqual(asRestored(source), asRestored(destination)),
+    same: sameState(source, destination),
   };
   rig.close();
   return migration;

@@ -48,7 +48,8 @@ export function snapshot(rig: SvqRig): Snapshot {
     ring(lines, ram, 'shadow', num, desc ?? 0, avail ?? 0, used ?? 0);
     lines.set(
       'shadow queue',
-      `free_head ${ram.u32(svq + S.free_head)}, num_free ${ram.s32(svq + S.num_free)}, ` +
+      `last_avail_idx ${net.queuePosition(net.controlIndex) ?? 0}, ` +
+        `free_head ${ram.u32(svq + S.free_head)}, num_free ${ram.s32(svq + S.num_free)}, ` +
         `shadow_avail_idx ${ram.u16(svq + S.shadow_avail_idx)}, ` +
         `last_used_idx ${ram.u16(svq + S.last_used_idx)}`,
     );
@@ -60,12 +61,14 @@ export function snapshot(rig: SvqRig): Snapshot {
     const where = asid === undefined ? 'not in the device' : `ASID ${asid}`;
     lines.set(name, `${size + 1n} bytes ${perm}, ${what}, ${where}`);
   }
-  for (const { iova, translated, size, kind } of net.tree.maps) {
-    const at = kind === 'gpa' ? 0 : ram.virtToPhys(translated);
-    const asked = net.vmm.buffers.get(at);
-    if (asked === undefined || isRing(ram, svq, at)) continue;
-    const used = contents(ram, at, Number(size) + 1);
-    lines.set(`buffer ${iova.toString(16)}`, shownBytes(ram, at, Math.max(used, Math.min(asked, 16))));
+  for (const [at, asked] of net.vmm.buffers) {
+    if (isRing(ram, svq, at)) continue;
+    const map = net.tree.findTranslated(ram.physToVirt(at), 'hva');
+    const used = contents(ram, at, asked);
+    lines.set(
+      map ? `buffer ${map.iova.toString(16)}` : 'buffer, not mapped',
+      shownBytes(ram, at, Math.max(used, Math.min(asked, 16))),
+    );
   }
   lines.set('device state', describeState(net.vdpa.net.control));
   lines.set('model state', describeState(net.control));
@@ -113,10 +116,16 @@ function ring(
       (flags & VRING_DESC_F_WRITE) !== 0 ? 'WRITE' : 'READ',
       ...((flags & VRING_DESC_F_NEXT) !== 0 ? [`NEXT ${ram.u16(at + 14)}`] : []),
     ];
-    lines.set(`${side} desc[${i}]`, `addr ${ram.u64(at).toString(16)} len ${length} ${names.join(' ')}`);
+    lines.set(
+      `${side} desc[${i}]`,
+      `addr ${ram.u64(at).toString(16)} len ${length} ${names.join(' ')}`,
+    );
   }
   const heads = entries(ram.u16(avail + 2), num).map((i) => ram.u16(avail + 4 + 2 * i));
-  lines.set(`${side} avail`, `idx ${ram.u16(avail + 2)}${heads.length > 0 ? ` ring ${heads.join(' ')}` : ''}`);
+  lines.set(
+    `${side} avail`,
+    `idx ${ram.u16(avail + 2)}${heads.length > 0 ? ` ring ${heads.join(' ')}` : ''}`,
+  );
   const elements = entries(ram.u16(used + 2), num).map(
     (i) => `{${ram.u32(used + 4 + 8 * i)},${ram.u32(used + 8 + 8 * i)}}`,
   );

@@ -7,8 +7,9 @@
  */
 import type { Leaks } from '../../vhost/leaks.js';
 import type { SvqMode } from '../../vhost/queue.js';
+import type { VirtioNetFeature } from '../../virtio/net-features.js';
 import { controlCommand } from './commands.js';
-import type { RigOptions, SvqLab } from './rig.js';
+import { RIG_FEATURES, type RigOptions, type SvqLab } from './rig.js';
 import { changes, snapshot, type Change, type Snapshot } from './snapshot.js';
 
 export interface WalkStep {
@@ -32,10 +33,21 @@ export interface Walk {
 
 const GUEST = 'guest';
 
+/** None of these has state that is restored at start: the command is the first on the shadow ring. */
+const FEATURES: readonly VirtioNetFeature[] = RIG_FEATURES.filter(
+  (name) => !['CTRL_MAC_ADDR', 'MQ', 'RSS', 'HASH_REPORT'].includes(name),
+);
+
+/** Features that commands of a class need besides. */
+const FEATURES_OF_CLASS: Readonly<Record<number, readonly VirtioNetFeature[]>> = {
+  1: ['CTRL_MAC_ADDR'],
+  4: ['MQ', 'RSS', 'HASH_REPORT'],
+};
+
 /** What each step is. */
 const STEPS: Readonly<Record<string, string>> = {
   [GUEST]: 'the guest makes the command available and kicks',
-  pop: 'the VMM takes the chain off the guest\'s ring',
+  pop: "the VMM takes the chain off the guest's ring",
   'copy out': 'the readable part is copied into memory of the VMM',
   'map out': 'the copy is mapped for the device, read-only',
   'copy in': 'room for the writable part is allocated',
@@ -44,7 +56,7 @@ const STEPS: Readonly<Record<string, string>> = {
   device: 'the device reads the command, executes it, writes the ack',
   get_buf: 'the VMM takes the used element; the descriptors are free',
   unmap: 'the copies are unmapped, their bytes given to the guest, and freed',
-  model: 'the VMM\'s model of the device follows',
+  model: "the VMM's model of the device follows",
   push_elem: 'the guest gets its chain back',
   used: 'the guest gets its chain back, and a signal',
 };
@@ -60,7 +72,8 @@ export function walkCommand(lab: SvqLab, word: string, options: RigOptions): Wal
     steps.push({ name, what: STEPS[name] ?? '', changes: changes(before, now) });
     before = now;
   };
-  const rig = lab.open({ controlSize: 8, ...options, onStage: note });
+  const features = [...FEATURES, ...(FEATURES_OF_CLASS[request[0] ?? 0] ?? [])];
+  const rig = lab.open({ controlSize: 8, features, ...options, onStage: note });
   const start = snapshot(rig);
   before = start;
   watching = true;
