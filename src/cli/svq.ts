@@ -65,9 +65,10 @@ function walkLines(walk: SvqWalk): string[] {
   for (const [i, { name, what, changes }] of walk.steps.entries()) {
     lines.push('', `${i + 1}. ${name}: ${what}`);
     if (changes.length === 0) lines.push('  (nothing that is shown here)');
-    for (const { name: what, before, after } of changes) {
-      if (before === undefined) lines.push(`  ${what}: ${after ?? ''}`);
-      else lines.push(`  ${what}: ${before}  ->  ${after ?? 'gone'}`);
+    for (const change of changes) {
+      const { before, after } = change;
+      if (before === undefined) lines.push(`  ${change.name}: ${after ?? ''}`);
+      else lines.push(`  ${change.name}: ${before}  ->  ${after ?? 'gone'}`);
     }
   }
   const reply = walk.reply.length > 0 ? `, reply ${bytesToHex(walk.reply)}` : '';

@@ -10,7 +10,6 @@
  */
 import type { KernelContext } from '../kernel/function.js';
 import { QUEUE_EMPTY } from '../virtio/ring/device-queue.js';
-import { PieceList } from '../virtio/ring/piece-list.js';
 import type { SvqQueue } from './queue.js';
 import { IOVEC, SHADOW_VIRTQUEUE, SVQ_ELEMENT, iovSize } from './structs.js';
 
@@ -21,10 +20,10 @@ const E = SVQ_ELEMENT.offset;
 export function popElement(kernel: KernelContext, queue: SvqQueue): number {
   const { memory, physical } = kernel;
   const { ram } = memory;
-  const { address: svq, guest } = queue;
+  const { address: svq, guest, readable, writable } = queue;
   if (ram.u8(svq + S.broken) !== 0) return 0;
-  const readable = new PieceList();
-  const writable = new PieceList();
+  readable.count = 0;
+  writable.count = 0;
   const head = guest.queue.take(readable, writable);
   if (head === QUEUE_EMPTY) return 0;
   if (head < 0) {

@@ -13,6 +13,7 @@
  */
 import type { KernelContext } from '../kernel/function.js';
 import type { DeviceQueue } from '../virtio/ring/device-queue.js';
+import type { PieceList } from '../virtio/ring/piece-list.js';
 import type { VhostIovaTree } from './iova-tree.js';
 import { SHADOW_VIRTQUEUE } from './structs.js';
 import type { VmmMemory } from './vmm-memory.js';
@@ -50,6 +51,9 @@ export interface SvqQueue {
   readonly vmm: VmmMemory;
   readonly guest: GuestEnd;
   readonly device: DeviceEnd;
+  /** Pieces of the chain that is taken. */
+  readonly readable: PieceList;
+  readonly writable: PieceList;
   /** Name of the kernel function that takes an element in place of `vhost_svq_add_element`. */
   readonly availHandler: string | undefined;
   /** Name of one that sees used elements before the guest does. */

@@ -28,6 +28,7 @@ import { VIRTIO_NET_OK } from '../virtio/device/control/commands.js';
 import { featureMask, hasFeature } from '../virtio/net-features.js';
 import type { DeviceQueue } from '../virtio/ring/device-queue.js';
 import { openDeviceQueue, type RingLayout } from '../virtio/ring/open-device-queue.js';
+import { PieceList } from '../virtio/ring/piece-list.js';
 import { VIRTIO_CONFIG_S } from '../virtio/transport.js';
 import { ControlBuffers } from './control-buffers.js';
 import { svqFeatures, svqProblem } from './features.js';
@@ -430,6 +431,8 @@ export class VhostVdpaNet extends VirtioNetDevice {
       },
       availHandler: isControl && understands ? 'vhost_vdpa_net_handle_ctrl_avail' : undefined,
       usedHandler: isControl && follows ? 'vhost_vdpa_net_handle_ctrl' : undefined,
+      readable: new PieceList(),
+      writable: new PieceList(),
       kept: [],
       orphans: new Map(),
       pollBudget: this.#options.pollBudget ?? 1000,

@@ -269,9 +269,7 @@ export function defineVirtioNet(
   for (const fn of virtioNetFunctions(host)) kernel.define(fn);
   for (const fn of netStackFunctions(stack)) kernel.define(fn);
   return {
-    probe: (options = {}) => {
-      return new VirtioNetInstance(kernel, options, runners, nets);
-    },
+    probe: (probeOptions = {}) => new VirtioNetInstance(kernel, probeOptions, runners, nets),
   };
 }
 

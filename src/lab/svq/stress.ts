@@ -40,14 +40,21 @@ const FAULTS: readonly ControlFault[] = [
 export class SvqStress {
   readonly problems: string[] = [];
   /** What was done, by kind. */
-  readonly counts = { sent: 0, received: 0, commands: 0, stops: 0, migrations: 0, faults: 0 };
+  readonly counts = {
+    sent: 0,
+    delivered: 0,
+    received: 0,
+    commands: 0,
+    stops: 0,
+    migrations: 0,
+    faults: 0,
+  };
   readonly #rig: SvqRig;
   readonly #random: Random;
   readonly #rx: GuestRing;
   readonly #tx: GuestRing;
   #nextFrame = 0;
   #seenFrames = 0;
-  #delivered = 0;
   #steps = 0;
 
   /** Modes that keep what they promise are the strict ones; others are here to be looked at. */
@@ -136,7 +143,7 @@ export class SvqStress {
     const { net } = this.#rig;
     if (!net.isRunning || net.paused) return;
     const frame = new Uint8Array(14 + this.#random.below(300));
-    if (net.deliver(frame, { queue: 0 }) === 'delivered') this.#delivered++;
+    if (net.deliver(frame, { queue: 0 }) === 'delivered') this.counts.delivered++;
   }
 
   #command(): void {
