@@ -127,8 +127,16 @@ export function controlCommand(word: string): ControlCommandText {
   return build(value.split(','), word);
 }
 
-/** A command that a device with `pairs` queue pairs and `offloads` takes, and sometimes one that it refuses. */
-export function randomCommand(random: Random, pairs: number, offloads: bigint): Uint8Array {
+/**
+ * A command that a device with `pairs` queue pairs and `offloads` takes, and sometimes one that it refuses. VLANs
+ * are below `vlans`, of which 4096 and more are none.
+ */
+export function randomCommand(
+  random: Random,
+  pairs: number,
+  offloads: bigint,
+  vlans = 4100,
+): Uint8Array {
   const onOff = random.below(2);
   const types = 1 + random.below(0x1ff);
   switch (random.below(12)) {
@@ -141,9 +149,9 @@ export function randomCommand(random: Random, pairs: number, offloads: bigint): 
       return macTable(random.below(70), random.below(70));
     case 4:
     case 5:
-      return concatBytes(Uint8Array.of(2, 0), littleEndian(BigInt(random.below(4100)), 2));
+      return concatBytes(Uint8Array.of(2, 0), littleEndian(BigInt(random.below(vlans)), 2));
     case 6:
-      return concatBytes(Uint8Array.of(2, 1), littleEndian(BigInt(random.below(4096)), 2));
+      return concatBytes(Uint8Array.of(2, 1), littleEndian(BigInt(random.below(vlans)), 2));
     case 7:
       return concatBytes(Uint8Array.of(4, 0), buildVqPairsSet(random.below(pairs + 2)));
     case 8: {

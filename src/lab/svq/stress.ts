@@ -24,6 +24,8 @@ import type { SvqLab, SvqRig } from './rig.js';
 const HEADER = 12;
 const DATA_SIZE = 16;
 const CONTROL_SIZE = 16;
+/** Few, because each restart gives the device all of them. */
+const VLANS = 16;
 
 const FAULTS: readonly ControlFault[] = [
   'id-out-of-range',
@@ -150,7 +152,7 @@ export class SvqStress {
     const { control, net } = this.#rig;
     // with the device paused a command would only wait for its end
     if (control.freeDescriptors < 3 || net.paused) return;
-    const request = randomCommand(this.#random, 4, negotiatedOffloads(net.features));
+    const request = randomCommand(this.#random, 4, negotiatedOffloads(net.features), VLANS);
     if (this.#random.below(8) === 0) {
       net.vdpa.faults.control = this.#random.pick(FAULTS);
       this.counts.faults++;
