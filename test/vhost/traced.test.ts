@@ -1,6 +1,7 @@
 /** The functions of the shadow virtqueue in the text of a real kernel image: probes see them as the kernel's own. */
 import { expect, test } from 'vitest';
 import { attachProbes } from '../../src/lab/probes.js';
+import { attachScenario } from '../../src/lab/scenario.js';
 import { SvqLab } from '../../src/lab/svq/rig.js';
 import { bootLab } from '../../src/node/boot.js';
 
@@ -24,4 +25,19 @@ test('kprobes and kretprobes on the way of a command', async () => {
   expect(rig.net.leaks()).toEqual({ descriptors: 0, mappings: 0, buffers: 0 });
   expect(rig.net.control.rx.promisc).toBe(false);
   rig.close();
+});
+
+test('programs attached to them change nothing', async () => {
+  const kernel = await bootLab();
+  const lab = new SvqLab(kernel);
+  const plain = lab.open({ mode: 'landed' });
+  expect(plain.send(Uint8Array.of(0, 0, 0))).toBe(0);
+  const names = ['vhost_handle_guest_kick', 'vhost_vdpa_net_handle_ctrl_avail', 'vhost_svq_add'];
+  for (const name of names) attachScenario(kernel, name, { fentry: 1, fexit: 1 });
+  const traced = lab.open({ mode: 'landed' });
+  expect(traced.send(Uint8Array.of(0, 0, 0))).toBe(0);
+  expect(traced.net.control).toEqual(plain.net.control);
+  expect(traced.net.leaks()).toEqual({ descriptors: 0, mappings: 0, buffers: 0 });
+  plain.close();
+  traced.close();
 });
