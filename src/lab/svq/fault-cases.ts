@@ -88,7 +88,7 @@ function bytes(...parts: readonly (readonly [count: number, value: number])[]): 
 }
 
 /** An address table of `unicasts` addresses, zeroed. */
-export function addressTable(unicasts: number): Uint8Array {
+function addressTable(unicasts: number): Uint8Array {
   const table = new Uint8Array(2 + 4 + 6 * unicasts + 4);
   table[0] = 1;
   new DataView(table.buffer).setUint32(2, unicasts, true);

@@ -73,11 +73,6 @@ export class GuestRing {
     return this.#free.length;
   }
 
-  /** Where the writable segments of a chain lie. */
-  inputOf(head: number): number {
-    return this.#chains.get(head)?.input[0]?.at ?? 0;
-  }
-
   /** Where the first readable segment of a chain lies. */
   outputOf(head: number): number {
     return this.#chains.get(head)?.out[0] ?? 0;

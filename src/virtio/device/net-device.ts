@@ -231,11 +231,6 @@ export class VirtioNetDevice implements VirtioTransport {
     return this.#control;
   }
 
-  /** State that another device had: a migration. */
-  protected adoptControl(state: ControlState): void {
-    this.#control = state;
-  }
-
   /** Queue pairs the driver uses: VIRTIO_NET_CTRL_MQ_VQ_PAIRS_SET. */
   get activePairs(): number {
     return this.#control.rss.queuePairs;
