@@ -8,6 +8,7 @@ import { benchRace } from './race.js';
 import { benchRss } from './rss.js';
 import { benchRings } from './rings.js';
 import { benchSmc } from './smc.js';
+import { benchSvq } from './svq.js';
 import { benchTraffic } from './traffic.js';
 import { benchWasm } from './wasm.js';
 
@@ -57,6 +58,11 @@ export const SUITES: readonly BenchSuite[] = [
     name: 'rings',
     summary: 'virtqueue operations per second, split against packed',
     run: benchRings,
+  },
+  {
+    name: 'svq',
+    summary: 'control commands per second through a shadow virtqueue, bytes copied, by mode',
+    run: benchSvq,
   },
   {
     name: 'traffic',

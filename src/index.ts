@@ -130,6 +130,10 @@ export type { NetStack, XdpEvent } from './stack/net-stack.js';
 export { VethDevice } from './stack/veth.js';
 export { XdpSocket } from './stack/xsk-socket.js';
 
+export { defineShadowVirtqueue, type ShadowVirtqueueVmm } from './vhost/functions.js';
+export { SVQ_MODES, type SvqMode } from './vhost/queue.js';
+export type { SvqOptions, VhostVdpaNet } from './vhost/vhost-vdpa.js';
+
 export { traceAttached, type AttachedTrace } from './lab/attached-trace.js';
 export { checkFile, describeCase, summarize } from './lab/check/check-file.js';
 export { ExecMachines } from './lab/check/exec-machines.js';
@@ -275,6 +279,11 @@ export { EXPERIMENTS, runExperiment, type ExperimentResult } from './lab/rss/exp
 export { DEFAULT_PACKET_TIME, type FlowSpreadReport } from './lab/rss/flow-spread.js';
 export { DEFAULT_SETTINGS, type RssSettings } from './lab/rss/receiver.js';
 export type { Spread } from './lab/rss/spread.js';
+export { FAULTS as SVQ_FAULTS, type Fault as SvqFault } from './lab/svq/fault-cases.js';
+export { findFault, runFault, type FaultOutcome } from './lab/svq/faults.js';
+export { migrateRandom, type Migration } from './lab/svq/migration.js';
+export { SvqLab, SvqRig, type RigOptions } from './lab/svq/rig.js';
+export { walkCommand, type Walk as SvqWalk } from './lab/svq/walk.js';
 export { runTour, type TourRow } from './lab/tour.js';
 export { tracedCall, tracedRun } from './lab/traced-call.js';
 export { runPeers, type PeersOptions, type PeersResult } from './lab/smc-peers.js';

@@ -15,6 +15,7 @@ import { rss } from './rss.js';
 import { run } from './run.js';
 import { smc } from './smc.js';
 import { strategies } from './strategies.js';
+import { svq } from './svq.js';
 import { tour } from './tour.js';
 import { trace } from './trace.js';
 import { verify } from './verify.js';
@@ -34,6 +35,7 @@ export const COMMANDS: readonly Command[] = [
   csum,
   rss,
   smc,
+  svq,
   fuzz,
   verify,
   race,

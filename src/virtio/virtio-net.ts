@@ -15,6 +15,7 @@
  */
 import { hex64 } from '../common/bytes.js';
 import { InputError, KernelError } from '../common/errors.js';
+import type { Memory } from '../cpu/memory.js';
 import type { Ram } from '../cpu/ram.js';
 import { connectMaps, stackFunctions } from '../stack/redirect-targets.js';
 import { NetStack, type NetStackOptions, type StackKernel } from '../stack/net-stack.js';
@@ -117,6 +118,8 @@ export interface VirtioNetOptions {
   readonly steer?: NetDeviceOptions['steer'];
   /** Commands that the device refuses, a fault. Default none. */
   readonly deviceRefuses?: (request: Uint8Array) => boolean;
+  /** Makes the device that the driver talks to, of the options given. Default: a VirtioNetDevice. */
+  readonly createDevice?: (memory: Memory, options: NetDeviceOptions) => VirtioNetDevice;
   /** Default true. */
   readonly eventIdx?: boolean;
   /** Default 52:54:00:00:00:02. */
@@ -312,7 +315,8 @@ class VirtioNetInstance implements VirtioNet {
     this.#nets = nets;
     this.#ifindex = options.ifindex ?? stack.devices.newIndex();
     const { steer, deviceRefuses, deviceHonoursOffloads } = options;
-    this.device = new VirtioNetDevice(memory, {
+    const createDevice = options.createDevice ?? ((...args) => new VirtioNetDevice(...args));
+    this.device = createDevice(memory, {
       features: offeredFeatures(options, maxQueuePairs),
       config: {
         ...(options.mac ? { mac: options.mac } : {}),

@@ -45,6 +45,10 @@ it.each<[string, string[]]>([
   ],
   ['rss-experiments', ['rss']],
   ['rss-random-ports', ['rss', '--experiment', 'gre-inner-random']],
+  ['svq-landed', ['svq']],
+  ['svq-copy-v8', ['svq', '--mode', 'copy-v8', '--command', 'queues=2']],
+  ['svq-faults', ['svq', '--fault', 'all']],
+  ['svq-migrate', ['svq', '--migrate', '--mode', 'transactional', '--seed', '3']],
   ['rss-capture', ['rss', 'examples/captures/tunnels.pcap', '--cost', '5000']],
   [
     'xdp-redirect',

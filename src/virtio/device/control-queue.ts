@@ -7,18 +7,25 @@
  * Usage:
  *   const why = runControlQueue(memory, queue, (request) => executor(request));
  */
-import type { Memory } from '../../cpu/memory.js';
+import type { BufferAccess } from '../ring/buffer-access.js';
 import { QUEUE_BROKEN, QUEUE_EMPTY, type DeviceQueue } from '../ring/device-queue.js';
 import { PieceList } from '../ring/piece-list.js';
 
 /** Ack and reply: what goes into the device-writable part. */
 export type ControlAnswer = { readonly ack: number; readonly reply?: Uint8Array };
 
-/** Answers all commands in the queue; why the driver broke the device, if it did. */
+/** Gives a command's chain back. */
+export type CompleteCommand = (queue: DeviceQueue, head: number, written: number) => void;
+
+/**
+ * Answers all commands in the queue; why the driver broke the device, if it did. `complete` is for a device
+ * that does not give chains back as it should.
+ */
 export function runControlQueue(
-  { ram }: Memory,
+  { ram }: BufferAccess,
   queue: DeviceQueue,
   answer: (request: Uint8Array) => ControlAnswer,
+  complete: CompleteCommand = (each, head, written) => each.push(head, written),
 ): string | undefined {
   for (;;) {
     const readable = new PieceList();
@@ -46,7 +53,7 @@ export function runControlQueue(
       ram.bytes.set(part, writable.address(i));
       from += part.length;
     }
-    queue.push(head, answered.length);
+    complete(queue, head, answered.length);
     queue.flush();
   }
 }

@@ -32,12 +32,13 @@ import {
 } from '../net-config.js';
 import { hasFeature, netHeaderSize } from '../net-features.js';
 import { QUEUE_BROKEN, QUEUE_EMPTY, type DeviceQueue } from '../ring/device-queue.js';
+import type { BufferAccess } from '../ring/buffer-access.js';
 import { openDeviceQueue, type RingLayout } from '../ring/open-device-queue.js';
 import { PieceList } from '../ring/piece-list.js';
 import { VIRTIO_CONFIG_S, type VirtioTransport } from '../transport.js';
-import { runControlQueue } from './control-queue.js';
+import { runControlQueue, type CompleteCommand, type ControlAnswer } from './control-queue.js';
 import { VIRTIO_NET_ERR, VIRTIO_NET_OK } from './control/commands.js';
-import { executeControl } from './control/execute.js';
+import { executeControl, type ControlResult } from './control/execute.js';
 import { acceptsFrame } from './control/rx-filter.js';
 import { resetControlState, type ControlDevice, type ControlState } from './control/state.js';
 import { applyOffloads } from './offload.js';
@@ -78,6 +79,12 @@ export interface NetDeviceOptions {
   readonly onControl?: (entry: ControlLogEntry) => void;
   /** Control commands that the device answers with ERR, whatever they say: a fault. Default none. */
   readonly refuses?: (request: Uint8Array) => boolean;
+  /** The ack that stands in place of the one a command earned: a fault. Default that one. */
+  readonly ackOf?: (ack: number) => number;
+  /** How a command's chain is given back, a faulty device's choice. Default: as it should be. */
+  readonly completeCommand?: CompleteCommand;
+  /** How a queue reaches memory. Default: by the guest's addresses. */
+  readonly access?: (queue: number) => BufferAccess;
   /** Called with the queue's index (rx of pair i: 2i, tx: 2i+1) when the driver wants to know. */
   readonly onInterrupt: (queue: number) => void;
   /** The configuration or the status changed. */
@@ -219,11 +226,12 @@ export class VirtioNetDevice implements VirtioTransport {
   }
 
   /** Also: the driver enables a queue that it has reset; it may lie elsewhere now and have another size. */
-  startQueue(index: number, layout: RingLayout): void {
+  startQueue(index: number, layout: RingLayout, base?: number): void {
     const { features } = this.#status;
     this.#steering.setResetting(index, false);
-    this.#queues[index] = openDeviceQueue(this.#memory, layout, {
+    this.#queues[index] = openDeviceQueue(this.#access(index), layout, {
       index,
+      ...(base === undefined ? {} : { base }),
       eventIdx: hasFeature(features, 'EVENT_IDX'),
       indirect: hasFeature(features, 'INDIRECT_DESC'),
       inOrder: hasFeature(features, 'IN_ORDER'),
@@ -344,9 +352,16 @@ export class VirtioNetDevice implements VirtioTransport {
 
   /** Position in its ring of the receive buffer that comes next: see `DeviceQueue.position`. */
   receivePosition(queue: number): number {
-    const rx = this.#queues[2 * queue];
-    if (!rx) throw new RangeError(`receive queue ${queue} of ${this.#config.maxVirtqueuePairs}`);
-    return rx.position;
+    const position = this.queuePosition(2 * queue);
+    if (position === undefined) {
+      throw new RangeError(`receive queue ${queue} of ${this.#config.maxVirtqueuePairs}`);
+    }
+    return position;
+  }
+
+  /** The same of any queue by its index; `undefined`: the driver has not set it up. */
+  queuePosition(index: number): number | undefined {
+    return this.#queues[index]?.position;
   }
 
   /**
@@ -355,28 +370,47 @@ export class VirtioNetDevice implements VirtioTransport {
    */
   notify(index: number): void {
     this.counters.notifications++;
-    if (index === 2 * this.#config.maxVirtqueuePairs) this.#runControl();
+    if (index === this.controlIndex) this.#runControl();
+  }
+
+  /** Index of the control queue. */
+  get controlIndex(): number {
+    return 2 * this.#config.maxVirtqueuePairs;
+  }
+
+  #access(index: number): BufferAccess {
+    return this.#options.access?.(index) ?? this.#memory;
   }
 
   #runControl(): void {
-    const queue = this.#queues[2 * this.#config.maxVirtqueuePairs];
+    const index = this.controlIndex;
+    const queue = this.#queues[index];
     if (!queue || !this.#status.running) return;
-    const why = runControlQueue(this.#memory, queue, (request) => {
-      const result = this.#options.refuses?.(request)
-        ? { ack: VIRTIO_NET_ERR, why: 'refused', state: this.#control }
-        : executeControl(this.#control, request, this.#controlDevice);
-      this.#control = result.state;
-      this.#steering.configure(result.state.rss);
-      this.#commands++;
-      if (result.ack === VIRTIO_NET_OK) this.#accepted++;
-      this.#options.onControl?.({ request, ack: result.ack, why: result.why });
-      return result;
-    });
-    if (why !== undefined) this.#fail(why);
+    const answer = (request: Uint8Array): ControlAnswer => {
+      const result = this.executeCommand(request);
+      return { ...result, ack: this.#options.ackOf?.(result.ack) ?? result.ack };
+    };
+    const { completeCommand } = this.#options;
+    const why = runControlQueue(this.#access(index), queue, answer, completeCommand);
+    if (why !== undefined) this.fail(why);
+    this.#interrupt(queue, index);
+  }
+
+  /** Runs one command: class, command, data. */
+  protected executeCommand(request: Uint8Array): ControlResult {
+    const result: ControlResult = this.#options.refuses?.(request)
+      ? { ack: VIRTIO_NET_ERR, why: 'refused', state: this.#control }
+      : executeControl(this.#control, request, this.#controlDevice);
+    this.#control = result.state;
+    this.#steering.configure(result.state.rss);
+    this.#commands++;
+    if (result.ack === VIRTIO_NET_OK) this.#accepted++;
+    this.#options.onControl?.({ request, ack: result.ack, why: result.why });
+    return result;
   }
 
   readonly #statistics = (index: number): Readonly<Record<string, number>> => {
-    if (index === 2 * this.#config.maxVirtqueuePairs) {
+    if (index === this.controlIndex) {
       return { command_num: this.#commands, ok_num: this.#accepted };
     }
     const frames = this.#framesOf[index] ?? 0;
@@ -396,7 +430,7 @@ export class VirtioNetDevice implements VirtioTransport {
         if (head < 0) break;
         const bytes = this.#readable.bytes();
         if (bytes < headerSize) {
-          this.#fail(`transmit of ${bytes} bytes, shorter than its header`);
+          this.fail(`transmit of ${bytes} bytes, shorter than its header`);
           break;
         }
         this.#transmit(bytes, pair);
@@ -423,7 +457,7 @@ export class VirtioNetDevice implements VirtioTransport {
   #takeMore(queue: DeviceQueue): number {
     if (!this.#status.running) return QUEUE_BROKEN;
     const head = queue.take(this.#readable, this.#writable);
-    if (head === QUEUE_BROKEN) this.#fail(queue.broken ?? '');
+    if (head === QUEUE_BROKEN) this.fail(queue.broken ?? '');
     return head;
   }
 
@@ -450,7 +484,7 @@ export class VirtioNetDevice implements VirtioTransport {
       }
       const limit = limits[chains.count] ?? limits.at(-1) ?? Infinity;
       const share = Math.min(left, limit, writable.bytes(first));
-      if (share === 0) return this.#fail('receive buffer without writable bytes');
+      if (share === 0) return this.fail('receive buffer without writable bytes');
       this.#trim(first, share);
       chains.add(head, share);
       left -= share;
@@ -468,7 +502,8 @@ export class VirtioNetDevice implements VirtioTransport {
     }
   }
 
-  #fail(why: string): 'needs-reset' {
+  /** The driver broke the device: it needs a reset. */
+  protected fail(why: string): 'needs-reset' {
     this.#status.needsReset();
     this.#error = why;
     this.#options.onConfigChange?.();

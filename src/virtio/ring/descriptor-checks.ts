@@ -11,7 +11,7 @@
  *   const refusal = checks.addPiece('descriptor 3', desc, length, isWritable);
  */
 import { hex64, join64 } from '../../common/bytes.js';
-import type { Memory } from '../../cpu/memory.js';
+import type { BufferAccess } from './buffer-access.js';
 import { PieceList } from './piece-list.js';
 import { VRING_DESC_F_NEXT, VRING_DESC_SIZE } from './split-ring.js';
 
@@ -19,7 +19,7 @@ import { VRING_DESC_F_NEXT, VRING_DESC_SIZE } from './split-ring.js';
 const VIRTQUEUE_MAX_SEGMENTS = 1024;
 
 export class DescriptorChecks {
-  readonly #memory: Memory;
+  readonly #memory: BufferAccess;
   readonly #indirect: boolean;
   #readable = new PieceList();
   #writable = new PieceList();
@@ -27,7 +27,7 @@ export class DescriptorChecks {
   #firstWritable = 0;
 
   /** @param indirect whether VIRTIO_F_INDIRECT_DESC was negotiated. */
-  constructor(memory: Memory, indirect: boolean) {
+  constructor(memory: BufferAccess, indirect: boolean) {
     this.#memory = memory;
     this.#indirect = indirect;
   }

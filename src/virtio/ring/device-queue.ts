@@ -5,16 +5,16 @@
  * indexes, but it sees rings and buffers through guest memory only. A refused chain breaks the queue: the
  * device then needs a reset. Chains complete in any order; with IN_ORDER in the order they were taken,
  * and then a batch whose buffers were used completely, but for the last, is told by one used element.
- * What differs between the layouts is in `split-ring-device.ts` and `packed-ring-device.ts`. Leaves out
- * address translation.
+ * What differs between the layouts is in `split-ring-device.ts` and `packed-ring-device.ts`. Addresses are
+ * those of the guest, or what a `BufferAccess` translates.
  *
  * Usage:
  *   const queue = openDeviceQueue(memory, layout, { eventIdx: true, indirect: true });
  *   const head = queue.take(readable, writable);      // or pop(), which gives objects
  *   if (head >= 0) { queue.push(head, written); queue.flush(); }
  */
-import type { Memory } from '../../cpu/memory.js';
 import type { Ram } from '../../cpu/ram.js';
+import type { BufferAccess } from './buffer-access.js';
 import { DescriptorChecks } from './descriptor-checks.js';
 import { PieceList } from './piece-list.js';
 
@@ -44,6 +44,8 @@ export interface DeviceQueueOptions {
   readonly indirect?: boolean;
   /** VIRTIO_F_IN_ORDER. Default false. */
   readonly inOrder?: boolean;
+  /** Split: the available index with which the device goes on, the used one as the ring has it. Default: both 0. */
+  readonly base?: number;
 }
 
 const EMPTY: PopResult = { kind: 'empty' };
@@ -75,7 +77,7 @@ export abstract class DeviceQueue {
   /** The last buffer of the batch was used completely: another may follow it. */
   #batchIsOpen = false;
 
-  constructor(memory: Memory, num: number, options: DeviceQueueOptions) {
+  constructor(memory: BufferAccess, num: number, options: DeviceQueueOptions) {
     this.ram = memory.ram;
     this.checks = new DescriptorChecks(memory, options.indirect ?? false);
     this.num = num;

@@ -1,5 +1,5 @@
 /** Makes the device's side of a queue, in the layout that its memory has. */
-import type { Memory } from '../../cpu/memory.js';
+import type { BufferAccess } from './buffer-access.js';
 import type { DeviceQueue, DeviceQueueOptions } from './device-queue.js';
 import { PackedDeviceQueue } from './packed-ring-device.js';
 import type { PackedRingLayout } from './packed-ring.js';
@@ -10,7 +10,7 @@ import type { SplitRingLayout } from './split-ring.js';
 export type RingLayout = SplitRingLayout | PackedRingLayout;
 
 export function openDeviceQueue(
-  memory: Memory,
+  memory: BufferAccess,
   layout: RingLayout,
   options: DeviceQueueOptions = {},
 ): DeviceQueue {

@@ -9,7 +9,7 @@
  * Usage:
  *   const queue = new PackedDeviceQueue(memory, layout, { eventIdx: true });
  */
-import type { Memory } from '../../cpu/memory.js';
+import { locateRing, type BufferAccess } from './buffer-access.js';
 import { DeviceQueue, QUEUE_EMPTY, type DeviceQueueOptions } from './device-queue.js';
 import {
   OFFSET,
@@ -48,12 +48,11 @@ export class PackedDeviceQueue extends DeviceQueue {
   #firstAt = -1;
   #firstFlags = 0;
 
-  constructor(memory: Memory, ring: PackedRingLayout, options: DeviceQueueOptions = {}) {
+  constructor(memory: BufferAccess, ring: PackedRingLayout, options: DeviceQueueOptions = {}) {
     super(memory, ring.num, options);
-    const { ram } = memory;
-    this.#desc = ram.virtToPhys(ring.desc);
-    this.#driver = ram.virtToPhys(ring.driver);
-    this.#device = ram.virtToPhys(ring.device);
+    this.#desc = locateRing(memory, ring.desc, VRING_PACKED_DESC_SIZE * ring.num, true);
+    this.#driver = locateRing(memory, ring.driver, 4, false);
+    this.#device = locateRing(memory, ring.device, 4, true);
     this.#slots = new Uint16Array(ring.num);
     this.setNotification(true);
   }

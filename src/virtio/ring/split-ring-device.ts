@@ -6,7 +6,7 @@
  * Usage:
  *   const queue = new SplitDeviceQueue(memory, layout, { eventIdx: true });
  */
-import type { Memory } from '../../cpu/memory.js';
+import { locateRing, type BufferAccess } from './buffer-access.js';
 import { DeviceQueue, QUEUE_EMPTY, type DeviceQueueOptions } from './device-queue.js';
 import type { PieceList } from './piece-list.js';
 import {
@@ -16,9 +16,7 @@ import {
   VRING_DESC_F_WRITE,
   VRING_DESC_SIZE,
   VRING_USED_F_NO_NOTIFY,
-  availEventAddress,
   needEvent,
-  usedEventAddress,
   type SplitRingLayout,
 } from './split-ring.js';
 
@@ -35,14 +33,20 @@ export class SplitDeviceQueue extends DeviceQueue {
   /** Used index at the last interrupt decision. */
   #signalledUsed = 0;
 
-  constructor(memory: Memory, ring: SplitRingLayout, options: DeviceQueueOptions = {}) {
+  constructor(memory: BufferAccess, ring: SplitRingLayout, options: DeviceQueueOptions = {}) {
     super(memory, ring.num, options);
-    const { ram } = memory;
-    this.#desc = ram.virtToPhys(ring.desc);
-    this.#avail = ram.virtToPhys(ring.avail);
-    this.#used = ram.virtToPhys(ring.used);
-    this.#usedEvent = ram.virtToPhys(usedEventAddress(ring));
-    this.#availEvent = ram.virtToPhys(availEventAddress(ring));
+    const { num } = ring;
+    // the event fields behind the rings belong to them with EVENT_IDX only
+    const event = this.eventIdx ? 2 : 0;
+    this.#desc = locateRing(memory, ring.desc, VRING_DESC_SIZE * num, false);
+    this.#avail = locateRing(memory, ring.avail, 4 + 2 * num + event, false);
+    this.#used = locateRing(memory, ring.used, 4 + 8 * num + event, true);
+    this.#usedEvent = this.#avail + 4 + 2 * num;
+    this.#availEvent = this.#used + 4 + 8 * num;
+    if (options.base === undefined) return;
+    this.#lastAvail = options.base;
+    this.#usedIdx = this.ram.u16(this.#used + 2);
+    this.#signalledUsed = this.#usedIdx;
   }
 
   get position(): number {

@@ -66,16 +66,6 @@ export function needEvent(event: number, newIndex: number, oldIndex: number): bo
   return ((newIndex - event - 1) & 0xffff) < ((newIndex - oldIndex) & 0xffff);
 }
 
-/** Address of `used_event`: the used index after which the driver wants an interrupt. */
-export function usedEventAddress(ring: SplitRingLayout): bigint {
-  return ring.avail + BigInt(4 + 2 * ring.num);
-}
-
-/** Address of `avail_event`: the available index after which the device wants a notification. */
-export function availEventAddress(ring: SplitRingLayout): bigint {
-  return ring.used + BigInt(4 + 8 * ring.num);
-}
-
 function usedOffset(num: number): number {
   return alignUp(VRING_DESC_SIZE * num + 6 + 2 * num, 4);
 }

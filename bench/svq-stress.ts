@@ -1,0 +1,27 @@
+/**
+ * The long run of random commands, frames, faults, stops and migrations: `node dist/bench/svq-stress.js [STEPS] [SEED]`.
+ *
+ * 100,000 steps in each of the strict modes by default; one line per mode, exit code 1 when anything was wrong.
+ */
+import { SvqLab } from '../src/lab/svq/rig.js';
+import { SvqStress } from '../src/lab/svq/stress.js';
+import { bootLab } from '../src/node/boot.js';
+
+const steps = Number(process.argv[2] ?? 100_000);
+const seed = Number(process.argv[3] ?? 1);
+
+const lab = new SvqLab(await bootLab());
+for (const mode of ['transactional', 'translate'] as const) {
+  const before = process.cpuUsage();
+  const stress = new SvqStress(lab, mode, seed);
+  for (let i = 0; i < steps; i++) stress.step();
+  const problems = stress.finish();
+  const { user, system } = process.cpuUsage(before);
+  const counts = Object.entries(stress.counts).map(([name, count]) => `${name} ${count}`);
+  const seconds = ((user + system) / 1e6).toFixed(1);
+  console.log(
+    `${mode}: ${steps} steps, ${counts.join(', ')}; ${seconds} s; ${problems.length} problems`,
+  );
+  for (const problem of problems.slice(0, 10)) console.log(`  ${problem}`);
+  if (problems.length > 0) process.exitCode = 1;
+}
