@@ -14,6 +14,8 @@ export default defineConfig({
   test: {
     include: ['test/**/*.test.ts'],
     maxWorkers: 2,
+    // no module keeps state: a worker loads each once for all files
+    isolate: false,
     testTimeout: 60_000,
   },
 });

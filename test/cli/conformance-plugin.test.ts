@@ -1,15 +1,26 @@
 import { readFileSync } from 'node:fs';
-import { afterEach, describe, expect, it, vi } from 'vitest';
+import { afterAll, afterEach, beforeAll, describe, expect, it, vi } from 'vitest';
 import { sharedFile } from '../helpers/shared.js';
-import { runForTest } from '../helpers/cli.js';
 
 let standardInput = '';
 
-vi.mock('../../src/node/index.js', async (original) => {
-  const node = await original<typeof import('../../src/node/index.js')>();
-  const readInput = (path: string): Uint8Array =>
-    path === '-' ? new TextEncoder().encode(standardInput) : node.readInput(path);
-  return { ...node, readInput };
+let runForTest: typeof import('../helpers/cli.js').runForTest;
+
+// modules are shared by test files: these here are loaded anew, around another standard input
+beforeAll(async () => {
+  vi.resetModules();
+  vi.doMock('../../src/node/index.js', async (original) => {
+    const node = await original<typeof import('../../src/node/index.js')>();
+    const readInput = (path: string): Uint8Array =>
+      path === '-' ? new TextEncoder().encode(standardInput) : node.readInput(path);
+    return { ...node, readInput };
+  });
+  ({ runForTest } = await import('../helpers/cli.js'));
+}, 60_000);
+
+afterAll(() => {
+  vi.doUnmock('../../src/node/index.js');
+  vi.resetModules();
 });
 
 afterEach(() => (standardInput = ''));

@@ -19,7 +19,7 @@ const TEXT = 0xffff_8000_0800_0000n;
 const DATA = 0xffff_8000_0900_0000n;
 const DATA_SIZE = 48 << 10;
 const TEXT_SIZE = 4096;
-const COUNT = Number(process.env['TRAMPOLAB_LOCKSTEP_COUNT'] ?? 20_000);
+const COUNT = Number(process.env['TRAMPOLAB_LOCKSTEP_COUNT'] ?? 10_000);
 const SEED = Number(process.env['TRAMPOLAB_LOCKSTEP_SEED'] ?? 1);
 /** Sequences per pair of CPUs: libunicorn keeps every translation it has made. */
 const PER_PAIR = 20_000;

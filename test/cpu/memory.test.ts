@@ -323,7 +323,7 @@ describe('Memory', () => {
         for (const c of commands) pair.apply(c);
         pair.check();
       }),
-      { numRuns: 250 },
+      { numRuns: 120 },
     );
   });
 

@@ -174,7 +174,6 @@ const CORPORA: readonly (readonly [string, string])[] = [
   ['ubpf', '68 passed, 0 failed, 7 skipped'],
   ['ubpf-giant', '0 passed, 0 failed, 1 skipped'],
   ['test_bpf', '473 passed, 0 failed'],
-  ['test_bpf-giant', '60 passed, 0 failed'],
 ];
 
 describe.each(CORPORA)('test corpus %s', (name, summary) => {

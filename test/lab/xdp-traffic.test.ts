@@ -72,8 +72,7 @@ describe.each(['count_protocols', 'drop_ports', 'bounce_ttl', 'ipip_encap', 'vla
   (program) => {
     it.each<[string, 'small' | 'mergeable']>([
       ['mixed.pcap', 'mergeable'],
-      ['mixed.pcap', 'small'],
-      ['ipv6.pcap', 'mergeable'],
+      ['ipv6.pcap', 'small'],
       ['two-links.pcapng', 'small'],
     ])('over %s, %s buffers: the same on every engine', async (capture, rx) => {
       const expected = await see('interpreter', program, capture, rx);
