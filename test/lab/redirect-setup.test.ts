@@ -85,7 +85,7 @@ test.each([
   [['--set', 'ports[6]=eth9'], 'neither a number nor one of: eth0, eth1, stamp_source'],
   [['--set', 'ports[6]=9'], 'EINVAL'],
   [['--set', 'ports[6]=eth1,stamp_source,1'], '3 words, 8 bytes are there'],
-  [['--out', 'eth7=/tmp/never'], 'no device eth7, add --device eth7'],
+  [['--out', 'eth7=never.pcap'], 'no device eth7, add --device eth7'],
   [['--xsk', 'a=b'], 'QUEUE=FILE'],
   [['--device', 'eth1'], 'two devices eth1'],
   [['--program', 'stamp_source'], 'is no XDP program of a device'],
