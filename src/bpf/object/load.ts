@@ -43,6 +43,7 @@ import { KCONFIG_SECTION } from './map-definitions.js';
 import { mapSpec } from './map-types.js';
 import { patchSlots, type Patched } from './patch.js';
 import { removeDeadCode } from './dead-code.js';
+import { rewriteXdpSockLoad } from './xdp-sock.js';
 import { describePlace } from './place.js';
 import {
   hasTrampoline,
@@ -276,15 +277,16 @@ function loadProgram(
           inlineHelper(program.kind, id) !== undefined || host.helperAddress(id) !== undefined,
       },
     );
+  const patches = linked.map((each, i) => withoutDeadCode(each, verified?.functions[i]?.dead));
+  const live = patches.map((each) => each.linked);
+  // what the verifier did not walk may be anything
   const [problem] = validate(
-    linked.map(({ spec, slots }) => xlated(spec.name, slots, 0)),
+    (verified ? live : linked).map(({ spec, slots }) => xlated(spec.name, slots, 0)),
     { allowMayGoto: true },
   );
   if (problem !== undefined) {
     throw new KernelError('EINVAL', `program '${program.name}': ${problem}`);
   }
-  const patches = linked.map((each, i) => withoutDeadCode(each, verified?.functions[i]?.dead));
-  const live = patches.map((each) => each.linked);
   if (!verified) refuseSockets(program, live);
   const flows = verified ? flowsOf(verified, patches) : analyze(live);
   const finished = live.map((each, i) =>
@@ -328,6 +330,7 @@ function flowsOf({ functions }: VerifiedProgram, live: readonly LiveFunction[]):
       contextAccesses: new Map(slotsOf('ctx').map((slot) => [slot, 'ctx'] as const)),
       guarded: new Set(slotsOf('kernel')),
       sockets: new Set(slotsOf('sock')),
+      xdpSockets: new Set(slotsOf('xdp_sock')),
       stackDepth,
     };
   });
@@ -381,6 +384,9 @@ function finishFunction(
   const { spec, slots } = linked;
   const replacements = rewriteContext(program, linked, flow);
   for (const at of flow.sockets ?? []) replacements.set(at, rewriteSocketLoad(slots[at] as Slot));
+  for (const at of flow.xdpSockets ?? []) {
+    replacements.set(at, [rewriteXdpSockLoad(slots[at] as Slot)]);
+  }
   for (const [at, slot] of slots.entries()) {
     if (!isHelperCall(slots, at)) {
       const fixed = flow.guarded?.has(at)

@@ -195,7 +195,9 @@ function pointerSafe(old: Pointer, now: Pointer, how: How, pairs: Pairs): boolea
     old.typeId !== now.typeId ||
     old.trusted !== now.trusted ||
     old.untrusted !== now.untrusted ||
-    (how === 'exact' ? old.range !== now.range : old.range > now.range)
+    (how === 'exact' || old.range < 0 || now.range < 0
+      ? old.range !== now.range
+      : old.range > now.range)
   ) {
     return false;
   }

@@ -4,14 +4,13 @@
  * Reference: check_helper_call, push_callback_call, set_loop_callback_state,
  * set_map_elem_callback_state, set_timer_callback_state in kernel/bpf/verifier.c.
  */
-import { helperName } from '../object/helper-names.js';
+import { helperName, LAST_HELPER } from '../object/helper-names.js';
 import { checkArguments, checkMapType, type CallFacts } from './arguments.js';
 import type { Env } from './env.js';
 import {
   CALLS_CALLBACK,
   CHANGES_PACKET,
   ITERABLE_MAPS,
-  LAST_HELPER,
   PROTOTYPES,
   XDP_HELPERS,
   type Prototype,
@@ -56,8 +55,13 @@ function prototypeOf(env: Env, id: number): Prototype {
   const { input, options } = env;
   const name = `${helperName(id)}#${id}`;
   const prototype = PROTOTYPES.get(id);
-  if (!prototype && (id < 0 || id > LAST_HELPER)) {
-    env.refuse('EINVAL', `invalid func unknown#${id}`);
+  if (id < 0 || id > LAST_HELPER) {
+    // numbers of the linker's own stand for kernel functions, and for nothing else
+    const kfunc = env.function.numbered?.get(env.at);
+    if (kfunc === undefined) env.refuse('EINVAL', `invalid func unknown#${id}`);
+    if (!prototype) {
+      env.refuse('EINVAL', `calling kernel function ${kfunc}, which the kernel does not have`);
+    }
   }
   const isOther = prototype?.kinds?.includes(input.kind) === false;
   if (isOther || (input.kind === 'xdp' && !XDP_HELPERS.has(id))) {
