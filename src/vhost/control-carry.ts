@@ -3,8 +3,8 @@
  *
  * `carryCopies`, mode `transactional`: the shape is the proposal's, each command copied into memory of its own and
  * mapped for the time it takes; whatever step fails, those before it are undone, the last one first. The bytes that
- * the device got are those that the model gets. A command that is not answered keeps its copies until it is, or
- * until the queue stops.
+ * the device got are those that the model gets. A command that is not answered keeps its copies until it is, and the
+ * model follows then, or until the queue stops.
  *
  * `carryInPlace`, mode `translate`: the device reads and writes guest memory. No counterpart in QEMU; a data queue's
  * way. The guest may change a command while the device reads it, and a device that answers too late writes into
@@ -13,6 +13,7 @@
 import { alignUp } from '../common/bytes.js';
 import { PAGE_SIZE } from '../cpu/memory.js';
 import type { KernelContext } from '../kernel/function.js';
+import { VIRTIO_NET_OK } from '../virtio/device/control/commands.js';
 import { elementRoom } from './element.js';
 import type { Orphan, SvqQueue } from './queue.js';
 import {
@@ -58,12 +59,14 @@ function waitForAnswer(
   return written;
 }
 
+/** `model`: what the model is told when the device accepts the request. */
 export function carryCopies(
   kernel: KernelContext,
   net: VhostVdpaNet,
   queue: SvqQueue,
   request: Uint8Array,
   room: number,
+  model: Uint8Array,
 ): Carried {
   const { memory, physical } = kernel;
   const { ram } = memory;
@@ -110,7 +113,14 @@ export function carryCopies(
     undoAll();
     return { kind: 'error', errno };
   }
-  const orphan: Orphan = { buffers: 2, release: () => void undoAll() };
+  const orphan: Orphan = {
+    buffers: 2,
+    release: (answered) => {
+      // the guest was told ERR, but this is what the device has now
+      if (answered && ram.u8(input) === VIRTIO_NET_OK) net.runModel(model);
+      undoAll();
+    },
+  };
   const written = waitForAnswer(kernel, net, queue, head, orphan);
   if (written === 'refused') return REFUSED;
   const answer = ram.slice(input, Math.min(written, room));

@@ -63,14 +63,16 @@ function answerTo(
   const request = (): Uint8Array => readElement(kernel, elem, 0, total);
   const head = readElement(kernel, elem, 0, 2);
   const refused = (why: string): Answer => {
-    net.say(`control command of ${total} bytes, answer of ${room}: ${why}`);
+    net.say(`control command (length ${total}, room ${room}): ${why}`);
     return { bytes: REFUSED, inPlace: false };
   };
   if (head.length < 2) return refused('not a whole header');
   if (room > COMMAND_LIMIT) return refused('not forwarded');
   if (total > COMMAND_LIMIT) {
     if (!isTableSet(head) || !isWholeTable(kernel, elem)) return refused('not forwarded');
-    return settle(net, carryCopies(kernel, net, queue, PROMISC_ON, room), overflownTable, false);
+    const table = overflownTable();
+    const carried = carryCopies(kernel, net, queue, PROMISC_ON, room, table);
+    return settle(net, carried, () => table, false);
   }
   if (head[0] === VIRTIO_NET_CTRL_ANNOUNCE) {
     return { bytes: Uint8Array.of(net.runModel(request()).ack), inPlace: false };
@@ -79,7 +81,8 @@ function answerTo(
     return settle(net, carryInPlace(kernel, net, queue, elem), request, true);
   }
   const bytes = request();
-  return settle(net, carryCopies(kernel, net, queue, bytes, room), () => bytes, false);
+  const carried = carryCopies(kernel, net, queue, bytes, room, bytes);
+  return settle(net, carried, () => bytes, false);
 }
 
 /** What the guest is told after the device's answer; the model follows a device that accepted. */

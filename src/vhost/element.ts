@@ -38,9 +38,7 @@ export function popElement(kernel: KernelContext, queue: SvqQueue): number {
   const num = ram.u32(svq + SVQ_VRING.num);
   const isTooLong = isStrict(queue) && segments > num;
   if (head < 0 || isTooLong) {
-    const why = isTooLong
-      ? `head ${head}: ${segments} segments in a ring of ${num}`
-      : (guest.queue.broken ?? '');
+    const why = guest.queue.broken ?? `head ${head}: ${segments} segments in a ring of ${num}`;
     ram.set8(svq + S.scratch_broken, 1);
     queue.log(why);
     guest.broken(why);

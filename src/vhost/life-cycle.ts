@@ -147,7 +147,7 @@ export function stop(kernel: KernelContext, queue: SvqQueue): void {
     ram.set32(svq + S.scratch_next_order, ram.u32(svq + S.scratch_next_order) - elements.length);
     queue.guest.queue.unpop(elements.length);
   }
-  for (const head of queue.orphans.keys()) releaseOrphan(queue, head);
+  for (const head of queue.orphans.keys()) releaseOrphan(queue, head, false);
   for (const field of [S.desc_state, S.desc_next, S.scratch_sgs]) {
     physical.free(ram.pointer(svq + field));
     ram.setPointer(svq + field, 0);

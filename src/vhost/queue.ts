@@ -47,7 +47,8 @@ export interface DeviceEnd {
 export interface Orphan {
   /** Buffers of the VMM, each mapped. */
   readonly buffers: number;
-  release(): void;
+  /** `answered`: the device has it no more; else the queue stopped. */
+  release(answered: boolean): void;
 }
 
 export interface SvqQueue {

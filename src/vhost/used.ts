@@ -86,16 +86,16 @@ function nextGuestElement(kernel: KernelContext, queue: SvqQueue, got: Got): boo
     if (got.kind === GOT.NONE) return false;
     if (got.kind === GOT.USED && elem !== 0) return true;
     if (got.kind === GOT.USED) {
-      releaseOrphan(queue, got.head);
+      releaseOrphan(queue, got.head, got.len > 0);
       continue;
     }
     if (!isStrict(queue)) return false;
   }
 }
 
-/** An answer that nobody waits for any more: what the command held is given back. */
-export function releaseOrphan(queue: SvqQueue, head: number): void {
-  queue.orphans.get(head)?.release();
+/** Nobody waits for a command any more: what it holds is given back. */
+export function releaseOrphan(queue: SvqQueue, head: number, answered: boolean): void {
+  queue.orphans.get(head)?.release(answered);
   queue.orphans.delete(head);
 }
 
@@ -180,7 +180,7 @@ export function poll(kernel: KernelContext, queue: SvqQueue, count: number): num
     const isUsed = ram.u8(svq + S.scratch_kind) === GOT.USED;
     const head = ram.u32(svq + S.scratch_head);
     if (isUsed && queue.orphans.has(head)) {
-      releaseOrphan(queue, head);
+      releaseOrphan(queue, head, ram.u32(svq + S.scratch_len) > 0);
       continue;
     }
     if (isUsed) written += ram.u32(svq + S.scratch_len);
