@@ -85,6 +85,8 @@ export interface SmcContext {
   readonly netdev: NetDevice;
   /** SMC_RELEASE: 1 since 6.7, before that 0. */
   readonly release: number;
+  /** Bytes that a DMB has beyond its power of two: 0. */
+  readonly dmbExtra: number;
   /** Called with each CLC message that is sent. */
   readonly onClc: (event: ClcEvent) => void;
   /** Events that ISM devices have raised, since boot. */

@@ -23,6 +23,7 @@ import type { Kernel } from '../kernel/kernel.js';
 import type { Task } from '../kernel/task.js';
 import {
   AF_SMC,
+  CDC_SIZE,
   CORE_MEM_MAX,
   IPPROTO_SMC,
   SMC_STATE,
@@ -91,6 +92,8 @@ export interface SmcOptions {
   readonly softirq?: 'auto' | 'manual';
   /** net.smc.limit_smc_hs: from so many handshakes at a time on the answer is TCP. Default: no limit. */
   readonly handshakeLimit?: number;
+  /** Rings of a whole power of two, as SMC-R's: to compare with recordings of it. Default false. */
+  readonly wholeRings?: boolean;
   /** net.core.rmem_max and wmem_max. Default 212992. */
   readonly memMax?: number;
 }
@@ -123,6 +126,7 @@ export class Smc implements SmcContext {
   readonly netdev: NetDevice;
   readonly release: number;
   readonly memMax: number;
+  readonly dmbExtra: number;
   user: Uint8Array = new Uint8Array(0);
   lgrNumber = 0;
   nextAlertToken = 1;
@@ -156,6 +160,7 @@ export class Smc implements SmcContext {
     this.netdev = { ...LOOPBACK_NETDEV, ...options.netdev };
     this.release = options.release ?? SMC_RELEASE;
     this.handshakeLimit = options.handshakeLimit ?? Infinity;
+    this.dmbExtra = options.wholeRings === true ? CDC_SIZE : 0;
     this.memMax = options.memMax ?? CORE_MEM_MAX;
     this.#softirq = options.softirq ?? 'auto';
     this.#define(new DmbTable(this, random));

@@ -31,7 +31,8 @@ import { channelOf, sleeping } from './sleeping.js';
 /** Bytes of a buffer for any message: a proposal with all that may be in it. */
 export const CLC_BUFFER_SIZE = 1024;
 const EID_LEN = 32;
-const HOSTNAME = '(none)';
+/** utsname of a machine that was given no name. */
+export const HOSTNAME = '(none)';
 /** Of a v2.1 proposal of SMC-R. */
 const MAX_CONNS = 255;
 const MAX_LINKS = 2;
@@ -294,7 +295,7 @@ export function savePeerInfo(smc: SmcContext, smcSock: number, buf: number): voi
   const { ram } = smc;
   const conn = connOf(smcSock);
   const message = decodeAcceptConfirm(messageAt(smc, buf));
-  const size = uncompressBufsize(message.dmbeSize);
+  const size = uncompressBufsize(message.dmbeSize) + smc.dmbExtra;
   ram.set32(conn + C.peer_rmbe_idx, message.dmbeIdx);
   ram.set64(conn + C.peer_token, message.token);
   ram.set32(conn + C.peer_rmbe_size, size - CDC_SIZE);

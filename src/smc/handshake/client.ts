@@ -194,6 +194,10 @@ export function clientFunctions(smc: SmcContext): readonly KernelFunction[] {
     smc.wake(smcSock);
   }
 
+  function isFallenBack(smcSock: number): boolean {
+    return ram.u8(smcSock + S.use_fallback) !== 0;
+  }
+
   /** smc_connect_fallback */
   function fallBack(smcSock: number, reason: number): number {
     kernel.invoke('smc_switch_to_fallback', smcSock, reason);
@@ -232,9 +236,6 @@ export function clientFunctions(smc: SmcContext): readonly KernelFunction[] {
 
   /** __smc_connect */
   function* connectSmc(smcSock: number): BodyGenerator<number> {
-    if (ram.u8(smcSock + S.use_fallback) !== 0) {
-      return fallBack(smcSock, ram.u32(smcSock + S.fallback_rsn));
-    }
     const clcsock = tcp.of(ram.pointer(smcSock + S.clcsock));
     if (!tcp.synSmc(clcsock)) return fallBack(smcSock, SMC_CLC_DECL.PEERNOSMC);
     let version = kernel.invoke('smc_ism_is_v2_capable') !== 0 ? V2 : V1;
@@ -270,17 +271,19 @@ export function clientFunctions(smc: SmcContext): readonly KernelFunction[] {
     if (state === SMC_STATE.ACTIVE) return -ERRNO.EISCONN;
     if (state !== SMC_STATE.INIT) return -ERRNO.EINVAL;
     const clcsock = tcp.of(ram.pointer(smcSock + S.clcsock));
+    if (clcsock.peer !== undefined) return isFallenBack(smcSock) ? -ERRNO.EISCONN : -ERRNO.EALREADY;
     if ((flags & CONNECT_FASTOPEN) !== 0) {
       kernel.invoke('smc_switch_to_fallback', smcSock, SMC_CLC_DECL.OPTUNSUPP);
     }
     tcp.prepare(clcsock, to);
     storeAddresses(kernel, smcSock, clcsock.local, to);
-    const isFallback = ram.u8(smcSock + S.use_fallback) !== 0;
+    const isFallback = isFallenBack(smcSock);
     if (!isFallback) tcp.setSynSmc(clcsock, true);
     const hasOption = kernel.invoke('smc_set_option', clcsock.address) !== 0;
     clcsock.onEvent = () => smc.wake(smcSock);
     const rc = tcp.connect(clcsock, hasOption);
-    if (rc !== 0) return rc;
+    // what fell back before it connected is TCP's from now on, and stays in INIT
+    if (rc !== 0 || isFallback) return rc;
     return yield* connectSmc(smcSock);
   }
 
