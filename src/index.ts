@@ -287,6 +287,7 @@ export { SvqLab, SvqRig, type RigOptions } from './lab/svq/rig.js';
 export { walkCommand, type Walk as SvqWalk } from './lab/svq/walk.js';
 export { runTour, type TourRow } from './lab/tour.js';
 export { tracedCall, tracedRun } from './lab/traced-call.js';
+export { connectPair, type BufferSizes, type SmcPair } from './lab/smc-pair.js';
 export { runPeers, type PeersOptions, type PeersResult } from './lab/smc-peers.js';
 export {
   copyFigures,
