@@ -198,6 +198,9 @@ export class CsumGuest {
     const { events, mode } = this.#options;
     const { net, network } = this.#host;
     this.#host.takeFrom(frame);
+    // packets are looked at one by one: a SYN is no retransmission
+    network.expireRequests();
+    this.#peer.network.expireRequests();
     events.drops.length = 0;
     events.entry = undefined;
     events.local = undefined;
@@ -379,14 +382,14 @@ function programText(program: CsumProgram, target: CsumTarget): string {
         source,
         destination: TUNNEL_LOCAL,
         nextHop: PEER_MAC,
-        verdict: VERDICTS.TX,
+        end: returnProgram(VERDICTS.TX),
       });
     case 'encap+PASS':
       return encapProgram({
         source,
         destination: forwarded ? TUNNEL_REMOTE : TUNNEL_LOCAL,
         nextHop: HOST_MAC,
-        verdict: VERDICTS.PASS,
+        end: returnProgram(VERDICTS.PASS),
       });
     case 'nat-S0':
     case 'nat-S1':

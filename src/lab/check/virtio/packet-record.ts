@@ -26,6 +26,12 @@ export interface PacketRecord {
   readonly program: string;
   readonly frags_prog: boolean;
   readonly rx_buffers: string;
+  /** What attaching said, what it sent over the control queue, and what the backend was told. */
+  readonly attach: {
+    readonly rc: number;
+    readonly events: readonly string[];
+    readonly vhost?: readonly (readonly [string, number, number])[];
+  } | null;
   readonly kind: string;
   /** local, fwdHW, fwdSW, tx. */
   readonly target: string;
