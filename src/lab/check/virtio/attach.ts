@@ -32,13 +32,13 @@ import {
 } from '../../csum/programs.js';
 import { createXdpEngine, type XdpEngine } from '../../xdp-engine.js';
 import {
-  guestVersion,
   type AttachRecord,
   type CrashRecord,
   type LimitRecord,
   type NetlinkResult,
   type OffloadStateRecord,
 } from './attach-record.js';
+import { guestVersion } from './guest-version.js';
 import type { RunEngine } from '../../run-program.js';
 import { RecordMaps } from './packet-maps.js';
 import { recordProgram } from './packet-program.js';
@@ -54,7 +54,7 @@ type Outcome = Readonly<Record<string, unknown>>;
 
 /** Buffers posted without XDP headroom are used up by then. */
 const FILLER_FRAMES = 80;
-const MEASURED_FRAME = 54;
+const SHORT_FRAME = 54;
 const DEFAULT_MTU = 1500;
 const LARGE_MTU = 9000;
 const ETHTOOL_GET_OK = 0;
@@ -119,9 +119,6 @@ export class AttachLab {
 
   limit(record: LimitRecord): RecordResult {
     const helper = record.what.includes('adjust_tail') ? 65 : 44;
-    if (record.frame_len !== MEASURED_FRAME) {
-      return { kind: 'skipped', why: `frames of ${record.frame_len} bytes` };
-    }
     const features = record.rx_mode === 'small' ? [] : ['MRG_RXBUF'];
     return this.#with(record, ['VERSION_1', ...features], 1, (net, load) => {
       net.attachXdp(load(returnProgram(VERDICTS.DROP)).runner);
@@ -131,7 +128,7 @@ export class AttachLab {
       const accepts = (bytes: number): boolean => {
         const delta = helper === 44 ? -bytes : bytes;
         net.attachXdp(load(adjustProgram(helper, [delta], aborted, dropped)).runner);
-        net.receive(plainFrame());
+        net.receive(plainFrame(record.frame_len));
         net.poll();
         return net.exceptions().length === 1;
       };
@@ -215,7 +212,7 @@ export class AttachLab {
     maxQueuePairs: number,
     run: (net: VirtioNet, load: Loader) => readonly [Outcome, Outcome],
   ): RecordResult {
-    this.#version = guestVersion(record as AttachRecord);
+    this.#version = guestVersion(record);
     this.#kernel.log.length = 0;
     const cpus = Number(/c(\d)[-b]/.exec(record.id ?? '')?.[1] ?? 1);
     const net = this.#driver.probe({
@@ -399,15 +396,15 @@ function panicNumbers(line: string): string {
   return words.map((word) => new RegExp(`${word}:\\w+`).exec(line)?.[0] ?? word).join(' ');
 }
 
-function plainFrame(): Uint8Array {
-  const frame = new Uint8Array(MEASURED_FRAME);
+function plainFrame(length: number): Uint8Array {
+  const frame = new Uint8Array(length);
   frame.set([0x52, 0x54, 0, 0, 0, 2, 0x52, 0x54, 0, 0, 0, 1, 0x88, 0xb5]);
   return frame;
 }
 
 function filler(net: VirtioNet): void {
   for (let i = 1; i <= FILLER_FRAMES; i++) {
-    net.receive(plainFrame());
+    net.receive(plainFrame(SHORT_FRAME));
     if (i % 16 === 0) net.poll();
   }
   net.poll();

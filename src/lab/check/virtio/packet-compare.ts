@@ -11,7 +11,8 @@ import { MIB_NAMES } from '../../../stack/net.js';
 import type { DeliveredFrame } from '../../../virtio/driver/sink.js';
 import type { TransmittedFrame } from '../../../virtio/virtio-net.js';
 import type { Attached } from './packet-guest.js';
-import { recordVersion, type PacketRecord } from './packet-record.js';
+import { guestVersion } from './guest-version.js';
+import type { PacketRecord } from './packet-record.js';
 
 export type Counters = Readonly<Record<string, number>>;
 
@@ -75,7 +76,7 @@ function unequal(what: string, own: string, measured: string): readonly string[]
 }
 
 function attachDifferences(record: PacketRecord, attached: Attached): readonly string[] {
-  if (record.attach === null) return [];
+  if (!record.attach) return [];
   const { rc, events, vhost = [] } = record.attach;
   // which of the driver's functions sends a command is compared in records of attaching
   const measured = events.map((event) => event.replace(/^cvqr?: /, ''));
@@ -88,7 +89,7 @@ function attachDifferences(record: PacketRecord, attached: Attached): readonly s
 }
 
 function counterDifferences(record: PacketRecord, { before, after }: Observed): readonly string[] {
-  const short = recordVersion(record) !== '6.1';
+  const short = guestVersion(record) !== '6.1';
   const own = new Map<string, number>();
   for (const [name, value] of Object.entries(after)) {
     const measuredAs = measuredName(name, short);
@@ -149,7 +150,7 @@ function stackDifferences(
  * the datagram is read: behind 76 bytes.
  */
 function dropDifferences(record: PacketRecord, drops: readonly string[]): readonly string[] {
-  const located = recordVersion(record) !== '6.1';
+  const located = guestVersion(record) !== '6.1';
   const own = drops.map((drop) => (located ? drop : (drop.split(' ')[0] ?? '')));
   return unequal('dropped:', own.join(), record.drop_reasons.join());
 }

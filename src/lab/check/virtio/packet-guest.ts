@@ -15,7 +15,8 @@ import type { Network } from '../../../stack/network.js';
 import type { XdpRunner } from '../../../stack/xdp-program.js';
 import type { VirtioNet, VirtioNetOptions } from '../../../virtio/virtio-net.js';
 import { postedBuffers } from '../../posted-buffers.js';
-import { recordFeatures, recordVersion, type PacketRecord } from './packet-record.js';
+import { guestVersion } from './guest-version.js';
+import { recordFeatures, type PacketRecord } from './packet-record.js';
 
 const PEER = Uint8Array.of(0x52, 0x54, 0, 0, 0, 1);
 /** Of `injected`: the virtio_net_hdr in front of the frame. */
@@ -30,7 +31,7 @@ export function isTap(record: PacketRecord): boolean {
 
 export function guestOptions(record: PacketRecord, network: Network): VirtioNetOptions {
   return {
-    version: recordVersion(record),
+    version: guestVersion(record),
     // big mode follows from the features
     rx: record.features.includes('MRG_RXBUF') ? 'mergeable' : 'small',
     eventIdx: record.features.includes('EVENT_IDX'),

@@ -11,6 +11,7 @@
  *   lab.check(record, { ring: 'packed' });   // another device than the measured one, the same outcome
  */
 import { hexToBytes } from '../../../common/bytes.js';
+import { KernelError } from '../../../common/errors.js';
 import type { Kernel } from '../../../kernel/kernel.js';
 import { createNetwork, type Network } from '../../../stack/network.js';
 import { SK_BUFF, skbHeadroom, skbShinfo, SKB_SHARED_INFO } from '../../../stack/skb.js';
@@ -36,9 +37,10 @@ import {
   isTap,
   type Attached,
 } from './packet-guest.js';
+import { guestVersion } from './guest-version.js';
 import { RecordMaps } from './packet-maps.js';
 import { recordProgram } from './packet-program.js';
-import { recordVersion, type PacketRecord } from './packet-record.js';
+import type { PacketRecord } from './packet-record.js';
 
 export type PacketResult =
   | { readonly kind: 'equal' }
@@ -93,7 +95,7 @@ export class PacketLab {
     const kernel = this.#kernel;
     const { liveBytes } = kernel.linear;
     const tasks = kernel.tasks.length;
-    const network = createNetwork(kernel, { outTransmits: recordVersion(record) !== '6.1' });
+    const network = createNetwork(kernel, { outTransmits: guestVersion(record) !== '6.1' });
     const net = this.#driver.probe({ ...guestOptions(record, network), ...device });
     const engines: XdpEngine[] = [];
     const load = (text: string, hasFrags = false): XdpEngine['runner'] => {
@@ -116,6 +118,10 @@ export class PacketLab {
         drop: load(returnProgram(VERDICTS.DROP)),
       });
       differences = this.#receive(record, net, network, attached);
+    } catch (error) {
+      // a panic of the guest
+      if (!(error instanceof KernelError)) throw error;
+      differences = [error.message];
     } finally {
       this.#maps.leave();
       network.received();
