@@ -39,8 +39,8 @@ import {
   type OffloadStateRecord,
 } from './attach-record.js';
 import { guestVersion } from './guest-version.js';
+import { RedirectMaps } from '../../redirect-maps.js';
 import type { RunEngine } from '../../run-program.js';
-import { RecordMaps } from './packet-maps.js';
 import { recordProgram } from './packet-program.js';
 import { recordFeatures } from './packet-record.js';
 
@@ -64,7 +64,7 @@ export class AttachLab {
   readonly #engine: RunEngine;
   readonly #driver: VirtioNetDriver;
   #version: VirtioNetVersion = '6.12';
-  readonly #maps: RecordMaps;
+  readonly #maps: RedirectMaps;
   #events: string[] = [];
 
   /**
@@ -75,7 +75,7 @@ export class AttachLab {
     this.#engine = engine;
     this.#kernel = kernel;
     this.#driver = defineVirtioNet(kernel, { bpf: kernel.bpf.host });
-    this.#maps = new RecordMaps(kernel);
+    this.#maps = new RedirectMaps(kernel, this.#driver.stack);
     const probe = (name: string, pre: (cpu: Cpu) => void): void =>
       kernel.kprobes.register({ name, address: kernel.symbol(name), pre });
     probe('virtnet_set_guest_offloads', (cpu) => {
@@ -188,7 +188,7 @@ export class AttachLab {
     return this.#with(record, ['VERSION_1', ...features], 1, (net, load) => {
       net.attachXdp(load(returnProgram(VERDICTS.DROP)).runner);
       filler(net);
-      const targets = this.#maps.of(this.#kernel.memory.ram.virtToPhys(net.dev));
+      const targets = this.#maps.join(this.#kernel.memory.ram.virtToPhys(net.dev));
       const text = recordProgram(record.program, targets);
       if (text === undefined) throw new UnknownCase(`no program ${record.program} is known`);
       net.attachXdp(load(text).runner);

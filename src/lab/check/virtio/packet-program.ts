@@ -2,7 +2,7 @@
  * The program that a `packet` record names, rebuilt as BPF assembly.
  *
  * A name is what the program does, then how it ends: `macswap+redirect-cpumap`, `encap-ipip+TX`, `pass`. Each first
- * part goes with each end. What a redirect needs, a map with an entry, is made by `RecordMaps`.
+ * part goes with each end. What a redirect needs, a map with an entry, is in `RedirectMaps`.
  */
 import {
   NAT_STRATEGIES,
@@ -14,11 +14,7 @@ import {
   redirectProgram,
   returnProgram,
 } from '../../csum/programs.js';
-
-export interface RecordTargets {
-  /** Address of a map of that type whose entry 0 the program redirects to. */
-  map(type: 'CPUMAP' | 'DEVMAP'): bigint;
-}
+import type { RedirectTargets } from '../../redirect-maps.js';
 
 const GUEST = Uint8Array.of(0x52, 0x54, 0, 0, 0, 2);
 const PEER = Uint8Array.of(0x52, 0x54, 0, 0, 0, 1);
@@ -27,7 +23,7 @@ const ADJUST_HEAD = 44;
 const ADJUST_TAIL = 65;
 
 /** Undefined: no program of that name is known here. */
-export function recordProgram(name: string, targets: RecordTargets): string | undefined {
+export function recordProgram(name: string, targets: RedirectTargets): string | undefined {
   // where it is stated, a limit is looked for: `adjust_head(-216): ok->ABORTED fail->DROP`
   const limit = /^(.*): ok->(\w+) fail->(\w+)$/.exec(name);
   if (limit) {
@@ -76,17 +72,17 @@ function adjusting(text: string, ok: string, failed: string): string | undefined
 }
 
 /** `TX`, `ret7`, `redirect-cpumap`, `redirect-devmap(same device)`. */
-function endOf(name: string, targets: RecordTargets): string | undefined {
+function endOf(name: string, targets: RedirectTargets): string | undefined {
   const verdict = Object.entries(VERDICTS).find(([each]) => each === name.toUpperCase());
   if (verdict) return returnProgram(verdict[1]);
   const returned = /^ret(\d+)$/.exec(name);
   if (returned) return returnProgram(Number(returned[1]));
   switch (name) {
     case 'redirect-cpumap':
-      return redirectProgram(targets.map('CPUMAP'), 0);
+      return redirectProgram(targets.cpumap, 0);
     case 'redirect-devmap':
     case 'redirect-devmap(same device)':
-      return redirectProgram(targets.map('DEVMAP'), 0);
+      return redirectProgram(targets.devmap, 0);
     default:
       return undefined;
   }

@@ -25,6 +25,7 @@ import {
   type VirtioNetOptions,
 } from '../../../virtio/virtio-net.js';
 import { VERDICTS, labProgram, returnProgram } from '../../csum/programs.js';
+import { RedirectMaps } from '../../redirect-maps.js';
 import type { RunEngine } from '../../run-program.js';
 import { createXdpEngine, type XdpEngine } from '../../xdp-engine.js';
 import { compareWithRecord } from './packet-compare.js';
@@ -38,7 +39,6 @@ import {
   type Attached,
 } from './packet-guest.js';
 import { guestVersion } from './guest-version.js';
-import { RecordMaps } from './packet-maps.js';
 import { recordProgram } from './packet-program.js';
 import type { PacketRecord } from './packet-record.js';
 
@@ -58,7 +58,7 @@ export class PacketLab {
   readonly #kernel: Kernel;
   readonly #engine: RunEngine;
   readonly #driver: VirtioNetDriver;
-  readonly #maps: RecordMaps;
+  readonly #maps: RedirectMaps;
   #events: Events = { entry: undefined, drops: [], xmits: [] };
 
   /**
@@ -87,7 +87,7 @@ export class PacketLab {
         },
       },
     });
-    this.#maps = new RecordMaps(kernel);
+    this.#maps = new RedirectMaps(kernel, this.#driver.stack);
   }
 
   /** @param device what the device has that the measured one had not. */
@@ -107,7 +107,7 @@ export class PacketLab {
     let differences: readonly string[];
     try {
       configureGuest(kernel, network, net, record);
-      const targets = this.#maps.of(kernel.memory.ram.virtToPhys(net.dev));
+      const targets = this.#maps.join(kernel.memory.ram.virtToPhys(net.dev));
       const text = record.xdp === 'none' ? undefined : recordProgram(record.program, targets);
       if (record.xdp !== 'none' && text === undefined) {
         return { kind: 'skipped', why: `no program ${record.program} is known` };
