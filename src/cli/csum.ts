@@ -31,7 +31,7 @@ import { ENGINES, OBJECT_RAM, cpuEngine, runEngine } from './engine.js';
 
 const USAGE = `csum [--variant V[,V]] [--rx MODE] [--section N] | --pcap FILE [--prog OBJ]
   --variant V      base, v4-literal, v4-fixed, upstream, generic; default: all
-  --rx MODE        mergeable (default), small, two-buffers, two-buffers-frags
+  --rx MODE        mergeable (default), small, two-buffers, two-buffers-frags, big
   --section N      10.1 to 10.6; default: all
   --pcap FILE      the packets of a capture in place of the matrix: where each one ended, and why
   --prog OBJ       an object with an XDP program for them; default: they pass no program
