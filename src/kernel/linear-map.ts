@@ -3,7 +3,8 @@
  *
  * Reference: mm/page_alloc.c, mm/slub.c, reduced to what callers can see: addresses of the linear
  * map, zeroed memory, power-of-two size classes. A freed object is filled with 0x6b
- * (POISON_FREE), so that a use after free shows.
+ * (POISON_FREE), so that a use after free shows. Pages that nobody asked to be zeroed are not touched: as
+ * without __GFP_ZERO they hold what was in them.
  */
 import { KernelError } from '../common/errors.js';
 import { hex64 } from '../common/bytes.js';
@@ -36,7 +37,9 @@ export class LinearMap {
       alloc: (bytes) => this.#alloc(bytes),
       free: (at) => void this.#release(at),
       allocPages: (count) => this.#take(count * PAGE_SIZE),
+      allocDirtyPages: (count) => this.#reserve(count * PAGE_SIZE),
       freePages: (at) => void this.#release(at),
+      freeDirtyPages: (at) => void this.#forget(at),
     };
   }
 
@@ -70,13 +73,19 @@ export class LinearMap {
   }
 
   #release(at: number): number {
+    const size = this.#forget(at);
+    this.#memory.bytes.fill(POISON_FREE, at, at + size);
+    return size;
+  }
+
+  /** Takes a block back as it is. */
+  #forget(at: number): number {
     const within = at - this.region.offset;
     const slot = within >> CLASS_SHIFT;
     const size = (within & (SMALLEST_CLASS - 1)) === 0 ? (this.#live[slot] ?? 0) : 0;
     if (size === 0) throw new RangeError(`${hex64(this.#addressOf(at))} is not allocated`);
     this.#live[slot] = 0;
     this.#liveBytes -= size;
-    this.#memory.bytes.fill(POISON_FREE, at, at + size);
     const list = this.#free.get(size);
     if (list) list.push(at);
     else this.#free.set(size, [at]);
@@ -92,6 +101,13 @@ export class LinearMap {
   }
 
   #take(size: number): number {
+    const at = this.#reserve(size);
+    this.#memory.bytes.fill(0, at, at + size);
+    return at;
+  }
+
+  /** A block with what was in it. */
+  #reserve(size: number): number {
     let at = this.#free.get(size)?.pop();
     if (at === undefined) {
       // blocks of a page or more are page aligned, smaller ones aligned to their own size
@@ -106,7 +122,6 @@ export class LinearMap {
     }
     this.#live[(at - this.region.offset) >> CLASS_SHIFT] = size;
     this.#liveBytes += size;
-    this.#memory.bytes.fill(0, at, at + size);
     return at;
   }
 }

@@ -9,6 +9,7 @@
  */
 import { InputError, KernelError } from '../common/errors.js';
 import type { Ram } from '../cpu/ram.js';
+import { Callee } from '../kernel/function.js';
 import { NetStack, type StackKernel } from '../stack/net-stack.js';
 import type { XdpRunner } from '../stack/xdp-program.js';
 import type { RingLayout } from './ring/open-device-queue.js';
@@ -37,8 +38,8 @@ import {
   type RxSettings,
 } from './settings.js';
 import { errnoName } from '../common/errno.js';
-import { IFF_UP } from '../stack/net-device.js';
-import { DEV, RQ, VI, pagesOf, receiveQueue } from './driver/common.js';
+import { IFF_UP, NET_DEVICE } from '../stack/net-device.js';
+import { pagesOf, receiveQueue } from './driver/common.js';
 import { defaultRssKey, outstanding, probe, remove, restore } from './driver/probe.js';
 import { getRss, setHashTunnel, setRss, type RssSettings } from './driver/rss.js';
 import { resetVirtqueue, virtqueueOf } from './driver/queue-reset.js';
@@ -47,9 +48,23 @@ import { DRIVER_PROFILES } from './driver/profiles.js';
 import { NET } from '../stack/net.js';
 import { ifindexOf } from '../stack/netdev.js';
 import { livePages } from '../stack/pages.js';
-import { NAPIF_STATE_SCHED, NAPI_STRUCT, NETLINK_EXT_ACK } from './driver/structs.js';
+import {
+  NAPIF_STATE_SCHED,
+  NAPI_STRUCT,
+  NETLINK_EXT_ACK,
+  RECEIVE_QUEUE,
+  VIRTNET_INFO,
+} from './driver/structs.js';
 import type { TransmittedFrame, VirtioNet, XdpException } from './net-handle.js';
 import { offeredFeatures, type VirtioNetOptions } from './net-options.js';
+
+const DEV = NET_DEVICE.offset;
+const RQ = RECEIVE_QUEUE.offset;
+const VI = VIRTNET_INFO.offset;
+
+const VIRTNET_POLL = new Callee('virtnet_poll');
+const TRY_FILL_RECV = new Callee('try_fill_recv');
+const SKB_RECV_DONE = new Callee('skb_recv_done');
 
 const NO_EXCEPTIONS: readonly XdpException[] = [];
 
@@ -290,7 +305,7 @@ export class VirtioNetInstance implements VirtioNet {
         if ((ram.u32(napi + NAPI_STRUCT.offset.state) & NAPIF_STATE_SCHED) === 0) continue;
         busy = true;
         const weight = ram.u32(napi + NAPI_STRUCT.offset.weight);
-        packets += this.#kernel.invoke('virtnet_poll', napi, weight);
+        packets += this.#kernel.invoke(VIRTNET_POLL, napi, weight);
         if (afterPoll) this.device.runTransmit();
       }
     }
@@ -375,13 +390,13 @@ export class VirtioNetInstance implements VirtioNet {
   }
 
   #fill(pair: number): void {
-    this.#kernel.invoke('try_fill_recv', this.#vi, receiveQueue(this.#ram, this.#vi, pair), 0);
+    this.#kernel.invoke(TRY_FILL_RECV, this.#vi, receiveQueue(this.#ram, this.#vi, pair), 0);
   }
 
   #interrupt(queue: number): void {
     const pair = queue >> 1;
     if (queue % 2 !== 0 || pair >= this.#ram.u16(this.#vi + VI.max_queue_pairs)) return;
-    this.#kernel.invoke('skb_recv_done', this.#receiveVq(pair));
+    this.#kernel.invoke(SKB_RECV_DONE, this.#receiveVq(pair));
   }
 
   get #activePairs(): number {

@@ -18,13 +18,16 @@ import { InputError } from '../common/errors.js';
 import { connectMaps, stackFunctions } from '../stack/redirect-targets.js';
 import { NetStack, type NetStackOptions, type StackKernel } from '../stack/net-stack.js';
 import { VRING_VIRTQUEUE } from './ring/vring-virtqueue.js';
-import { DEV, type VirtioNetHost } from './driver/common.js';
+import { NET_DEVICE } from '../stack/net-device.js';
+import type { VirtioNetHost } from './driver/common.js';
 import { virtioNetFunctions } from './driver/functions.js';
 import { netStackFunctions } from '../stack/functions.js';
 import type { StackHost } from '../stack/host.js';
 import type { VirtioNet } from './net-handle.js';
 import type { VirtioNetOptions } from './net-options.js';
 import { VirtioNetInstance } from './net-instance.js';
+
+const DEV = NET_DEVICE.offset;
 
 export type { VirtioNet } from './net-handle.js';
 export type { VirtioNetOptions } from './net-options.js';
