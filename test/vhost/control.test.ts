@@ -44,6 +44,8 @@ const COMMANDS: readonly (readonly [string, number, string])[] = [
   ['coal-get=0', 1, '0603'],
   ['hash-tunnel=0x10', 1, '070010000000'],
   ['stats', 1, '0800'],
+  ['stats-get=0', 1, '0801'],
+  ['rss-ctx=1', 1, '0901'],
   ['hex=6301aabb', 1, '6301aabb'],
 ];
 
