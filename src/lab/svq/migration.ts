@@ -41,9 +41,10 @@ export function migrateRandom(
   for (let i = 0; i < count; i++) {
     if (rig.send(randomCommand(random, PAIRS, offloads)) === 0) accepted++;
   }
+  const source = rig.net.vdpa.net.control;
   rig.net.setShadow('all');
   rig.deviceLog.length = 0;
-  const source = rig.net.migrate({ shadow: 'cvq' }).net.control;
+  rig.net.migrate({ shadow: 'cvq' });
   const destination = rig.net.vdpa.net.control;
   const migration: Migration = {
     commands: count,
