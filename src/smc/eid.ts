@@ -8,7 +8,7 @@
  *   table.add('SMCV2-LAB');
  */
 import { KernelError } from '../common/errors.js';
-import { blankPadded } from './clc/messages.js';
+import { blankPadded } from './clc/values.js';
 
 export const SMC_MAX_EID_LEN = 32;
 const SMC_MAX_UEID = 4;

@@ -1,12 +1,8 @@
 /** The handshake: exact bytes, every outcome of the table, link groups, selection. */
 import { afterAll, describe, expect, it } from 'vitest';
 import { bytesToHex } from '../../src/common/bytes.js';
-import {
-  encodeAcceptConfirm,
-  encodeDecline,
-  encodeProposal,
-  blankPadded,
-} from '../../src/smc/clc/messages.js';
+import { encodeAcceptConfirm, encodeDecline, encodeProposal } from '../../src/smc/clc/messages.js';
+import { blankPadded } from '../../src/smc/clc/values.js';
 import { decodeProposal, messageProblem } from '../../src/smc/clc/parse.js';
 import { SMC_CLC_DECL, SMC_STATE } from '../../src/smc/constants.js';
 import { SELECTION_POLICIES } from '../../src/smc/device/devices.js';

@@ -15,7 +15,7 @@
  */
 import { bytesToHex, hexToBytes } from '../../../common/bytes.js';
 import { partsOfProposal } from '../../../smc/clc/parse.js';
-import { CLC_TYPE } from '../../../smc/clc/messages.js';
+import { CLC_TYPE } from '../../../smc/clc/values.js';
 import type { Smc } from '../../../smc/smc.js';
 import type { TcpSocket } from '../../../smc/socket/tcp.js';
 import { listSocks } from '../../../smc/state.js';
