@@ -86,6 +86,12 @@ function paddedEid(eid: string | Uint8Array): Uint8Array {
     throw new KernelError('EINVAL', `a user EID has ${SMC_MAX_EID_LEN} bytes, not ${bytes.length}`);
   }
   const padded = typeof eid === 'string' ? blankPadded(eid) : bytes.slice();
-  if (!isUserEid(padded)) throw new KernelError('EINVAL', `'${String(eid)}' is no user EID`);
+  if (!isUserEid(padded)) {
+    const text = new TextDecoder('latin1').decode(padded).trimEnd();
+    throw new KernelError(
+      'EINVAL',
+      `'${text}' is no user EID: A-Z, 0-9, dots and dashes, a letter or digit first`,
+    );
+  }
   return padded;
 }

@@ -119,8 +119,8 @@ const SERVER: readonly ServerRow[] = [
   {
     reason: 'RELEASEERR',
     proposal: (smc) => encodeProposal(fitting(smc)),
-    confirm: (accept) => {
-      const { v2, ...rest } = decodeAcceptConfirm(accept);
+    confirm: (received) => {
+      const { v2, ...rest } = decodeAcceptConfirm(received);
       const contact = { release: 0, hostname: 'x', featureMask: 0 };
       return encodeAcceptConfirm({
         ...rest,

@@ -52,9 +52,9 @@ export function readPart<F extends Readonly<Record<string, AnyField>>>(
   view: DataView,
   at: number,
 ): FieldsOf<F> {
-  const entries = Object.entries(fields).map(([name, field]) => [
+  const entries = Object.entries(fields).map(([name, each]) => [
     name,
-    (field as Field<unknown>).read(view, at),
+    (each as Field<unknown>).read(view, at),
   ]);
   return Object.fromEntries(entries) as FieldsOf<F>;
 }
@@ -71,7 +71,7 @@ export function writePart<F extends Readonly<Record<string, AnyField>>>(
   }
 }
 
-/** `text` sees the value and the message: what a field says may hang on the message's type. */
+/** Sees the value and the message: what a field says may hang on the message's type. */
 type Show<T> = (value: T, message: DataView) => string;
 
 function field<T>(

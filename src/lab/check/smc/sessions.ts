@@ -73,7 +73,7 @@ function keyOf(record: VectorRecord, before: string | undefined): string {
   if (what === 'bufs') return `bufs ${record.number('req')}`;
   const at = record.has('at') ? record.text('at') : what;
   const isBufs = at.startsWith('bufs ') && before?.startsWith('bufs ');
-  const isSame = at === 'rxe' || / data$/.test(at) || isBufs;
+  const isSame = at === 'rxe' || at.endsWith(' data') || isBufs;
   if (isSame && before !== undefined) return before;
   return PREFIX.exec(at)?.[0] ?? at;
 }
