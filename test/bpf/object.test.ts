@@ -464,7 +464,7 @@ describe('damaged objects', () => {
           refusal(() => tryLoad(parseObject(bytes), host));
         },
       ),
-      { numRuns: 1500 },
+      { numRuns: 800 },
     );
   });
 
@@ -485,7 +485,7 @@ describe('damaged objects', () => {
           refusal(() => tryLoad(parseObject(copy), host));
         },
       ),
-      { numRuns: 2000 },
+      { numRuns: 1000 },
     );
   });
 });
