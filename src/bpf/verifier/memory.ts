@@ -167,13 +167,7 @@ export function store(env: Env, register: number, off: number, size: number, val
 }
 
 /** An atomic operation; gives the old value, which `value` stands for where it is not known. */
-export function atomic(
-  env: Env,
-  register: number,
-  off: number,
-  size: number,
-  value: Value,
-): Value {
+export function atomic(env: Env, register: number, off: number, size: number, value: Value): Value {
   const base = env.read(register);
   const type = base.kind === 'pointer' ? base.type : undefined;
   const isOther = type === 'ctx' || type === 'packet' || type === 'packet_meta';
