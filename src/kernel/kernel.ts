@@ -42,7 +42,7 @@ import { SymbolTable } from './symbols.js';
 import { Fprobes } from './trace/fprobe.js';
 import { functionTraceCall, Tracing } from './trace/function-tracer.js';
 import { Task } from './task.js';
-import { KERNEL_BODY_BRK, KernelText, NOP, type WordFunction } from './text.js';
+import { KERNEL_BODY_BRK, KernelText, NOP, TEXT_SIZE, type WordFunction } from './text.js';
 import { encode } from '../a64/codec.js';
 import type { HelperVersion } from '../bpf/helpers/checksum.js';
 import type { KernelVersion } from '../jit/profile.js';
@@ -84,6 +84,8 @@ export interface KernelOptions extends Omit<LayoutOptions, 'version'> {
   readonly reach?: ReachProfile;
   /** Bytes of RAM in the linear map. Default 16 MiB. */
   readonly ram?: number;
+  /** Bytes of RAM for vmalloc space: data, stacks, BPF images, maps. Default 16 MiB. */
+  readonly vmallocRam?: number;
   /** Seed of get_random_u32. Default 1. */
   readonly seed?: number;
   /** CPU features, configuration and changes that BPF code is generated with. Default: see codegen.ts. */
@@ -98,8 +100,8 @@ export interface KernelOptions extends Omit<LayoutOptions, 'version'> {
 }
 
 const THREAD_SIZE = 16384;
-/** Backing store besides the linear map: text, data, stacks, BPF images, map values. */
-const VMALLOC_BACKING = 48 << 20;
+/** A store of some 64 MiB would make the engine collect garbage at every boot. */
+const DEFAULT_RAM = 16 << 20;
 const PER_CPU_SIZE = 4096;
 
 const NO_SYSTEM_REGISTERS: Readonly<Record<SystemRegister, bigint>> = {
@@ -166,8 +168,8 @@ export class Kernel implements KernelContext {
 
   /** Use `bootKernel`. */
   constructor(options: KernelOptions, assembler: Assembler) {
-    const ram = options.ram ?? 16 << 20;
-    this.memory = new Memory(ram + VMALLOC_BACKING);
+    const { ram = DEFAULT_RAM, vmallocRam = DEFAULT_RAM, textSize = TEXT_SIZE } = options;
+    this.memory = new Memory(ram + vmallocRam + textSize);
     this.#ram = this.memory.ram;
     this.layout = layoutOf(options);
     const version = options.version ?? '6.12';
@@ -177,7 +179,7 @@ export class Kernel implements KernelContext {
       profile,
       bti: options.bti ?? false,
       guarded: options.guarded ?? false,
-      size: options.textSize,
+      size: textSize,
     });
     this.data = new KernelData(this.memory, this.layout, this.symbols);
     if (!profile.callOps) this.data.define('function_trace_op', 8);

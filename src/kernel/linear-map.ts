@@ -14,6 +14,8 @@ import type { PhysicalAllocator } from './function.js';
 const POISON_FREE = 0x6b;
 const SMALLEST_CLASS = 16;
 const CLASS_SHIFT = 4;
+/** Those of 1 MiB. */
+const FIRST_SLOTS = 0x10000;
 
 export class LinearMap {
   readonly region: Region;
@@ -25,13 +27,12 @@ export class LinearMap {
   #liveBytes = 0;
   /** Physical addresses of free blocks by size. */
   readonly #free = new Map<number, number[]>();
-  /** Size of the live block that starts at each multiple of 16; 0: none does. */
-  readonly #live: Int32Array;
+  /** Size of the live block that starts at each multiple of 16; 0: none does. As long as what is handed out. */
+  #live = new Int32Array(FIRST_SLOTS);
 
   constructor(memory: Memory, address: bigint, size: number) {
     this.#memory = memory;
     this.region = memory.map({ name: 'linear map', address, size, permissions: 'rw' });
-    this.#live = new Int32Array(size >>> CLASS_SHIFT);
     this.physical = {
       alloc: (bytes) => this.#alloc(bytes),
       free: (at) => void this.#release(at),
@@ -91,6 +92,14 @@ export class LinearMap {
     return size;
   }
 
+  #addSlots(): void {
+    const needed = this.#used >>> CLASS_SHIFT;
+    if (needed <= this.#live.length) return;
+    const before = this.#live;
+    this.#live = new Int32Array(Math.max(needed, 2 * before.length));
+    this.#live.set(before);
+  }
+
   #take(size: number): number {
     const at = this.#reserve(size);
     this.#memory.bytes.fill(0, at, at + size);
@@ -108,6 +117,7 @@ export class LinearMap {
         throw new KernelError('ENOMEM', `no ${size} bytes left in the linear map`);
       }
       this.#used = start + size;
+      this.#addSlots();
       at = this.region.offset + start;
     }
     this.#live[(at - this.region.offset) >> CLASS_SHIFT] = size;

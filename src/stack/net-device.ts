@@ -17,7 +17,7 @@ export const NET_DEVICE = struct({
   mtu: 'u32',
   rx_length_errors: 'u64',
   rx_frame_errors: 'u64',
-  reserved: BPF_NET_DEVICE.ifindex - 56,
+  scratch_gap: BPF_NET_DEVICE.ifindex - 56,
   ifindex: 'u32',
   /** In use: bits 0 to 31, and 32 up. */
   features: 'u32',
@@ -39,6 +39,8 @@ export const NET_DEVICE = struct({
   /** Program of generic XDP, or 0. */
   xdp_prog: 'u64',
   tx_dropped: 'u64',
+  /** Another skb follows at once (in Linux softnet_data.xmit.more of the CPU). */
+  xmit_more: 'u8',
   /** NETDEV_XDP_ACT_*. */
   xdp_features: 'u32',
   /** struct xdp_dev_bulk_queue of each CPU. */

@@ -12,7 +12,7 @@ import { NET_HEADER_OFFSET, VIRTIO_NET_HDR_F_DATA_VALID } from '../net-header.js
 import type { Ram } from '../../cpu/ram.js';
 import { netHeaderToSkb } from './header-skb.js';
 import { xdpChecksumOf } from './profiles.js';
-import { skbSetHash, wantsHash } from './rss-hash.js';
+import { skbSetHash, skbSetSavedHash, wantsHash } from './rss-hash.js';
 import { savedFlags, setCsumAfterXdp, smallAllocation } from './xdp-checksum.js';
 import {
   isBig,
@@ -123,7 +123,7 @@ function behindXdp(ram: Ram, vi: number, rq: number): boolean {
     case 'v4-literal':
       return enabled;
     case 'v4-fixed':
-      return enabled && ram.pointer(rq + RQ.xdp_prog) !== 0;
+      return enabled && ram.pointer(rq + RQ.xdp_prog) !== 0 && !isBig(ram, vi);
   }
 }
 
@@ -141,8 +141,12 @@ function virtnetReceiveDone(
     ram.add64(dev + DEV.rx_frame_errors, 1);
     freeSkb(kernel, pages, skb);
   };
-  if (wantsHash(ram, vi)) skbSetHash(ram, skb);
-  if (behindXdp(ram, vi, rq)) {
+  const behind = behindXdp(ram, vi, rq);
+  if (wantsHash(ram, vi)) {
+    if (!behind) skbSetHash(ram, skb);
+    else if (xdpChecksumOf(ram, vi) === 'v4-fixed') skbSetSavedHash(ram, rq, skb);
+  }
+  if (behind) {
     setProtocol(kernel, skb, dev);
     ram.set16(skb + SKB.network_header, skbHeadroom(ram, skb));
     if (setCsumAfterXdp(kernel, vi, rq, pages, skb, saved) < 0) return frameError();

@@ -4,7 +4,7 @@
  * Reference: drivers/net/virtio_net.c (start_xmit, xmit_skb), include/linux/virtio_net.h
  * (virtio_net_hdr_from_skb). The header says what the skb says: NEEDS_CSUM with csum_start and csum_offset
  * for a PARTIAL one, segmentation type and size for one that stands for several. A queue that is full
- * drops the skb. Leaves out queue stop and wake, interrupts for sent skbs, xmit_more.
+ * drops the skb. Leaves out queue stop and wake, interrupts for sent skbs.
  */
 import { Callee, atomic, type KernelContext, type KernelFunction } from '../../kernel/function.js';
 import { checksumStartOffset } from '../../stack/checksum.js';
@@ -120,7 +120,8 @@ function startXmit(kernel: KernelContext, skb: number, dev: number): number {
     freeSkb(kernel, pagesOf(ram, vi), skb);
     return NETDEV_TX_OK;
   }
-  if (kick(kernel, ram.pointer(sq + SQ.vq))) ram.add64(sq + SQ.stats + SQ_STATS.kicks, 1);
+  const more = ram.u8(dev + DEV.xmit_more) !== 0;
+  if (!more && kick(kernel, ram.pointer(sq + SQ.vq))) ram.add64(sq + SQ.stats + SQ_STATS.kicks, 1);
   return NETDEV_TX_OK;
 }
 
