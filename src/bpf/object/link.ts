@@ -109,6 +109,10 @@ function applyTo(
   };
   switch (relocation.kind) {
     case 'map':
+      if (slots[at + 1]?.imm !== 0) {
+        const where = describeFunctionPlace(spec, at);
+        throw new KernelError('EINVAL', `unrecognized bpf_ld_imm64 insn: ${where}`);
+      }
       constant(addresses.map(relocation.map));
       break;
     case 'data':
