@@ -6,7 +6,7 @@
 #   examples/build.sh xdp/x.c    only the named sources, relative to examples/
 set -eu
 cd "$(dirname "$0")"
-[ $# -gt 0 ] || set -- xdp/*.c tracing/*.c smc/*.c
+[ $# -gt 0 ] || set -- xdp/*.c tracing/*.c smc/*.c svq/*.c
 for source in "$@"; do
 	# without the prefix map the objects would hold the path of the machine that built them
 	"${CLANG:-clang}" -O2 -g -target bpf -Wall -Werror -Wno-unused-function -Wno-unused-variable \

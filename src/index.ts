@@ -279,13 +279,15 @@ export { EXPERIMENTS, runExperiment, type ExperimentResult } from './lab/rss/exp
 export { DEFAULT_PACKET_TIME, type FlowSpreadReport } from './lab/rss/flow-spread.js';
 export { DEFAULT_SETTINGS, type RssSettings } from './lab/rss/receiver.js';
 export type { Spread } from './lab/rss/spread.js';
-export { FAULTS as SVQ_FAULTS, type Fault as SvqFault } from './lab/svq/fault-cases.js';
+export type { Fault as SvqFault } from './lab/svq/cases/fault.js';
+export { FAULTS as SVQ_FAULTS } from './lab/svq/fault-cases.js';
 export { findFault, runFault, type FaultOutcome } from './lab/svq/faults.js';
 export { migrateRandom, type Migration } from './lab/svq/migration.js';
 export { SvqLab, SvqRig, type RigOptions } from './lab/svq/rig.js';
 export { walkCommand, type Walk as SvqWalk } from './lab/svq/walk.js';
 export { runTour, type TourRow } from './lab/tour.js';
 export { tracedCall, tracedRun } from './lab/traced-call.js';
+export { connectPair, type BufferSizes, type SmcPair } from './lab/smc-pair.js';
 export { runPeers, type PeersOptions, type PeersResult } from './lab/smc-peers.js';
 export {
   copyFigures,

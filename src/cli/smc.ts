@@ -4,6 +4,7 @@ import {
   LOOPBACK_FORMS,
   SELECTION_POLICIES,
   bytesToHex,
+  connectPair,
   copyFigures,
   createSmc,
   declineName,
@@ -92,13 +93,7 @@ async function bootSmc(values: Values): Promise<{ readonly kernel: Kernel; reado
 /** Connects pairs one after the other; they stay open. */
 async function connectPairs(smc: Smc, count: number): Promise<void> {
   for (let i = 0; i < count; i++) {
-    const to = { address: ADDRESS, port: 5000 + i };
-    const listener = smc.socket();
-    listener.listen(to);
-    const client = smc.socket();
-    await client.connect(to);
-    await listener.accept();
-    listener.closeNow();
+    await connectPair(smc, { address: ADDRESS, port: 5000 + i });
   }
 }
 

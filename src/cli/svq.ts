@@ -126,6 +126,8 @@ function faultDetail({ mode, outcome }: FaultRow): string[] {
   const lengths = outcome.device.map((length) => `${length} bytes`).join(', ');
   lines.push(`  device got: ${lengths || 'no command'}`, `  VMM: ${verdict(outcome)}`);
   if (outcome.abort !== undefined) lines.push(`  abort: ${outcome.abort}`);
+  if (outcome.refused !== undefined) lines.push(`  start: ${outcome.refused}`);
+  if (outcome.deviceError !== undefined) lines.push(`  device: ${outcome.deviceError}`);
   if (outcome.outstanding > 0) lines.push(`  chains not back: ${outcome.outstanding}`);
   lines.push(`  leaks: ${leakText(outcome.leaks)}; after a stop: ${leakText(outcome.afterStop)}`);
   for (const [name, value] of Object.entries(outcome.notes)) lines.push(`  ${name}: ${value}`);

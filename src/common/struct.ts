@@ -21,7 +21,7 @@ export interface StructLayout<Name extends string> {
   readonly types: { readonly [K in Name]: FieldType };
 }
 
-export const INTEGER_BYTES = { u8: 1, u16: 2, u32: 4, u64: 8 } as const;
+const INTEGER_BYTES = { u8: 1, u16: 2, u32: 4, u64: 8 } as const;
 
 export function struct<Name extends string>(fields: {
   readonly [K in Name]: FieldType;

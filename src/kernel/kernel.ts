@@ -19,7 +19,7 @@ import type { CodegenOptions } from './bpf/codegen.js';
 import type { FunctionSiteMaker } from './bpf/site.js';
 import { KernelData } from './data.js';
 import { Executor, type FaultFixup } from './executor.js';
-import type { KernelContext, KernelFunction, PhysicalAllocator } from './function.js';
+import type { Callee, KernelContext, KernelFunction, PhysicalAllocator } from './function.js';
 import { coreCallbacks } from './ftrace/callbacks.js';
 import { DirectCallsByIp } from './ftrace/direct-by-ip.js';
 import { DirectCalls, type DirectParts } from './ftrace/direct.js';
@@ -42,7 +42,7 @@ import { SymbolTable } from './symbols.js';
 import { Fprobes } from './trace/fprobe.js';
 import { functionTraceCall, Tracing } from './trace/function-tracer.js';
 import { Task } from './task.js';
-import { KERNEL_BODY_BRK, KernelText, NOP, type WordFunction } from './text.js';
+import { KERNEL_BODY_BRK, KernelText, NOP, TEXT_SIZE, type WordFunction } from './text.js';
 import { encode } from '../a64/codec.js';
 import type { HelperVersion } from '../bpf/helpers/checksum.js';
 import type { KernelVersion } from '../jit/profile.js';
@@ -84,6 +84,8 @@ export interface KernelOptions extends Omit<LayoutOptions, 'version'> {
   readonly reach?: ReachProfile;
   /** Bytes of RAM in the linear map. Default 16 MiB. */
   readonly ram?: number;
+  /** Bytes of RAM for vmalloc space: data, stacks, BPF images, maps. Default 16 MiB. */
+  readonly vmallocRam?: number;
   /** Seed of get_random_u32. Default 1. */
   readonly seed?: number;
   /** CPU features, configuration and changes that BPF code is generated with. Default: see codegen.ts. */
@@ -98,9 +100,19 @@ export interface KernelOptions extends Omit<LayoutOptions, 'version'> {
 }
 
 const THREAD_SIZE = 16384;
-/** Backing store besides the linear map: text, data, stacks, BPF images, map values. */
-const VMALLOC_BACKING = 48 << 20;
+/** A store of some 64 MiB would make the engine collect garbage at every boot. */
+const DEFAULT_RAM = 16 << 20;
 const PER_CPU_SIZE = 4096;
+
+const NO_SYSTEM_REGISTERS: Readonly<Record<SystemRegister, bigint>> = {
+  sp_el0: 0n,
+  tpidr_el1: 0n,
+  tpidr_el2: 0n,
+  tpidr_el0: 0n,
+};
+
+/** As `Ram.s32` reads it: a small integer, which a word with its top bit set is not. */
+const NOP_WORD = NOP | 0;
 
 /** An atomic function of this kernel. */
 interface AtomicTarget {
@@ -142,6 +154,10 @@ export class Kernel implements KernelContext {
   readonly #perCpuSpace = new RangeAllocator('the per-CPU areas', 16n, BigInt(PER_CPU_SIZE));
   readonly #tasks: Task[] = [];
   readonly #atomics = new Map<string, AtomicTarget>();
+  /** What `#systemRegisters` gave last. */
+  #system = NO_SYSTEM_REGISTERS;
+  /** Atomic functions by `Callee.index`. */
+  readonly #callees: (AtomicTarget | undefined)[] = [];
   readonly #ram: Ram;
   #observer: PatchObserver | undefined;
   #running: Task | undefined;
@@ -152,8 +168,8 @@ export class Kernel implements KernelContext {
 
   /** Use `bootKernel`. */
   constructor(options: KernelOptions, assembler: Assembler) {
-    const ram = options.ram ?? 16 << 20;
-    this.memory = new Memory(ram + VMALLOC_BACKING);
+    const { ram = DEFAULT_RAM, vmallocRam = DEFAULT_RAM, textSize = TEXT_SIZE } = options;
+    this.memory = new Memory(ram + vmallocRam + textSize);
     this.#ram = this.memory.ram;
     this.layout = layoutOf(options);
     const version = options.version ?? '6.12';
@@ -163,7 +179,7 @@ export class Kernel implements KernelContext {
       profile,
       bti: options.bti ?? false,
       guarded: options.guarded ?? false,
-      size: options.textSize,
+      size: textSize,
     });
     this.data = new KernelData(this.memory, this.layout, this.symbols);
     if (!profile.callOps) this.data.define('function_trace_op', 8);
@@ -282,10 +298,27 @@ export class Kernel implements KernelContext {
    * Calls an atomic function. While nothing is attached to it this is a call of its body: from a body
    * that runs, or from outside on CPU 0 in a task that has nothing else to do.
    */
-  invoke(name: string, a = 0, b = 0, c = 0, d = 0, e = 0, f = 0, g = 0, h = 0): number {
-    const target = this.#atomics.get(name) ?? this.#findAtomic(name);
+  invoke(callee: string | Callee, a = 0, b = 0, c = 0, d = 0, e = 0, f = 0, g = 0, h = 0): number {
+    const target =
+      typeof callee === 'string'
+        ? (this.#atomics.get(callee) ?? this.#findAtomic(callee))
+        : (this.#callees[callee.index] ?? this.#link(callee));
     if (this.#running) return this.#enter(target, a, b, c, d, e, f, g, h);
+    return this.#invokeAlone(target, a, b, c, d, e, f, g, h);
+  }
 
+  /** An atomic function is called from outside. */
+  #invokeAlone(
+    target: AtomicTarget,
+    a: number,
+    b: number,
+    c: number,
+    d: number,
+    e: number,
+    f: number,
+    g: number,
+    h: number,
+  ): number {
     // the CPU gets the task's registers only when text has to run
     const task = this.#idleTask();
     this.#running = task;
@@ -481,6 +514,13 @@ export class Kernel implements KernelContext {
     return target;
   }
 
+  #link({ name, index }: Callee): AtomicTarget {
+    const target = this.#atomics.get(name) ?? this.#findAtomic(name);
+    while (this.#callees.length <= index) this.#callees.push(undefined);
+    this.#callees[index] = target;
+    return target;
+  }
+
   #enter(
     { address, entry, siteWord }: AtomicTarget,
     a: number,
@@ -492,7 +532,7 @@ export class Kernel implements KernelContext {
     g: number,
     h: number,
   ): number {
-    const isOff = this.#ram.u32(siteWord) === NOP && !this.kprobes.isIn(address);
+    const isOff = this.#ram.s32(siteWord) === NOP_WORD && !this.kprobes.isIn(address);
     if (isOff && !this.executor.everyInstruction) {
       return entry.body(this, a, b, c, d, e, f, g, h) ?? 0;
     }
@@ -543,14 +583,14 @@ export class Kernel implements KernelContext {
     this.memory.writeBytes(task.address + BigInt(first), new Uint8Array(size - first));
   }
 
+  /** The same object again for the task and CPU that it was asked for last. */
   #systemRegisters(task: Task, cpuNumber: number): Registers['system'] {
-    const system: Record<SystemRegister, bigint> = {
-      sp_el0: task.address,
-      tpidr_el1: this.#perCpu[cpuNumber] ?? 0n,
-      tpidr_el2: 0n,
-      tpidr_el0: 0n,
-    };
-    return system;
+    const before = this.#system;
+    const sp_el0 = task.address;
+    const tpidr_el1 = this.#perCpu[cpuNumber] ?? 0n;
+    if (before.sp_el0 === sp_el0 && before.tpidr_el1 === tpidr_el1) return before;
+    this.#system = { ...NO_SYSTEM_REGISTERS, sp_el0, tpidr_el1 };
+    return this.#system;
   }
 
   /** A task that does nothing now: what `call` borrows. */

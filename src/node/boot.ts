@@ -6,6 +6,7 @@ import {
   type Kernel,
   type KernelOptions,
 } from '../kernel/kernel.js';
+import { declareShadowVirtqueueTypes } from '../vhost/types.js';
 import { declareVirtioNetTypes } from '../virtio/driver/types.js';
 import { kernelAsm, readAsm } from './files.js';
 
@@ -28,6 +29,7 @@ export async function labBooter(engine: EngineName = 'embedded'): Promise<LabBoo
     const asm = kernelAsm(options.ftrace ?? options.version);
     const kernel = boot({ modules, ...options, asm: { ...asm, ...texts }, cpu });
     kernel.bpf.host.types.declare(declareVirtioNetTypes);
+    kernel.bpf.host.types.declare(declareShadowVirtqueueTypes);
     return kernel;
   };
 }

@@ -7,9 +7,10 @@
  * Usage:
  *   kernel.bpf.host.types.declare(declareSmcTypes);
  */
-import type { BtfBuilder, FieldDeclaration } from '../bpf/btf/builder.js';
+import type { BtfBuilder } from '../bpf/btf/builder.js';
+import { declareLayout, type FieldTypes } from '../bpf/btf/layout-types.js';
 import { SOCK } from '../bpf/socket.js';
-import type { FieldType, StructLayout } from '../common/struct.js';
+import type { StructLayout } from '../common/struct.js';
 import {
   INET_REQUEST_SOCK,
   MSGHDR,
@@ -31,7 +32,7 @@ const CURSOR = 'struct smc_host_cursor';
 const CDC = 'struct smc_host_cdc_msg';
 
 /** Types of fields that are more than a number of their size. */
-const TYPES: Readonly<Record<string, Readonly<Record<string, string>>>> = {
+const TYPES: Readonly<Record<string, FieldTypes>> = {
   smcd_dev: { list: 'struct smcd_dev *', lgr_list: 'struct smc_link_group *', pnetid: 'u8[16]' },
   smcd_dmb: { cpu_addr: 'void *' },
   smc_buf_desc: { list: 'struct smc_buf_desc *', cpu_addr: 'void *' },
@@ -68,28 +69,9 @@ const TYPES: Readonly<Record<string, Readonly<Record<string, string>>>> = {
   tcp_sock: { inet_conn: 'struct inet_connection_sock' },
 };
 
-function fieldsOf(
-  name: string,
-  layout: StructLayout<string>,
-): Readonly<Record<string, FieldDeclaration>> {
-  const given = TYPES[name] ?? {};
-  return Object.fromEntries(
-    Object.keys(layout.offset)
-      .filter((field) => !field.startsWith('scratch_'))
-      .map((field): [string, FieldDeclaration] => [
-        field,
-        [given[field] ?? plainType(layout.types[field] ?? 'u8'), layout.offset[field] ?? 0],
-      ]),
-  );
-}
-
-function plainType(type: FieldType): string {
-  return typeof type === 'number' ? `u8[${type}]` : type;
-}
-
 export function declareSmcTypes(builder: BtfBuilder): void {
   const add = (name: string, layout: StructLayout<string>): void => {
-    builder.struct(name, layout.size, fieldsOf(name, layout));
+    declareLayout(builder, name, layout, TYPES[name]);
   };
   add('smc_host_cursor', SMC_HOST_CURSOR);
   builder.struct('smc_host_cdc_msg', 24, {

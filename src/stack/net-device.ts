@@ -17,7 +17,7 @@ export const NET_DEVICE = struct({
   mtu: 'u32',
   rx_length_errors: 'u64',
   rx_frame_errors: 'u64',
-  reserved: BPF_NET_DEVICE.ifindex - 56,
+  scratch_gap: BPF_NET_DEVICE.ifindex - 56,
   ifindex: 'u32',
   /** In use: bits 0 to 31, and 32 up. */
   features: 'u32',

@@ -51,13 +51,10 @@ export class ControlBuffers {
   }
 
   free(): void {
-    const kept = new Set<number>();
-    for (const { map, buffer } of this.#maps.toReversed()) {
-      // freed when the device lets go of it; QEMU does not wait for that
-      if (!this.#net.unmapBuffer(map) && this.#net.mode === 'transactional') kept.add(buffer);
-    }
+    const mapped = new Set(this.#maps.map(({ buffer }) => buffer));
+    for (const { map, buffer } of this.#maps.toReversed()) this.#net.releaseBuffer(map, buffer);
     for (const buffer of [this.command, this.status]) {
-      if (!kept.has(buffer)) this.#net.vmm.free(buffer);
+      if (!mapped.has(buffer)) this.#net.vmm.free(buffer);
     }
     this.#kernel.physical.free(this.#sg);
   }
@@ -67,10 +64,10 @@ export class ControlBuffers {
     const { ram } = this.#kernel.memory;
     const out = this.#sg;
     const input = this.#sg + IOVEC.size;
-    ram.setPointer(out + IOVEC.offset.base, this.command + from);
-    ram.setWord(out + IOVEC.offset.len, length);
-    ram.setPointer(input + IOVEC.offset.base, this.status + ack);
-    ram.setWord(input + IOVEC.offset.len, 1);
+    ram.setPointer(out + IOVEC.offset.iov_base, this.command + from);
+    ram.setWord(out + IOVEC.offset.iov_len, length);
+    ram.setPointer(input + IOVEC.offset.iov_base, this.status + ack);
+    ram.setWord(input + IOVEC.offset.iov_len, 1);
     const result = this.#kernel.invoke('vhost_svq_add', queue.address, out, 1, 0, input, 1, 0, 0);
     if (result === -ERRNO.ENOSPC) this.#net.say('No space on device queue');
     return result;
@@ -82,7 +79,7 @@ export class ControlBuffers {
     let cursor = 0;
     let waiting: Uint8Array[] = [];
     for (const bytes of commands) {
-      if (bytes.length > PAGE_SIZE) return `command of ${bytes.length} bytes`;
+      if (bytes.length >= PAGE_SIZE) return `command of ${bytes.length} bytes`;
       const free = ram.s32(queue.address + S.num_free);
       if (free < DESCRIPTORS_PER_COMMAND || cursor + bytes.length > PAGE_SIZE) {
         const problem = this.#collect(queue, waiting);

@@ -11,10 +11,10 @@ import {
   VIRTIO_NET_CTRL_RX,
   VIRTIO_NET_CTRL_RX_PROMISC,
 } from '../virtio/device/control/commands.js';
-import { IOVEC, SVQ_ELEMENT } from './structs.js';
+import { IOVEC, SVQ_ELEMENT_FIELDS } from './structs.js';
 import { elementBytes } from './element.js';
 
-const E = SVQ_ELEMENT.offset;
+const E = SVQ_ELEMENT_FIELDS;
 
 /** Bytes of a command that are carried; what is longer is not. */
 export const COMMAND_LIMIT = 4096;
@@ -34,9 +34,9 @@ export function readElement(
   const sg = ram.pointer(elem + E.out_sg);
   for (let i = 0; i < ram.u32(elem + E.out_num) && done < length; i++) {
     const each = sg + i * IOVEC.size;
-    const size = ram.u53(each + IOVEC.offset.len);
+    const size = ram.u53(each + IOVEC.offset.iov_len);
     const part = Math.min(Math.max(0, size - skip), length - done);
-    const from = ram.pointer(each + IOVEC.offset.base) + skip;
+    const from = ram.pointer(each + IOVEC.offset.iov_base) + skip;
     if (part > 0) bytes.set(ram.bytes.subarray(from, from + part), done);
     done += part;
     skip = Math.max(0, skip - size);

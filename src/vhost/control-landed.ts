@@ -18,10 +18,10 @@ import type { ControlBuffers } from './control-buffers.js';
 import { elementBytes } from './element.js';
 import type { SvqQueue } from './queue.js';
 import { overflownTable } from './restore.js';
-import { SVQ_ELEMENT, iovFromBuf, iovToBuf } from './structs.js';
+import { SVQ_ELEMENT_FIELDS, iovFromBuf, iovToBuf } from './structs.js';
 import type { VhostVdpaNet } from './vhost-vdpa.js';
 
-const E = SVQ_ELEMENT.offset;
+const E = SVQ_ELEMENT_FIELDS;
 
 export function handleCtrlAvailLanded(
   kernel: KernelContext,
@@ -68,7 +68,7 @@ export function handleCtrlAvailLanded(
   kernel.invoke('vhost_svq_push_elem', queue.address, elem, given);
   if (written < 0) return written;
   physical.free(elem);
-  return written;
+  return 0;
 }
 
 /** `vhost_vdpa_net_cvq_add` and the wait for its answer: bytes written, or a negative errno. */

@@ -5,18 +5,29 @@
  * functions do what the patch does, what is wrong with it included: no limit on what the guest makes the VMM
  * allocate; an assertion where the device refuses a map; what was made for the readable part stays when the
  * writable part fails; one slot counted for an element that takes two; elements that wait are unmapped at stop,
- * though they were never mapped. The write of the copied length through an empty array is not made.
+ * though they were never mapped; the length of the readable copy written through an array without elements.
  */
 import { ERRNO } from '../common/errno.js';
 import { hex64, alignUp } from '../common/bytes.js';
 import type { KernelContext } from '../kernel/function.js';
 import { VmmAbort } from './abort.js';
 import { noteOutstanding, publishAvail, writeDescs } from './add.js';
+import { VIRTIO_NET_OK } from '../virtio/device/control/commands.js';
+import { readElement } from './control-command.js';
+import { elementBytes, elementRoom } from './element.js';
 import type { SvqQueue } from './queue.js';
-import { SHADOW_VIRTQUEUE, SVQ_ELEMENT, iovFromBuf, iovSize, iovToBuf } from './structs.js';
+import type { VhostVdpaNet } from './vhost-vdpa.js';
+import {
+  IOVEC,
+  SHADOW_VIRTQUEUE,
+  SVQ_ELEMENT_FIELDS,
+  iovFromBuf,
+  iovSize,
+  iovToBuf,
+} from './structs.js';
 
 const S = SHADOW_VIRTQUEUE.offset;
-const E = SVQ_ELEMENT.offset;
+const E = SVQ_ELEMENT_FIELDS;
 
 /** The proposal's own constant. */
 const COPY_PAGE = 4096;
@@ -35,11 +46,15 @@ export function allocBuffer(
   return buffer;
 }
 
-/** `vhost_svq_vring_write_descs` with copy_descs: one descriptor for all segments. The IOVA goes to `sg`. */
+/**
+ * `vhost_svq_vring_write_descs` with copy_descs: one descriptor for all segments. The IOVA goes to `sg`, the length
+ * to `lengthAt`.
+ */
 function writeCopy(
   kernel: KernelContext,
   queue: SvqQueue,
   sg: number,
+  lengthAt: number,
   iov: number,
   num: number,
   more: boolean,
@@ -51,6 +66,7 @@ function writeCopy(
   const buffer = kernel.invoke('vhost_svq_alloc_buffer', svq, iov, num, write ? 1 : 0);
   queue.stage(write ? 'copy in' : 'copy out');
   const length = iovSize(ram, iov, num);
+  ram.setWord(lengthAt, length);
   const size = alignUp(length, COPY_PAGE);
   const perm = write ? 'rw' : 'ro';
   const map = queue.tree.allocMap({
@@ -84,11 +100,16 @@ export function addCopy(kernel: KernelContext, queue: SvqQueue, elem: number): n
   const outSg = ram.pointer(elem + E.out_sg);
   const inSg = ram.pointer(elem + E.in_sg);
   const more = inNum > 0;
-  if (!writeCopy(kernel, queue, elem + E.out_iova, outSg, outNum, more, false)) {
+  // `(size_t[]){}`: what lies at its address is another variable
+  const noElements = svq + S.scratch_behind_array;
+  const outIova = elem + E.out_iova;
+  if (!writeCopy(kernel, queue, outIova, noElements, outSg, outNum, more, false)) {
     return -ERRNO.EINVAL;
   }
-  if (!writeCopy(kernel, queue, elem + E.in_iova, inSg, inNum, false, true)) return -ERRNO.EINVAL;
-  ram.setWord(elem + E.in_len, iovSize(ram, inSg, inNum));
+  const inLen = elem + E.in_len;
+  if (!writeCopy(kernel, queue, elem + E.in_iova, inLen, inSg, inNum, false, true)) {
+    return -ERRNO.EINVAL;
+  }
   publishAvail(kernel, queue, head);
   noteOutstanding(kernel, queue, head, elem, (outNum > 0 ? 1 : 0) + (inNum > 0 ? 1 : 0));
   queue.stage('add');
@@ -143,4 +164,23 @@ export function unmapElem(
   const ok = unmapIov(kernel, queue, ram.u64(elem + E.in_iova), iov, inNum, length);
   if (ok) queue.stage('unmap');
   return ok;
+}
+
+/**
+ * `vhost_vdpa_net_handle_ctrl`, the used_elem_handler: the model follows a command that the device has answered. It
+ * reads the guest's memory once more; the guest keeps what the device said.
+ */
+export function handleCtrl(
+  kernel: KernelContext,
+  net: VhostVdpaNet,
+  elem: number,
+  length: number,
+): void {
+  const { ram } = kernel.memory;
+  const total = elementBytes(kernel, elem);
+  if (length === 0 || total < 2 || elementRoom(kernel, elem) === 0) return;
+  const ack = ram.u8(ram.pointer(ram.pointer(elem + E.in_sg) + IOVEC.offset.iov_base));
+  if (ack !== VIRTIO_NET_OK) return;
+  net.runModel(readElement(kernel, elem, 0, total));
+  net.stage('model');
 }

@@ -17,17 +17,16 @@ import type { NetDeviceOptions } from '../virtio/device/net-device.js';
 import type { FunctionDefiner } from '../stack/net-stack.js';
 import { add, kick } from './add.js';
 import { handleCtrlAvailLanded } from './control-landed.js';
-import { handleCtrlAvailTransactional } from './control-transactional.js';
-import { followDevice, handleCtrlAvailTranslate } from './control-translate.js';
-import { addCopy, allocBuffer, unmapElem } from './copy-descriptors.js';
+import { handleCtrlAvailStrict } from './control-strict.js';
+import { addCopy, allocBuffer, handleCtrl, unmapElem } from './copy-descriptors.js';
 import { handleGuestKick, start, stop } from './life-cycle.js';
 import { GOT, type SvqMode, type SvqQueue } from './queue.js';
-import { SHADOW_VIRTQUEUE, SVQ_ELEMENT } from './structs.js';
+import { SHADOW_VIRTQUEUE, SVQ_ELEMENT_FIELDS } from './structs.js';
 import { flush, getBuf, poll, pushElem, type Got } from './used.js';
 import { VhostVdpaNet, type SvqOptions, type SvqRegistry } from './vhost-vdpa.js';
 
 const S = SHADOW_VIRTQUEUE.offset;
-const E = SVQ_ELEMENT.offset;
+const E = SVQ_ELEMENT_FIELDS;
 
 type ControlHandler = (
   kernel: KernelContext,
@@ -38,11 +37,11 @@ type ControlHandler = (
 
 /** How a command goes, by mode. The proposal does not look at it. */
 const CONTROL_HANDLERS: Readonly<Record<SvqMode, ControlHandler>> = {
-  translate: handleCtrlAvailTranslate,
+  translate: handleCtrlAvailStrict,
   'copy-v8': (kernel, _net, queue, elem) =>
     kernel.invoke('vhost_svq_add_element', queue.address, elem),
   landed: handleCtrlAvailLanded,
-  transactional: handleCtrlAvailTransactional,
+  transactional: handleCtrlAvailStrict,
 };
 
 /** A VMM in a kernel: its functions are defined, devices can be made. */
@@ -79,8 +78,9 @@ function shadowVirtqueueFunctions({
   };
   // filled and read within one call
   const got: Got = { kind: GOT.NONE, head: 0, elem: 0, len: 0 };
-  const SVQ = 'struct vhost_shadow_virtqueue *svq';
-  const ELEM = 'struct virtqueue_element *elem';
+  const SVQ = 'struct VhostShadowVirtqueue *svq';
+  const ELEM = 'struct VirtQueueElement *elem';
+  const STATE = 'struct VhostVDPAState *s';
 
   return [
     atomic({
@@ -136,7 +136,7 @@ function shadowVirtqueueFunctions({
       body: (context, svq) => kick(context, queueOf(svq)),
     }),
     atomic({
-      prototype: `struct virtqueue_element *vhost_svq_get_buf(${SVQ}, u32 *len)`,
+      prototype: `struct VirtQueueElement *vhost_svq_get_buf(${SVQ}, u32 *len)`,
       body: (context, svq, len) => {
         getBuf(context, queueOf(svq), got);
         ram.set8(svq + S.scratch_kind, got.kind);
@@ -176,7 +176,7 @@ function shadowVirtqueueFunctions({
         unmapElem(context, queueOf(svq), elem, len, copyIn !== 0) ? 1 : 0,
     }),
     atomic({
-      prototype: `int vhost_vdpa_net_handle_ctrl_avail(${SVQ}, ${ELEM})`,
+      prototype: `int vhost_vdpa_net_handle_ctrl_avail(${SVQ}, ${ELEM}, ${STATE})`,
       calls: true,
       body: (context, svq, elem) => {
         const queue = queueOf(svq);
@@ -185,8 +185,8 @@ function shadowVirtqueueFunctions({
       },
     }),
     atomic({
-      prototype: `void vhost_vdpa_net_handle_ctrl(${SVQ}, ${ELEM})`,
-      body: (context, svq, elem) => followDevice(context, deviceOf(svq), svq, elem),
+      prototype: `void vhost_vdpa_net_handle_ctrl(${SVQ}, ${ELEM}, u32 len)`,
+      body: (context, svq, elem, len) => handleCtrl(context, deviceOf(svq), elem, len),
     }),
   ];
 }

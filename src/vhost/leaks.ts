@@ -2,13 +2,14 @@
  * What is held that no buffer in flight accounts for: descriptors, mappings, memory of the VMM.
  *
  * A running queue accounts for its two ring areas, the control queue of mode `landed` for two buffers, an
- * element in flight of mode `copy-v8` for one copy per part, a command that is no longer waited for for two.
+ * element in flight of mode `copy-v8` for one copy per part, a command that is no longer waited for for its copies;
+ * what a device did not unmap is known, and tried again, in strict modes. A map that only the device has is one too.
  * Descriptors are lost when neither the free list, walked through the private links, nor a chain in flight
  * has them.
  */
 import type { KernelContext } from '../kernel/function.js';
 import type { SvqQueue } from './queue.js';
-import { SHADOW_VIRTQUEUE, SVQ_DESC_STATE, SVQ_ELEMENT } from './structs.js';
+import { SHADOW_VIRTQUEUE, SVQ_DESC_STATE, SVQ_ELEMENT_FIELDS, SVQ_VRING } from './structs.js';
 import type { VhostVdpaNet } from './vhost-vdpa.js';
 
 export interface Leaks {
@@ -18,8 +19,9 @@ export interface Leaks {
 }
 
 const S = SHADOW_VIRTQUEUE.offset;
+const R = SVQ_VRING;
 const STATE = SVQ_DESC_STATE.offset;
-const E = SVQ_ELEMENT.offset;
+const E = SVQ_ELEMENT_FIELDS;
 
 /** Where each descriptor of a shadow ring is. */
 export interface DescriptorCensus {
@@ -38,7 +40,7 @@ export function census(
   { memory: { ram } }: KernelContext,
   { address }: SvqQueue,
 ): DescriptorCensus {
-  const num = ram.u32(address + S.num);
+  const num = ram.u32(address + R.num);
   const states = ram.pointer(address + S.desc_state);
   const next = ram.pointer(address + S.desc_next);
   const used = new Set<number>();
@@ -67,7 +69,7 @@ function copiesInFlight({ memory: { ram } }: KernelContext, { address }: SvqQueu
   if (ram.u8(address + S.copy_descs) === 0) return 0;
   const states = ram.pointer(address + S.desc_state);
   let copies = 0;
-  for (let head = 0; head < ram.u32(address + S.num); head++) {
+  for (let head = 0; head < ram.u32(address + R.num); head++) {
     const state = states + head * SVQ_DESC_STATE.size;
     if (ram.u32(state + STATE.ndescs) === 0) continue;
     const elem = ram.pointer(state + STATE.elem);
@@ -80,14 +82,15 @@ function copiesInFlight({ memory: { ram } }: KernelContext, { address }: SvqQueu
 export function leaksOf(kernel: KernelContext, net: VhostVdpaNet): Leaks {
   const { ram } = kernel.memory;
   let descriptors = 0;
-  let held = net.buffers ? 2 : 0;
+  let held = net.stuck + (net.buffers ? 2 : 0);
   for (const svq of net.svqs.values()) {
-    held += 2 * svq.orphans.size;
-    if (ram.u8(svq.address + S.running) === 0) continue;
+    for (const orphan of svq.orphans.values()) held += orphan.buffers;
+    if (ram.u8(svq.address + S.scratch_running) === 0) continue;
     held += 2 + copiesInFlight(kernel, svq);
     const { num, free, inFlight } = census(kernel, svq);
     descriptors += num - free - inFlight;
   }
   const own = net.tree.maps.filter((map) => map.kind === 'hva').length;
-  return { descriptors, mappings: own - held, buffers: net.vmm.live - held };
+  const mappings = own - held + net.staleMaps;
+  return { descriptors, mappings, buffers: net.vmm.live - held };
 }

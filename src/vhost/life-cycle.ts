@@ -12,49 +12,45 @@
  *      +------ stop -------+---- the guest breaks its ring: BROKEN, used elements are still returned
  */
 import { ERRNO } from '../common/errno.js';
-import { alignUp } from '../common/bytes.js';
-import { PAGE_SIZE } from '../cpu/memory.js';
 import type { KernelContext } from '../kernel/function.js';
 import { VRING_DESC_SIZE } from '../virtio/ring/split-ring.js';
 import { popElement } from './element.js';
 import { availableElements, isStrict, type SvqQueue } from './queue.js';
-import { MAX_SEGMENTS, SHADOW_VIRTQUEUE, SVQ_DESC_STATE, SVQ_ELEMENT } from './structs.js';
+import {
+  MAX_SEGMENTS,
+  SHADOW_VIRTQUEUE,
+  SVQ_DESC_STATE,
+  SVQ_ELEMENT_FIELDS,
+  SVQ_VRING,
+} from './structs.js';
+import { deviceAreaSize, driverAreaSize } from './shadow-rings.js';
 import { releaseOrphan } from './used.js';
 
 const S = SHADOW_VIRTQUEUE.offset;
+const R = SVQ_VRING;
 const STATE = SVQ_DESC_STATE.offset;
-const E = SVQ_ELEMENT.offset;
-
-/** Bytes of descriptor table and available ring, in whole pages. */
-export function driverAreaSize(num: number): number {
-  return alignUp(VRING_DESC_SIZE * num + 4 + 2 * num + 2, PAGE_SIZE);
-}
-
-/** Bytes of the used ring, in whole pages. */
-export function deviceAreaSize(num: number): number {
-  return alignUp(4 + 8 * num + 2, PAGE_SIZE);
-}
+const E = SVQ_ELEMENT_FIELDS;
 
 /** `vhost_svq_start`: empty rings, all descriptors free. */
 export function start({ memory, physical }: KernelContext, queue: SvqQueue): void {
   const { ram } = memory;
   const svq = queue.address;
-  const num = ram.u32(svq + S.num);
+  const num = ram.u32(svq + R.num);
   const driver = queue.vmm.alloc(driverAreaSize(num));
-  ram.setPointer(svq + S.desc, driver);
-  ram.setPointer(svq + S.avail, driver + VRING_DESC_SIZE * num);
-  ram.setPointer(svq + S.used, queue.vmm.alloc(deviceAreaSize(num)));
+  ram.setPointer(svq + R.desc, driver);
+  ram.setPointer(svq + R.avail, driver + VRING_DESC_SIZE * num);
+  ram.setPointer(svq + R.used, queue.vmm.alloc(deviceAreaSize(num)));
   ram.setPointer(svq + S.desc_state, physical.alloc(SVQ_DESC_STATE.size * num));
   const next = physical.alloc(2 * num);
   ram.setPointer(svq + S.desc_next, next);
-  ram.setPointer(svq + S.sgs, physical.alloc(8 * MAX_SEGMENTS));
+  ram.setPointer(svq + S.scratch_sgs, physical.alloc(8 * MAX_SEGMENTS));
   for (let i = 0; i + 1 < num; i++) ram.set16(next + 2 * i, i + 1);
   ram.set32(svq + S.free_head, 0);
   ram.set32(svq + S.num_free, num);
   ram.set16(svq + S.shadow_avail_idx, 0);
   ram.set16(svq + S.shadow_used_idx, 0);
   ram.set16(svq + S.last_used_idx, 0);
-  ram.set8(svq + S.running, 1);
+  ram.set8(svq + S.scratch_running, 1);
 }
 
 /** The element to forward next: 0 when there is none. */
@@ -76,7 +72,8 @@ function forward(kernel: KernelContext, queue: SvqQueue, elem: number): number {
     const needed = copies ? 1 : ram.u32(elem + E.out_num) + ram.u32(elem + E.in_num);
     if (needed > availableElements(kernel, svq)) return -ERRNO.ENOSPC;
   }
-  return kernel.invoke(queue.availHandler ?? 'vhost_svq_add_element', svq, elem);
+  if (queue.availHandler === undefined) return kernel.invoke('vhost_svq_add_element', svq, elem);
+  return kernel.invoke(queue.availHandler, svq, elem, ram.pointer(svq + S.ops_opaque));
 }
 
 /** `vhost_handle_guest_kick`: forwards what the guest made available, until it does not fit. */
@@ -84,7 +81,7 @@ export function handleGuestKick(kernel: KernelContext, queue: SvqQueue): void {
   const { memory, physical } = kernel;
   const { ram } = memory;
   const svq = queue.address;
-  if (ram.u8(svq + S.running) === 0) return;
+  if (ram.u8(svq + S.scratch_running) === 0 || ram.u8(svq + S.scratch_broken) !== 0) return;
   const ring = queue.guest.queue;
   ring.setNotification(false);
   for (let enabled = false; ;) {
@@ -107,7 +104,7 @@ export function handleGuestKick(kernel: KernelContext, queue: SvqQueue): void {
     if (result < 0) {
       physical.free(elem);
       if (!isStrict(queue)) return;
-      ram.set8(svq + S.broken, 1);
+      ram.set8(svq + S.scratch_broken, 1);
       queue.guest.broken('element that cannot be forwarded');
       return;
     }
@@ -118,7 +115,7 @@ export function handleGuestKick(kernel: KernelContext, queue: SvqQueue): void {
 function outstanding({ memory: { ram } }: KernelContext, svq: number): number[] {
   const elements: number[] = [];
   const states = ram.pointer(svq + S.desc_state);
-  for (let i = 0; i < ram.u32(svq + S.num); i++) {
+  for (let i = 0; i < ram.u32(svq + R.num); i++) {
     const state = states + i * SVQ_DESC_STATE.size;
     const elem = ram.u32(state + STATE.ndescs) === 0 ? 0 : ram.pointer(state + STATE.elem);
     if (elem !== 0) elements.push(elem);
@@ -131,9 +128,9 @@ export function stop(kernel: KernelContext, queue: SvqQueue): void {
   const { memory, physical } = kernel;
   const { ram } = memory;
   const svq = queue.address;
-  if (ram.u8(svq + S.running) === 0) return;
+  if (ram.u8(svq + S.scratch_running) === 0) return;
   kernel.invoke('vhost_svq_flush', svq, 0);
-  ram.set8(svq + S.running, 0);
+  ram.set8(svq + S.scratch_running, 0);
   const elements = outstanding(kernel, svq);
   const parked = ram.pointer(svq + S.next_guest_avail_elem);
   ram.setPointer(svq + S.next_guest_avail_elem, 0);
@@ -147,23 +144,23 @@ export function stop(kernel: KernelContext, queue: SvqQueue): void {
       }
       physical.free(elem);
     }
-    ram.set32(svq + S.next_order, ram.u32(svq + S.next_order) - elements.length);
+    ram.set32(svq + S.scratch_next_order, ram.u32(svq + S.scratch_next_order) - elements.length);
     queue.guest.queue.unpop(elements.length);
   }
-  for (const head of queue.orphans.keys()) releaseOrphan(queue, head);
-  for (const field of [S.desc_state, S.desc_next, S.sgs]) {
+  for (const head of queue.orphans.keys()) releaseOrphan(queue, head, false);
+  for (const field of [S.desc_state, S.desc_next, S.scratch_sgs]) {
     physical.free(ram.pointer(svq + field));
     ram.setPointer(svq + field, 0);
   }
-  ram.set8(svq + S.broken, 0);
+  ram.set8(svq + S.scratch_broken, 0);
 }
 
 /** Moves the guest's index back over elements that are all here; keeps what lies before a completed one. */
 function giveBack(kernel: KernelContext, queue: SvqQueue, elements: readonly number[]): void {
   const { memory, physical } = kernel;
   const { ram } = memory;
-  const at = queue.address + S.next_order;
-  const order = (elem: number): number => ram.u32(elem + E.order);
+  const at = queue.address + S.scratch_next_order;
+  const order = (elem: number): number => ram.u32(elem + E.scratch_order);
   const held = [...elements, ...queue.kept].toSorted((a, b) => order(a) - order(b));
   let back = 0;
   for (let last = held.at(-1); last !== undefined; last = held.at(-1)) {
@@ -175,14 +172,4 @@ function giveBack(kernel: KernelContext, queue: SvqQueue, elements: readonly num
   }
   queue.guest.queue.unpop(back);
   queue.kept.splice(0, queue.kept.length, ...held);
-}
-
-/** Frees the rings: the device has lost them. */
-export function freeRings({ memory: { ram } }: KernelContext, queue: SvqQueue): void {
-  const svq = queue.address;
-  for (const field of [S.desc, S.used]) {
-    const area = ram.pointer(svq + field);
-    if (area !== 0) queue.vmm.free(area);
-    ram.setPointer(svq + field, 0);
-  }
 }

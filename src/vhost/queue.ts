@@ -15,7 +15,7 @@ import type { KernelContext } from '../kernel/function.js';
 import type { DeviceQueue } from '../virtio/ring/device-queue.js';
 import type { PieceList } from '../virtio/ring/piece-list.js';
 import type { VhostIovaTree } from './iova-tree.js';
-import { SHADOW_VIRTQUEUE } from './structs.js';
+import { SHADOW_VIRTQUEUE, SVQ_VRING } from './structs.js';
 import type { VmmMemory } from './vmm-memory.js';
 
 export const SVQ_MODES = ['translate', 'copy-v8', 'landed', 'transactional'] as const;
@@ -43,6 +43,14 @@ export interface DeviceEnd {
   unmap(iova: bigint, size: number): number;
 }
 
+/** What a command that nobody waits for any more holds until the device answers, or the queue stops. */
+export interface Orphan {
+  /** Buffers of the VMM, each mapped. */
+  readonly buffers: number;
+  /** `answered`: the device has it no more; else the queue stopped. */
+  release(answered: boolean): void;
+}
+
 export interface SvqQueue {
   /** Of SHADOW_VIRTQUEUE. */
   readonly address: number;
@@ -60,8 +68,8 @@ export interface SvqQueue {
   readonly usedHandler: string | undefined;
   /** Stopped while in flight behind completed ones, oldest first: forwarded again before all others. */
   readonly kept: number[];
-  /** Commands of the VMM that it no longer waits for, by head: what to give back when they are used. */
-  readonly orphans: Map<number, () => void>;
+  /** Commands that the VMM no longer waits for, by head. */
+  readonly orphans: Map<number, Orphan>;
   /** Turns of the device that stand for the ten seconds one waits for an answer. */
   readonly pollBudget: number;
   log(line: string): void;
@@ -70,14 +78,19 @@ export interface SvqQueue {
 }
 
 const S = SHADOW_VIRTQUEUE.offset;
+const R = SVQ_VRING;
 
 /** Clamps what the device says and breaks the guest's device on errors, which QEMU does not. */
-export function isStrict(queue: SvqQueue): boolean {
-  return queue.mode === 'transactional' || queue.mode === 'translate';
+export function isStrict({ mode }: SvqQueue): boolean {
+  return isStrictMode(mode);
+}
+
+export function isStrictMode(mode: SvqMode): boolean {
+  return mode === 'transactional' || mode === 'translate';
 }
 
 /** `vhost_svq_available_slots` of the proposal's time: counts elements, not descriptors. */
 export function availableElements({ memory: { ram } }: KernelContext, svq: number): number {
   const inFlight = ram.u16(svq + S.shadow_avail_idx) - ram.u16(svq + S.shadow_used_idx);
-  return (ram.u32(svq + S.num) - inFlight) & 0xffff;
+  return (ram.u32(svq + R.num) - inFlight) & 0xffff;
 }

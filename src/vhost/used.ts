@@ -11,17 +11,18 @@ import type { KernelContext } from '../kernel/function.js';
 import { VRING_AVAIL_F_NO_INTERRUPT } from '../virtio/ring/split-ring.js';
 import { elementRoom } from './element.js';
 import { GOT, isStrict, type SvqQueue } from './queue.js';
-import { SHADOW_VIRTQUEUE, SVQ_DESC_STATE, SVQ_ELEMENT } from './structs.js';
+import { SHADOW_VIRTQUEUE, SVQ_DESC_STATE, SVQ_ELEMENT_FIELDS, SVQ_VRING } from './structs.js';
 
 const S = SHADOW_VIRTQUEUE.offset;
+const R = SVQ_VRING;
 const STATE = SVQ_DESC_STATE.offset;
-const E = SVQ_ELEMENT.offset;
+const E = SVQ_ELEMENT_FIELDS;
 
 /** `vhost_svq_more_used` */
 export function moreUsed({ memory: { ram } }: KernelContext, svq: number): boolean {
   const last = ram.u16(svq + S.last_used_idx);
   if (last === ram.u16(svq + S.shadow_used_idx)) {
-    ram.set16(svq + S.shadow_used_idx, ram.u16(ram.pointer(svq + S.used) + 2));
+    ram.set16(svq + S.shadow_used_idx, ram.u16(ram.pointer(svq + R.used) + 2));
   }
   return last !== ram.u16(svq + S.shadow_used_idx);
 }
@@ -39,13 +40,13 @@ export interface Got {
 export function getBuf(kernel: KernelContext, queue: SvqQueue, got: Got): void {
   const { ram } = kernel.memory;
   const svq = queue.address;
-  const num = ram.u32(svq + S.num);
+  const num = ram.u32(svq + R.num);
   got.kind = GOT.NONE;
   got.elem = 0;
   if (!moreUsed(kernel, svq)) return;
   // a read barrier stands here: the element is read after the index that covers it
   const last = ram.u16(svq + S.last_used_idx);
-  const entry = ram.pointer(svq + S.used) + 4 + 8 * (last & (num - 1));
+  const entry = ram.pointer(svq + R.used) + 4 + 8 * (last & (num - 1));
   const id = ram.u32(entry);
   got.head = id;
   got.len = ram.u32(entry + 4);
@@ -85,25 +86,25 @@ function nextGuestElement(kernel: KernelContext, queue: SvqQueue, got: Got): boo
     if (got.kind === GOT.NONE) return false;
     if (got.kind === GOT.USED && elem !== 0) return true;
     if (got.kind === GOT.USED) {
-      releaseOrphan(queue, got.head);
+      releaseOrphan(queue, got.head, got.len > 0);
       continue;
     }
     if (!isStrict(queue)) return false;
   }
 }
 
-/** An answer that nobody waits for any more: what the command held is given back. */
-export function releaseOrphan(queue: SvqQueue, head: number): void {
-  queue.orphans.get(head)?.();
+/** Nobody waits for a command any more: what it holds is given back. */
+export function releaseOrphan(queue: SvqQueue, head: number, answered: boolean): void {
+  queue.orphans.get(head)?.release(answered);
   queue.orphans.delete(head);
 }
 
 /** Asks to be signalled for what comes; false: something came already. */
 function enableNotification(kernel: KernelContext, svq: number): boolean {
   const { ram } = kernel.memory;
-  const avail = ram.pointer(svq + S.avail);
-  if (ram.u8(svq + S.event) !== 0) {
-    ram.set16(avail + 4 + 2 * ram.u32(svq + S.num), ram.u16(svq + S.shadow_used_idx));
+  const avail = ram.pointer(svq + R.avail);
+  if (ram.u8(svq + S.scratch_event) !== 0) {
+    ram.set16(avail + 4 + 2 * ram.u32(svq + R.num), ram.u16(svq + S.shadow_used_idx));
   } else {
     ram.set16(avail, ram.u16(avail) & ~VRING_AVAIL_F_NO_INTERRUPT);
   }
@@ -114,8 +115,8 @@ function enableNotification(kernel: KernelContext, svq: number): boolean {
 /** With EVENT_IDX nothing is to be done: the event index lies behind already. */
 function disableNotification(kernel: KernelContext, svq: number): void {
   const { ram } = kernel.memory;
-  if (ram.u8(svq + S.event) !== 0) return;
-  const avail = ram.pointer(svq + S.avail);
+  if (ram.u8(svq + S.scratch_event) !== 0) return;
+  const avail = ram.pointer(svq + R.avail);
   ram.set16(avail, ram.u16(avail) | VRING_AVAIL_F_NO_INTERRUPT);
 }
 
@@ -130,6 +131,7 @@ export function flush(kernel: KernelContext, queue: SvqQueue, checkAvail: boolea
   const { ram } = memory;
   const svq = queue.address;
   const { guest } = queue;
+  if (ram.u8(svq + S.scratch_running) === 0) return;
   const got: Got = { kind: GOT.NONE, head: 0, elem: 0, len: 0 };
   do {
     disableNotification(kernel, svq);
@@ -140,15 +142,10 @@ export function flush(kernel: KernelContext, queue: SvqQueue, checkAvail: boolea
         // an element that cannot be unmapped is lost: neither the guest's nor freed
         if (kernel.invoke('vhost_svq_unmap_elem', svq, elem, len, 1) === 0) return;
       }
-      if (queue.usedHandler !== undefined) kernel.invoke(queue.usedHandler, svq, elem);
-      // the handler may have answered in the device's place
-      const length = ram.u32(svq + S.scratch_len);
-      guest.queue.push(ram.u32(elem + E.index), guestLength(kernel, queue, elem, length));
+      if (queue.usedHandler !== undefined) kernel.invoke(queue.usedHandler, svq, elem, len);
+      guest.queue.push(ram.u32(elem + E.index), guestLength(kernel, queue, elem, len));
       physical.free(elem);
-      if (++count > ram.u32(svq + S.num)) {
-        queue.log('More than the ring used at once');
-        break;
-      }
+      count++;
     }
     guest.queue.flush();
     if (count > 0) queue.stage('used');
@@ -170,9 +167,8 @@ export function poll(kernel: KernelContext, queue: SvqQueue, count: number): num
   const { ram } = kernel.memory;
   const svq = queue.address;
   let written = 0;
-  let left = count;
   let budget = queue.pollBudget;
-  while (left > 0) {
+  for (let left = count; left > 0;) {
     while (!moreUsed(kernel, svq)) {
       if (budget-- === 0) {
         queue.log('no answer within ten seconds');
@@ -184,11 +180,13 @@ export function poll(kernel: KernelContext, queue: SvqQueue, count: number): num
     const isUsed = ram.u8(svq + S.scratch_kind) === GOT.USED;
     const head = ram.u32(svq + S.scratch_head);
     if (isUsed && queue.orphans.has(head)) {
-      releaseOrphan(queue, head);
+      releaseOrphan(queue, head, ram.u32(svq + S.scratch_len) > 0);
       continue;
     }
     if (isUsed) written += ram.u32(svq + S.scratch_len);
-    if (isUsed || !isStrict(queue)) left--;
+    if (!isUsed && isStrict(queue)) continue;
+    left--;
+    budget = queue.pollBudget;
   }
   return written;
 }

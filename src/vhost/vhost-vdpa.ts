@@ -13,9 +13,7 @@
  *   const vmm = defineShadowVirtqueue(kernel);
  *   const net = driver.probe({ createDevice: (_, options) => vmm.createDevice(options, { mode: 'landed' }) });
  */
-import { ERRNO } from '../common/errno.js';
 import { InputError } from '../common/errors.js';
-import { PAGE_SIZE, type MemoryListener, type Region } from '../cpu/memory.js';
 import type { KernelContext } from '../kernel/function.js';
 import {
   VirtioNetDevice,
@@ -25,33 +23,39 @@ import {
 } from '../virtio/device/net-device.js';
 import type { ControlResult } from '../virtio/device/control/execute.js';
 import { VIRTIO_NET_OK } from '../virtio/device/control/commands.js';
-import { featureMask, hasFeature } from '../virtio/net-features.js';
-import type { DeviceQueue } from '../virtio/ring/device-queue.js';
-import { openDeviceQueue, type RingLayout } from '../virtio/ring/open-device-queue.js';
-import { PieceList } from '../virtio/ring/piece-list.js';
+import { featureMask } from '../virtio/net-features.js';
+import type { RingLayout } from '../virtio/ring/open-device-queue.js';
+import type { SplitRingLayout } from '../virtio/ring/split-ring.js';
 import { VIRTIO_CONFIG_S } from '../virtio/transport.js';
+import { BackendState } from './backend-state.js';
 import { ControlBuffers } from './control-buffers.js';
+import { DeviceMaps } from './device-maps.js';
 import { svqFeatures, svqProblem } from './features.js';
 import { VhostIovaTree, type DmaMap } from './iova-tree.js';
 import { leaksOf, type Leaks } from './leaks.js';
-import { deviceAreaSize, driverAreaSize, freeRings } from './life-cycle.js';
 import { restoreCommands } from './restore.js';
-import { isStrict, type SvqMode, type SvqQueue } from './queue.js';
-import { SHADOW_VIRTQUEUE } from './structs.js';
-import { VdpaNetDevice, type VringAddresses } from './vdpa-device.js';
+import { isStrictMode, type SvqMode, type SvqQueue } from './queue.js';
+import { createShadowQueue, mapRings, unmapRings } from './shadow-rings.js';
+import { VdpaNetDevice } from './vdpa-device.js';
 import { VmmMemory } from './vmm-memory.js';
 
-const S = SHADOW_VIRTQUEUE.offset;
 const OWN_FEATURES = featureMask(['GUEST_ANNOUNCE']);
 const ACCESS_PLATFORM = featureMask(['ACCESS_PLATFORM']);
+
+/** Queues that are shadowed: the control queue, all, or none. */
+export type ShadowedQueues = 'cvq' | 'all' | 'none';
 
 export interface SvqOptions {
   /** How control commands reach the device. Default 'transactional'. */
   readonly mode?: SvqMode;
-  /** Queues that are shadowed: the control queue, all, or none. Default 'cvq'. */
-  readonly shadow?: 'cvq' | 'all' | 'none';
+  /** Default 'cvq'. */
+  readonly shadow?: ShadowedQueues;
   /** The device's control queue is a group of its own. Default true. */
   readonly isolated?: boolean;
+  /** The guest has an IOMMU of its own, behind which nothing can be shadowed. Default false. */
+  readonly guestIommu?: boolean;
+  /** Descriptors of no bytes: QEMU refuses them, the standard does not. Default 'refuse'. */
+  readonly zeroLength?: 'refuse' | 'allow';
   /** IOVAs that may be used. Default 4 KiB to 256 TiB. */
   readonly iovaRange?: { readonly first: bigint; readonly last: bigint };
   /** Turns of the device that stand for ten seconds. Default 1000. */
@@ -88,12 +92,11 @@ export class VhostVdpaNet extends VirtioNetDevice {
   readonly #bases = new Map<number, number>();
   readonly #svqs = new Map<number, SvqQueue>();
   readonly #calls = new Set<number>();
-  /** Maps that the device did not let go of, with their buffers. */
-  readonly #stuck: { readonly asid: number; readonly map: DmaMap }[] = [];
-  #shadow: 'cvq' | 'all' | 'none';
+  readonly #maps: DeviceMaps;
+  readonly #state: BackendState;
+  #shadow: ShadowedQueues;
   #device: VdpaNetDevice;
   #running = false;
-  #ram: MemoryListener | undefined;
 
   constructor(registry: SvqRegistry, netOptions: NetDeviceOptions, options: SvqOptions) {
     const { kernel } = registry;
@@ -111,10 +114,20 @@ export class VhostVdpaNet extends VirtioNetDevice {
     this.#netOptions = netOptions;
     this.mode = options.mode ?? 'transactional';
     this.#shadow = options.shadow ?? 'cvq';
-    const { first, last } = options.iovaRange ?? { first: 0x1000n, last: 0xffff_ffff_ffffn };
-    this.tree = new VhostIovaTree(first, last);
+    const range = options.iovaRange ?? { first: 0x1000n, last: 0xffff_ffff_ffffn };
+    this.tree = new VhostIovaTree(range.first, range.last);
     this.vmm = new VmmMemory(kernel.physical);
     this.#device = this.#createVdpa();
+    this.#maps = new DeviceMaps({
+      memory: kernel.memory,
+      tree: this.tree,
+      vmm: this.vmm,
+      strict: isStrictMode(this.mode),
+      device: () => this.#device,
+      say: (line) => this.say(line),
+    });
+    this.#state = new BackendState(kernel, this.controlIndex, range);
+    this.#writeState();
   }
 
   /** The device behind. */
@@ -231,27 +244,40 @@ export class VhostVdpaNet extends VirtioNetDevice {
 
   /** Maps memory of the VMM for the control queue; `undefined`: it could not be. */
   mapBuffer(at: number, size: number, perm: 'ro' | 'rw'): DmaMap | undefined {
-    return this.#map(this.controlAsid, at, size, perm);
+    return this.#maps.map(this.controlAsid, at, size, perm);
   }
 
-  /** Undoes `mapBuffer`; false: the device keeps the map, which is tried again later. */
-  unmapBuffer(map: DmaMap): boolean {
-    if (this.#unmap(this.controlAsid, map)) return true;
-    if (this.mode === 'transactional') this.#stuck.push({ asid: this.controlAsid, map });
-    return false;
+  /** Undoes `mapBuffer` and frees the buffer. False: the device keeps it, which strict modes wait for. */
+  releaseBuffer(map: DmaMap, buffer: number): boolean {
+    return this.#maps.release(this.controlAsid, map, buffer);
+  }
+
+  /** Tries again to take back what the device did not let go of. */
+  retryUnmaps(): void {
+    this.#maps.retry();
   }
 
   /** Buffers that the device did not let go of. */
   get stuck(): number {
-    return this.#stuck.length;
+    return this.#maps.stuckBuffers;
   }
 
-  /** Starts the device with what the model has. Throws KernelError when that fails, with all undone. */
+  /** Maps of the device that the VMM does not know of. */
+  get staleMaps(): number {
+    return this.#maps.stale();
+  }
+
+  /** Starts the device with what the model has. Throws InputError when that fails, with all undone. */
   start(): void {
     if (this.#running) return;
     this.#device.setStatus(0);
-    const problem = this.#shadow === 'none' ? undefined : svqProblem(this.#device.getFeatures());
-    if (problem !== undefined) throw new InputError(problem);
+    if (this.#shadow !== 'none') {
+      const problem = svqProblem(this.#device.getFeatures());
+      if (problem !== undefined) throw new InputError(problem);
+      if (this.#options.guestIommu ?? false) {
+        throw new InputError('SVQ cannot work while the guest has an IOMMU');
+      }
+    }
     const ready = VIRTIO_CONFIG_S.ACKNOWLEDGE | VIRTIO_CONFIG_S.DRIVER;
     this.#device.setStatus(ready);
     this.#device.setFeatures((this.features & ~OWN_FEATURES) | ACCESS_PLATFORM);
@@ -261,13 +287,17 @@ export class VhostVdpaNet extends VirtioNetDevice {
     }
     this.#running = true;
     try {
-      this.#mapGuest();
+      this.#maps.retry();
       // before the rings: they get the first addresses
       const carries = this.mode === 'landed' && this.#layouts.has(this.controlIndex);
       if (carries && this.#isShadowed(this.controlIndex)) {
         this.buffers = new ControlBuffers(this.#kernel, this);
       }
       for (const [index, layout] of this.#layouts) this.#startVring(index, layout);
+      this.#maps.mapGuest({
+        identity: this.#shadow !== 'all',
+        translated: this.#translatedAsid,
+      });
       this.#device.setStatus(this.#device.getStatus() | VIRTIO_CONFIG_S.DRIVER_OK);
       const control = this.#svqs.get(this.controlIndex);
       if (control) this.#loadState(control);
@@ -279,6 +309,7 @@ export class VhostVdpaNet extends VirtioNetDevice {
       this.stop();
       throw error;
     }
+    this.#writeState();
     // what the guest made available before
     for (const index of this.#layouts.keys()) {
       const svq = this.#svqs.get(index);
@@ -302,43 +333,86 @@ export class VhostVdpaNet extends VirtioNetDevice {
     }
     this.buffers?.free();
     this.buffers = undefined;
-    this.#retryStuck();
-    for (const svq of this.#svqs.values()) this.#unmapRings(svq);
-    this.#unmapGuest();
+    for (const [index, svq] of this.#svqs) {
+      unmapRings(this.#kernel, this.#maps, this.#asidOf(index), svq.address);
+    }
+    this.#maps.unmapGuest();
+    this.#maps.retry();
     this.#running = false;
+    this.#writeState();
   }
 
-  /** Stops, and starts with other queues shadowed: what live migration does first. */
-  setShadow(shadow: 'cvq' | 'all' | 'none'): void {
-    const wasRunning = this.#running;
-    this.stop();
-    this.#freeQueues();
-    this.#shadow = shadow;
-    if (wasRunning) this.start();
+  /**
+   * Stops, and starts with other queues shadowed: what live migration does first. When that fails the device
+   * goes on as before, and InputError says why.
+   */
+  setShadow(shadow: ShadowedQueues): void {
+    const before = this.#shadow;
+    this.#restart(
+      () => this.#shadowOthers(shadow),
+      () => this.#shadowOthers(before),
+    );
   }
 
-  /** Live migration: the guest goes on with another device, which is given the state. */
-  migrate(): VdpaNetDevice {
+  /**
+   * Live migration: the guest goes on with another device, which is given the state. When that fails it goes on
+   * with the one it has, and InputError says why.
+   */
+  migrate(prepare?: (destination: VdpaNetDevice) => void): VdpaNetDevice {
     if (!this.#isShadowed(this.controlIndex)) {
       throw new InputError('migration is blocked: commands are not seen');
     }
-    if (this.#device.isWorking)
+    if (this.#device.isWorking) {
       throw new InputError('migration is refused: a command is in flight');
+    }
     const source = this.#device;
-    this.stop();
-    this.#device = this.#createVdpa();
-    this.start();
+    this.#restart(
+      () => {
+        this.#device = this.#createVdpa();
+        prepare?.(this.#device);
+      },
+      () => {
+        this.#device = source;
+      },
+    );
+    this.#maps.forget(source);
     return source;
+  }
+
+  /** Stops, changes something, and starts again if it ran; undoes the change when the start fails. */
+  #restart(change: () => void, undo: () => void): void {
+    const wasRunning = this.#running;
+    this.stop();
+    try {
+      change();
+      if (wasRunning) this.start();
+    } catch (error) {
+      if (!(error instanceof InputError)) throw error;
+      undo();
+      if (wasRunning) this.start();
+      throw error;
+    }
   }
 
   /** Stops and frees what belongs to the VMM. */
   close(): void {
     this.stop();
     this.#freeQueues();
+    this.#maps.forget(this.#device);
+    this.#state.free();
+  }
+
+  /** The device's control queue is a group of its own. */
+  get #hasOwnGroup(): boolean {
+    const group = this.#device.getVqGroup(this.controlIndex);
+    for (let i = 0; i < this.controlIndex; i++) {
+      if (this.#device.getVqGroup(i) === group) return false;
+    }
+    return true;
   }
 
   get #isolates(): boolean {
-    return this.#shadow === 'cvq' && (this.#options.isolated ?? true);
+    return this.#shadow === 'cvq' && this.#hasOwnGroup;
   }
 
   #createVdpa(): VdpaNetDevice {
@@ -366,10 +440,7 @@ export class VhostVdpaNet extends VirtioNetDevice {
   }
 
   #isShadowed(index: number): boolean {
-    if (this.#shadow === 'all') return true;
-    return (
-      this.#shadow === 'cvq' && index === this.controlIndex && (this.#options.isolated ?? true)
-    );
+    return this.#shadow === 'all' || (index === this.controlIndex && this.#isolates);
   }
 
   #enable(index: number): void {
@@ -391,35 +462,26 @@ export class VhostVdpaNet extends VirtioNetDevice {
     }
     const svq = this.#svqs.get(index) ?? this.#createQueue(index, layout);
     this.#kernel.invoke('vhost_svq_start', svq.address);
-    this.#device.setVring(index, this.#mapRings(svq), undefined);
+    const rings = mapRings(this.#kernel, this.#maps, this.#asidOf(index), svq.address);
+    this.#device.setVring(index, rings, undefined);
   }
 
-  #createQueue(index: number, layout: RingLayout): SvqQueue {
-    const { ram } = this.#kernel.memory;
-    const address = this.#kernel.physical.alloc(SHADOW_VIRTQUEUE.size);
+  #createQueue(index: number, layout: SplitRingLayout): SvqQueue {
     const isControl = index === this.controlIndex;
-    const eventIdx = hasFeature(this.features, 'EVENT_IDX');
-    ram.set32(address + S.num, layout.num);
-    ram.set32(address + S.index, index);
-    ram.set8(address + S.event, eventIdx ? 1 : 0);
-    ram.set8(address + S.copy_descs, isControl && this.mode === 'copy-v8' ? 1 : 0);
-    const base = this.#bases.get(index);
-    const queue: DeviceQueue = openDeviceQueue(this.#kernel.memory, layout, {
-      index,
-      eventIdx,
-      indirect: hasFeature(this.features, 'INDIRECT_DESC'),
-      ...(base === undefined ? {} : { base }),
-    });
     const understands = this.mode !== 'copy-v8';
-    const follows = this.mode === 'copy-v8' || this.mode === 'translate';
-    const asid = (): number => (isControl ? this.controlAsid : 0);
-    const svq: SvqQueue = {
-      address,
+    const asid = (): number => this.#asidOf(index);
+    const svq = createShadowQueue(this.#kernel, {
+      index,
+      layout,
       mode: this.mode,
+      features: this.features,
+      zeroLength: this.#options.zeroLength ?? 'refuse',
+      base: this.#bases.get(index),
+      state: this.#state.address,
+      copies: isControl && this.mode === 'copy-v8',
       tree: this.tree,
       vmm: this.vmm,
       guest: {
-        queue,
         signal: () => this.#netOptions.onInterrupt(index),
         broken: (why) => void this.fail(why),
       },
@@ -430,143 +492,60 @@ export class VhostVdpaNet extends VirtioNetDevice {
         unmap: (iova, size) => this.#device.dmaUnmap(asid(), iova, size),
       },
       availHandler: isControl && understands ? 'vhost_vdpa_net_handle_ctrl_avail' : undefined,
-      usedHandler: isControl && follows ? 'vhost_vdpa_net_handle_ctrl' : undefined,
-      readable: new PieceList(),
-      writable: new PieceList(),
-      kept: [],
-      orphans: new Map(),
+      usedHandler: isControl && !understands ? 'vhost_vdpa_net_handle_ctrl' : undefined,
       pollBudget: this.#options.pollBudget ?? 1000,
       log: (line) => this.say(line),
       stage: (name) => isControl && this.stage(name),
-    };
+    });
     this.#svqs.set(index, svq);
-    this.#registry.queues.set(address, svq);
-    this.#registry.devices.set(address, this);
+    this.#registry.queues.set(svq.address, svq);
+    this.#registry.devices.set(svq.address, this);
     return svq;
   }
 
-  #freeQueues(): void {
-    for (const { address, kept } of this.#svqs.values()) {
+  /** Queues that stay shadowed keep their place in the guest's ring. */
+  #shadowOthers(shadow: ShadowedQueues): void {
+    this.#shadow = shadow;
+    for (const [index, { kept }] of this.#svqs) {
+      if (kept.length > 0 && !this.#isShadowed(index)) {
+        throw new InputError(`queue ${index}: elements were completed out of order`);
+      }
+    }
+    this.#freeQueues((index) => !this.#isShadowed(index));
+  }
+
+  #freeQueues(isMeant: (index: number) => boolean = () => true): void {
+    for (const [index, { address, kept }] of this.#svqs) {
+      if (!isMeant(index)) continue;
       for (const elem of kept) this.#kernel.physical.free(elem);
       this.#registry.queues.delete(address);
       this.#registry.devices.delete(address);
       this.#kernel.physical.free(address);
+      this.#svqs.delete(index);
     }
-    this.#svqs.clear();
   }
 
-  /** `vhost_vdpa_svq_map_rings`: the device reads the driver area and writes the device area. */
-  #mapRings({ address }: SvqQueue): VringAddresses {
-    const { ram } = this.#kernel.memory;
-    const num = ram.u32(address + S.num);
-    const asid = ram.u32(address + S.index) === this.controlIndex ? this.controlAsid : 0;
-    const areas = [
-      [S.desc, driverAreaSize(num), 'ro'],
-      [S.used, deviceAreaSize(num), 'rw'],
-    ] as const;
-    const iovas = areas.map(([field, size, perm]) => {
-      const map = this.#map(asid, ram.pointer(address + field), size, perm);
-      if (!map) throw new InputError('cannot map the shadow rings');
-      return map.iova;
+  #writeState(): void {
+    this.#state.write({
+      asid: this.controlAsid,
+      shadowed: this.#isShadowed(this.controlIndex),
+      shadowsData: this.#shadow === 'all',
+      isolated: this.#hasOwnGroup,
+      always: this.#options.shadow === 'all',
+      started: this.#running,
+      buffers: this.buffers,
     });
-    const [desc = 0n, used = 0n] = iovas;
-    return { num, desc, avail: desc + BigInt(16 * num), used };
   }
 
-  #unmapRings(svq: SvqQueue): void {
-    const { ram } = this.#kernel.memory;
-    const asid = ram.u32(svq.address + S.index) === this.controlIndex ? this.controlAsid : 0;
-    for (const field of [S.used, S.desc]) {
-      const area = ram.pointer(svq.address + field);
-      const map = area === 0 ? undefined : this.tree.findTranslated(ram.physToVirt(area), 'hva');
-      // strict modes try once more before the memory is given up
-      if (map && !this.#unmap(asid, map) && isStrict(svq)) this.#unmap(asid, map);
-    }
-    freeRings(this.#kernel, svq);
-  }
-
-  #map(asid: number, at: number, size: number, perm: 'ro' | 'rw'): DmaMap | undefined {
-    const translated = this.#kernel.memory.ram.physToVirt(at);
-    const pages = Math.ceil(size / PAGE_SIZE) * PAGE_SIZE;
-    const map = this.tree.allocMap({ translated, size: BigInt(pages) - 1n, perm });
-    if (typeof map === 'string') {
-      this.say(`IOVA ${map}: cannot map ${size} bytes`);
-      return undefined;
-    }
-    const result = this.#device.dmaMap(asid, map.iova, pages, at, perm);
-    if (result === 0) return map;
-    this.say(`Cannot map to device: ${result}`);
-    this.tree.remove(map);
-    return undefined;
-  }
-
-  #unmap(asid: number, map: DmaMap): boolean {
-    const result = this.#device.dmaUnmap(asid, map.iova, Number(map.size + 1n));
-    if (result !== 0 && result !== -ERRNO.ENOENT) {
-      this.say(`Device cannot unmap: ${result}`);
-      return false;
-    }
-    this.tree.remove(map);
-    return true;
-  }
-
-  /** Maps that the device kept: their buffers are freed when it lets go of them. */
-  #retryStuck(): void {
-    for (const { asid, map } of this.#stuck.splice(0)) {
-      if (this.#unmap(asid, map)) {
-        this.vmm.free(this.#kernel.memory.ram.virtToPhys(map.translated));
-      } else {
-        this.#stuck.push({ asid, map });
-      }
-    }
-  }
-
-  /** Guest memory: at IOVAs where the VMM translates, at the guest's addresses where it does not. */
-  #mapGuest(): void {
-    const mapped = (region: Region): void => {
-      if (region.permissions === 'rw') this.#mapSection(region);
-    };
-    const unmapped = (region: Region): void => this.#unmapSection(region);
-    this.#ram = { mapped, unmapped };
-    this.#kernel.memory.listen(this.#ram);
-  }
-
-  #unmapGuest(): void {
-    if (this.#ram) this.#kernel.memory.unlisten(this.#ram);
-    this.#ram = undefined;
-    for (const region of this.#kernel.memory.regions) this.#unmapSection(region);
-  }
-
-  /** Address spaces in which guest memory has IOVAs. */
+  /** Address space in which guest memory has IOVAs. */
   get #translatedAsid(): number | undefined {
     if (this.#shadow === 'all') return 0;
     return this.mode === 'translate' && this.#isolates ? 1 : undefined;
   }
 
-  #mapSection({ address, size, offset }: Region): void {
-    const asid = this.#translatedAsid;
-    if (this.#shadow !== 'all') this.#device.dmaMap(0, address, size, offset, 'rw');
-    if (asid === undefined) return;
-    const map = this.tree.allocMap({
-      translated: address,
-      size: BigInt(Math.ceil(size / PAGE_SIZE) * PAGE_SIZE) - 1n,
-      perm: 'rw',
-      kind: 'gpa',
-    });
-    if (typeof map === 'string') throw new InputError(`IOVA ${map}: cannot map guest memory`);
-    const result = this.#device.dmaMap(asid, map.iova, size, offset, 'rw');
-    if (result === 0) return;
-    this.tree.remove(map);
-    throw new InputError(`cannot map guest memory: ${result}`);
-  }
-
-  #unmapSection({ address, size }: Region): void {
-    if (this.#shadow !== 'all') this.#device.dmaUnmap(0, address, size);
-    const map = this.tree.findTranslated(address, 'gpa');
-    if (!map) return;
-    const asid = this.#translatedAsid ?? 0;
-    this.#device.dmaUnmap(asid, map.iova, Number(map.size + 1n));
-    this.tree.remove(map);
+  /** Address space of what the VMM maps for a queue. */
+  #asidOf(index: number): number {
+    return index === this.controlIndex ? this.controlAsid : 0;
   }
 
   /** Only the control queue runs: the device gets the model's state. */

@@ -14,34 +14,7 @@ import type { Smc, SmcOptions } from '../../src/smc/smc.js';
 import { listLinkGroups } from '../../src/smc/state.js';
 import type { TcpSocket } from '../../src/smc/socket/tcp.js';
 import { ADDRESS, UEID, bootSmc, connectPair, type SmcMachine } from './pair.js';
-
-const GID = 0x1122334455667788n;
-const EXT = 0x99aabbccddeeff00n;
-const PROPOSAL = {
-  version: 2,
-  typeV1: 2,
-  typeV2: 1,
-  peerId: new Uint8Array(8),
-  roceGid: new Uint8Array(16),
-  mac: new Uint8Array(6),
-  ism: { gid: 0n, chid: 0 },
-  v2: {
-    eids: [blankPadded(UEID)],
-    release: 1,
-    seidIndicated: false,
-    roceGid: new Uint8Array(16),
-    maxConns: 0,
-    maxLinks: 0,
-    featureMask: 1,
-    smcd: {
-      systemEid: new Uint8Array(32),
-      gids: [
-        { gid: GID, chid: 0xffff },
-        { gid: EXT, chid: 0xffff },
-      ],
-    },
-  },
-} as const;
+import { EXT, GID, PROPOSAL, connectTo, declineCode, propose } from './peers.js';
 
 const zeros = (bytes: number): string => '00'.repeat(bytes);
 /** Section 5.2: loopback only, one UEID, no SMC-R, no SEID. */
@@ -134,22 +107,6 @@ describe('bytes', () => {
   });
 });
 
-/** Speaks to a listening socket as a peer whose bytes are ours. */
-async function propose(smc: Smc, bytes: Uint8Array): Promise<string> {
-  const listener = smc.socket();
-  listener.listen({ address: ADDRESS, port: 9000 });
-  const to = { address: 0x7f000001, port: 9000 };
-  const peer = smc.tcp.connectRaw({ to, smcOption: true }) as TcpSocket;
-  smc.run();
-  peer.send(bytes);
-  smc.run();
-  const reply = peer.read(200);
-  peer.close();
-  smc.run();
-  listener.closeNow();
-  return bytesToHex(reply.subarray(16, 20));
-}
-
 describe('outcomes', () => {
   it.each([true, false])('SMC-D with the same UEID, nocopy %s', async (nocopy) => {
     const { kernel, smc } = await bootSmc({ nocopy });
@@ -214,7 +171,7 @@ describe('outcomes', () => {
     ];
     for (const [what, bytes, code] of rows) {
       const expected = code.toString(16).padStart(8, '0');
-      expect([what, await propose(smc, bytes)]).toEqual([what, expected]);
+      expect([what, declineCode(await propose(smc, bytes))]).toEqual([what, expected]);
     }
     kernel.close();
   });
@@ -262,20 +219,6 @@ describe('outcomes', () => {
     kernel.close();
   });
 });
-
-/** A client that connects to a peer whose bytes are ours. */
-function connectTo(smc: Smc): { client: ReturnType<Smc['socket']>; peer: TcpSocket } {
-  const listener = smc.tcp.create();
-  let peer: TcpSocket | undefined;
-  smc.tcp.synackOption = () => true;
-  smc.tcp.bind(listener, { address: 0x7f000001, port: 9100 });
-  smc.tcp.listen(listener, (socket) => (peer = socket));
-  const client = smc.socket();
-  client.connectNow({ address: ADDRESS, port: 9100 });
-  smc.tcp.release(listener);
-  if (!peer) throw new Error('not connected');
-  return { client, peer };
-}
 
 describe('a client whose server misbehaves', () => {
   let machine: SmcMachine | undefined;

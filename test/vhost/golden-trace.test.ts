@@ -2,11 +2,12 @@
 import { expect, test } from 'vitest';
 import { bytesToHex } from '../../src/common/bytes.js';
 import { SvqLab } from '../../src/lab/svq/rig.js';
-import { SHADOW_VIRTQUEUE, SVQ_DESC_STATE } from '../../src/vhost/structs.js';
+import { SHADOW_VIRTQUEUE, SVQ_DESC_STATE, SVQ_VRING } from '../../src/vhost/structs.js';
 import type { SvqMode } from '../../src/vhost/queue.js';
 import { DirectKernel } from '../virtio/helpers/direct-kernel.js';
 
 const S = SHADOW_VIRTQUEUE.offset;
+const R = SVQ_VRING;
 
 /** Where the copies lie: `landed` maps them before the rings. */
 const COPIES: readonly (readonly [SvqMode, string, string])[] = [
@@ -28,10 +29,10 @@ test.each(COPIES)('%s', (mode, out, input) => {
   const svq = rig.net.svq(rig.net.controlIndex)?.address ?? 0;
   const hex = (field: number, from: number, size: number): string =>
     bytesToHex(ram.slice(ram.pointer(svq + field) + from, size));
-  expect(hex(S.desc, 0, 16)).toBe(`00${out}0000000000000300000001000100`);
-  expect(hex(S.desc, 16, 16)).toBe(`00${input}0000000000000100000002000000`);
-  expect(hex(S.avail, 0, 6)).toBe('000001000000');
-  expect(hex(S.used, 0, 12)).toBe('000001000000000001000000');
+  expect(hex(R.desc, 0, 16)).toBe(`00${out}0000000000000300000001000100`);
+  expect(hex(R.desc, 16, 16)).toBe(`00${input}0000000000000100000002000000`);
+  expect(hex(R.avail, 0, 6)).toBe('000001000000');
+  expect(hex(R.used, 0, 12)).toBe('000001000000000001000000');
 
   const next = ram.pointer(svq + S.desc_next);
   const state = ram.pointer(svq + S.desc_state);

@@ -5,7 +5,7 @@ import { Memory } from '../../src/cpu/memory.js';
 import { DeviceAddressSpace } from '../../src/vhost/address-space.js';
 import { svqFeatures, svqProblem } from '../../src/vhost/features.js';
 import { VhostIovaTree, type DmaMap } from '../../src/vhost/iova-tree.js';
-import { deviceAreaSize, driverAreaSize } from '../../src/vhost/life-cycle.js';
+import { deviceAreaSize, driverAreaSize } from '../../src/vhost/shadow-rings.js';
 import { featureMask } from '../../src/virtio/net-features.js';
 
 const page = (translated: bigint, pages = 1) =>

@@ -3,12 +3,13 @@ import { describe, expect, it, test } from 'vitest';
 import { bytesToHex } from '../../src/common/bytes.js';
 import { Random } from '../../src/common/random.js';
 import { SvqLab } from '../../src/lab/svq/rig.js';
-import { IOVEC, SHADOW_VIRTQUEUE } from '../../src/vhost/structs.js';
+import { IOVEC, SHADOW_VIRTQUEUE, SVQ_VRING } from '../../src/vhost/structs.js';
 import { SVQ_MODES } from '../../src/vhost/queue.js';
 import { VRING_DESC_SIZE } from '../../src/virtio/ring/split-ring.js';
 import { DirectKernel } from '../virtio/helpers/direct-kernel.js';
 
 const S = SHADOW_VIRTQUEUE.offset;
+const R = SVQ_VRING;
 /** With HASH_REPORT. */
 const HEADER = 20;
 
@@ -50,8 +51,8 @@ test.each(SVQ_MODES)('indexes go over 65535: %s', (mode) => {
   for (const field of [S.shadow_avail_idx, S.shadow_used_idx, S.last_used_idx]) {
     ram.set16(svq + field, near);
   }
-  ram.set16(ram.pointer(svq + S.avail) + 2, near);
-  ram.set16(ram.pointer(svq + S.used) + 2, near);
+  ram.set16(ram.pointer(svq + R.avail) + 2, near);
+  ram.set16(ram.pointer(svq + R.used) + 2, near);
   rig.net.vdpa.resumeAt(rig.net.controlIndex, near);
   for (let i = 0; i < 6; i++) {
     expect(rig.send(Uint8Array.of(0, 0, i & 1))).toBe(0);
@@ -109,7 +110,7 @@ describe('address spaces', () => {
     const svq = net.svq(net.controlIndex)?.address ?? 0;
     const { ram } = kernel.memory;
     net.vdpa.beforeWork = () => {
-      for (let i = 0; i < 8; i++) ram.set64(ram.pointer(svq + S.desc) + 16 * i, buffer);
+      for (let i = 0; i < 8; i++) ram.set64(ram.pointer(svq + R.desc) + 16 * i, buffer);
     };
     expect(rig.send(Uint8Array.of(0, 0, 0))).toBe(1);
     expect(control.takeFaults()).toEqual([
@@ -155,16 +156,16 @@ describe('address spaces', () => {
     const sg = kernel.physical.alloc(2 * IOVEC.size);
     const addresses = kernel.physical.alloc(16);
     for (const i of [0, 1]) {
-      ram.setPointer(sg + i * IOVEC.size + IOVEC.offset.base, buffer);
-      ram.setWord(sg + i * IOVEC.size + IOVEC.offset.len, 3);
+      ram.setPointer(sg + i * IOVEC.size + IOVEC.offset.iov_base, buffer);
+      ram.setWord(sg + i * IOVEC.size + IOVEC.offset.iov_len, 3);
       ram.set64(addresses + 8 * i, i === 0 ? 0x1_0000_0010n : 0x2_0000_0010n);
     }
     net.paused = true;
     const head = ram.u32(svq + S.free_head);
     expect(kernel.invoke('vhost_svq_add', svq, sg, 2, addresses, 0, 0, 0, 0)).toBe(0);
-    const desc = ram.pointer(svq + S.desc) + VRING_DESC_SIZE * head;
+    const desc = ram.pointer(svq + R.desc) + VRING_DESC_SIZE * head;
     const next = ram.u16(desc + 14);
-    const iovas = [desc, ram.pointer(svq + S.desc) + VRING_DESC_SIZE * next].map((at) =>
+    const iovas = [desc, ram.pointer(svq + R.desc) + VRING_DESC_SIZE * next].map((at) =>
       ram.u64(at),
     );
     expect(iovas).toEqual(aliases.map((map) => (typeof map === 'string' ? 0n : map.iova + 0x10n)));

@@ -85,6 +85,22 @@ export function generalHelpers(pidTgid: (host: BpfHost) => bigint): readonly Hel
       body: probeRead,
     },
     {
+      id: 112,
+      name: 'probe_read_user',
+      arguments: ['uninit_mem', 'size_or_zero', 'anything'],
+      result: 'integer',
+      gplOnly: true,
+      body: probeReadUser,
+    },
+    {
+      id: 114,
+      name: 'probe_read_user_str',
+      arguments: ['uninit_mem', 'size_or_zero', 'anything'],
+      result: 'integer',
+      gplOnly: true,
+      body: probeReadUser,
+    },
+    {
       id: 113,
       name: 'probe_read_kernel',
       arguments: ['uninit_mem', 'size_or_zero', 'anything'],
@@ -136,6 +152,16 @@ function probeRead(registers: RegisterPairs, { memory }: BpfHost): void {
     return;
   }
   memory.bytes.fill(0, to, to + size);
+  fail(registers, 'EFAULT');
+}
+
+/** There is no user memory: what is read is zero, and the result -EFAULT. */
+function probeReadUser(registers: RegisterPairs, { memory }: BpfHost): void {
+  const size = argument32(registers, 2) >>> 0;
+  if (size > 0) {
+    const to = offsetOf(memory, registers, 1, size, 'write');
+    memory.bytes.fill(0, to, to + size);
+  }
   fail(registers, 'EFAULT');
 }
 

@@ -132,7 +132,7 @@ function checkArgument(
       return;
     case 'local_dynptr':
     case 'ringbuf_dynptr': {
-      const pointer = expectDynptr(env, register, value);
+      const pointer = expect(env, register, value, ['stack'], 'fp');
       makeDynptr(env, register, pointer, rule === 'local_dynptr' ? 'local' : 'ringbuf');
       return;
     }
@@ -213,7 +213,7 @@ function expectSocket(env: Env, register: number, value: Value): Pointer {
 }
 
 function expectDynptr(env: Env, register: number, value: Value): Pointer {
-  return expect(env, register, value, ['stack'], 'fp, dynptr_ptr');
+  return expect(env, register, value, ['stack', 'dynptr'], 'fp, dynptr_ptr');
 }
 
 function expectMemory(env: Env, register: number, value: Value): Pointer {

@@ -17,7 +17,8 @@ import { covers, inherit, iteratorDepthsDiffer, looksAlike } from './compare.js'
 import { refusedMap } from './context.js';
 import { describeFrame, Env } from './env.js';
 import { Refusal, VerifierError } from './error.js';
-import { callFunction, globalArgument, leave } from './function-call.js';
+import { callFunction, leave } from './function-call.js';
+import { globalArgument } from './global-call.js';
 import { callHelper, TAIL_CALL } from './helper-call.js';
 import type { VerifiedProgram, VerifierFunction, VerifierInput, VerifyOptions } from './input.js';
 import { asksActiveIterator, splitAtMayGoto } from './iterator.js';

@@ -316,10 +316,12 @@ export function helperFunction(name: string, body: HelperBody, host: BpfHost): K
       },
     };
   }
-  const file = new Int32Array(22);
+  // made when it is first called: a kernel has hundreds of helpers, and few are
+  let file: RegisterPairs | undefined;
   return {
     ...signature,
     leaf: (cpu) => {
+      file ??= new Int32Array(22);
       file.fill(0);
       for (let i = 0; i < 5; i++) {
         file[2 * i + 2] = cpu.low(i);

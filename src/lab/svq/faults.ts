@@ -7,14 +7,16 @@
  *
  * Usage:
  *   const outcome = runFault(lab, findFault('unmap-fails'), 'copy-v8');
- *   outcome.guest;          // ['lost']
+ *   outcome.guest;          // []: the guest got nothing back
+ *   outcome.outstanding;    // 1
  */
 import { InputError } from '../../common/errors.js';
 import { VIRTIO_CONFIG_S } from '../../virtio/transport.js';
 import { VmmAbort } from '../../vhost/abort.js';
 import { census, type Leaks } from '../../vhost/leaks.js';
 import type { SvqMode } from '../../vhost/queue.js';
-import { FAULTS, type Fault } from './fault-cases.js';
+import type { Fault } from './cases/fault.js';
+import { FAULTS } from './fault-cases.js';
 import type { SvqLab, SvqRig } from './rig.js';
 
 export interface FaultOutcome {
@@ -92,8 +94,9 @@ function sharedDescriptors(rig: SvqRig): number {
 
 function guestSide(rig: SvqRig): string[] {
   const lines: string[] = [];
-  for (const { len, bytes } of rig.control.takeUsed()) {
-    lines.push(bytes.length === 0 ? `no ack, len ${len}` : `ack ${bytes[0]}, len ${len}`);
+  for (const { len, bytes, known } of rig.control.takeUsed()) {
+    const ack = bytes.length === 0 ? 'no room for an ack' : `ack ${bytes[0]}`;
+    lines.push(known ? `${ack}, len ${len}` : `given back twice, len ${len}`);
   }
   for (const ring of rig.data) {
     for (const { len } of ring.takeUsed()) lines.push(`data, len ${len}`);

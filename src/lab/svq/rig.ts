@@ -83,6 +83,7 @@ export class SvqRig {
   /** Interrupts of the guest, by queue. */
   readonly interrupts = new Map<number, number>();
   readonly kernel: KernelContext;
+  readonly #scratch: bigint[] = [];
 
   constructor(kernel: KernelContext, vmm: ShadowVirtqueueVmm, options: RigOptions) {
     const config = { maxVirtqueuePairs: 4, ...options.config };
@@ -127,10 +128,18 @@ export class SvqRig {
     this.net.notify(queue);
   }
 
+  /** Pages of the guest that no chain owns, until the rig is closed: their address. */
+  scratch(pages: number): bigint {
+    const address = this.kernel.allocPages(pages);
+    this.#scratch.push(address);
+    return address;
+  }
+
   close(): void {
     this.net.close();
     this.control.close();
     for (const ring of this.data) ring.close();
+    for (const address of this.#scratch) this.kernel.freePages(address);
   }
 
   #negotiate(): void {

@@ -13,7 +13,7 @@ import {
   VRING_DESC_F_WRITE,
   VRING_DESC_SIZE,
 } from '../../virtio/ring/split-ring.js';
-import { SHADOW_VIRTQUEUE } from '../../vhost/structs.js';
+import { SHADOW_VIRTQUEUE, SVQ_VRING } from '../../vhost/structs.js';
 import type { Ram } from '../../cpu/ram.js';
 import type { SvqRig } from './rig.js';
 
@@ -28,6 +28,7 @@ export interface Change {
 }
 
 const S = SHADOW_VIRTQUEUE.offset;
+const R = SVQ_VRING;
 /** Bytes of a buffer that are shown. */
 const SHOWN = 32;
 /** The buffers' own pages are longer than what is in them. */
@@ -44,7 +45,7 @@ export function snapshot(rig: SvqRig): Snapshot {
   ring(lines, ram, 'guest', num, control.desc, control.avail, control.used);
   const svq = net.svq(net.controlIndex)?.address;
   if (svq !== undefined && net.isRunning) {
-    const [desc, avail, used] = [S.desc, S.avail, S.used].map((field) => ram.pointer(svq + field));
+    const [desc, avail, used] = [R.desc, R.avail, R.used].map((field) => ram.pointer(svq + field));
     ring(lines, ram, 'shadow', num, desc ?? 0, avail ?? 0, used ?? 0);
     lines.set(
       'shadow queue',
@@ -89,7 +90,7 @@ export function changes(before: Snapshot, after: Snapshot): Change[] {
 }
 
 function isRing(ram: Ram, svq: number | undefined, at: number): boolean {
-  return svq !== undefined && [S.desc, S.used].some((field) => ram.pointer(svq + field) === at);
+  return svq !== undefined && [R.desc, R.used].some((field) => ram.pointer(svq + field) === at);
 }
 
 /** Bytes up to the last that is not 0. */

@@ -224,7 +224,8 @@ export class SvqStress {
   #check(): void {
     const { kernel, net } = this.#rig;
     for (const [index, svq] of net.svqs) {
-      if (kernel.memory.ram.u8(svq.address + SHADOW_VIRTQUEUE.offset.running) === 0) continue;
+      if (kernel.memory.ram.u8(svq.address + SHADOW_VIRTQUEUE.offset.scratch_running) === 0)
+        continue;
       const { num, free, inFlight, shared, countedFree } = census(kernel, svq);
       if (free + inFlight !== num || countedFree !== free || shared > 0) {
         const text = `${free} free (counted ${countedFree}), ${inFlight} in flight, ${shared} shared`;

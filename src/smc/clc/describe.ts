@@ -27,7 +27,7 @@ import {
   type MessageField,
   type MessagePart,
 } from './fields.js';
-import { CLC_TYPE, SMC_EYECATCHER, SMC_FIRST_CONTACT_MASK } from './messages.js';
+import { CLC_TYPE, SMC_EYECATCHER, SMC_FIRST_CONTACT_MASK, SMC_TYPE } from './messages.js';
 import { messageProblem, partsOfProposal, readHeader } from './parse.js';
 
 /** A field of a message. */
@@ -66,7 +66,7 @@ export function describeMessage(bytes: Uint8Array): readonly DescribedField[] {
 }
 
 function bodyParts(bytes: Uint8Array): (readonly [MessagePart, number])[] {
-  const { type, version } = readHeader(bytes);
+  const { type, version, typeV1 } = readHeader(bytes);
   const placed: (readonly [MessagePart, number])[] = [];
   let at = CLC_HDR.size;
   const add = (part: MessagePart): void => {
@@ -92,6 +92,8 @@ function bodyParts(bytes: Uint8Array): (readonly [MessagePart, number])[] {
       break;
     default: {
       const left = (part: MessagePart): boolean => at + part.size + TRAILER.size <= bytes.length;
+      // what SMC-R says of queue pairs and keys stays unnamed
+      if (typeV1 === SMC_TYPE.R) break;
       add(ACCEPT_CONFIRM);
       add(version === 1 ? ACCEPT_CONFIRM_V1 : ACCEPT_CONFIRM_V2);
       const isFirst = ((bytes[7] ?? 0) & SMC_FIRST_CONTACT_MASK) !== 0;

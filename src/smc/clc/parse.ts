@@ -67,6 +67,9 @@ const MAX_SMCD_V2_EXT_OFFSET = 32 + SMC_CLC_MAX_UEID * EID.size;
 const SMCD_V2_EXT_FROM = 8;
 const DECLINE_V1_LENGTH = 28;
 const DECLINE_V2_LENGTH = 44;
+/** SMC-R's, of which only the lengths are looked at. */
+const SMCR_ACCEPT_V1_LENGTH = 68;
+const SMCR_ACCEPT_V2_LENGTH = 108;
 const ACCEPT_V1_LENGTH = 48;
 const ACCEPT_V2_LENGTH = CLC_HDR.size + ACCEPT_CONFIRM.size + ACCEPT_CONFIRM_V2.size + TRAILER.size;
 
@@ -117,9 +120,13 @@ function bodyProblem(header: ClcHeader, bytes: Uint8Array): string | undefined {
 }
 
 function acceptProblem({ version, typeV1, length }: ClcHeader): string | undefined {
-  if (typeV1 !== SMC_TYPE.D) return undefined; // SMC-R: never proposed here, MODEUNSUPP is the answer
-  const isRight = version === 1 ? length === ACCEPT_V1_LENGTH : length >= ACCEPT_V2_LENGTH;
-  return isRight ? undefined : `an SMC-D message of ${length} bytes`;
+  if (typeV1 !== SMC_TYPE.D && typeV1 !== SMC_TYPE.R) return `an accept of type ${typeV1}`;
+  const [name, v1, v2] =
+    typeV1 === SMC_TYPE.D
+      ? (['SMC-D', ACCEPT_V1_LENGTH, ACCEPT_V2_LENGTH] as const)
+      : (['SMC-R', SMCR_ACCEPT_V1_LENGTH, SMCR_ACCEPT_V2_LENGTH] as const);
+  const isRight = version === 1 ? length === v1 : length >= v2;
+  return isRight ? undefined : `an ${name} message of ${length} bytes`;
 }
 
 function proposalProblem(header: ClcHeader, bytes: Uint8Array): string | undefined {

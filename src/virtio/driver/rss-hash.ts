@@ -19,10 +19,14 @@ import { ERRNO } from '../../common/errno.js';
 import type { Ram } from '../../cpu/ram.js';
 import { atomic, type KernelFunction } from '../../kernel/function.js';
 import { VIRTIO_NET_HASH_REPORT as REPORT } from '../../net/rss/types.js';
-import { NETIF_F_HI } from '../../stack/net-device.js';
+import { NETIF_F_HI, NET_DEVICE } from '../../stack/net-device.js';
 import { SK_BUFF } from '../../stack/skb.js';
 import { NET_HEADER_OFFSET } from '../net-header.js';
-import { DEV, RQ, VI } from './common.js';
+import { RECEIVE_QUEUE, VIRTNET_INFO } from './structs.js';
+
+const DEV = NET_DEVICE.offset;
+const RQ = RECEIVE_QUEUE.offset;
+const VI = VIRTNET_INFO.offset;
 
 const L4_TCP = RSS.XDP_RSS_L4 | RSS.XDP_RSS_L4_TCP;
 const L4_UDP = RSS.XDP_RSS_L4 | RSS.XDP_RSS_L4_UDP;

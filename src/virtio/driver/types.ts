@@ -7,7 +7,8 @@
  * Usage:
  *   kernel.bpf.host.types.declare(declareVirtioNetTypes);
  */
-import type { BtfBuilder, FieldDeclaration } from '../../bpf/btf/builder.js';
+import type { BtfBuilder } from '../../bpf/btf/builder.js';
+import { declareLayout, type FieldTypes } from '../../bpf/btf/layout-types.js';
 import {
   RECEIVE_QUEUE,
   SEND_QUEUE,
@@ -17,11 +18,11 @@ import {
 } from './structs.js';
 import { NET_DEVICE } from '../../stack/net-device.js';
 import { SK_BUFF, SKB_SHARED_INFO } from '../../stack/skb.js';
-import { INTEGER_BYTES, type StructLayout } from '../../common/struct.js';
+import type { StructLayout } from '../../common/struct.js';
 import { XDP_FRAME } from '../../stack/xdp-frame.js';
 
 /** Types of fields that are more than a number of their size. */
-const TYPES: ReadonlyMap<string, Readonly<Record<string, string>>> = new Map([
+const TYPES: ReadonlyMap<string, FieldTypes> = new Map<string, FieldTypes>([
   [
     'net_device',
     { name: 'char[16]', dev_addr: 'unsigned char[6]', mtu: 'unsigned int', ifindex: 'int' },
@@ -54,13 +55,6 @@ const TYPES: ReadonlyMap<string, Readonly<Record<string, string>>> = new Map([
   ['xdp_frame', { data: 'void *', dev_rx: 'struct net_device *' }],
 ]);
 
-const UNSIGNED: ReadonlyMap<number, string> = new Map([
-  [1, 'u8'],
-  [2, 'u16'],
-  [4, 'u32'],
-  [8, 'u64'],
-]);
-
 export function declareVirtioNetTypes(builder: BtfBuilder): void {
   declare(builder, 'virtnet_rq_stats', VIRTNET_RQ_STATS);
   declare(builder, 'virtnet_sq_stats', VIRTNET_SQ_STATS);
@@ -74,12 +68,5 @@ export function declareVirtioNetTypes(builder: BtfBuilder): void {
 }
 
 function declare(builder: BtfBuilder, name: string, layout: StructLayout<string>): void {
-  const entries = Object.entries(layout.types);
-  const fields = entries.flatMap(([field, type]): [string, FieldDeclaration][] => {
-    if (field.startsWith('scratch_') || field === 'reserved') return [];
-    const bytes = typeof type === 'number' ? type : INTEGER_BYTES[type];
-    const text = TYPES.get(name)?.[field] ?? UNSIGNED.get(typeof type === 'number' ? 0 : bytes);
-    return [[field, [text ?? `u8[${bytes}]`, layout.offset[field] ?? 0]]];
-  });
-  builder.struct(name, layout.size, Object.fromEntries(fields));
+  declareLayout(builder, name, layout, TYPES.get(name));
 }

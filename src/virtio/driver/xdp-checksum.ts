@@ -34,10 +34,13 @@ import {
   VIRTIO_NET_HDR_F_DATA_VALID,
   VIRTIO_NET_HDR_F_NEEDS_CSUM,
 } from '../net-header.js';
-import { RQ, VI } from './common.js';
 import { VIRTNET_RX_PAD } from './geometry.js';
 import { xdpChecksumOf } from './profiles.js';
 import { saveHash } from './rss-hash.js';
+import { RECEIVE_QUEUE, VIRTNET_INFO } from './structs.js';
+
+const RQ = RECEIVE_QUEUE.offset;
+const VI = VIRTNET_INFO.offset;
 
 const SKB = SK_BUFF.offset;
 

@@ -6,7 +6,7 @@
  * addr u64 @0 and len u32 @8 in a descriptor. A refusal is a text; nothing is thrown.
  *
  * Usage:
- *   const checks = new DescriptorChecks(memory, true);
+ *   const checks = new DescriptorChecks(memory, true, false);
  *   checks.begin(readable, writable);
  *   const refusal = checks.addPiece('descriptor 3', desc, length, isWritable);
  */
@@ -21,15 +21,22 @@ const VIRTQUEUE_MAX_SEGMENTS = 1024;
 export class DescriptorChecks {
   readonly #memory: BufferAccess;
   readonly #indirect: boolean;
+  readonly #allowsEmpty: boolean;
   #readable = new PieceList();
   #writable = new PieceList();
   #firstReadable = 0;
   #firstWritable = 0;
+  /** A writable piece was seen. */
+  #isWriting = false;
 
-  /** @param indirect whether VIRTIO_F_INDIRECT_DESC was negotiated. */
-  constructor(memory: BufferAccess, indirect: boolean) {
+  /**
+   * @param indirect whether VIRTIO_F_INDIRECT_DESC was negotiated.
+   * @param allowsEmpty whether buffers of no bytes are left out of a chain, not refused.
+   */
+  constructor(memory: BufferAccess, indirect: boolean, allowsEmpty: boolean) {
     this.#memory = memory;
     this.#indirect = indirect;
+    this.#allowsEmpty = allowsEmpty;
   }
 
   /** A chain begins: its pieces are added to the lists. */
@@ -38,6 +45,7 @@ export class DescriptorChecks {
     this.#writable = writable;
     this.#firstReadable = readable.count;
     this.#firstWritable = writable.count;
+    this.#isWriting = false;
   }
 
   /** Bytes of the chain that the device may write. */
@@ -49,11 +57,13 @@ export class DescriptorChecks {
   addPiece(index: number, desc: number, isWritable: boolean): string | undefined {
     const readable = this.#readable;
     const writable = this.#writable;
-    if (!isWritable && writable.count > this.#firstWritable) {
-      return `descriptor ${index}: readable after writable`;
-    }
+    if (!isWritable && this.#isWriting) return `descriptor ${index}: readable after writable`;
+    this.#isWriting = isWritable;
     const length = this.#memory.ram.u32(desc + 8);
-    if (length === 0) return `descriptor ${index}: zero sized buffers are not allowed`;
+    if (length === 0) {
+      if (this.#allowsEmpty) return undefined;
+      return `descriptor ${index}: zero sized buffers are not allowed`;
+    }
     const at = this.#locate(desc, length, isWritable);
     if (at < 0) {
       return `descriptor ${index}: ${length} bytes at ${this.#describe(desc)} not mapped`;

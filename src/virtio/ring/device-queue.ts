@@ -42,6 +42,8 @@ export interface DeviceQueueOptions {
   readonly eventIdx?: boolean;
   /** VIRTIO_F_INDIRECT_DESC. Default false: an indirect descriptor is refused. */
   readonly indirect?: boolean;
+  /** Descriptors of no bytes: QEMU refuses them, the standard does not. Default 'refuse'. */
+  readonly zeroLength?: 'refuse' | 'allow';
   /** VIRTIO_F_IN_ORDER. Default false. */
   readonly inOrder?: boolean;
   /** Split: the available index with which the device goes on, the used one as the ring has it. Default: both 0. */
@@ -79,7 +81,8 @@ export abstract class DeviceQueue {
 
   constructor(memory: BufferAccess, num: number, options: DeviceQueueOptions) {
     this.ram = memory.ram;
-    this.checks = new DescriptorChecks(memory, options.indirect ?? false);
+    const allowsEmpty = options.zeroLength === 'allow';
+    this.checks = new DescriptorChecks(memory, options.indirect ?? false, allowsEmpty);
     this.num = num;
     this.eventIdx = options.eventIdx ?? false;
     this.#index = options.index ?? 0;

@@ -9,7 +9,7 @@ import { bytesToHex, hexToBytes } from '../../../common/bytes.js';
 import { IPPROTO } from '../../../stack/headers.js';
 import { MIB_NAMES } from '../../../stack/net.js';
 import type { DeliveredFrame } from '../../../virtio/driver/sink.js';
-import type { TransmittedFrame } from '../../../virtio/virtio-net.js';
+import type { TransmittedFrame } from '../../../virtio/net-handle.js';
 import type { Attached } from './packet-guest.js';
 import { guestVersion } from './guest-version.js';
 import type { PacketRecord } from './packet-record.js';
