@@ -156,10 +156,10 @@ describe('a generic program and a packet of 9000 bytes', () => {
   /** What a program sees of it, and what becomes of it. */
   function pass(version: '6.1' | '6.12', hasFrags: boolean, shrink = 0): readonly unknown[] {
     const { ram } = rig.kernel.memory;
-    const net = rig.probe({ ifindex: 5, version });
-    net.attachXdp(undefined);
+    const device = rig.probe({ ifindex: 5, version });
+    device.attachXdp(undefined);
     let seen: readonly number[] = [];
-    net.attachGenericXdp({
+    device.attachGenericXdp({
       hasFrags,
       run: (_kernel, xdp) => {
         const data = ram.pointer(xdp + XDP_BUFF.data);
@@ -173,11 +173,11 @@ describe('a generic program and a packet of 9000 bytes', () => {
         return VERDICT.PASS;
       },
     });
-    net.receive(makeFrame(LENGTH));
-    net.poll();
-    const [skb] = net.delivered();
+    device.receive(makeFrame(LENGTH));
+    device.poll();
+    const [skb] = device.delivered();
     expect(skb?.frame).toEqual(makeFrame(LENGTH).subarray(0, LENGTH - shrink));
-    net.close();
+    device.close();
     expect(rig.livePages).toBe(before);
     return [...seen, skb?.nrFrags, skb?.dataLen];
   }
