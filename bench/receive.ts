@@ -22,7 +22,7 @@ import type { BenchRow } from './row.js';
 const MODES = ['small', 'mergeable', 'big'] as const;
 const RINGS = ['split', 'packed'] as const;
 const FRAME_BYTES = 64;
-const WINDOW = 64 * NAPI_POLL_WEIGHT;
+const WINDOW = 16 * NAPI_POLL_WEIGHT;
 
 export async function receiveRows(collect: () => void): Promise<BenchRow[]> {
   const rows: BenchRow[] = [];
