@@ -20,7 +20,7 @@ export interface PacketRate {
 }
 
 const WARM_UP_MICROSECONDS = 800_000;
-const MICROSECONDS = 600_000;
+const MICROSECONDS = 1_000_000;
 /** Windows whose median is the garbage per packet, after as many that settle. */
 const WINDOWS = 5;
 /** Calls of `send` in each of them. */
