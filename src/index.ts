@@ -280,6 +280,7 @@ export { DEFAULT_PACKET_TIME, type FlowSpreadReport } from './lab/rss/flow-sprea
 export { DEFAULT_SETTINGS, type RssSettings } from './lab/rss/receiver.js';
 export type { Spread } from './lab/rss/spread.js';
 export type { Fault as SvqFault } from './lab/svq/cases/fault.js';
+export { controlCommand, type ControlCommandText } from './lab/svq/commands.js';
 export { FAULTS as SVQ_FAULTS } from './lab/svq/fault-cases.js';
 export { findFault, runFault, type FaultOutcome } from './lab/svq/faults.js';
 export { migrateRandom, type Migration } from './lab/svq/migration.js';
@@ -314,6 +315,7 @@ export {
 export { MSG, POLL, SMC_CLC_DECL, SMC_STATE, declineName } from './smc/constants.js';
 export { SELECTION_POLICIES, type SelectionPolicy } from './smc/device/devices.js';
 export { LOOPBACK_FORMS, type LoopbackForm } from './smc/device/loopback.js';
+export { DECLINE_REASONS, type DeclineReason, type DeclinedBy } from './smc/reasons.js';
 export { createSmc, type Smc, type SmcOptions } from './smc/smc.js';
 export type { SmcSocket, SocketAddress as SmcAddress } from './smc/socket/smc-socket.js';
 export type { Endpoint as SmcEndpoint } from './smc/socket/tcp.js';

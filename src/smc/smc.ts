@@ -31,7 +31,7 @@ import {
   SOCK_STREAM,
 } from './constants.js';
 import { newStats, type ClcEvent, type NetDevice, type SmcContext } from './context.js';
-import { SMC_RELEASE } from './clc/messages.js';
+import { SMC_RELEASE } from './clc/values.js';
 import { bufferFunctions } from './core/buffers.js';
 import { cdcFunctions } from './core/cdc.js';
 import { closeFunctions } from './core/close.js';

@@ -1,6 +1,6 @@
 /** Peers whose bytes are ours: what a real end makes of them. */
 import { bytesToHex } from '../../src/common/bytes.js';
-import { blankPadded } from '../../src/smc/clc/messages.js';
+import { blankPadded } from '../../src/smc/clc/values.js';
 import type { Smc } from '../../src/smc/smc.js';
 import type { SmcSocket } from '../../src/smc/socket/smc-socket.js';
 import type { TcpSocket } from '../../src/smc/socket/tcp.js';

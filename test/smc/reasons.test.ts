@@ -1,13 +1,13 @@
 /** Every reason for falling back to TCP: who gives it, what goes over the wire, what each end says afterwards. */
 import { afterAll, expect, it } from 'vitest';
 import {
-  blankPadded,
   encodeAcceptConfirm,
   encodeDecline,
   encodeProposal,
   type AcceptConfirm,
   type Proposal,
 } from '../../src/smc/clc/messages.js';
+import { blankPadded } from '../../src/smc/clc/values.js';
 import { decodeAcceptConfirm } from '../../src/smc/clc/parse.js';
 import { SMC_CLC_DECL } from '../../src/smc/constants.js';
 import { ROCE_REFUSALS, type RoceDevice, type RoceRefusal } from '../../src/smc/device/devices.js';
@@ -119,8 +119,8 @@ const SERVER: readonly ServerRow[] = [
   {
     reason: 'RELEASEERR',
     proposal: (smc) => encodeProposal(fitting(smc)),
-    confirm: (accept) => {
-      const { v2, ...rest } = decodeAcceptConfirm(accept);
+    confirm: (received) => {
+      const { v2, ...rest } = decodeAcceptConfirm(received);
       const contact = { release: 0, hostname: 'x', featureMask: 0 };
       return encodeAcceptConfirm({
         ...rest,

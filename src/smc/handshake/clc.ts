@@ -12,18 +12,20 @@ import type { SmcContext } from '../context.js';
 import { getLocalGid } from '../core/ism.js';
 import { BUF, C, INI, LGR, S, connOf } from '../core/fields.js';
 import {
+  encodeAcceptConfirm,
+  encodeDecline,
+  encodeProposal,
+  type AcceptConfirm,
+  type GidChid,
+} from '../clc/messages.js';
+import {
   CLC_TYPE,
   SMC_CLC_MAX_UEID,
   SMC_FEATURE_MASK,
   SMC_TYPE,
-  encodeAcceptConfirm,
-  encodeDecline,
-  encodeProposal,
   smcdIndicated,
   smcrIndicated,
-  type AcceptConfirm,
-  type GidChid,
-} from '../clc/messages.js';
+} from '../clc/values.js';
 import { decodeAcceptConfirm, decodeDecline, messageProblem, readHeader } from '../clc/parse.js';
 import { SMCD_GID } from '../structs.js';
 import { channelOf, sleeping } from './sleeping.js';

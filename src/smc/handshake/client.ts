@@ -17,7 +17,7 @@ import {
   SMC_FIRST_CONTACT_MASK,
   SMC_TYPE,
   indicatedType,
-} from '../clc/messages.js';
+} from '../clc/values.js';
 import { decodeAcceptConfirm, readHeader } from '../clc/parse.js';
 import { SMCD_GID, SMC_INIT_INFO, SOCKADDR_IN, SOCKET } from '../structs.js';
 import { CLC_BUFFER_SIZE, abortConn, messageAt, savePeerInfo } from './clc.js';

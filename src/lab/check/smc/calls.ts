@@ -3,7 +3,7 @@
  */
 import { hexToBytes } from '../../../common/bytes.js';
 import { KernelError } from '../../../common/errors.js';
-import { blankPadded } from '../../../smc/clc/messages.js';
+import { blankPadded } from '../../../smc/clc/values.js';
 import { MSG } from '../../../smc/constants.js';
 import type { Smc } from '../../../smc/smc.js';
 import type { SmcPair } from '../../smc-pair.js';

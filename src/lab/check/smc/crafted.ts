@@ -4,7 +4,8 @@
  */
 import { bytesToHex, hexToBytes } from '../../../common/bytes.js';
 import { ERRNO } from '../../../common/errno.js';
-import { blankPadded, encodeProposal } from '../../../smc/clc/messages.js';
+import { encodeProposal } from '../../../smc/clc/messages.js';
+import { blankPadded } from '../../../smc/clc/values.js';
 import { listSocks, type SockState } from '../../../smc/state.js';
 import type { VectorRecord } from '../record.js';
 import { clientAnswer } from './calls.js';

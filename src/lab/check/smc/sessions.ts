@@ -15,7 +15,7 @@
  */
 import { bytesToHex, hexToBytes } from '../../../common/bytes.js';
 import { partsOfProposal } from '../../../smc/clc/parse.js';
-import { CLC_TYPE } from '../../../smc/clc/messages.js';
+import { CLC_TYPE } from '../../../smc/clc/values.js';
 import type { Smc } from '../../../smc/smc.js';
 import type { TcpSocket } from '../../../smc/socket/tcp.js';
 import { listSocks } from '../../../smc/state.js';
@@ -73,7 +73,7 @@ function keyOf(record: VectorRecord, before: string | undefined): string {
   if (what === 'bufs') return `bufs ${record.number('req')}`;
   const at = record.has('at') ? record.text('at') : what;
   const isBufs = at.startsWith('bufs ') && before?.startsWith('bufs ');
-  const isSame = at === 'rxe' || / data$/.test(at) || isBufs;
+  const isSame = at === 'rxe' || at.endsWith(' data') || isBufs;
   if (isSame && before !== undefined) return before;
   return PREFIX.exec(at)?.[0] ?? at;
 }

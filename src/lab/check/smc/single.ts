@@ -1,7 +1,7 @@
 /** Records of `vectors/smc` that stand for themselves: a socket call, a user EID, a sysctl, a listing. */
 import { bytesToHex } from '../../../common/bytes.js';
 import { ERRNO } from '../../../common/errno.js';
-import { blankPadded } from '../../../smc/clc/messages.js';
+import { blankPadded } from '../../../smc/clc/values.js';
 import type { Smc } from '../../../smc/smc.js';
 import { listDevices, listLinkGroups, systemInfo } from '../../../smc/state.js';
 import type { VectorRecord } from '../record.js';
