@@ -13,6 +13,7 @@ export default defineConfig({
   },
   test: {
     include: ['test/**/*.test.ts'],
+    setupFiles: ['test/setup.ts'],
     maxWorkers: 2,
     // no module keeps state: a worker loads each once for all files
     isolate: false,

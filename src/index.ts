@@ -288,6 +288,7 @@ export { SvqLab, SvqRig, type RigOptions } from './lab/svq/rig.js';
 export { walkCommand, type Walk as SvqWalk } from './lab/svq/walk.js';
 export { runTour, type TourRow } from './lab/tour.js';
 export { tracedCall, tracedRun } from './lab/traced-call.js';
+export { connectPair, type BufferSizes, type SmcPair } from './lab/smc-pair.js';
 export { runPeers, type PeersOptions, type PeersResult } from './lab/smc-peers.js';
 export {
   copyFigures,
@@ -314,6 +315,7 @@ export {
 export { MSG, POLL, SMC_CLC_DECL, SMC_STATE, declineName } from './smc/constants.js';
 export { SELECTION_POLICIES, type SelectionPolicy } from './smc/device/devices.js';
 export { LOOPBACK_FORMS, type LoopbackForm } from './smc/device/loopback.js';
+export { DECLINE_REASONS, type DeclineReason, type DeclinedBy } from './smc/reasons.js';
 export { createSmc, type Smc, type SmcOptions } from './smc/smc.js';
 export type { SmcSocket, SocketAddress as SmcAddress } from './smc/socket/smc-socket.js';
 export type { Endpoint as SmcEndpoint } from './smc/socket/tcp.js';

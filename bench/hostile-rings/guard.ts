@@ -32,6 +32,7 @@ export class Guard {
     const watched: PhysicalAllocator = {
       alloc: (size) => take(physical.alloc(size), size),
       allocPages: (count) => take(physical.allocPages(count), 4096 * count),
+      allocDirtyPages: (count) => take(physical.allocDirtyPages(count), 4096 * count),
       free: (at) => {
         this.#blocks.delete(at);
         physical.free(at);
@@ -39,6 +40,10 @@ export class Guard {
       freePages: (at) => {
         this.#blocks.delete(at);
         physical.freePages(at);
+      },
+      freeDirtyPages: (at) => {
+        this.#blocks.delete(at);
+        physical.freeDirtyPages(at);
       },
     };
     this.kernel = Object.create(kernel, { physical: { value: watched } }) as KernelContext;

@@ -103,6 +103,12 @@ export interface HostCells {
   readonly random: number;
 }
 
+/**
+ * - `large frames refused`: a frame_sz of more than a page is taken for a driver's mistake (before 6.1.52).
+ * - `unsigned tailroom`: a fragment that does not begin its buffer's page has room without end (before 6.1.170).
+ */
+export type AdjustTailBug = 'large frames refused' | 'unsigned tailroom';
+
 export interface BpfHost {
   readonly memory: Memory;
 
@@ -187,6 +193,9 @@ export interface BpfHost {
   readonly redirectTargets?: RedirectTargets | undefined;
   /** `__xdp_return`: the page of a fragment that a packet loses goes back. Default: nobody counts pages. */
   readonly returnFragment?: ((page: number) => void) | undefined;
+
+  /** A bug that bpf_xdp_adjust_tail once had. Default: none. */
+  readonly adjustTailBug?: AdjustTailBug | undefined;
 
   /** Devices, routes and what else helpers ask of a network. */
   readonly network: Network;

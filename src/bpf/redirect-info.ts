@@ -38,6 +38,8 @@ export interface RedirectTargets {
    * (the id of a program in place of its descriptor).
    */
   create(map: BpfMap, key: number, value: Uint8Array): number;
+  /** The receive queue of the socket that `create` gave for an xskmap. */
+  queueOf(target: number): number;
   /** The entry is gone. */
   free(map: BpfMap, target: number): void;
 }

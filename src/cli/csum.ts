@@ -27,11 +27,11 @@ import {
 } from '../index.js';
 import { bootLab, readInput } from '../node/index.js';
 import { choiceOption, parseOptions, table, type Command, type Output } from './command.js';
-import { cpuEngine, ENGINES, runEngine } from './engine.js';
+import { ENGINES, OBJECT_RAM, cpuEngine, runEngine } from './engine.js';
 
 const USAGE = `csum [--variant V[,V]] [--rx MODE] [--section N] | --pcap FILE [--prog OBJ]
   --variant V      base, v4-literal, v4-fixed, upstream, generic; default: all
-  --rx MODE        mergeable (default), small, two-buffers, two-buffers-frags
+  --rx MODE        mergeable (default), small, two-buffers, two-buffers-frags, big
   --section N      10.1 to 10.6; default: all
   --pcap FILE      the packets of a capture in place of the matrix: where each one ended, and why
   --prog OBJ       an object with an XDP program for them; default: they pass no program
@@ -228,7 +228,7 @@ async function csumCommand(args: string[], output: Output): Promise<number> {
   if (values.pcap === undefined && (values.prog ?? values.program) !== undefined) {
     throw new UsageError('--prog needs --pcap FILE: the matrix has its own programs');
   }
-  const kernel = await bootLab({ engine: cpuEngine(engine) });
+  const kernel = await bootLab({ engine: cpuEngine(engine), vmallocRam: OBJECT_RAM });
   try {
     const lab = new CsumLab(kernel, runEngine(engine));
     if (values.pcap === undefined) {

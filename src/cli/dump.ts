@@ -9,7 +9,7 @@ import {
 } from '../index.js';
 import { bootLab } from '../node/index.js';
 import { choiceOption, parseOptions, type Command, type Output } from './command.js';
-import { KERNEL_VERSIONS } from './engine.js';
+import { KERNEL_VERSIONS, OBJECT_RAM } from './engine.js';
 import { PROGRAM_OPTIONS, PROGRAM_USAGE, programArguments, readProgram } from './program-input.js';
 
 const USAGE = `dump xlated|jited PROG [opcodes] [linum] [--program NAME] [--kernel V] [--json]
@@ -45,7 +45,7 @@ async function dumpCommand(args: string[], output: Output): Promise<number> {
     linum: words.includes('linum'),
     kernel: version,
   };
-  const kernel = await bootLab({ version });
+  const kernel = await bootLab({ version, vmallocRam: OBJECT_RAM });
   try {
     const { xlated, maps, object, program } = readProgram(kernel, programArguments(values, path));
     const { host } = kernel.bpf;

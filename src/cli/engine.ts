@@ -16,3 +16,6 @@ export function cpuEngine(engine: EngineName): 'embedded' | 'unicorn' {
 export function runEngine(engine: EngineName): RunEngine {
   return engine === 'interpreter' || engine === 'wasm' ? engine : 'jit';
 }
+
+/** `vmallocRam` of a kernel that users' objects are loaded into: room for large maps. */
+export const OBJECT_RAM = 256 << 20;

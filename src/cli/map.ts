@@ -17,7 +17,7 @@ import {
 } from '../index.js';
 import { bootLab, readInput } from '../node/index.js';
 import { choiceOption, integerOption, parseOptions, type Command, type Output } from './command.js';
-import { cpuEngine, ENGINES, runEngine } from './engine.js';
+import { ENGINES, OBJECT_RAM, cpuEngine, runEngine } from './engine.js';
 
 const USAGE = `map dump PROG.o [--map NAME] [--mem HEX|@FILE | --pcap FILE [--repeat N]] [--set M[K]=V]
        map list PROG.o [--map NAME]
@@ -75,7 +75,7 @@ async function mapCommand(args: string[], output: Output): Promise<number> {
   if (program && program.kind !== 'xdp') {
     throw new UsageError(`${program.name} (${program.section}) is no XDP program`);
   }
-  const kernel = await bootLab({ engine: cpuEngine(engine) });
+  const kernel = await bootLab({ engine: cpuEngine(engine), vmallocRam: OBJECT_RAM });
   try {
     const object = load(spec, kernel.bpf.host, {
       programs: program ? withTailCallees(spec, program) : [],

@@ -20,7 +20,7 @@ import {
 } from '../index.js';
 import { bootLab, readInput, writeOutput } from '../node/index.js';
 import { choiceOption, integerOption, parseOptions, type Command, type Output } from './command.js';
-import { cpuEngine, ENGINES, runEngine } from './engine.js';
+import { ENGINES, OBJECT_RAM, cpuEngine, runEngine } from './engine.js';
 import { runAttached } from './run-attached.js';
 import { PROGRAM_OPTIONS, PROGRAM_USAGE, programArguments, readProgram } from './program-input.js';
 
@@ -90,7 +90,7 @@ async function runCommand(args: string[], output: Output): Promise<number> {
     throw new UsageError('--trace shows A64 instructions: it needs --engine embedded or unicorn');
   }
   const version = choiceOption('kernel', values.kernel, '6.12', ['6.1', '6.12', '7.3']);
-  const kernel = await bootLab({ engine: cpuEngine(engine), version });
+  const kernel = await bootLab({ engine: cpuEngine(engine), version, vmallocRam: OBJECT_RAM });
   try {
     if (values.attach) {
       const path = positionals[0];

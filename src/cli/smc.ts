@@ -4,8 +4,10 @@ import {
   LOOPBACK_FORMS,
   SELECTION_POLICIES,
   bytesToHex,
+  connectPair,
   copyFigures,
   createSmc,
+  DECLINE_REASONS,
   declineName,
   describeMessage,
   errnoName,
@@ -18,6 +20,7 @@ import {
   runPeers,
   UsageError,
   type ConnectionState,
+  type DeclinedBy,
   type Kernel,
   type Smc,
   type SmcEndpoint,
@@ -35,10 +38,11 @@ import {
   type Output,
 } from './command.js';
 
-const USAGE = `smc handshake|run|state|bench [OPTIONS]
+const USAGE = `smc handshake|run|state|reasons|bench [OPTIONS]
   handshake        connects two sockets and prints every message, field by field
   run              sends messages over a connection and counts copies, records and signals
   state            sockets, link groups and devices of some connections, as smcss and smcd show them
+  reasons          the codes of a decline: who falls back to TCP with which, and when
   bench            copy against nocopy, beside Node's TCP and UNIX sockets in the same run
   --copy           a loopback device that copies (default: sender and receiver share the buffer)
   --loopback FORM  6.12 (default), rfc, rfc-attachment, or none
@@ -68,6 +72,37 @@ const OPTIONS = {
   json: { type: 'boolean', short: 'j' },
 } as const;
 
+const MACHINE_OPTIONS = ['copy', 'loopback', 'ism', 'policy', 'ueid', 'json'] as const;
+/** What each part of the command looks at. */
+const OPTIONS_OF = {
+  handshake: [...MACHINE_OPTIONS, 'connections'],
+  run: [...MACHINE_OPTIONS, 'size', 'count', 'buffer', 'trace', 'random', 'bytes'],
+  state: [...MACHINE_OPTIONS, 'connections'],
+  reasons: ['json'],
+  bench: ['json'],
+} as const satisfies Readonly<Record<string, readonly (keyof typeof OPTIONS)[]>>;
+
+type Part = keyof typeof OPTIONS_OF;
+
+function isPart(what: string | undefined): what is Part {
+  return what !== undefined && Object.hasOwn(OPTIONS_OF, what);
+}
+
+/** Messages of a size, or random calls: each has its own. */
+const RANDOM_ONLY = ['bytes'] as const;
+const MESSAGES_ONLY = ['size', 'count', 'trace'] as const;
+
+function checkOptions(part: Part, values: Values): void {
+  const known: readonly string[] = OPTIONS_OF[part];
+  const other = Object.keys(values).find((name) => !known.includes(name));
+  if (other !== undefined) throw new UsageError(`smc ${part} has no --${other}`);
+  const isRandom = values.random !== undefined;
+  const lost = (isRandom ? MESSAGES_ONLY : RANDOM_ONLY).find((name) => values[name] !== undefined);
+  if (lost !== undefined) {
+    throw new UsageError(`--${lost} goes ${isRandom ? 'without' : 'with'} --random`);
+  }
+}
+
 type Values = ReturnType<typeof parseOptions<typeof OPTIONS>>['values'];
 
 const MAX = 1 << 20;
@@ -92,13 +127,7 @@ async function bootSmc(values: Values): Promise<{ readonly kernel: Kernel; reado
 /** Connects pairs one after the other; they stay open. */
 async function connectPairs(smc: Smc, count: number): Promise<void> {
   for (let i = 0; i < count; i++) {
-    const to = { address: ADDRESS, port: 5000 + i };
-    const listener = smc.socket();
-    listener.listen(to);
-    const client = smc.socket();
-    await client.connect(to);
-    await listener.accept();
-    listener.closeNow();
+    await connectPair(smc, { address: ADDRESS, port: 5000 + i });
   }
 }
 
@@ -142,8 +171,12 @@ async function showHandshake(smc: Smc, values: Values, output: Output): Promise<
 function outcomeLine(sock: SockState): string {
   const who = sock.local.port > sock.remote.port ? 'client' : 'server';
   if (sock.mode !== 'TCP') return `${who}: ${sock.state}, ${sock.mode}`;
-  const peer = sock.peerDiagnosis === 0 ? '' : `, peer: ${declineName(sock.peerDiagnosis)}`;
-  return `${who}: ${sock.state}, TCP: ${declineName(sock.fallbackReason)}${peer}`;
+  return `${who}: ${sock.state}, TCP: ${reasonText(sock.fallbackReason, sock.peerDiagnosis)}`;
+}
+
+function reasonText(reason: number, peerDiagnosis: number): string {
+  const peer = peerDiagnosis === 0 ? '' : `, peer: ${declineName(peerDiagnosis)}`;
+  return `${declineName(reason)}${peer}`;
 }
 
 // ---- run
@@ -171,7 +204,8 @@ async function run(smc: Smc, values: Values, output: Output): Promise<number> {
   const count = integerOption('count', values.count, 8, { min: 1, max: 10_000_000 });
   const transfer = await openTransfer(smc, { rcvbuf: buffer, sndbuf: buffer });
   if (transfer.client.isFallback) {
-    throw new InputError(`no SMC: ${declineName(transfer.client.fallbackReason)}`);
+    const { fallbackReason, peerDiagnosis } = transfer.client;
+    throw new InputError(`no SMC: ${reasonText(fallbackReason, peerDiagnosis)}`);
   }
   let bytes = 0;
   let messages = 0;
@@ -298,6 +332,33 @@ async function showState(smc: Smc, values: Values, output: Output): Promise<void
   });
 }
 
+// ---- reasons
+
+const BY: Readonly<Record<DeclinedBy, string>> = {
+  client: 'client',
+  server: 'server',
+  both: 'client, server',
+  roce: 'SMC-R',
+  nobody: '-',
+};
+
+function showReasons(values: Values, output: Output): void {
+  if (values.json) {
+    output.line(JSON.stringify(DECLINE_REASONS));
+    return;
+  }
+  for (const line of table(
+    DECLINE_REASONS.map(({ code, name, by, when }) => [
+      `0x${code.toString(16).padStart(8, '0')}`,
+      name,
+      BY[by],
+      when,
+    ]),
+  )) {
+    output.line(line);
+  }
+}
+
 function toJson(value: unknown): string {
   return JSON.stringify(value, (_name, each: unknown) =>
     typeof each === 'bigint' ? `0x${hex16(each)}` : each,
@@ -360,13 +421,19 @@ async function smcCommand(args: string[], output: Output): Promise<number> {
   const { values, positionals } = parseOptions(args, OPTIONS);
   const [what, ...more] = positionals;
   if (more.length > 0)
-    throw new UsageError(`one of handshake, run, state, bench, not '${more[0] ?? ''}'`);
+    throw new UsageError(`one of handshake, run, state, reasons, bench, not '${more[0] ?? ''}'`);
+  if (!isPart(what)) {
+    const given = what === undefined ? 'nothing' : `'${what}'`;
+    throw new UsageError(`handshake, run, state, reasons or bench, not ${given}`);
+  }
+  checkOptions(what, values);
   if (what === 'bench') {
     await bench(values, output);
     return 0;
   }
-  if (what !== 'handshake' && what !== 'run' && what !== 'state') {
-    throw new UsageError(`handshake, run, state or bench, not '${what ?? ''}'`);
+  if (what === 'reasons') {
+    showReasons(values, output);
+    return 0;
   }
   const { kernel, smc } = await bootSmc(values);
   try {

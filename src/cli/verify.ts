@@ -21,6 +21,7 @@ import {
   type Command,
   type Output,
 } from './command.js';
+import { OBJECT_RAM } from './engine.js';
 
 const USAGE = `verify IMAGE --prog PROG.o --kallsyms FILE [--address HEX,..] [--mem HEX|@FILE | --pcap FILE]
   IMAGE            what 'bpftool prog dump jited id N file IMAGE' wrote on an arm64 machine
@@ -95,6 +96,7 @@ async function verifyCommand(args: string[], output: Output): Promise<number> {
     version,
     kaslrSeed: LAB_KASLR_SEED,
     vmallocUsed: LAB_VMALLOC_USED,
+    vmallocRam: OBJECT_RAM,
   });
   try {
     const result = verifyImage(kernel, {

@@ -37,7 +37,7 @@ import {
   type Command,
   type Output,
 } from './command.js';
-import { cpuEngine, ENGINES, runEngine } from './engine.js';
+import { ENGINES, OBJECT_RAM, cpuEngine, runEngine } from './engine.js';
 
 const USAGE = `xdp PROG.o --pcap IN [--out OUT] [--program NAME] [--rx MODE] [--ring split|packed] [--engine E] [--repeat N]
   PROG.o           an object with an XDP program
@@ -285,7 +285,7 @@ async function xdpCommand(args: string[], output: Output): Promise<number> {
   const forEntries = spec.programs.filter(
     ({ kind, xdpAttach }) => kind === 'xdp' && xdpAttach !== 'device',
   );
-  const kernel = await bootLab({ engine: cpuEngine(engine), cpus });
+  const kernel = await bootLab({ engine: cpuEngine(engine), cpus, vmallocRam: OBJECT_RAM });
   try {
     const driver = installVirtioNet(kernel);
     const object = load(spec, kernel.bpf.host, {

@@ -107,9 +107,12 @@ export class Ram {
   /** Stores a pointer to `target`; 0 stores NULL. */
   setPointer(at: number, target: number): void {
     const within = target - this.#offset;
-    const isNear = within >= 0 && within < this.#size && target !== 0;
-    this.view.setInt32(at, isNear ? (this.#lo + within) | 0 : this.addressLo(target), true);
-    this.view.setInt32(at + 4, isNear ? this.#hi : this.addressHi(target), true);
+    if (within >= 0 && within < this.#size && target !== 0) {
+      this.view.setInt32(at, this.#lo + within, true);
+      this.view.setInt32(at + 4, this.#hi, true);
+    } else {
+      this.#setFar(at, target);
+    }
   }
 
   /** Where the byte at a virtual address lies; NULL is 0. Throws MemoryAccessError when it is unmapped. */
@@ -170,6 +173,13 @@ export class Ram {
     this.#pageHi.fill(0, first, first + pages);
     this.#pageLo.fill(0, first, first + pages);
     this.#size = 0;
+  }
+
+  #setFar(at: number, target: number): void {
+    const lo = this.addressLo(target);
+    const hi = this.addressHi(target);
+    this.view.setInt32(at, lo, true);
+    this.view.setInt32(at + 4, hi, true);
   }
 
   #lookUp(hi: number, lo: number): number {

@@ -12,6 +12,9 @@
  * Keystone gives no symbol table, so a table of label addresses is assembled behind the text and read
  * back; it silently wraps branches that are out of range and says no line on errors, so both are
  * checked here. Mnemonics it lacks (BTI, PAC, LSE) are written as `hint #N` or `.long`.
+ *
+ * Kernels that are booted one after the other have mostly the same texts at the same addresses: what Keystone
+ * made of a text is kept.
  */
 import loadKeystone from '@alexaltea/keystone-js';
 import { InputError } from '../common/errors.js';
@@ -109,15 +112,23 @@ export function withBodies(source: string, bodies: FunctionBodies): string {
     .join('\n');
 }
 
+/** Assembled texts that are kept, those of some tens of kernels that differ. */
+const MOST_KEPT = 256;
+
 export class Assembler {
+  static #loaded: Promise<Assembler> | undefined;
   readonly #keystone: Keystone;
+  /** What Keystone made of a text at an address, in the order of use. */
+  readonly #kept = new Map<string, Uint8Array>();
 
   private constructor(keystone: Keystone) {
     this.#keystone = keystone;
   }
 
-  static async create(): Promise<Assembler> {
-    return new Assembler(await loadKeystone());
+  /** The one of this process: Keystone is loaded once, and texts have no influence on each other. */
+  static create(): Promise<Assembler> {
+    Assembler.#loaded ??= loadKeystone().then((keystone) => new Assembler(keystone));
+    return Assembler.#loaded;
   }
 
   /**
@@ -136,13 +147,17 @@ export class Assembler {
     const lines = source.split('\n');
     const marks = lines.flatMap((line) => parseDirective(line) ?? []);
     if (marks.length === 0) throw new InputError(`${file}: no FUNCTION or CODE in it`);
-    const prelude = [...constants].map(([name, value]) => `.equ ${name}, 0x${value.toString(16)}`);
+    const prelude: string[] = [];
+    for (const name of new Set(source.match(/\b[A-Za-z_]\w*/g))) {
+      const value = constants.get(name);
+      if (value !== undefined) prelude.push(`.equ ${name}, 0x${value.toString(16)}`);
+    }
     const body = lines.map((line) => expandLine(line, entry));
     const table = ['end_of_text:', '.align 3'];
     for (const { name } of marks) table.push(`.quad ${name}`);
     table.push('.quad end_of_text');
     const whole = [...prelude, ...body, ...table].join('\n');
-    const assembled = this.#run(whole, address);
+    const assembled = this.#assembled(whole, address);
     if (!assembled) throw new InputError(this.#locateError(file, lines, prelude, address));
 
     const view = viewOf(assembled);
@@ -158,6 +173,19 @@ export class Assembler {
       return { ...mark, address: start, size: Number((labels[i + 1] as bigint) - gap - start) };
     });
     return { bytes, symbols };
+  }
+
+  #assembled(source: string, address: bigint): Uint8Array | undefined {
+    const key = `${address}\n${source}`;
+    const bytes = this.#kept.get(key) ?? this.#run(source, address);
+    if (!bytes) return undefined;
+    this.#kept.delete(key);
+    this.#kept.set(key, bytes);
+    for (const oldest of this.#kept.keys()) {
+      if (this.#kept.size <= MOST_KEPT) break;
+      this.#kept.delete(oldest);
+    }
+    return bytes;
   }
 
   #run(source: string, address: bigint): Uint8Array | undefined {

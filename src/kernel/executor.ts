@@ -66,6 +66,8 @@ export class Executor {
   /** Called when a CPU reaches an address, before it executes it. */
   readonly #watches = new Map<bigint, (cpu: Cpu) => void>();
   readonly #parts: ExecutorParts;
+  /** What `prepare` gave a CPU last. */
+  #prepared: Registers | undefined;
   /** A frame of `invokeHalves` that is not in use. */
   #spare: InvokeFrame | undefined;
   readonly #run = { budget: 0 };
@@ -100,8 +102,13 @@ export class Executor {
 
   /** Gives the CPU the registers of a task that has not run yet. */
   prepare(task: Task, cpu: Cpu, system: Registers['system']): void {
-    const pc = this.#returnAddress;
-    cpu.loadRegisters({ x: this.freshRegisters, sp: task.stackTop, pc, nzcv: 0, system });
+    const before = this.#prepared;
+    const x = this.freshRegisters;
+    const sp = task.stackTop;
+    const isSame = before?.system === system && before.x === x && before.sp === sp;
+    const registers = isSame ? before : { x, sp, pc: this.#returnAddress, nzcv: 0, system };
+    this.#prepared = registers;
+    cpu.loadRegisters(registers);
   }
 
   /** Calls a function for an atomic body of the task that runs, and waits for its return: x0. */

@@ -48,6 +48,23 @@ export interface PhysicalAllocator {
   free(at: number): void;
   allocPages(count: number): number;
   freePages(at: number): void;
+  /** Pages that are not zeroed and not poisoned: buffers that are written before they are read. */
+  allocDirtyPages(count: number): number;
+  freeDirtyPages(at: number): void;
+}
+
+/**
+ * An atomic function as one who calls it for each packet names it: a kernel keeps what it found by `index`,
+ * where a name would be looked up each time.
+ */
+export class Callee {
+  static #count = 0;
+  readonly name: string;
+  readonly index = Callee.#count++;
+
+  constructor(name: string) {
+    this.name = name;
+  }
 }
 
 /** What a body sees of the kernel. The whole `Kernel` implements it. */
@@ -55,11 +72,11 @@ export interface KernelContext {
   readonly memory: Memory;
   readonly physical: PhysicalAllocator;
   /**
-   * Calls an atomic function by name, its arguments and result as numbers: from an atomic body, or from
-   * outside on CPU 0 in a task of its own.
+   * Calls an atomic function, its arguments and result as numbers: from an atomic body, or from outside on
+   * CPU 0 in a task of its own.
    */
   invoke(
-    name: string,
+    callee: string | Callee,
     a?: number,
     b?: number,
     c?: number,

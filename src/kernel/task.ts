@@ -46,6 +46,8 @@ export class Task {
   /** Physical address of task_struct.cpu. */
   readonly cpuWord: number;
   readonly stack: Region;
+  /** First address above the stack. */
+  readonly stackTop: bigint;
   state: TaskState = 'ready';
   /** Registers while it does not run. */
   registers: Registers | undefined;
@@ -62,6 +64,7 @@ export class Task {
     this.address = address;
     this.cpuWord = cpuWord;
     this.stack = stack;
+    this.stackTop = stack.address + BigInt(stack.size);
   }
 
   /** Ends the bodies from number `first` on without going on with them, innermost first. */
@@ -69,10 +72,5 @@ export class Task {
     for (const frame of this.frames.splice(first).reverse()) {
       if (frame.kind === 'generator') frame.generator.return(0n);
     }
-  }
-
-  /** First address above the stack. */
-  get stackTop(): bigint {
-    return this.stack.address + BigInt(this.stack.size);
   }
 }

@@ -42,7 +42,7 @@ const SET_FRAME = encode('ADD_immediate', { sf: 1, sh: 0, imm12: 0, Rn: 31, Rd: 
 const POP_FRAME = encode('LDP_post', { sf: 1, imm7: 2, Rt2: 30, Rn: 31, Rt: 29 });
 
 /** Bytes of text that are mapped by default; all functions of all models fit many times over. */
-const TEXT_SIZE = 0x40000;
+export const TEXT_SIZE = 0x40000;
 
 export interface TextOptions {
   /** Where the region begins. */
@@ -52,8 +52,8 @@ export interface TextOptions {
   readonly bti: boolean;
   /** Pages are guarded. */
   readonly guarded: boolean;
-  /** Bytes. Default 256 KiB. */
-  readonly size: number | undefined;
+  /** Bytes. */
+  readonly size: number;
 }
 
 /** A compiled function as words, without its entry. */
@@ -86,7 +86,7 @@ export class KernelText {
   #used = 0;
 
   constructor(memory: Memory, symbols: SymbolTable, options: TextOptions) {
-    const { address, profile, guarded, size = TEXT_SIZE } = options;
+    const { address, profile, guarded, size } = options;
     this.#memory = memory;
     this.#symbols = symbols;
     this.#profile = profile;
@@ -195,7 +195,10 @@ export class KernelText {
 
 function words(code: readonly number[]): Uint8Array {
   const bytes = new Uint8Array(4 * code.length);
-  const view = new DataView(bytes.buffer);
-  code.forEach((word, i) => view.setUint32(4 * i, word, true));
+  // not through a view: it would move the bytes of each function out of the JavaScript heap
+  let at = 0;
+  for (const word of code) {
+    for (let shift = 0; shift < 32; shift += 8) bytes[at++] = word >>> shift;
+  }
   return bytes;
 }

@@ -13,6 +13,7 @@ import { Random } from '../common/random.js';
 import { connOf } from '../smc/core/fields.js';
 import type { Smc } from '../smc/smc.js';
 import type { SmcSocket } from '../smc/socket/smc-socket.js';
+import { connectPair } from './smc-pair.js';
 import { connectionState } from '../smc/state.js';
 
 export interface PeersOptions {
@@ -71,21 +72,10 @@ class Stream {
 /** A connection is made, used and closed. */
 export async function runPeers(smc: Smc, options: PeersOptions): Promise<PeersResult> {
   const random = new Random(options.seed);
-  const listener = smc.socket();
-  const client = smc.socket();
-  for (const socket of [listener, client]) {
-    socket.setOption('rcvbuf', options.rcvbuf);
-    socket.setOption('sndbuf', options.sndbuf);
-  }
-  listener.listen({ address: ADDRESS, port: PORT });
-  await client.connect({ address: ADDRESS, port: PORT });
-  const server = await listener.accept();
-  listener.closeNow();
-  const run = new PeersRun(smc, [client, server], random);
+  const pair = await connectPair(smc, { address: ADDRESS, port: PORT }, options);
+  const run = new PeersRun(smc, [pair.client, pair.server], random);
   const problem = run.exchange(options.bytes) ?? run.finish();
-  client.closeNow();
-  server.closeNow();
-  smc.run();
+  pair.close();
   return { problem, bytes: run.bytes, calls: run.calls };
 }
 

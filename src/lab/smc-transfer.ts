@@ -9,11 +9,10 @@ import { connOf } from '../smc/core/fields.js';
 import type { SmcStats } from '../smc/context.js';
 import type { Smc } from '../smc/smc.js';
 import type { SmcSocket } from '../smc/socket/smc-socket.js';
+import { connectPair, type BufferSizes, type SmcPair } from './smc-pair.js';
 import { connectionState, type ConnectionState, type CursorValue } from '../smc/state.js';
 
-export interface TransferOptions {
-  readonly rcvbuf?: number;
-  readonly sndbuf?: number;
+export interface TransferOptions extends BufferSizes {
   readonly port?: number;
 }
 
@@ -30,43 +29,22 @@ export interface TransferStep {
   readonly stats: Partial<SmcStats>;
 }
 
-export interface Transfer {
-  readonly client: SmcSocket;
-  readonly server: SmcSocket;
+export interface Transfer extends SmcPair {
   /** `count` messages; the receiver reads when `unread` of them wait, and at the end all. */
   run(messages: {
     readonly size: number;
     readonly count: number;
     readonly unread?: number;
   }): Generator<TransferStep>;
-  close(): void;
 }
 
 const WIDTH = 48;
 const ADDRESS = '127.0.0.1';
 
 export async function openTransfer(smc: Smc, options: TransferOptions = {}): Promise<Transfer> {
-  const { rcvbuf, sndbuf, port = 5000 } = options;
-  const listener = smc.socket();
-  const client = smc.socket();
-  for (const socket of [listener, client]) {
-    if (rcvbuf !== undefined) socket.setOption('rcvbuf', rcvbuf);
-    if (sndbuf !== undefined) socket.setOption('sndbuf', sndbuf);
-  }
-  listener.listen({ address: ADDRESS, port });
-  await client.connect({ address: ADDRESS, port });
-  const server = await listener.accept();
-  listener.closeNow();
-  return {
-    client,
-    server,
-    run: (messages) => steps(smc, client, server, messages),
-    close: () => {
-      client.closeNow();
-      server.closeNow();
-      smc.run();
-    },
-  };
+  const { port = 5000 } = options;
+  const pair = await connectPair(smc, { address: ADDRESS, port }, options);
+  return { ...pair, run: (messages) => steps(smc, pair.client, pair.server, messages) };
 }
 
 function* steps(

@@ -20,6 +20,7 @@ import type { Kernel } from '../kernel/kernel.js';
 import type { Capture, CapturedPacket } from '../net/capture.js';
 import type { FrameVisitor } from '../virtio/driver/sink.js';
 import { declareVirtioNetTypes } from '../virtio/driver/types.js';
+import { netHeaderSize } from '../virtio/net-features.js';
 import {
   defineVirtioNet,
   type VirtioNet,
@@ -124,17 +125,27 @@ export function installVirtioNet(kernel: Kernel): VirtioNetDriver {
 /** A device with a program attached that takes one packet at a time and tells what became of it. */
 export class TrafficRun {
   readonly #net: VirtioNet;
+  readonly #headerSize: number;
   readonly #engine: XdpEngine;
   readonly #targets: readonly RedirectTarget[];
   readonly #verdicts = new Map<number | undefined, number>();
   readonly #redirected: Map<string, number>;
   #verdict: number | undefined;
+  // of the packet that was sent last: the first frame that reached the stack, that left the device
+  #up: Uint8Array | undefined;
+  #out: Uint8Array | undefined;
 
   /** Throws KernelError when the driver refuses the program. */
   constructor(kernel: Kernel, options: RunOptions) {
     this.#targets = options.targets ?? [];
     this.#redirected = new Map(this.#targets.map(({ name }) => [name, 0]));
-    this.#net = options.driver.probe(deviceOptions(options));
+    this.#net = options.driver.probe({
+      ...deviceOptions(options),
+      onTransmit: (bytes, start, end) => {
+        this.#out ??= bytes.slice(start + this.#headerSize, end);
+      },
+    });
+    this.#headerSize = netHeaderSize(this.#net.features);
     this.#engine = createXdpEngine(kernel, options.engine, options.program.xlated, {
       hasFrags: options.program.spec.frags,
       boundTo: options.program.boundTo,
@@ -151,8 +162,7 @@ export class TrafficRun {
   }
 
   send(packet: CapturedPacket): PacketOutcome {
-    this.#verdict = undefined;
-    const outcome = sendPacket(this.#net, packet, this.#targets, () => this.#verdict);
+    const outcome = this.#take(packet);
     const { verdict, redirected } = outcome;
     this.#verdicts.set(verdict, (this.#verdicts.get(verdict) ?? 0) + 1);
     for (const { target } of redirected) {
@@ -173,6 +183,36 @@ export class TrafficRun {
     this.#net.close();
     this.#engine.close();
   }
+
+  #take(packet: CapturedPacket): PacketOutcome {
+    const net = this.#net;
+    if (net.receive(packet.bytes) !== 'delivered') {
+      return { packet, verdict: undefined, out: undefined, to: 'refused', redirected: [] };
+    }
+    this.#verdict = undefined;
+    this.#up = undefined;
+    this.#out = undefined;
+    net.poll();
+    const redirected =
+      this.#targets.length === 0 ? NOT_REDIRECTED : this.#targets.flatMap(framesOf);
+    net.drain(this.#keepDelivered);
+    net.exceptions();
+    const verdict = this.#verdict;
+    if (this.#up) return { packet, verdict, redirected, out: this.#up, to: 'stack' };
+    if (this.#out) return { packet, verdict, redirected, out: this.#out, to: 'transmit' };
+    const to = redirected.length > 0 ? 'redirect' : 'nowhere';
+    return { packet, verdict, redirected, out: undefined, to };
+  }
+
+  readonly #keepDelivered: FrameVisitor = (bytes, start, end) => {
+    this.#up ??= bytes.slice(start, end);
+  };
+}
+
+const NOT_REDIRECTED: readonly RedirectedFrame[] = [];
+
+function framesOf({ name, take }: RedirectTarget): RedirectedFrame[] {
+  return take().map((frame) => ({ target: name, frame }));
 }
 
 /** Sends every packet through, one at a time. Throws KernelError when the driver refuses the program. */
@@ -336,28 +376,6 @@ function setHashing(net: VirtioNet, rss: StreamOptions['rss']): void {
   if (!rss) return;
   net.setFeature('rx-hashing', true);
   if (rss.key) net.setRss({ key: rss.key });
-}
-
-function sendPacket(
-  net: VirtioNet,
-  packet: CapturedPacket,
-  targets: readonly RedirectTarget[],
-  verdict: () => number | undefined,
-): PacketOutcome {
-  if (net.receive(packet.bytes) !== 'delivered') {
-    return { packet, verdict: undefined, out: undefined, to: 'refused', redirected: [] };
-  }
-  net.poll();
-  const redirected = targets.flatMap(({ name, take }) =>
-    take().map((frame) => ({ target: name, frame })),
-  );
-  const [up] = net.delivered();
-  const [out] = net.transmitted();
-  net.exceptions();
-  const seen = { packet, verdict: verdict(), redirected };
-  if (up) return { ...seen, out: up.frame, to: 'stack' };
-  if (out) return { ...seen, out: out.frame, to: 'transmit' };
-  return { ...seen, out: undefined, to: redirected.length > 0 ? 'redirect' : 'nowhere' };
 }
 
 /** By name, in the order of the names, `not run` last. */

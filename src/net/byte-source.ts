@@ -5,8 +5,9 @@
  *   const source = new ByteSource(chunks);
  *   const header = source.peek(24);    // fewer only at the end
  *   source.skip(24);
+ *   if (source.ready(16) === 16) length = source.u32(8, little);
  */
-import { plainBytes } from '../common/bytes.js';
+import { plainBytes, viewOf } from '../common/bytes.js';
 import { concatBytes } from './packet.js';
 
 export class ByteSource {
@@ -14,6 +15,7 @@ export class ByteSource {
   at = 0;
   readonly #chunks: Iterator<Uint8Array>;
   #bytes: Uint8Array = new Uint8Array(0);
+  #view = viewOf(this.#bytes);
   /** Where in `#bytes` the next byte lies. */
   #from = 0;
 
@@ -23,8 +25,24 @@ export class ByteSource {
 
   /** The next `count` bytes; fewer when the input ends before. Good until the next call. */
   peek(count: number): Uint8Array {
-    if (this.#bytes.length - this.#from < count) this.#fetch(count);
+    this.ready(count);
     return this.#bytes.subarray(this.#from, this.#from + count);
+  }
+
+  /** How many of the next `count` bytes there are: fewer when the input ends before. */
+  ready(count: number): number {
+    if (this.#bytes.length - this.#from < count) this.#fetch(count);
+    return Math.min(count, this.#bytes.length - this.#from);
+  }
+
+  /** A u32 among bytes that are ready, `at` bytes from the next one. */
+  u32(at: number, little: boolean): number {
+    return this.#view.getUint32(this.#from + at, little);
+  }
+
+  /** A copy of `count` bytes that are ready, from `at` bytes behind the next one. */
+  copy(at: number, count: number): Uint8Array {
+    return this.#bytes.slice(this.#from + at, this.#from + at + count);
   }
 
   /** Leaves behind bytes that were peeked at. */
@@ -45,6 +63,7 @@ export class ByteSource {
     }
     const [first] = parts;
     this.#bytes = parts.length === 1 && first ? first : concatBytes(...parts);
+    this.#view = viewOf(this.#bytes);
     this.#from = 0;
   }
 }

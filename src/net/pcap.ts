@@ -14,6 +14,7 @@ import type { ByteSource } from './byte-source.js';
 import type { Capture, CapturedPacket, CaptureReader } from './capture.js';
 
 const HEADER_BYTES = 24;
+const NO_OPTIONS: CapturedPacket['options'] = [];
 
 interface Variant {
   readonly magic: number;
@@ -74,27 +75,24 @@ function* readRecords(
   { little, recordBytes, unitsToNanoseconds }: Variant & { readonly little: boolean },
 ): Generator<CapturedPacket> {
   for (let number = 1; ; number++) {
-    const record = source.peek(recordBytes);
-    if (record.length === 0) return;
-    if (record.length < recordBytes) {
-      throw cutError(number, source.at, recordBytes, record.length);
-    }
-    const view = viewOf(record);
-    const seconds = BigInt(view.getUint32(0, little));
-    const fraction = BigInt(view.getUint32(4, little));
-    const captured = view.getUint32(8, little);
-    const originalLength = view.getUint32(12, little);
+    const header = source.ready(recordBytes);
+    if (header === 0) return;
+    if (header < recordBytes) throw cutError(number, source.at, recordBytes, header);
+    const seconds = BigInt(source.u32(0, little));
+    const fraction = BigInt(source.u32(4, little));
+    const captured = source.u32(8, little);
+    const originalLength = source.u32(12, little);
     source.skip(recordBytes);
-    const data = source.peek(captured);
-    if (data.length < captured) throw cutError(number, source.at, captured, data.length);
-    const bytes = data.slice();
+    const left = source.ready(captured);
+    if (left < captured) throw cutError(number, source.at, captured, left);
+    const bytes = source.copy(0, captured);
     source.skip(captured);
     yield {
       interfaceIndex: 0,
       time: seconds * 1_000_000_000n + fraction * unitsToNanoseconds,
       bytes,
       originalLength,
-      options: [],
+      options: NO_OPTIONS,
     };
   }
 }

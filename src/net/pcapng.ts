@@ -239,14 +239,14 @@ export function writePcapng(capture: Capture): Uint8Array {
   view.setUint32(0, BYTE_ORDER_MAGIC, true);
   view.setUint16(4, 1, true);
   view.setBigInt64(8, -1n, true);
-  parts.push(writeBlock(BLOCK.SECTION, section, writeOptions(capture.options)));
+  parts.push(writeBlock(BLOCK.SECTION, section, capture.options));
   for (const source of capture.interfaces) {
     const body = new Uint8Array(8);
     viewOf(body).setUint16(0, source.linkType, true);
     viewOf(body).setUint32(4, source.snapLength, true);
     const clock = { code: OPTION.IF_TSRESOL, value: Uint8Array.of(9) };
     const kept = source.options.filter(({ code }) => !isClockOption(code));
-    parts.push(writeBlock(BLOCK.INTERFACE, body, writeOptions([...kept, clock])));
+    parts.push(writeBlock(BLOCK.INTERFACE, body, [...kept, clock]));
   }
   for (const [i, packet] of capture.packets.entries()) {
     const source = capture.interfaces[packet.interfaceIndex];
@@ -270,53 +270,67 @@ export function pcapngRecord(
     packet.interfaceIndex === 0 &&
     packet.options.length === 0 &&
     packet.bytes.length === Math.min(packet.originalLength, limit);
+  const data = alignUp(packet.bytes.length, 4);
   if (simple) {
-    const header = new Uint8Array(4);
-    viewOf(header).setUint32(0, packet.originalLength, true);
-    return writeBlock(BLOCK.SIMPLE_PACKET, header, pad(packet.bytes));
+    const { bytes, view } = openBlock(BLOCK.SIMPLE_PACKET, 4 + data);
+    view.setUint32(8, packet.originalLength, true);
+    bytes.set(packet.bytes, 12);
+    return bytes;
   }
   const time = packet.time ?? 0n;
   if (time < 0n || time >= 1n << 64n) {
     throw new InputError(`packet ${number}: its time does not fit 64 bits of nanoseconds`);
   }
-  const header = new Uint8Array(20);
-  const view = viewOf(header);
-  view.setUint32(0, packet.interfaceIndex, true);
-  view.setUint32(4, Number(time >> 32n), true);
-  view.setUint32(8, Number(time & 0xffffffffn), true);
-  view.setUint32(12, packet.bytes.length, true);
-  view.setUint32(16, packet.originalLength, true);
-  return writeBlock(BLOCK.ENHANCED_PACKET, header, pad(packet.bytes), writeOptions(packet.options));
+  const { bytes, view } = openBlock(BLOCK.ENHANCED_PACKET, 20 + data + optionsSize(packet.options));
+  view.setUint32(8, packet.interfaceIndex, true);
+  view.setBigUint64(12, (time << 32n) | (time >> 32n), true);
+  view.setUint32(20, packet.bytes.length, true);
+  view.setUint32(24, packet.originalLength, true);
+  bytes.set(packet.bytes, 28);
+  putOptions(bytes, view, 28 + data, packet.options);
+  return bytes;
 }
 
-function pad(bytes: Uint8Array): Uint8Array {
-  const padded = new Uint8Array(alignUp(bytes.length, 4));
-  padded.set(bytes);
-  return padded;
+/** Each padded to 4 bytes, the list closed by 4 zero bytes if it is not empty. */
+function optionsSize(options: readonly CaptureOption[]): number {
+  if (options.length === 0) return 0;
+  let size = 4;
+  for (const { value } of options) size += 4 + alignUp(value.length, 4);
+  return size;
 }
 
-function writeOptions(options: readonly CaptureOption[]): Uint8Array {
-  if (options.length === 0) return new Uint8Array(0);
-  const parts = options.map(({ code, value }) => {
+function putOptions(
+  bytes: Uint8Array,
+  view: DataView,
+  start: number,
+  options: readonly CaptureOption[],
+): void {
+  let at = start;
+  for (const { code, value } of options) {
     if (value.length > 0xffff) {
       throw new InputError(`option ${code} of ${value.length} bytes: at most 65535 fit`);
     }
-    const head = new Uint8Array(4);
-    viewOf(head).setUint16(0, code, true);
-    viewOf(head).setUint16(2, value.length, true);
-    return concatBytes(head, pad(value));
-  });
-  return concatBytes(...parts, new Uint8Array(4));
+    view.setUint16(at, code, true);
+    view.setUint16(at + 2, value.length, true);
+    bytes.set(value, at + 4);
+    at += 4 + alignUp(value.length, 4);
+  }
 }
 
-function writeBlock(type: number, ...body: readonly Uint8Array[]): Uint8Array {
-  const content = concatBytes(...body);
-  const total = content.length + 12;
+/** A block whose body, from byte 8 on, is still zero. */
+function openBlock(type: number, body: number): { bytes: Uint8Array; view: DataView } {
+  const total = body + 12;
   const bytes = new Uint8Array(total);
   const view = viewOf(bytes);
   view.setUint32(0, type, true);
   view.setUint32(4, total, true);
-  bytes.set(content, 8);
   view.setUint32(total - 4, total, true);
+  return { bytes, view };
+}
+
+function writeBlock(type: number, body: Uint8Array, options: readonly CaptureOption[]): Uint8Array {
+  const { bytes, view } = openBlock(type, body.length + optionsSize(options));
+  bytes.set(body, 8);
+  putOptions(bytes, view, 8 + body.length, options);
   return bytes;
 }

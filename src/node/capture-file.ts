@@ -15,6 +15,7 @@ import {
   LINKTYPE_ETHERNET,
   commentOption,
   ethernetCapture,
+  type CaptureOption,
   type CapturedPacket,
 } from '../net/capture.js';
 import { pcapHeader, pcapRecord } from '../net/pcap.js';
@@ -23,7 +24,10 @@ import { attempt } from './files.js';
 
 const SNAP_LENGTH = 0x40000;
 /** Bytes kept in memory. */
-const BUFFER_BYTES = 1 << 16;
+const BUFFER_BYTES = 1 << 18;
+/** Texts of comments that are kept encoded. */
+const MAX_COMMENTS = 256;
+const NO_OPTIONS: readonly CaptureOption[] = [];
 const STDOUT = 1;
 
 export interface WrittenFrame {
@@ -41,8 +45,10 @@ export class CaptureFile {
   /** Where the bytes go until `commit`. */
   readonly #written: string;
   readonly #descriptor: number;
-  #waiting: Uint8Array[] = [];
+  readonly #buffer = new Uint8Array(BUFFER_BYTES);
   #size = 0;
+  /** Few differ. */
+  readonly #comments = new Map<string, readonly CaptureOption[]>();
   #count = 0;
 
   /** Throws InputError when it cannot be written. */
@@ -60,7 +66,7 @@ export class CaptureFile {
 
   add({ bytes, time, originalLength = bytes.length, comment }: WrittenFrame): void {
     this.#count++;
-    const options = comment !== undefined && this.#isPcapng ? [commentOption(comment)] : [];
+    const options = comment !== undefined && this.#isPcapng ? this.#comment(comment) : NO_OPTIONS;
     const packet = { interfaceIndex: 0, time, bytes, originalLength, options };
     this.#put(
       this.#isPcapng
@@ -84,16 +90,29 @@ export class CaptureFile {
     if (this.#written !== this.path) rmSync(this.#written, { force: true });
   }
 
+  #comment(text: string): readonly CaptureOption[] {
+    let options = this.#comments.get(text);
+    if (!options) {
+      if (this.#comments.size >= MAX_COMMENTS) this.#comments.clear();
+      options = [commentOption(text)];
+      this.#comments.set(text, options);
+    }
+    return options;
+  }
+
   #put(bytes: Uint8Array): void {
-    this.#waiting.push(bytes);
+    if (this.#size + bytes.length > BUFFER_BYTES) this.#flush();
+    if (bytes.length > BUFFER_BYTES) return this.#write(bytes);
+    this.#buffer.set(bytes, this.#size);
     this.#size += bytes.length;
-    if (this.#size > BUFFER_BYTES) this.#flush();
   }
 
   #flush(): void {
-    const bytes = Buffer.concat(this.#waiting);
-    this.#waiting = [];
+    this.#write(this.#buffer.subarray(0, this.#size));
     this.#size = 0;
+  }
+
+  #write(bytes: Uint8Array): void {
     attempt(this.path, () => {
       for (let at = 0; at < bytes.length;) at += writeSync(this.#descriptor, bytes, at);
     });

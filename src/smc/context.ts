@@ -8,6 +8,7 @@
  */
 import type { Ram } from '../cpu/ram.js';
 import type { KernelContext } from '../kernel/function.js';
+import type { IsmEvent } from './core/ism-events.js';
 import type { EidTable } from './eid.js';
 import type { SmcdDevices } from './device/devices.js';
 import type { IpPrefix } from './clc/messages.js';
@@ -63,7 +64,8 @@ export interface NetDevice {
   /** The VLAN cannot be found out. */
   readonly vlanFails: boolean;
   readonly ipsec: boolean;
-  readonly prefix: IpPrefix;
+  /** The network of its address; undefined: it has none that a proposal of version 1 could name. */
+  readonly prefix: IpPrefix | undefined;
 }
 
 /** A message of a handshake as it goes over the wire. */
@@ -81,8 +83,14 @@ export interface SmcContext {
   readonly eids: EidTable;
   readonly tcp: TcpStack;
   readonly netdev: NetDevice;
+  /** SMC_RELEASE: 1 since 6.7, before that 0. */
+  readonly release: number;
+  /** Bytes that a DMB has beyond its power of two: 0. */
+  readonly dmbExtra: number;
   /** Called with each CLC message that is sent. */
   readonly onClc: (event: ClcEvent) => void;
+  /** Events that ISM devices have raised, since boot. */
+  readonly ismEvents: IsmEvent[];
   /** User memory of the call that runs. */
   user: Uint8Array;
   /** smc_lgr_list.num: goes up by 256 for each link group. */

@@ -8,7 +8,7 @@
  *   table.add('SMCV2-LAB');
  */
 import { KernelError } from '../common/errors.js';
-import { blankPadded } from './clc/messages.js';
+import { blankPadded } from './clc/values.js';
 
 export const SMC_MAX_EID_LEN = 32;
 const SMC_MAX_UEID = 4;
@@ -86,6 +86,12 @@ function paddedEid(eid: string | Uint8Array): Uint8Array {
     throw new KernelError('EINVAL', `a user EID has ${SMC_MAX_EID_LEN} bytes, not ${bytes.length}`);
   }
   const padded = typeof eid === 'string' ? blankPadded(eid) : bytes.slice();
-  if (!isUserEid(padded)) throw new KernelError('EINVAL', `'${String(eid)}' is no user EID`);
+  if (!isUserEid(padded)) {
+    const text = new TextDecoder('latin1').decode(padded).trimEnd();
+    throw new KernelError(
+      'EINVAL',
+      `'${text}' is no user EID: A-Z, 0-9, dots and dashes, a letter or digit first`,
+    );
+  }
   return padded;
 }

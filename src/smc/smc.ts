@@ -23,6 +23,7 @@ import type { Kernel } from '../kernel/kernel.js';
 import type { Task } from '../kernel/task.js';
 import {
   AF_SMC,
+  CDC_SIZE,
   CORE_MEM_MAX,
   IPPROTO_SMC,
   SMC_STATE,
@@ -30,11 +31,13 @@ import {
   SOCK_STREAM,
 } from './constants.js';
 import { newStats, type ClcEvent, type NetDevice, type SmcContext } from './context.js';
+import { SMC_RELEASE } from './clc/values.js';
 import { bufferFunctions } from './core/buffers.js';
 import { cdcFunctions } from './core/cdc.js';
 import { closeFunctions } from './core/close.js';
 import { C, DEV, S, connOf, setSkState, skState } from './core/fields.js';
 import { ismFunctionsOfCore } from './core/ism.js';
+import { ismEventFunctions, raiseIsmEvent, type IsmEvent } from './core/ism-events.js';
 import { lgrFunctions } from './core/lgr.js';
 import { rxFunctions } from './core/rx.js';
 import { txFunctions } from './core/tx.js';
@@ -81,12 +84,16 @@ export interface SmcOptions {
   readonly systemEid?: string;
   /** The interface that all connections go over. Default lo: no PNETID, no VLAN, 127.0.0.0/8. */
   readonly netdev?: Partial<NetDevice>;
+  /** SMC_RELEASE, what v2 proposals and first contacts name: 0 is that of 6.1. Default 1. */
+  readonly release?: 0 | 1;
   /** Of GIDs and tokens. Default 1. */
   readonly seed?: number;
   /** When tasklets and works run. Default 'auto'. */
   readonly softirq?: 'auto' | 'manual';
   /** net.smc.limit_smc_hs: from so many handshakes at a time on the answer is TCP. Default: no limit. */
   readonly handshakeLimit?: number;
+  /** Rings of a whole power of two, as SMC-R's: to compare with recordings of it. Default false. */
+  readonly wholeRings?: boolean;
   /** net.core.rmem_max and wmem_max. Default 212992. */
   readonly memMax?: number;
 }
@@ -117,13 +124,16 @@ export class Smc implements SmcContext {
   readonly eids: EidTable;
   readonly tcp: TcpStack;
   readonly netdev: NetDevice;
+  readonly release: number;
   readonly memMax: number;
+  readonly dmbExtra: number;
   user: Uint8Array = new Uint8Array(0);
   lgrNumber = 0;
   nextAlertToken = 1;
   hsCtrl = 0;
   handshakes = 0;
   readonly handshakeLimit: number;
+  readonly ismEvents: IsmEvent[] = [];
   /** All CLC messages since boot. */
   readonly messages: ClcEvent[] = [];
   readonly #softirq: 'auto' | 'manual';
@@ -148,7 +158,9 @@ export class Smc implements SmcContext {
     this.eids = new EidTable(options.systemEid ?? ownSeid);
     this.tcp = new TcpStack(kernel);
     this.netdev = { ...LOOPBACK_NETDEV, ...options.netdev };
+    this.release = options.release ?? SMC_RELEASE;
     this.handshakeLimit = options.handshakeLimit ?? Infinity;
+    this.dmbExtra = options.wholeRings === true ? CDC_SIZE : 0;
     this.memMax = options.memMax ?? CORE_MEM_MAX;
     this.#softirq = options.softirq ?? 'auto';
     this.#define(new DmbTable(this, random));
@@ -353,6 +365,12 @@ export class Smc implements SmcContext {
     this.devices.free(device);
   }
 
+  /** What an ISM device tells on its own: a peer system has gone, or its software signals. */
+  raiseIsmEvent(device: SmcdDevice, event: IsmEvent): void {
+    raiseIsmEvent(this, device.address, event);
+    this.settle();
+  }
+
   /** Buffers that a device has registered. */
   dmbCount({ address }: SmcdDevice): number {
     const lo = this.ram.pointer(address + SMCD_DEV.offset.priv);
@@ -383,6 +401,7 @@ export class Smc implements SmcContext {
       ...loopbackFunctions(this, table),
       ...ismFunctions(this, table),
       ...ismFunctionsOfCore(this),
+      ...ismEventFunctions(this),
       ...lgrFunctions(this),
       ...bufferFunctions(this),
       ...cdcFunctions(this),

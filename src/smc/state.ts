@@ -12,6 +12,7 @@ import { smcStateName, type SmcStateName } from './constants.js';
 import { C, BUF, DEV, LGR, RX, S, TX, connOf, skState } from './core/fields.js';
 import { cursCount, cursWrap } from './cursor.js';
 import type { DeviceKind } from './device/devices.js';
+import { HOSTNAME } from './handshake/clc.js';
 import type { Smc } from './smc.js';
 import type { Endpoint } from './socket/tcp.js';
 
@@ -186,4 +187,16 @@ export function listDevices(smc: Smc, all = true): readonly DeviceState[] {
       linkGroups: smc.ram.u32(device.address + DEV.lgr_cnt),
       nocopy: device.nocopy,
     }));
+}
+
+/** What SMC says of the machine: smc_nl_get_sys_info. */
+export interface SystemInfo {
+  readonly version: number;
+  readonly release: number;
+  readonly isIsmV2: boolean;
+  readonly hostname: string;
+}
+
+export function systemInfo({ release, devices }: Smc): SystemInfo {
+  return { version: 2, release, isIsmV2: devices.isV2Capable, hostname: HOSTNAME };
 }

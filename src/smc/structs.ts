@@ -212,6 +212,16 @@ export const SOCKADDR_IN = struct({ sin_family: 'u16', sin_port: 'u16', sin_addr
 export const TCP_SOCK = struct({ inet_conn: SOCK.size, syn_smc: 'u8' });
 export const INET_REQUEST_SOCK = struct({ req: SOCK.commonSize, smc_ok: 'u8' });
 
+/** An event that waits for its kworker: struct smc_ism_event_work with its ism_event. */
+export const SMC_ISM_EVENT_WORK = struct({
+  work: 8,
+  smcd: 'u64',
+  type: 'u32',
+  code: 'u32',
+  tok: 'u64',
+  info: 'u64',
+});
+
 /** SMC_MAX_ISM_DEVS + 1: slot 0 is the device of v1. */
 export const ISM_SLOTS = 9;
 

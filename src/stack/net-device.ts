@@ -39,6 +39,8 @@ export const NET_DEVICE = struct({
   /** Program of generic XDP, or 0. */
   xdp_prog: 'u64',
   tx_dropped: 'u64',
+  /** Another skb follows at once (in Linux softnet_data.xmit.more of the CPU). */
+  xmit_more: 'u8',
   /** NETDEV_XDP_ACT_*. */
   xdp_features: 'u32',
   /** struct xdp_dev_bulk_queue of each CPU. */

@@ -33,6 +33,7 @@ export const MIB_NAMES = [
   'IpExtInCsumErrors',
   'TcpInSegs',
   'TcpOutSegs',
+  'TcpRetransSegs',
   'TcpInErrs',
   'TcpInCsumErrors',
   'UdpInDatagrams',
@@ -64,10 +65,11 @@ const MIB = struct(
 export const NET = struct({
   /** Root of the table of page chunks that all skbs of the namespace use. */
   pages: 'u64',
-  /** Lists: `struct in_ifaddr`, `struct fib_info`, `struct sock`. */
+  /** Lists: `struct in_ifaddr`, `struct fib_info`, `struct sock`, `struct request_sock`. */
   addresses: 'u64',
   routes: 'u64',
   sockets: 'u64',
+  requests: 'u64',
   /** net_device of the IPIP tunnel, or 0. */
   tunnel: 'u64',
   /** Since 6.8 what is sent counts as OutTransmits, forwarded packets are no OutRequests. */

@@ -119,6 +119,11 @@ export class Network {
     return datagrams;
   }
 
+  /** So much time passes that a SYN which nobody followed up is forgotten. */
+  expireRequests(): void {
+    this.#clear('requests');
+  }
+
   counters(): Readonly<Record<MibName, number>> {
     return mib(this.#kernel.memory.ram, this.net);
   }
@@ -134,17 +139,23 @@ export class Network {
     this.received();
     const { memory, physical } = this.#kernel;
     const { ram } = memory;
-    for (const list of ['addresses', 'routes', 'sockets'] as const) {
-      for (let entry = ram.pointer(this.net + NET.offset[list]); entry !== 0;) {
-        const next = ram.pointer(entry);
-        physical.free(entry);
-        entry = next;
-      }
-    }
+    for (const list of ['addresses', 'routes', 'sockets', 'requests'] as const) this.#clear(list);
     const tunnel = ram.pointer(this.net + NET.offset.tunnel);
     if (tunnel !== 0) physical.free(tunnel);
     physical.free(ram.pointer(this.net + NET.offset.pages));
     physical.free(this.net);
+  }
+
+  #clear(list: 'addresses' | 'routes' | 'sockets' | 'requests'): void {
+    const { memory, physical } = this.#kernel;
+    const { ram } = memory;
+    const head = this.net + NET.offset[list];
+    for (let entry = ram.pointer(head); entry !== 0;) {
+      const next = ram.pointer(entry);
+      physical.free(entry);
+      entry = next;
+    }
+    ram.setPointer(head, 0);
   }
 
   #socket(protocol: number, port: number): number {

@@ -41,7 +41,7 @@ export function livePages(ram: Ram, pages: number): number {
   return ram.u32(pages + LIVE);
 }
 
-/** A chunk of `count` zeroed pages with one reference. */
+/** A chunk of `count` pages with one reference, as alloc_pages gives them: not zeroed. */
 export function allocPage(
   { memory, physical }: KernelContext,
   pages: number,
@@ -49,7 +49,7 @@ export function allocPage(
 ): number {
   const { ram } = memory;
   const page = physical.alloc(PAGE.size);
-  const address = physical.allocPages(count);
+  const address = physical.allocDirtyPages(count);
   const bucket = bucketOf(pages, address >>> GRANULE_SHIFT);
   ram.setPointer(page + P.address, address);
   ram.setPointer(page + P.next, ram.pointer(bucket));
@@ -102,7 +102,7 @@ export function putPage({ memory, physical }: KernelContext, pages: number, page
   let link = bucketOf(pages, address >>> GRANULE_SHIFT);
   while (ram.pointer(link) !== page) link = ram.pointer(link) + P.next;
   ram.setPointer(link, ram.pointer(page + P.next));
-  physical.freePages(address);
+  physical.freeDirtyPages(address);
   physical.free(page);
   ram.set32(pages + LIVE, ram.u32(pages + LIVE) - 1);
 }

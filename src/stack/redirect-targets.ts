@@ -18,6 +18,7 @@ import { xdpMetadataOf } from './xdp-metadata.js';
 import { redirectFunctions } from './xdp-redirect.js';
 import type { XdpRunner } from './xdp-program.js';
 import { xskFunctions } from './xsk.js';
+import { XDP_SOCK } from './xsk-structs.js';
 
 /** Every function of the stack for XDP, with the names and prototypes of Linux 6.12. */
 export function stackFunctions(stack: NetStack): readonly KernelFunction[] {
@@ -41,7 +42,7 @@ export function connectMaps(stack: NetStack): void {
 
 function redirectTargets(stack: NetStack): RedirectTargets {
   const cpus = new Map<number, CpuMapEntry>();
-  const { physical } = stack.kernel;
+  const { physical, memory } = stack.kernel;
   return {
     create: (map, key, value) => {
       const view = viewOf(value);
@@ -66,6 +67,7 @@ function redirectTargets(stack: NetStack): RedirectTargets {
           return stack.sockets.byDescriptor(first) || -ERRNO.EBADF;
       }
     },
+    queueOf: (target) => memory.ram.u32(target + XDP_SOCK.offset.queue_id),
     free: (map: BpfMap, target) => {
       if (map.spec.type === 'CPUMAP') {
         cpus.get(target)?.free();

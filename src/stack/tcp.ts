@@ -1,10 +1,10 @@
 /**
- * TCP as far as a listener: verify a segment, answer a SYN with a SYN-ACK.
+ * TCP as far as a listener: verify a segment, answer a SYN with a SYN-ACK, once more when it comes again.
  *
  * Reference: net/ipv4/tcp_ipv4.c (tcp_v4_rcv, tcp_v4_do_rcv, tcp_v4_send_synack), net/ipv6/tcp_ipv6.c. A
- * segment of up to 76 bytes is verified in tcp_v4_rcv, a longer one in tcp_v4_do_rcv. Leaves out
- * connections: there is no state behind a SYN, each one is answered; other segments are dropped, and no
- * reset is sent.
+ * segment of up to 76 bytes is verified in tcp_v4_rcv, a longer one in tcp_v4_do_rcv or, where a SYN of the
+ * connection waits for its ACK (`tcp-request.ts`), in tcp_v4_rcv too. Leaves out connections: other segments than
+ * SYNs are dropped, and no reset is sent.
  */
 import { atomic, type KernelContext, type KernelFunction } from '../kernel/function.js';
 import { fold } from '../net/checksum.js';
@@ -25,7 +25,7 @@ import {
 } from './headers.js';
 import { consumeSkb, dropSkb, skbNet, skbPages, type StackHost } from './host.js';
 import { NET_DEVICE } from './net-device.js';
-import { AF_INET, AF_INET6, FIB_INFO, NET, count, fibLookup, findSocket } from './net.js';
+import { AF_INET, AF_INET6, FIB_INFO, count, fibLookup, findSocket } from './net.js';
 import {
   CHECKSUM_PARTIAL,
   SK_BUFF,
@@ -35,6 +35,7 @@ import {
   skbPush,
   skbPut,
 } from './skb.js';
+import { TCP_REQUEST_SOCK, addRequest, findRequest, mayAnswerAgain } from './tcp-request.js';
 
 /** Room for all headers, as MAX_TCP_HEADER leaves it; the head with it. */
 const SYNACK_HEADROOM = 128;
@@ -70,16 +71,26 @@ export function tcpFunctions(host: StackHost): readonly KernelFunction[] {
     const check = be16(ram, tcp + TCP.check);
     if (!checksumValidate(ram, skb, pseudo, false, check)) return bad('TCP_CSUM', `${version}_rcv`);
     const listener = findSocket(ram, net, IPPROTO.TCP, be16(ram, tcp + TCP.dest));
+    const request = listener === 0 ? 0 : findRequest(ram, net, family, iph, tcp);
     if (!csumUnnecessary(ram, skb) && !checksumComplete(ram, skb)) {
-      return bad('TCP_CSUM', listener === 0 ? `${version}_rcv` : `${version}_do_rcv`);
+      const early = listener === 0 || request !== 0;
+      return bad('TCP_CSUM', early ? `${version}_rcv` : `${version}_do_rcv`);
     }
     if (listener === 0) {
       dropSkb(kernel, host, skb, 'NO_SOCKET', `${version}_rcv`);
       return 0;
     }
     const flags = ram.u8(tcp + TCP.flags) & (TCP_FLAG.SYN | TCP_FLAG.ACK | TCP_FLAG.RST);
-    if (flags === TCP_FLAG.SYN) {
-      sendSynAck(kernel, skb, family, iph, tcp);
+    if (flags === TCP_FLAG.SYN && request !== 0) {
+      // tcp_check_req: a retransmitted SYN
+      if (mayAnswerAgain(ram, request)) {
+        count(ram, net, 'TcpRetransSegs');
+        sendSynAck(kernel, skb, family, iph, tcp, request);
+      }
+      dropSkb(kernel, host, skb, 'NOT_SPECIFIED', `${version}_rcv`);
+    } else if (flags === TCP_FLAG.SYN) {
+      const asked = addRequest(kernel, net, family, iph, tcp);
+      sendSynAck(kernel, skb, family, iph, tcp, asked);
       consumeSkb(kernel, skb);
     } else dropSkb(kernel, host, skb, 'NOT_SPECIFIED', 'tcp_rcv_state_process');
     return 0;
@@ -106,6 +117,7 @@ function sendSynAck(
   family: number,
   iph: number,
   tcp: number,
+  request: number,
 ): void {
   const { ram } = kernel.memory;
   const net = skbNet(kernel, syn);
@@ -118,9 +130,7 @@ function sendSynAck(
   const to = skbPut(kernel, skb, SYNACK_BYTES);
   setBe16(ram, to + TCP.source, be16(ram, tcp + TCP.dest));
   setBe16(ram, to + TCP.dest, be16(ram, tcp + TCP.source));
-  const isn = net + NET.offset.isn;
-  ram.set32(isn, ram.u32(isn) + 64000);
-  setBe32(ram, to + TCP.seq, ram.u32(isn));
+  setBe32(ram, to + TCP.seq, ram.u32(request + TCP_REQUEST_SOCK.offset.snt_isn));
   setBe32(ram, to + TCP.ack_seq, (be32(ram, tcp + TCP.seq) + 1) % 0x1_0000_0000);
   ram.set8(to + TCP.doff, (SYNACK_BYTES / 4) << 4);
   ram.set8(to + TCP.flags, TCP_FLAG.SYN | TCP_FLAG.ACK);

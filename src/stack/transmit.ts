@@ -110,6 +110,7 @@ export function transmitFunctions(host: StackHost): readonly KernelFunction[] {
       const one = next;
       next = ram.pointer(one + SKB.next);
       ram.setPointer(one + SKB.next, 0);
+      ram.set8(dev + DEV.xmit_more, next === 0 ? 0 : 1);
       kernel.invoke('dev_hard_start_xmit', one, dev);
     }
     return 0;

@@ -35,6 +35,7 @@ export const XDP_FRAME = struct({
 });
 
 const FRAME = XDP_FRAME.offset;
+const BUFF = XDP_BUFF;
 
 /** `xdp_init_buff` and `xdp_prepare_buff`. */
 export function prepareXdpBuff(
@@ -47,46 +48,46 @@ export function prepareXdpBuff(
   frameSize: number,
 ): void {
   const data = hardStart + headroom;
-  ram.setPointer(xdp + XDP_BUFF.data, data);
-  ram.setPointer(xdp + XDP_BUFF.dataEnd, data + length);
-  ram.setPointer(xdp + XDP_BUFF.dataMeta, data);
-  ram.setPointer(xdp + XDP_BUFF.dataHardStart, hardStart);
-  ram.setPointer(xdp + XDP_BUFF.rxq, rxq);
-  ram.setPointer(xdp + XDP_BUFF.txq, 0);
-  ram.set32(xdp + XDP_BUFF.frameSize, frameSize);
-  ram.set32(xdp + XDP_BUFF.flags, 0);
+  ram.setPointer(xdp + BUFF.data, data);
+  ram.setPointer(xdp + BUFF.dataEnd, data + length);
+  ram.setPointer(xdp + BUFF.dataMeta, data);
+  ram.setPointer(xdp + BUFF.dataHardStart, hardStart);
+  ram.setPointer(xdp + BUFF.rxq, rxq);
+  ram.setPointer(xdp + BUFF.txq, 0);
+  ram.set32(xdp + BUFF.frameSize, frameSize);
+  ram.set32(xdp + BUFF.flags, 0);
 }
 
 /** `xdp_get_shared_info_from_buff`, which is also the end of what the packet may use. */
 export function xdpBuffShinfo(ram: Ram, xdp: number): number {
-  const hardStart = ram.pointer(xdp + XDP_BUFF.dataHardStart);
-  return hardStart + ram.u32(xdp + XDP_BUFF.frameSize) - SKB_SHARED_INFO_SIZE;
+  const hardStart = ram.pointer(xdp + BUFF.dataHardStart);
+  return hardStart + ram.u32(xdp + BUFF.frameSize) - SKB_SHARED_INFO_SIZE;
 }
 
 export function xdpBuffHasFrags(ram: Ram, xdp: number): boolean {
-  return (ram.u32(xdp + XDP_BUFF.flags) & XDP_FLAGS_HAS_FRAGS) !== 0;
+  return (ram.u32(xdp + BUFF.flags) & XDP_FLAGS_HAS_FRAGS) !== 0;
 }
 
 /** Bytes of metadata in front of the packet; 0 when it does not support any. */
 export function xdpBuffMetaSize(ram: Ram, xdp: number): number {
-  return Math.max(0, ram.pointer(xdp + XDP_BUFF.data) - ram.pointer(xdp + XDP_BUFF.dataMeta));
+  return Math.max(0, ram.pointer(xdp + BUFF.data) - ram.pointer(xdp + BUFF.dataMeta));
 }
 
 /** Makes a frame of the buffer at its hard start; 0 when head- or tailroom does not suffice. */
 export function xdpBuffToFrame(ram: Ram, xdp: number): number {
-  const frame = ram.pointer(xdp + XDP_BUFF.dataHardStart);
+  const frame = ram.pointer(xdp + BUFF.dataHardStart);
   if (!updateFrame(ram, frame, xdp)) return 0;
   ram.setPointer(frame + FRAME.mem, 0);
-  const rxq = ram.pointer(xdp + XDP_BUFF.rxq);
+  const rxq = ram.pointer(xdp + BUFF.rxq);
   ram.setPointer(frame + FRAME.dev_rx, ram.pointer(rxq));
   return frame;
 }
 
 /** `xdp_update_frame_from_buff`: false when head- or tailroom does not suffice. */
 export function updateFrame(ram: Ram, frame: number, xdp: number): boolean {
-  const data = ram.pointer(xdp + XDP_BUFF.data);
-  const dataEnd = ram.pointer(xdp + XDP_BUFF.dataEnd);
-  const headroom = data - ram.pointer(xdp + XDP_BUFF.dataHardStart);
+  const data = ram.pointer(xdp + BUFF.data);
+  const dataEnd = ram.pointer(xdp + BUFF.dataEnd);
+  const headroom = data - ram.pointer(xdp + BUFF.dataHardStart);
   const metasize = xdpBuffMetaSize(ram, xdp);
   if (headroom - metasize < XDP_FRAME_SIZE) return false;
   if (dataEnd > xdpBuffShinfo(ram, xdp)) return false;
@@ -94,8 +95,8 @@ export function updateFrame(ram: Ram, frame: number, xdp: number): boolean {
   ram.set16(frame + FRAME.len, dataEnd - data);
   ram.set16(frame + FRAME.headroom, headroom - XDP_FRAME_SIZE);
   ram.set32(frame + FRAME.metasize, metasize);
-  ram.set32(frame + FRAME.frame_sz, ram.u32(xdp + XDP_BUFF.frameSize));
-  ram.set32(frame + FRAME.flags, ram.u32(xdp + XDP_BUFF.flags));
+  ram.set32(frame + FRAME.frame_sz, ram.u32(xdp + BUFF.frameSize));
+  ram.set32(frame + FRAME.flags, ram.u32(xdp + BUFF.flags));
   return true;
 }
 
@@ -103,12 +104,12 @@ export function updateFrame(ram: Ram, frame: number, xdp: number): boolean {
 export function frameToXdpBuff(ram: Ram, frame: number, xdp: number): void {
   const data = ram.pointer(frame + FRAME.data);
   const hardStart = data - ram.u16(frame + FRAME.headroom) - XDP_FRAME_SIZE;
-  ram.setPointer(xdp + XDP_BUFF.dataHardStart, hardStart);
-  ram.setPointer(xdp + XDP_BUFF.data, data);
-  ram.setPointer(xdp + XDP_BUFF.dataEnd, data + ram.u16(frame + FRAME.len));
-  ram.setPointer(xdp + XDP_BUFF.dataMeta, data - ram.u32(frame + FRAME.metasize));
-  ram.set32(xdp + XDP_BUFF.frameSize, ram.u32(frame + FRAME.frame_sz));
-  ram.set32(xdp + XDP_BUFF.flags, ram.u32(frame + FRAME.flags));
+  ram.setPointer(xdp + BUFF.dataHardStart, hardStart);
+  ram.setPointer(xdp + BUFF.data, data);
+  ram.setPointer(xdp + BUFF.dataEnd, data + ram.u16(frame + FRAME.len));
+  ram.setPointer(xdp + BUFF.dataMeta, data - ram.u32(frame + FRAME.metasize));
+  ram.set32(xdp + BUFF.frameSize, ram.u32(frame + FRAME.frame_sz));
+  ram.set32(xdp + BUFF.flags, ram.u32(frame + FRAME.flags));
 }
 
 /** `xdpf_clone`: a copy in a page of its own; 0 when it does not fit one. */

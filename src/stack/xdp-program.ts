@@ -34,6 +34,9 @@ export class XdpPrograms {
   readonly #kernel: KernelContext;
   readonly #runners = new Map<number, XdpRunner>();
   readonly #ids = new Map<number, number>();
+  // what `runner` found last
+  #lastProg = 0;
+  #lastRunner: XdpRunner | undefined;
   #lastId = 0;
 
   constructor(kernel: KernelContext) {
@@ -55,6 +58,7 @@ export class XdpPrograms {
   remove(prog: number): void {
     if (prog === 0) return;
     this.#runners.delete(prog);
+    if (prog === this.#lastProg) this.#lastRunner = undefined;
     this.#ids.delete(this.idOf(prog));
     this.#kernel.physical.free(prog);
   }
@@ -69,7 +73,10 @@ export class XdpPrograms {
   }
 
   runner(prog: number): XdpRunner {
+    if (prog === this.#lastProg && this.#lastRunner) return this.#lastRunner;
     const runner = this.#runners.get(prog);
+    this.#lastProg = prog;
+    this.#lastRunner = runner;
     if (runner) return runner;
     const address = hex64(this.#kernel.memory.ram.physToVirt(prog));
     throw new InputError(`no engine for the program at ${address}`);

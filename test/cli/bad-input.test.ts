@@ -47,6 +47,16 @@ describe.each<[string, string[], number, RegExp]>([
   ],
   ['an unknown variant', ['csum', '--variant', 'v5'], 2, /--variant takes base\|v4-literal/],
   ['a program without a capture', ['csum', '--prog', OBJECT], 2, /--prog needs --pcap/],
+  ['nothing to do with SMC', ['smc'], 2, /handshake, run, state, reasons or bench, not nothing/],
+  ['an option of another part', ['smc', 'handshake', '--size', '7'], 2, /handshake has no --size/],
+  ['bytes without random calls', ['smc', 'run', '--bytes', '7'], 2, /--bytes goes with --random/],
+  [
+    'a user EID in small letters',
+    ['smc', 'state', '--ueid', 'lab'],
+    1,
+    /'lab' is no user EID: A-Z/,
+  ],
+  ['no SMC', ['smc', 'run', '--ueid', 'none'], 1, /no SMC: .*PEERDECL, peer: .*NOUEID/],
   ['odd hex', ['run', '--hex', '950'], 1, /odd number of hex digits/],
   ['hex that is no program', ['run', '--hex', '95'], 1, /no multiple of 8/],
   [

@@ -181,6 +181,25 @@ describe.each([
     close();
   });
 
+  it('SO_SNDTIMEO and SO_RCVTIMEO: EAGAIN when the time is over, what was done before that counts', async () => {
+    const { client, server, smc, close } = await open(nocopy);
+    while (client.sendNow(read(1 << 16)) > 0);
+    Object.assign(client, { sndtimeo: 1000, rcvtimeo: 500 });
+    const sending = client.send(read(1)).catch(String);
+    const receiving = client.recv(1).catch(String);
+    await new Promise((resolve) => setImmediate(resolve));
+    smc.advance(999);
+    expect(await receiving).toContain('-EAGAIN');
+    smc.advance(1);
+    expect(await sending).toContain('-EAGAIN');
+    server.sendNow(read(3));
+    const part = client.recv(10, MSG.WAITALL);
+    await new Promise((resolve) => setImmediate(resolve));
+    smc.advance(500);
+    expect((await part).length).toBe(3);
+    close();
+  });
+
   it('close waits for unsent data, two seconds at most', async () => {
     const { client, server, smc, close } = await open(nocopy);
     client.sendNow(read(16352));

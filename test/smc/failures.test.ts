@@ -1,32 +1,93 @@
 /** What else goes wrong: systems that die, tokens that nobody has, too many handshakes. */
-import { expect, it } from 'vitest';
+import { describe, expect, it } from 'vitest';
 import { ERRNO } from '../../src/common/errno.js';
 import { encodeAcceptConfirm } from '../../src/smc/clc/messages.js';
 import { decodeAcceptConfirm } from '../../src/smc/clc/parse.js';
 import { SMC_CLC_DECL, SMC_STATE } from '../../src/smc/constants.js';
-import { SMCD_GID } from '../../src/smc/structs.js';
+import { DEV } from '../../src/smc/core/fields.js';
+import {
+  ISM_EVENT,
+  ISM_EVENT_REQUEST,
+  ISM_EVENT_RESPONSE,
+  eventInfo,
+} from '../../src/smc/core/ism-events.js';
+import type { SmcdDevice } from '../../src/smc/device/devices.js';
+import type { Smc } from '../../src/smc/smc.js';
 import { listLinkGroups } from '../../src/smc/state.js';
 import type { TcpSocket } from '../../src/smc/socket/tcp.js';
 import { ADDRESS, bootSmc, connectPair } from './pair.js';
 
-it('a peer system that dies: the link groups of its GID end, no record is sent', async () => {
-  const { kernel, smc } = await bootSmc({ loopback: 'none', ism: [{}] });
-  const pair = await connectPair(smc);
-  const device = smc.device('ism');
-  const gid = kernel.physical.alloc(SMCD_GID.size);
-  smc.ram.set64(gid, device.gid + 1n);
-  kernel.invoke('smc_smcd_terminate', device.address, gid, 0x1fff);
-  expect(listLinkGroups(smc).length).toBe(2);
-  smc.ram.set64(gid, device.gid);
-  const { cdcs } = smc.stats;
-  kernel.invoke('smc_smcd_terminate', device.address, gid, 0x1fff);
-  expect([listLinkGroups(smc).length, smc.stats.cdcs]).toEqual([0, cdcs]);
-  expect([pair.client.state, pair.client.takeError()]).toEqual([
-    SMC_STATE.CLOSED,
-    ERRNO.ECONNABORTED,
-  ]);
-  pair.close();
-  expect(smc.dmbCount(device)).toBe(0);
+function firstLgr({ ram }: Smc, { address }: SmcdDevice): number {
+  return ram.pointer(address + DEV.lgr_list);
+}
+
+describe('over ISM', () => {
+  it('a peer system that dies: the link groups of its GID end, no record is sent', async () => {
+    const { kernel, smc } = await bootSmc({ loopback: 'none', ism: [{}] });
+    const pair = await connectPair(smc);
+    const device = smc.device('ism');
+    const gone = (tok: bigint): void =>
+      smc.raiseIsmEvent(device, { type: ISM_EVENT.GID, code: 0, tok, info: 0n });
+    gone(device.gid + 1n);
+    expect(listLinkGroups(smc).length).toBe(2);
+    const { cdcs } = smc.stats;
+    gone(device.gid);
+    expect([listLinkGroups(smc).length, smc.stats.cdcs]).toEqual([0, cdcs]);
+    expect([pair.client.state, pair.client.takeError()]).toEqual([
+      SMC_STATE.CLOSED,
+      ERRNO.ECONNABORTED,
+    ]);
+    // who learned it from the device has nobody to tell
+    expect(smc.ismEvents.length).toBe(2);
+    pair.close();
+    expect(smc.dmbCount(device)).toBe(0);
+    kernel.close();
+  });
+
+  it('a peer that shuts its link group says so (0x80): the other end is killed too', async () => {
+    const { kernel, smc } = await bootSmc({ loopback: 'none', ism: [{}] });
+    const pair = await connectPair(smc);
+    const device = smc.device('ism');
+    kernel.invoke('smc_lgr_terminate_sched', firstLgr(smc, device));
+    smc.run();
+    // the server's group, no VLAN, a request; nobody answers with an event of his own
+    const info = eventInfo(0x100, 0, ISM_EVENT_REQUEST);
+    expect(smc.ismEvents).toEqual([{ type: ISM_EVENT.SWR, code: 0x80, tok: device.gid, info }]);
+    expect(listLinkGroups(smc)).toEqual([]);
+    for (const end of [pair.client, pair.server]) {
+      expect([end.state, end.sendNow(new Uint8Array(1))]).toEqual([SMC_STATE.CLOSED, -ERRNO.EPIPE]);
+    }
+    pair.close();
+    expect(smc.dmbCount(device)).toBe(0);
+    kernel.close();
+  });
+
+  it('a test of the link (0x83) is answered once, other codes are not', async () => {
+    const { kernel, smc } = await bootSmc({ loopback: 'none', ism: [{}] });
+    const device = smc.device('ism');
+    const ask = (type: number, code: number): void => {
+      const info = eventInfo(0x600, 5, ISM_EVENT_REQUEST);
+      smc.raiseIsmEvent(device, { type, code, tok: device.gid, info });
+    };
+    ask(ISM_EVENT.SWR, 0x83);
+    expect(smc.ismEvents.map(({ code, info }) => [code, info])).toEqual([
+      [0x83, eventInfo(0x600, 5, ISM_EVENT_REQUEST)],
+      [0x83, eventInfo(0x600, 5, ISM_EVENT_RESPONSE)],
+    ]);
+    ask(ISM_EVENT.SWR, 0x81);
+    ask(ISM_EVENT.DMB, 0);
+    expect(smc.ismEvents.length).toBe(4);
+    kernel.close();
+  });
+});
+
+it('loopback has no events: nobody is told of a shut link group', async () => {
+  const { kernel, smc } = await bootSmc();
+  await connectPair(smc);
+  kernel.invoke('smc_lgr_terminate_sched', firstLgr(smc, smc.device('loopback')));
+  smc.run();
+  expect(smc.ismEvents).toEqual([]);
+  expect(listLinkGroups(smc).map(({ role }) => role)).toEqual(['client']);
   kernel.close();
 });
 

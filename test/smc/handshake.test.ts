@@ -1,47 +1,16 @@
 /** The handshake: exact bytes, every outcome of the table, link groups, selection. */
 import { afterAll, describe, expect, it } from 'vitest';
 import { bytesToHex } from '../../src/common/bytes.js';
-import {
-  encodeAcceptConfirm,
-  encodeDecline,
-  encodeProposal,
-  blankPadded,
-} from '../../src/smc/clc/messages.js';
+import { encodeAcceptConfirm, encodeDecline, encodeProposal } from '../../src/smc/clc/messages.js';
+import { blankPadded } from '../../src/smc/clc/values.js';
 import { decodeProposal, messageProblem } from '../../src/smc/clc/parse.js';
 import { SMC_CLC_DECL, SMC_STATE } from '../../src/smc/constants.js';
 import { SELECTION_POLICIES } from '../../src/smc/device/devices.js';
-import type { Smc, SmcOptions } from '../../src/smc/smc.js';
+import type { Smc } from '../../src/smc/smc.js';
 import { listLinkGroups } from '../../src/smc/state.js';
 import type { TcpSocket } from '../../src/smc/socket/tcp.js';
 import { ADDRESS, UEID, bootSmc, connectPair, type SmcMachine } from './pair.js';
-
-const GID = 0x1122334455667788n;
-const EXT = 0x99aabbccddeeff00n;
-const PROPOSAL = {
-  version: 2,
-  typeV1: 2,
-  typeV2: 1,
-  peerId: new Uint8Array(8),
-  roceGid: new Uint8Array(16),
-  mac: new Uint8Array(6),
-  ism: { gid: 0n, chid: 0 },
-  v2: {
-    eids: [blankPadded(UEID)],
-    release: 1,
-    seidIndicated: false,
-    roceGid: new Uint8Array(16),
-    maxConns: 0,
-    maxLinks: 0,
-    featureMask: 1,
-    smcd: {
-      systemEid: new Uint8Array(32),
-      gids: [
-        { gid: GID, chid: 0xffff },
-        { gid: EXT, chid: 0xffff },
-      ],
-    },
-  },
-} as const;
+import { EXT, GID, PROPOSAL, connectTo, declineCode, propose } from './peers.js';
 
 const zeros = (bytes: number): string => '00'.repeat(bytes);
 /** Section 5.2: loopback only, one UEID, no SMC-R, no SEID. */
@@ -134,22 +103,6 @@ describe('bytes', () => {
   });
 });
 
-/** Speaks to a listening socket as a peer whose bytes are ours. */
-async function propose(smc: Smc, bytes: Uint8Array): Promise<string> {
-  const listener = smc.socket();
-  listener.listen({ address: ADDRESS, port: 9000 });
-  const to = { address: 0x7f000001, port: 9000 };
-  const peer = smc.tcp.connectRaw({ to, smcOption: true }) as TcpSocket;
-  smc.run();
-  peer.send(bytes);
-  smc.run();
-  const reply = peer.read(200);
-  peer.close();
-  smc.run();
-  listener.closeNow();
-  return bytesToHex(reply.subarray(16, 20));
-}
-
 describe('outcomes', () => {
   it.each([true, false])('SMC-D with the same UEID, nocopy %s', async (nocopy) => {
     const { kernel, smc } = await bootSmc({ nocopy });
@@ -186,51 +139,23 @@ describe('outcomes', () => {
     kernel.close();
   });
 
-  it('by what is proposed to a server', async () => {
+  it('gid_ext that does not follow: no device', async () => {
     const { kernel, smc } = await bootSmc();
-    const { gid, gidExt } = smc.device('loopback');
-    const gids = [
-      { gid, chid: 0xffff },
-      { gid: gidExt, chid: 0xffff },
-    ];
-    const withV2 = (v2: Partial<(typeof PROPOSAL)['v2']>, list = gids): Uint8Array =>
-      encodeProposal({
-        ...PROPOSAL,
-        v2: { ...PROPOSAL.v2, smcd: { systemEid: new Uint8Array(32), gids: list }, ...v2 } as never,
-      });
-    const noExtension = withV2({});
-    noExtension[87] = 0;
-    const rows: readonly (readonly [string, Uint8Array, number])[] = [
-      ['foreign GID', encodeProposal(PROPOSAL), SMC_CLC_DECL.NOSMCD2DEV],
-      ['gid_ext missing', withV2({}, gids.slice(0, 1)), SMC_CLC_DECL.NOSMCD2DEV],
-      ['disjoint UEIDs', withV2({ eids: [blankPadded('OTHER')] as never }), SMC_CLC_DECL.NOSMCDDEV],
-      ['no UEID', withV2({ eids: [] as never }), SMC_CLC_DECL.NOUEID],
-      ['no SMC-Dv2 extension', noExtension, SMC_CLC_DECL.NOV2DEXT],
-      [
-        'nothing',
-        encodeProposal({ ...PROPOSAL, typeV2: 2, v2: undefined as never }),
-        SMC_CLC_DECL.PEERNOSMC,
-      ],
-    ];
-    for (const [what, bytes, code] of rows) {
-      const expected = code.toString(16).padStart(8, '0');
-      expect([what, await propose(smc, bytes)]).toEqual([what, expected]);
-    }
+    const gids = [{ gid: smc.device('loopback').gid, chid: 0xffff }];
+    const smcd = { systemEid: new Uint8Array(32), gids };
+    const reply = await propose(smc, encodeProposal({ ...PROPOSAL, v2: { ...PROPOSAL.v2, smcd } }));
+    expect(declineCode(reply)).toBe('03030007');
     kernel.close();
   });
 
-  it.each<[string, SmcOptions, number]>([
-    ['no device', { loopback: 'none' }, SMC_CLC_DECL.NOSMCDEV],
-    ['IPsec', { netdev: { ipsec: true } }, SMC_CLC_DECL.IPSEC],
-    ['the client cannot have a VLAN on loopback', { netdev: { vlan: 7 } }, SMC_CLC_DECL.ISMVLANERR],
-    ['no slots', { maxDmbs: 0 }, SMC_CLC_DECL.PEERDECL],
-  ])('%s', async (_what, options, reason) => {
-    const { kernel, smc } = await bootSmc(options);
+  it('both ends with the same trouble: who falls back first says so', async () => {
+    const { kernel, smc } = await bootSmc({ netdev: { ipsec: true } });
     const pair = await connectPair(smc);
-    expect(pair.client.fallbackReason).toBe(reason);
-    if (reason === SMC_CLC_DECL.PEERDECL) {
-      expect(pair.client.peerDiagnosis).toBe(SMC_CLC_DECL.MAX_DMB);
-    }
+    const { IPSEC, PEERDECL } = SMC_CLC_DECL;
+    expect([pair.client.fallbackReason, pair.server.fallbackReason]).toEqual([IPSEC, PEERDECL]);
+    // nothing of the decline is left in the stream
+    expect(pair.client.sendNow(Uint8Array.of(1, 2, 3))).toBe(3);
+    expect([...(await pair.server.recv(100))]).toEqual([1, 2, 3]);
     pair.close();
     kernel.close();
   });
@@ -257,25 +182,21 @@ describe('outcomes', () => {
     expect(server.fallbackReason).toBe(SMC_CLC_DECL.PEERNOSMC);
     expect(smc.messages).toEqual([]);
     await expect(client.connect(to)).rejects.toThrow('-EISCONN');
+    const other = smc.socket();
+    await other.connect(to);
+    const peer = await listener.accept();
+    await expect(other.connect(to)).rejects.toThrow('-EISCONN');
+    peer.shutdownNow('wr');
+    await expect(other.connect(to)).rejects.toThrow('-EINVAL');
+    await expect(listener.connect(to)).rejects.toThrow('-EINVAL');
+    // a handshake that goes on: nobody answers the proposal
+    const silent = connectTo(smc).client;
+    await expect(silent.connect(to)).rejects.toThrow('-EALREADY');
     const lost = smc.socket();
     await expect(lost.connect({ address: ADDRESS, port: 1 })).rejects.toThrow('-ECONNREFUSED');
     kernel.close();
   });
 });
-
-/** A client that connects to a peer whose bytes are ours. */
-function connectTo(smc: Smc): { client: ReturnType<Smc['socket']>; peer: TcpSocket } {
-  const listener = smc.tcp.create();
-  let peer: TcpSocket | undefined;
-  smc.tcp.synackOption = () => true;
-  smc.tcp.bind(listener, { address: 0x7f000001, port: 9100 });
-  smc.tcp.listen(listener, (socket) => (peer = socket));
-  const client = smc.socket();
-  client.connectNow({ address: ADDRESS, port: 9100 });
-  smc.tcp.release(listener);
-  if (!peer) throw new Error('not connected');
-  return { client, peer };
-}
 
 describe('a client whose server misbehaves', () => {
   let machine: SmcMachine | undefined;

@@ -1,8 +1,8 @@
 /** Kernels with SMC, and connected sockets, for tests. */
+import { connectPair as connect, type BufferSizes, type SmcPair } from '../../src/lab/smc-pair.js';
 import type { Kernel } from '../../src/kernel/kernel.js';
 import { labBooter, type LabBooter, type LabOptions } from '../../src/node/boot.js';
 import { createSmc, type Smc, type SmcOptions } from '../../src/smc/smc.js';
-import type { SmcSocket } from '../../src/smc/socket/smc-socket.js';
 
 export const UEID = 'SMC-LAB';
 export const ADDRESS = '127.0.0.1';
@@ -29,39 +29,13 @@ export async function bootSmc(
   return { kernel, smc };
 }
 
-export interface SocketPair {
-  readonly client: SmcSocket;
-  readonly server: SmcSocket;
-  close(): void;
-}
+export type SocketPair = SmcPair;
 
 let port = 10000;
 
-/** Sizes are what SO_RCVBUF and SO_SNDBUF of both ends are set to. */
-export async function connectPair(
-  smc: Smc,
-  size: { readonly rcvbuf?: number; readonly sndbuf?: number } = {},
-): Promise<SocketPair> {
-  const to = { address: ADDRESS, port: port++ };
-  const listener = smc.socket();
-  const client = smc.socket();
-  for (const socket of [listener, client]) {
-    if (size.rcvbuf !== undefined) socket.setOption('rcvbuf', size.rcvbuf);
-    if (size.sndbuf !== undefined) socket.setOption('sndbuf', size.sndbuf);
-  }
-  listener.listen(to);
-  await client.connect(to);
-  const server = await listener.accept();
-  listener.closeNow();
-  return {
-    client,
-    server,
-    close: () => {
-      client.closeNow();
-      server.closeNow();
-      smc.run();
-    },
-  };
+/** On a port of its own. */
+export function connectPair(smc: Smc, sizes: BufferSizes = {}): Promise<SocketPair> {
+  return connect(smc, { address: ADDRESS, port: port++ }, sizes);
 }
 
 /** Bytes whose values tell their place in the stream. */

@@ -16,7 +16,7 @@ import {
   type Helper,
 } from './helper.js';
 import { MemoryAccessError } from '../../cpu/fault.js';
-import { withIntrinsic, type BpfHost, type RegisterPairs } from '../host.js';
+import { withIntrinsic, type BpfHost, type HelperBody, type RegisterPairs } from '../host.js';
 
 const NS_PER_JIFFY = 4_000_000;
 
@@ -85,6 +85,22 @@ export function generalHelpers(pidTgid: (host: BpfHost) => bigint): readonly Hel
       body: probeRead,
     },
     {
+      id: 112,
+      name: 'probe_read_user',
+      arguments: ['uninit_mem', 'size_or_zero', 'anything'],
+      result: 'integer',
+      gplOnly: true,
+      body: probeReadUser,
+    },
+    {
+      id: 114,
+      name: 'probe_read_user_str',
+      arguments: ['uninit_mem', 'size_or_zero', 'anything'],
+      result: 'integer',
+      gplOnly: true,
+      body: probeReadUser,
+    },
+    {
       id: 113,
       name: 'probe_read_kernel',
       arguments: ['uninit_mem', 'size_or_zero', 'anything'],
@@ -124,6 +140,16 @@ export function generalHelpers(pidTgid: (host: BpfHost) => bigint): readonly Hel
   ];
 }
 
+/** The running task: its address as a number, and as a pointer whose type the verifier knows. */
+export function taskHelpers(currentTask: (host: BpfHost) => bigint): readonly Helper[] {
+  const body: HelperBody = (registers, host) => setResult64(registers, currentTask(host));
+  const common = { arguments: [], result: 'integer', body } as const;
+  return [
+    { id: 35, name: 'get_current_task', ...common, gplOnly: true },
+    { id: 158, name: 'get_current_task_btf', ...common },
+  ];
+}
+
 /** copy_from_kernel_nofault: on a fault the destination is zeroed and the result is -EFAULT. */
 function probeRead(registers: RegisterPairs, { memory }: BpfHost): void {
   const size = argument32(registers, 2) >>> 0;
@@ -136,6 +162,16 @@ function probeRead(registers: RegisterPairs, { memory }: BpfHost): void {
     return;
   }
   memory.bytes.fill(0, to, to + size);
+  fail(registers, 'EFAULT');
+}
+
+/** There is no user memory: what is read is zero, and the result -EFAULT. */
+function probeReadUser(registers: RegisterPairs, { memory }: BpfHost): void {
+  const size = argument32(registers, 2) >>> 0;
+  if (size > 0) {
+    const to = offsetOf(memory, registers, 1, size, 'write');
+    memory.bytes.fill(0, to, to + size);
+  }
   fail(registers, 'EFAULT');
 }
 

@@ -1,8 +1,8 @@
 /**
  * Text in memory and the format strings of bpf_trace_printk.
  *
- * Reference: bpf_bprintf_prepare in kernel/bpf/helpers.c, lib/vsprintf.c. Left out: %pB and other
- * pointer extensions beyond %p, %px, %pK, %ps, %pS, %pks, %pI4, %pI6; pointers are not hashed.
+ * Reference: bpf_bprintf_prepare in kernel/bpf/helpers.c, lib/vsprintf.c. Left out: names of
+ * symbols (%ps, %pS, %pB print addresses); pointers are not hashed.
  */
 
 /** Latin-1 text up to the first zero byte. */
@@ -24,9 +24,9 @@ export interface TextSource {
   bytes(address: bigint, size: number): Uint8Array;
 }
 
-/** One conversion: flags, width, precision, length, letter with pointer extension. */
+/** One conversion: flags, width, length, letter with pointer extension; a plain %p ends at a space or sign. */
 const CONVERSION =
-  /%([-+ #0]*)(\d*)(?:\.(\d+))?(hh|h|ll|l|z)?(p[xKsS]|pks|pus|pI4|pI6|[diuxXcsp%])/y;
+  /%(?:([-+ 0]*)([1-9]\d*)?(?:(l{0,2})([diuxX])|(p(?:[xKsSB]|[ku]s|[iI][46]|(?=$|[\s!-/:-@[-`{-~]))|[cs]))|%)/y;
 
 /**
  * Formats as bpf_trace_printk does; undefined when the format is refused (-EINVAL): an unknown
@@ -50,7 +50,7 @@ export function formatPrintk(
     const match = CONVERSION.exec(format);
     if (!match) return undefined;
     i += match[0].length - 1;
-    if (match[5] === '%') {
+    if (match[0] === '%%') {
       text += '%';
       continue;
     }
@@ -62,8 +62,9 @@ export function formatPrintk(
 }
 
 function convert(match: RegExpExecArray, value: bigint, source: TextSource): string {
-  const [, flags = '', , precision, length = '', letter = ''] = match;
-  const bits = { hh: 8, h: 16, '': 32 }[length] ?? 64;
+  const [, flags = '', , length = '', number, other = ''] = match;
+  const bits = length === '' ? 32 : 64;
+  const letter = number ?? other;
   switch (letter) {
     case 'd':
     case 'i': {
@@ -74,26 +75,27 @@ function convert(match: RegExpExecArray, value: bigint, source: TextSource): str
       return `${BigInt.asUintN(bits, value)}`;
     case 'x':
     case 'X': {
-      const digits = BigInt.asUintN(bits, value).toString(16);
-      const text = flags.includes('#') ? `0x${digits}` : digits;
+      const text = BigInt.asUintN(bits, value).toString(16);
       return letter === 'X' ? text.toUpperCase() : text;
     }
     case 'c':
       return String.fromCharCode(Number(value & 0xffn));
     case 's':
     case 'pks':
-    case 'pus': {
-      const text = source.string(value);
-      return precision === undefined ? text : text.slice(0, Number(precision));
-    }
+    case 'pus':
+      return source.string(value);
+    case 'pi4':
     case 'pI4':
-      return [...source.bytes(value, 4)].join('.');
+      return [...source.bytes(value, 4)]
+        .map((byte) => (letter === 'pI4' ? `${byte}` : `${byte}`.padStart(3, '0')))
+        .join('.');
+    case 'pi6':
     case 'pI6': {
       const bytes = source.bytes(value, 16);
       const groups = Array.from({ length: 8 }, (_, i) =>
         ((bytes[2 * i] << 8) | bytes[2 * i + 1]).toString(16).padStart(4, '0'),
       );
-      return groups.join(':');
+      return groups.join(letter === 'pI6' ? ':' : '');
     }
     default:
       return BigInt.asUintN(64, value).toString(16).padStart(16, '0');

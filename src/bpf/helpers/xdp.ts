@@ -5,6 +5,7 @@
  * bpf_xdp_load_bytes. Fragments: `xdp-packet.ts`.
  */
 import { ERRNO } from '../../common/errno.js';
+import { PAGE_SIZE } from '../../cpu/memory.js';
 import { withIntrinsic, type BpfHost, type RegisterPairs } from '../host.js';
 import {
   ETH_HLEN,
@@ -74,12 +75,17 @@ function adjustTail(registers: RegisterPairs, host: BpfHost): void {
   const fragments = fragmentsOf(frame);
   if (fragments) {
     const result =
-      offset < 0 ? shrinkTail(frame, fragments, -offset, host) : growTail(frame, fragments, offset);
+      offset < 0
+        ? shrinkTail(frame, fragments, -offset, host)
+        : growTail(frame, fragments, offset, host);
     setResult(registers, result);
     return;
   }
   const dataEnd = frame.dataEnd + offset;
-  if (dataEnd > frame.hardEnd || dataEnd < frame.data + ETH_HLEN) {
+  const tooLarge =
+    host.adjustTailBug === 'large frames refused' &&
+    frame.memory.view.getUint32(frame.at + XDP_BUFF.frameSize, true) > PAGE_SIZE;
+  if (dataEnd > frame.hardEnd || dataEnd < frame.data + ETH_HLEN || tooLarge) {
     fail(registers, 'EINVAL');
     return;
   }
@@ -91,8 +97,8 @@ function adjustTail(registers: RegisterPairs, host: BpfHost): void {
   setResult(registers, 0);
 }
 
-/** bpf_xdp_frags_increase_tail: the last fragment grows inside its buffer. */
-function growTail(frame: Frame, fragments: Fragments, grow: number): number {
+/** bpf_xdp_frags_increase_tail: the last fragment grows inside its buffer, of which a page may hold several. */
+function growTail(frame: Frame, fragments: Fragments, grow: number, host: BpfHost): number {
   const { view, bytes } = frame.memory;
   const rxq = view.getBigUint64(frame.at + XDP_BUFF.rxq, true);
   const fragSize = frame.memory.read32(rxq + BigInt(XDP_RXQ_INFO.fragSize));
@@ -101,7 +107,11 @@ function growTail(frame: Frame, fragments: Fragments, grow: number): number {
   }
   const last = fragmentAt(fragments, fragments.count - 1);
   const length = view.getUint32(last + SKB_FRAG.length, true);
-  const room = fragSize - length - view.getUint32(last + SKB_FRAG.offset, true);
+  const offset = view.getUint32(last + SKB_FRAG.offset, true);
+  const room =
+    host.adjustTailBug === 'unsigned tailroom'
+      ? (fragSize - length - offset) >>> 0
+      : fragSize - length - (offset % fragSize);
   if (grow > room) return -ERRNO.EINVAL;
   if (grow > 0) {
     const at = fragmentBytes(frame, last, length, grow, 'write');

@@ -20,6 +20,7 @@ export const BPF_F = {
   ZERO_SEED: 1 << 6,
   RDONLY_PROG: 1 << 7,
   WRONLY_PROG: 1 << 8,
+  CLONE: 1 << 9,
   MMAPABLE: 1 << 10,
   PRESERVE_ELEMS: 1 << 11,
   INNER_MAP: 1 << 12,

@@ -15,6 +15,7 @@ import { BloomFilter } from './bloom-filter.js';
 import * as check from './checks.js';
 import { ACCESS_FLAGS, BPF_F, allOf, type Complaint, type MapCheck } from './checks.js';
 import { HashMap } from './hash.js';
+import { InertMap } from './inert.js';
 import { LpmTrie } from './lpm-trie.js';
 import { LruHashMap } from './lru-hash.js';
 import { ArrayOfMaps, HashOfMaps } from './map-of-maps.js';
@@ -36,6 +37,13 @@ const { NUMA_NODE, NO_PREALLOC, NO_COMMON_LRU, ZERO_SEED, MMAPABLE, INNER_MAP } 
 const SLOT_FLAGS = NUMA_NODE | ACCESS_FLAGS;
 const HASH_FLAGS = NO_PREALLOC | NO_COMMON_LRU | ZERO_SEED | SLOT_FLAGS;
 const DEVICE_FLAGS = NUMA_NODE | BPF_F.RDONLY | BPF_F.WRONLY;
+
+/** Maps that hold nothing here; what the kernel asks of their sizes is left out. */
+const INERT: MapType = {
+  flags: HASH_FLAGS | MMAPABLE | BPF_F.CLONE,
+  check: () => undefined,
+  make: InertMap,
+};
 
 const withValues = allOf(check.entries, check.someValue, check.access);
 const array = allOf(withValues, check.array);
@@ -96,6 +104,18 @@ const MAP_TYPES: Readonly<Record<MapTypeName, MapType>> = {
     check: allOf(withValues, check.keyless, check.bloom),
     make: BloomFilter,
   },
+  STACK_TRACE: INERT,
+  CGROUP_ARRAY: INERT,
+  SOCKMAP: INERT,
+  SOCKHASH: INERT,
+  CGROUP_STORAGE: INERT,
+  REUSEPORT_SOCKARRAY: INERT,
+  PERCPU_CGROUP_STORAGE: INERT,
+  SK_STORAGE: INERT,
+  INODE_STORAGE: INERT,
+  TASK_STORAGE: INERT,
+  USER_RINGBUF: INERT,
+  CGRP_STORAGE: INERT,
 };
 
 /** Makes a map and tells the host of it. Throws KernelError when the parameters are refused. */

@@ -2,7 +2,7 @@
  * The maps that packets are redirected through: devmap, devmap hash, cpumap, xskmap.
  *
  * A program that looks an entry up gets the address of its `struct bpf_devmap_val` or
- * `bpf_cpumap_val`. Reference: kernel/bpf/devmap.c, cpumap.c, net/xdp/xskmap.c. Which devices and CPUs
+ * `bpf_cpumap_val`; of an xskmap, what it may read of a `struct bpf_xdp_sock` (`xdp-sock.ts`). Reference: kernel/bpf/devmap.c, cpumap.c, net/xdp/xskmap.c. Which devices and CPUs
  * exist is the host's, and so are the objects behind the entries (`BpfHost.redirectTargets`): devices with
  * a program, queues with a thread, sockets. Where the host makes none, an entry is its value alone, the
  * descriptor of a program in it is only kept, and a socket map is filled with `setSocket`.
@@ -118,6 +118,9 @@ export class Cpumap extends SlotMap {
   }
 }
 
+/** Where the receive queue of an entry's socket lies, behind the descriptor. */
+export const XSK_QUEUE = 4;
+
 export class Xskmap extends SlotMap {
   readonly canBroadcast = false;
 
@@ -129,7 +132,17 @@ export class Xskmap extends SlotMap {
     if (!this.hasTarget(index) && flags === BPF_EXIST) return -ERRNO.ENOENT;
     const value = new Uint8Array(this.spec.valueSize);
     new DataView(value.buffer).setUint32(0, socket, true);
-    return this.fill(index, value);
+    const result = this.fill(index, value);
+    if (result === 0) this.#setQueue(index);
+    return result;
+  }
+
+  /** What a program reads of the socket that a lookup gives it. */
+  #setQueue(index: number): void {
+    const { host, memory } = this;
+    const queue = host.redirectTargets?.queueOf(this.target(index)) ?? index;
+    const at = this.valueRegion(0).offset + index * this.stride + XSK_QUEUE;
+    memory.view.setUint32(at, queue, true);
   }
 
   /** A value is a descriptor; where the host has no sockets there is none: `setSocket` instead. */

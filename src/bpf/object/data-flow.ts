@@ -42,6 +42,8 @@ export interface FunctionFlow {
   readonly guarded?: ReadonlySet<number>;
   /** Loads of sockets, by slot; only the verifier knows them. */
   readonly sockets?: ReadonlySet<number>;
+  /** The same of `struct bpf_xdp_sock`. */
+  readonly xdpSockets?: ReadonlySet<number>;
   /** Bytes of stack below R10. */
   readonly stackDepth: number;
 }

@@ -4,6 +4,9 @@
  * Reference: ___BPF_FUNC_MAPPER in include/uapi/linux/bpf.h. Ids are stable; 211 was the last before
  * kfuncs took over.
  */
+/** Ids from 1 up to this one are helpers (__BPF_FUNC_MAX_ID). */
+export const LAST_HELPER = 211;
+
 const NAMES = `
   unspec map_lookup_elem map_update_elem map_delete_elem probe_read ktime_get_ns trace_printk
   get_prandom_u32 get_smp_processor_id skb_store_bytes l3_csum_replace l4_csum_replace tail_call

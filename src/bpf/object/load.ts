@@ -18,10 +18,10 @@ import type { Btf } from '../btf/btf.js';
 import { CoreTarget } from '../btf/core-match.js';
 import { callDistance, callImmediate } from '../call-immediate.js';
 import type { BpfHost } from '../host.js';
-import { encodeSlots, type Slot } from '../instruction.js';
+import { encodeSlots, makeSlot, type Slot } from '../instruction.js';
 import { createMap } from '../maps/create.js';
 import type { BpfMap } from '../maps/map.js';
-import { OPCODES } from '../opcodes.js';
+import { OPCODES, PSEUDO } from '../opcodes.js';
 import type { ProgramType, XlatedFunction, XlatedProgram } from '../program.js';
 import { tracedFunction, type TracedFunction } from '../traced-function.js';
 import { validate } from '../validate.js';
@@ -43,6 +43,7 @@ import { KCONFIG_SECTION } from './map-definitions.js';
 import { mapSpec } from './map-types.js';
 import { patchSlots, type Patched } from './patch.js';
 import { removeDeadCode } from './dead-code.js';
+import { rewriteXdpSockLoad } from './xdp-sock.js';
 import { describePlace } from './place.js';
 import {
   hasTrampoline,
@@ -146,6 +147,7 @@ const SOCKET_LOOKUPS: readonly number[] = [84, 85, 99];
 
 /** BPF_MEM and BPF_MEMSX of a load; BPF_PROBE_MEM and BPF_PROBE_MEMSX are 0x40 lower. */
 const PROBE = 0x40;
+const LD_IMM64 = 0x18;
 
 export function load(spec: ObjectSpec, host: BpfHost, options: LoadOptions = {}): LoadedObject {
   const maps = new Map<string, BpfMap>();
@@ -276,17 +278,21 @@ function loadProgram(
           inlineHelper(program.kind, id) !== undefined || host.helperAddress(id) !== undefined,
       },
     );
+  const { patches, facts } = withoutDeadFunctions(
+    linked.map((each, i) => withoutDeadCode(each, verified?.functions[i]?.dead)),
+    verified?.functions,
+  );
+  const live = patches.map((each) => each.linked);
+  // what the verifier did not walk may be anything
   const [problem] = validate(
-    linked.map(({ spec, slots }) => xlated(spec.name, slots, 0)),
+    (verified ? live : linked).map(({ spec, slots }) => xlated(spec.name, slots, 0)),
     { allowMayGoto: true },
   );
   if (problem !== undefined) {
     throw new KernelError('EINVAL', `program '${program.name}': ${problem}`);
   }
-  const patches = linked.map((each, i) => withoutDeadCode(each, verified?.functions[i]?.dead));
-  const live = patches.map((each) => each.linked);
   if (!verified) refuseSockets(program, live);
-  const flows = verified ? flowsOf(verified, patches) : analyze(live);
+  const flows = facts ? flowsOf(facts, patches) : analyze(live);
   const finished = live.map((each, i) =>
     finishFunction(program, each, flows[i] as FunctionFlow, host),
   );
@@ -318,7 +324,10 @@ function refuseSockets(program: ProgramSpec, functions: readonly LinkedFunction[
 }
 
 /** What the rewriting needs of what the verifier found. */
-function flowsOf({ functions }: VerifiedProgram, live: readonly LiveFunction[]): FunctionFlow[] {
+function flowsOf(
+  functions: VerifiedProgram['functions'],
+  live: readonly LiveFunction[],
+): FunctionFlow[] {
   return functions.map(({ accesses, stackDepth }, i) => {
     const slotsOf = (wanted: AccessKind): number[] =>
       [...accesses].flatMap(([slot, kind]) =>
@@ -328,6 +337,7 @@ function flowsOf({ functions }: VerifiedProgram, live: readonly LiveFunction[]):
       contextAccesses: new Map(slotsOf('ctx').map((slot) => [slot, 'ctx'] as const)),
       guarded: new Set(slotsOf('kernel')),
       sockets: new Set(slotsOf('sock')),
+      xdpSockets: new Set(slotsOf('xdp_sock')),
       stackDepth,
     };
   });
@@ -381,6 +391,9 @@ function finishFunction(
   const { spec, slots } = linked;
   const replacements = rewriteContext(program, linked, flow);
   for (const at of flow.sockets ?? []) replacements.set(at, rewriteSocketLoad(slots[at] as Slot));
+  for (const at of flow.xdpSockets ?? []) {
+    replacements.set(at, [rewriteXdpSockLoad(slots[at] as Slot)]);
+  }
   for (const [at, slot] of slots.entries()) {
     if (!isHelperCall(slots, at)) {
       const fixed = flow.guarded?.has(at)
@@ -452,6 +465,44 @@ function withoutDeadCode(
   const live = removeDeadCode(slots, dead);
   const lines = live.slots.length === slots.length ? spec.lines : movedLines(spec.lines, live);
   return { linked: { spec: { ...spec, lines }, slots: live.slots }, moved: live.moved };
+}
+
+/** r0 = 0; exit */
+const NOTHING: readonly Slot[] = [makeSlot(0xb7), makeSlot(0x95)];
+
+/** Functions whose address these instructions load. */
+function addressedFunctions(slots: readonly Slot[]): number[] {
+  return slots.flatMap(({ code, src }, at) =>
+    code === LD_IMM64 && src === PSEUDO.FUNC ? [slots[at + 1]?.off ?? -1] : [],
+  );
+}
+
+/** Functions that are only called where nothing gets are gone as well; the others are numbered anew. */
+function withoutDeadFunctions(
+  patches: readonly LiveFunction[],
+  facts: VerifiedProgram['functions'] | undefined,
+): {
+  readonly patches: readonly LiveFunction[];
+  readonly facts: VerifiedProgram['functions'] | undefined;
+} {
+  const isDead = (i: number): boolean => patches[i]?.linked.slots.length === 0;
+  if (![...patches.keys()].some(isDead)) return { patches, facts };
+  // a callback that never runs has an address all the same
+  const named = new Set(patches.flatMap(({ linked: { slots } }) => addressedFunctions(slots)));
+  const kept = [...patches.keys()].filter((i) => !isDead(i) || named.has(i));
+  const renumbered = ({ linked: { spec, slots }, moved }: LiveFunction): LiveFunction => {
+    const changed = slots.map((slot, at): Slot => {
+      const before = slots[at - 1];
+      const isAddress = before?.code === LD_IMM64 && before.src === PSEUDO.FUNC;
+      const isCall = OPCODES[slot.code]?.kind === 'call' && slot.src === PSEUDO.CALL;
+      return isAddress || isCall ? { ...slot, off: kept.indexOf(slot.off) } : slot;
+    });
+    return { linked: { spec, slots: changed.length === 0 ? NOTHING : changed }, moved };
+  };
+  return {
+    patches: patches.filter((_, i) => kept.includes(i)).map(renumbered),
+    facts: facts?.filter((_, i) => kept.includes(i)),
+  };
 }
 
 /** Lines whose instructions are gone are left out. */

@@ -35,9 +35,11 @@ const SECTIONS: readonly SectionRow[] = [
   { pattern: /^socket(\/.*)?$/, kind: 'socket' },
 ];
 
+/** A `?` in front leaves loading to the caller, as everything here does. */
 export function attachmentOf(section: string): Attachment {
+  const name = section.replace(/^\?/, '');
   for (const { pattern, kind } of SECTIONS) {
-    const match = pattern.exec(section);
+    const match = pattern.exec(name);
     if (!match) continue;
     const { frags, attach, sleepable, target } = match.groups ?? {};
     return {

@@ -3,7 +3,8 @@
  *
  * A comparison of numbers narrows both; of a pointer with 0, settles whether it is NULL; of a packet
  * pointer with the packet's end, proves bytes of the packet. Reference: check_cond_jmp_op,
- * mark_ptr_or_null_regs, find_good_pkt_pointers, try_match_pkt_pointers in kernel/bpf/verifier.c.
+ * mark_ptr_or_null_regs, find_good_pkt_pointers, try_match_pkt_pointers,
+ * is_pkt_ptr_branch_taken in kernel/bpf/verifier.c.
  */
 import type { Slot } from '../instruction.js';
 import type { JumpOperation, Opcode } from '../opcodes.js';
@@ -12,8 +13,16 @@ import { forget } from './references.js';
 import type { Range } from './range.js';
 import { constScalar, markPrecise, Scalar } from './scalar.js';
 import { decided, MIRRORED, outcomesOf, type Outcomes } from './scalar-compare.js';
-import { copyState, replaceValues, type State } from './state.js';
-import { distance, isPacket, Pointer, withFields, type PointerType, type Value } from './value.js';
+import { copyState, replaceValues, topFrame, type State } from './state.js';
+import {
+  distance,
+  isPacket,
+  PACKET_END,
+  Pointer,
+  withFields,
+  type PointerType,
+  type Value,
+} from './value.js';
 
 /** Most bytes of packet that a comparison can prove. */
 const MAX_PACKET = 0xffff;
@@ -33,12 +42,11 @@ export function branch(env: Env, slot: Slot, opcode: Extract<Opcode, { kind: 'ju
   if (left.kind === 'scalar' && right.kind === 'scalar') {
     return compareScalars(env, opcode, left, right);
   }
+  if (left.kind === 'pointer' && right.kind === 'pointer' && opcode.width === 64) {
+    return comparePointers(env, slot, opcode.op, left, right);
+  }
   const both = { taken: copyState(env.state), fallen: env.state };
   if (opcode.width === 32) return both;
-  if (left.kind === 'pointer' && right.kind === 'pointer') {
-    provePacket(opcode.op, left, right, both);
-    return both;
-  }
   const pointer = left.kind === 'pointer' ? left : (right as Pointer);
   const scalar = (left.kind === 'pointer' ? right : left) as Scalar;
   if ((opcode.op !== 'jeq' && opcode.op !== 'jne') || !scalar.is(0n)) return both;
@@ -55,6 +63,45 @@ export function branch(env: Env, slot: Slot, opcode: Extract<Opcode, { kind: 'ju
   settleNull(both.taken, env, pointer, opcode.op === 'jeq');
   settleNull(both.fallen, env, pointer, opcode.op === 'jne');
   return both;
+}
+
+function comparePointers(
+  env: Env,
+  slot: Slot,
+  op: JumpOperation,
+  left: Pointer,
+  right: Pointer,
+): Ways {
+  const known = packetOutcome(op, left, right);
+  if (known !== undefined) {
+    return known
+      ? { taken: env.state, fallen: undefined }
+      : { taken: undefined, fallen: env.state };
+  }
+  const both = { taken: copyState(env.state), fallen: env.state };
+  provePacket(slot, op, left, right, both);
+  // what equals a valid pointer is valid
+  if (left.orNull !== right.orNull && left.type !== 'btf' && right.type !== 'btf') {
+    const [register, pointer] = left.orNull ? [slot.dst, left] : [slot.src, right];
+    const equal = op === 'jeq' ? both.taken : op === 'jne' ? both.fallen : undefined;
+    if (equal) topFrame(equal).regs[register] = validated(pointer);
+  }
+  return both;
+}
+
+/** What is known of a comparison of a pointer that was found at or behind the packet's end with that end. */
+function packetOutcome(op: JumpOperation, left: Pointer, right: Pointer): boolean | undefined {
+  const [pointer, how] =
+    right.type === 'packet_end'
+      ? [left, op]
+      : left.type === 'packet_end'
+        ? [right, MIRRORED[op]]
+        : [undefined, op];
+  if (!pointer || pointer.range >= 0) return undefined;
+  if (how === 'jgt' || how === 'jle') {
+    return pointer.range === PACKET_END.beyond ? how === 'jgt' : undefined;
+  }
+  return how === 'jge' || how === 'jlt' ? how === 'jge' : undefined;
 }
 
 function compareScalars(
@@ -119,7 +166,11 @@ function settleNull(state: State, env: Env, pointer: Pointer, isNull: boolean): 
 
 function validated(pointer: Pointer): Pointer {
   const { map } = pointer;
-  if (pointer.type === 'map_value' && map?.inner) return new Pointer('map', { map: map.inner });
+  if (pointer.type === 'map_value' && map?.inner) {
+    const mapId = map.inner.timer === undefined ? 0 : pointer.id;
+    return new Pointer('map', { map: map.inner, mapId });
+  }
+  if (pointer.type === 'map_value' && map?.type === 'XSKMAP') return new Pointer('xdp_sock');
   // the id still tells locks of different values apart
   const id = map?.spinLock === undefined ? 0 : pointer.id;
   return withFields(pointer, { orNull: false, id });
@@ -136,33 +187,46 @@ function bounds(pointer: Pointer, end: Pointer): boolean {
 }
 
 function provePacket(
+  slot: Slot,
   op: JumpOperation,
   left: Pointer,
   right: Pointer,
   { taken, fallen }: { readonly taken: State; readonly fallen: State },
 ): void {
-  const [pointer, how] = bounds(left, right)
-    ? [left, op]
+  const [pointer, how, register] = bounds(left, right)
+    ? [left, op, slot.dst]
     : bounds(right, left)
-      ? [right, MIRRORED[op]]
-      : [undefined, op];
+      ? [right, MIRRORED[op], slot.src]
+      : [undefined, op, 0];
   if (!pointer) return;
   // pointer how end
   switch (how) {
     case 'jgt':
       extend(fallen, pointer, 0);
+      markEnd(taken, register, PACKET_END.beyond);
       break;
     case 'jge':
       extend(fallen, pointer, 1);
+      markEnd(taken, register, PACKET_END.at);
       break;
     case 'jlt':
       extend(taken, pointer, 1);
+      markEnd(fallen, register, PACKET_END.at);
       break;
     case 'jle':
       extend(taken, pointer, 0);
+      markEnd(fallen, register, PACKET_END.beyond);
       break;
     default:
   }
+}
+
+/** The pointer in `register` is at or behind the end: later comparisons are decided. */
+function markEnd(state: State, register: number, range: number): void {
+  const { regs } = topFrame(state);
+  const pointer = regs[register];
+  if (pointer?.kind !== 'pointer' || pointer.type !== 'packet') return;
+  regs[register] = withFields(pointer, { range });
 }
 
 /** `pointer + more` is not behind the end. */

@@ -71,6 +71,8 @@ export function covers(
     const b = state.frames[depth] as Frame;
     if (a.fn !== b.fn || a.callSite !== b.callSite) return false;
     if (how !== 'walked' && a.callback?.helper !== b.callback?.helper) return false;
+    // a callback that ran more often had fewer rounds left
+    if (a.callbackDepth > b.callbackDepth) return false;
     const live = liveIn(state, depth, structures);
     for (let i = 0; i < 10; i++) {
       if ((live & (1 << i)) !== 0 && !safe(a.regs[i], b.regs[i], how, pairs)) return false;
@@ -187,6 +189,7 @@ function pointerSafe(old: Pointer, now: Pointer, how: How, pairs: Pairs): boolea
     old.off !== now.off ||
     old.orNull !== now.orNull ||
     old.map !== now.map ||
+    old.mapId !== now.mapId ||
     old.size !== now.size ||
     old.frame !== now.frame ||
     old.readOnly !== now.readOnly ||
@@ -195,7 +198,9 @@ function pointerSafe(old: Pointer, now: Pointer, how: How, pairs: Pairs): boolea
     old.typeId !== now.typeId ||
     old.trusted !== now.trusted ||
     old.untrusted !== now.untrusted ||
-    (how === 'exact' ? old.range !== now.range : old.range > now.range)
+    (how === 'exact' || old.range < 0 || now.range < 0
+      ? old.range !== now.range
+      : old.range > now.range)
   ) {
     return false;
   }

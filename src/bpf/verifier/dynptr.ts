@@ -17,7 +17,7 @@ import {
   type Place,
 } from './stack-objects.js';
 import type { DynptrSlot, DynptrType } from './state.js';
-import type { Pointer } from './value.js';
+import { Pointer } from './value.js';
 
 const NR_SLOTS = 2;
 
@@ -45,8 +45,17 @@ function find(env: Env, place: Place): DynptrSlot | undefined {
   return isWhole ? first : undefined;
 }
 
+/** A dynptr that a function gets as an argument. */
+export function dynptrArgument(env: Env): Pointer {
+  return new Pointer('dynptr', { dynptr: env.nextId() });
+}
+
 /** The dynptr that R`register` points to. */
 export function useDynptr(env: Env, register: number, pointer: Pointer): DynptrSlot {
+  if (pointer.type === 'dynptr') {
+    const { dynptr: id } = pointer;
+    return { kind: 'dynptr', type: 'local', first: true, id, ref: 0 };
+  }
   const place = placeOf(env, pointer, 'dynptr', NR_SLOTS);
   const dynptr = find(env, place);
   if (!dynptr) {
@@ -58,6 +67,7 @@ export function useDynptr(env: Env, register: number, pointer: Pointer): DynptrS
 
 /** Gives back what R`register` points to, with all copies and slices of it. */
 export function releaseDynptr(env: Env, register: number, pointer: Pointer): void {
+  if (pointer.type === 'dynptr') env.refuse('EINVAL', 'cannot release unowned const bpf_dynptr');
   const place = placeOf(env, pointer, 'dynptr', NR_SLOTS);
   const [slot] = slotsAt(env, place, 1);
   if (slot?.kind !== 'dynptr' || slot.ref === 0) {

@@ -102,7 +102,7 @@ export class Env {
 
 /** Whether the rewriter treats accesses of this kind in a way of their own. */
 function isAlone(kind: AccessKind): boolean {
-  return kind === 'ctx' || kind === 'sock' || isGuardable(kind);
+  return kind === 'ctx' || kind === 'sock' || kind === 'xdp_sock' || isGuardable(kind);
 }
 
 /** A load that is guarded when it has to be on any path. */

@@ -2,30 +2,24 @@
  * What the verifier needs to know about a program, from the object it is in.
  *
  * Relocations say what each ld_imm64 stands for; BTF says where a map value has a lock or timer, and
- * what arguments a global function takes. Reference: btf_parse_fields, btf_prepare_func_args in
- * kernel/bpf/btf.c. Left out: decl tags on arguments.
+ * what arguments a global function takes. Reference: btf_parse_fields in kernel/bpf/btf.c.
  *
  * Usage:
  *   verify(verifierInput(object, program, linked, object.maps));
  */
 import type { Btf } from '../btf/btf.js';
 import { essentialName } from '../btf/core-spec.js';
-import type { BtfType } from '../btf/types.js';
 import type { LinkedFunction } from '../object/link.js';
 import { mapTypeName } from '../object/map-types.js';
 import type { LoadTarget } from '../object/load.js';
-import type { MapDefinition, ObjectSpec, ProgramSpec } from '../object/spec.js';
+import type { MapDefinition, ObjectSpec, ProgramSpec, SectionKind } from '../object/spec.js';
 import { PSEUDO } from '../opcodes.js';
 import { InputError } from '../../common/errors.js';
-import type {
-  ArgumentType,
-  Reference,
-  VerifierFunction,
-  VerifierInput,
-  VerifierMap,
-} from './input.js';
+import { globalArguments, returnsScalar } from './global-arguments.js';
+import type { Reference, VerifierFunction, VerifierInput, VerifierMap } from './input.js';
 
 const BPF_F_RDONLY_PROG = 1 << 7;
+const CALL = 0x85;
 
 /** Licenses whose programs may call GPL-only helpers (license_is_gpl_compatible). */
 const GPL_LICENSES: readonly string[] = [
@@ -70,7 +64,7 @@ export function verifierInput(
     ...(target?.kind === 'traced' && target.resultRange ? { resultRange: target.resultRange } : {}),
     functions: linked.map((each, i) =>
       // what extends a program takes the arguments of the function it replaces
-      verifierFunction(object, each, i === 0 && target?.kind !== 'replaced', find),
+      verifierFunction(object, each, program.kind, i === 0 && target?.kind !== 'replaced', find),
     ),
   };
 }
@@ -78,11 +72,13 @@ export function verifierInput(
 function verifierFunction(
   { btf, externs }: ObjectSpec,
   { spec, slots }: LinkedFunction,
+  kind: SectionKind,
   isMain: boolean,
   find: (name: string) => VerifierMap,
 ): VerifierFunction {
   const references = new Map<number, Reference>();
   const kfuncs = new Map<number, string>();
+  const numbered = new Map<number, string>();
   for (const relocation of spec.relocations) {
     if (relocation.kind === 'map') {
       references.set(relocation.slot, { kind: 'map', map: find(relocation.map) });
@@ -92,18 +88,22 @@ function verifierFunction(
     } else if (relocation.kind === 'extern') {
       const { slot, symbol } = relocation;
       const isKfunc = externs.some(({ name, kind }) => name === symbol && kind === 'kfunc');
-      if (isKfunc && slots[slot]?.src === PSEUDO.KFUNC_CALL)
-        kfuncs.set(slot, essentialName(symbol));
+      const isCall = isKfunc && slots[slot]?.code === CALL;
+      if (isCall) {
+        const calls = slots[slot]?.src === PSEUDO.KFUNC_CALL ? kfuncs : numbered;
+        calls.set(slot, essentialName(symbol));
+      }
     }
   }
   const isGlobal = !isMain && !spec.isStatic && spec.btfId !== 0 && btf !== undefined;
-  const global = isGlobal ? globalArguments(btf, spec.btfId) : undefined;
+  const global = isGlobal ? globalArguments(btf, spec.btfId, kind) : undefined;
   return {
     name: spec.name,
     slots,
     lines: spec.lines,
     references,
     kfuncs,
+    numbered,
     ...(global && btf ? { global, returnsScalar: returnsScalar(btf, spec.btfId) } : {}),
   };
 }
@@ -153,30 +153,4 @@ function fieldOffset(
     if (found !== undefined) return member.bitOffset / 8 + found;
   }
   return undefined;
-}
-
-/** Types of context that a global function may take a pointer to. */
-const CONTEXT_TYPES: readonly string[] = ['xdp_md', '__sk_buff', 'bpf_user_pt_regs_t'];
-
-/** Arguments of a global function; undefined when BTF does not describe them. */
-function globalArguments(btf: Btf, id: number): ArgumentType[] | undefined {
-  const fn = btf.as(id, 'func');
-  const prototype = fn && fn.linkage !== 'static' ? btf.as(fn.type, 'func_proto') : undefined;
-  return prototype?.parameters.map(({ type }) => argumentType(btf, type));
-}
-
-function returnsScalar(btf: Btf, id: number): boolean {
-  const fn = btf.as(id, 'func');
-  const prototype = fn && btf.as(fn.type, 'func_proto');
-  const kind = prototype && btf.resolve(prototype.returnType).kind;
-  return kind === 'int' || kind === 'enum' || kind === 'enum64';
-}
-
-function argumentType(btf: Btf, id: number): ArgumentType {
-  const type = btf.resolve(id);
-  if (type.kind !== 'ptr') return { kind: 'scalar' };
-  const target: BtfType = btf.resolve(type.type);
-  if (target.kind === 'struct' && CONTEXT_TYPES.includes(target.name)) return { kind: 'ctx' };
-  const size = target.kind === 'void' || target.kind === 'fwd' ? 0 : btf.sizeOf(type.type);
-  return { kind: 'memory', size, nonNull: false };
 }

@@ -2,15 +2,12 @@
  * Calls of the program's own functions, and returns from them.
  *
  * A static function is walked at each call with the caller's values; a global one is verified once,
- * alone, with arguments as BTF declares them, and a call only checks what is passed. Reference:
- * check_func_call, prepare_func_exit, btf_check_subprog_call, check_return_code,
- * widen_imprecise_scalars in kernel/bpf/verifier.c.
+ * alone, and a call only checks what is passed (`global-call.ts`). Reference: check_func_call,
+ * prepare_func_exit, check_return_code, widen_imprecise_scalars in kernel/bpf/verifier.c.
  */
-import { checkBytes } from './arguments.js';
 import { allowedResult } from './context.js';
 import { describeValue, type Env } from './env.js';
-import type { ArgumentType } from './input.js';
-import { checkContext } from './memory.js';
+import { checkPassed } from './global-call.js';
 import { invalidatePackets, refuseLeaks } from './references.js';
 import { markPrecise, signExtend, unknownScalar, unsignedScalar, type Scalar } from './scalar.js';
 import { MAX_FRAMES, newFrame, topFrame, type Checkpoint, type State } from './state.js';
@@ -38,7 +35,7 @@ export function callFunction(env: Env, callee: number, structures: readonly Stru
     if (env.state.preemptDisabled > 0) {
       env.refuse('EINVAL', 'global function calls are not allowed with preemption disabled');
     }
-    for (const [i, type] of target.global.entries()) checkPassed(env, i + 1, type);
+    checkPassed(env, callee, target);
     env.calledGlobals.add(callee);
     regs.fill(undefined, 0, 6);
     regs[0] = unknownScalar();
@@ -52,53 +49,6 @@ export function callFunction(env: Env, callee: number, structures: readonly Stru
   regs.fill(undefined, 0, 6);
   env.state.frames.push(frame);
   env.state.at = 0;
-}
-
-function checkPassed(env: Env, register: number, type: ArgumentType): void {
-  const value = env.read(register);
-  switch (type.kind) {
-    case 'scalar':
-      if (value.kind !== 'scalar') env.refuse('EINVAL', `R${register} is not a scalar`);
-      return;
-    case 'ctx':
-      if (value.kind !== 'pointer' || value.type !== 'ctx') {
-        return env.refuse(
-          'EINVAL',
-          `R${register} expected pointer to ctx, but got ${typeName(value)}`,
-        );
-      }
-      checkContext(env, register, value);
-      return;
-    case 'memory':
-      if (!type.nonNull && value.kind === 'scalar' && value.is(0n)) {
-        markPrecise(value);
-        return;
-      }
-      if (value.kind === 'pointer' && value.orNull && !type.nonNull) {
-        // NULL is one of what it may be
-        checkBytes(
-          env,
-          register,
-          new Pointer(value.type, { ...value, orNull: false }),
-          type.size,
-          'write',
-        );
-        return;
-      }
-      checkBytes(env, register, value, type.size, 'write');
-  }
-}
-
-/** R1..R5 of a global function that is verified alone. */
-export function globalArgument(env: Env, type: ArgumentType): Value {
-  switch (type.kind) {
-    case 'scalar':
-      return unknownScalar();
-    case 'ctx':
-      return new Pointer('ctx');
-    case 'memory':
-      return new Pointer('mem', { size: type.size, orNull: !type.nonNull, id: env.nextId() });
-  }
 }
 
 /** An exit: false when the path ends here, true when it goes on in the caller. */

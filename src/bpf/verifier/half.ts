@@ -48,6 +48,15 @@ export function syncHalf(half: Half): Half | undefined {
     if ((u32min | 0) <= (u32max | 0)) {
       s32min = Math.max(s32min, u32min | 0);
       s32max = Math.min(s32max, u32max | 0);
+    } else if (s32min < 0 && s32max >= 0) {
+      // both go over their edge: they may meet on one side only
+      if (u32max < s32min >>> 0) {
+        s32min = Math.max(s32min, u32min | 0);
+        u32max = Math.min(u32max, s32max);
+      } else if (u32min > s32max) {
+        s32max = Math.min(s32max, u32max | 0);
+        u32min = Math.max(u32min, s32min >>> 0);
+      }
     }
     if (s32min >>> 0 <= s32max >>> 0) {
       u32min = Math.max(u32min, s32min >>> 0);

@@ -4,14 +4,14 @@
  * Reference: check_helper_call, push_callback_call, set_loop_callback_state,
  * set_map_elem_callback_state, set_timer_callback_state in kernel/bpf/verifier.c.
  */
-import { helperName } from '../object/helper-names.js';
+import { helperName, LAST_HELPER } from '../object/helper-names.js';
+import { bytesToText, formatPrintk } from '../helpers/text.js';
 import { checkArguments, checkMapType, type CallFacts } from './arguments.js';
 import type { Env } from './env.js';
 import {
   CALLS_CALLBACK,
   CHANGES_PACKET,
   ITERABLE_MAPS,
-  LAST_HELPER,
   PROTOTYPES,
   XDP_HELPERS,
   type Prototype,
@@ -27,7 +27,11 @@ const GET_SMP_PROCESSOR_ID = 8;
 const SPIN_UNLOCK = 94;
 const FOR_EACH_MAP_ELEM = 164;
 const TIMER_SET_CALLBACK = 170;
+const SNPRINTF = 165;
 const DYNPTR_FROM_MEM = 197;
+/** Helpers that give how much they wrote, or an errno. */
+const GIVES_LENGTH: readonly number[] = [45, 67, 114, 115];
+const MAX_ERRNO = 4095n;
 /** Most CPUs that a kernel is built for. */
 const MAX_CPUS = 8192n;
 
@@ -39,6 +43,7 @@ export function callHelper(env: Env, id: number): State | undefined {
   }
   const facts = checkArguments(env, prototype);
   if (id === DYNPTR_FROM_MEM) checkDynptrMemory(env);
+  if (id === SNPRINTF) checkFormat(env);
   if (id === TAIL_CALL) refuseLeaks(env, 'tail_call');
   if (facts.released !== 0) release(env, facts.released);
   const callback = enterCallback(env, id, facts);
@@ -56,8 +61,13 @@ function prototypeOf(env: Env, id: number): Prototype {
   const { input, options } = env;
   const name = `${helperName(id)}#${id}`;
   const prototype = PROTOTYPES.get(id);
-  if (!prototype && (id < 0 || id > LAST_HELPER)) {
-    env.refuse('EINVAL', `invalid func unknown#${id}`);
+  if (id < 0 || id > LAST_HELPER) {
+    // numbers of the linker's own stand for kernel functions, and for nothing else
+    const kfunc = env.function.numbered?.get(env.at);
+    if (kfunc === undefined) env.refuse('EINVAL', `invalid func unknown#${id}`);
+    if (!prototype) {
+      env.refuse('EINVAL', `calling kernel function ${kfunc}, which the kernel does not have`);
+    }
   }
   const isOther = prototype?.kinds?.includes(input.kind) === false;
   if (isOther || (input.kind === 'xdp' && !XDP_HELPERS.has(id))) {
@@ -80,11 +90,31 @@ function checkDynptrMemory(env: Env): void {
   env.refuse('EACCES', `Unsupported reg type ${typeName(memory)} for bpf_dynptr_from_mem data`);
 }
 
+const NO_MEMORY = { string: () => '', bytes: (_: bigint, size: number) => new Uint8Array(size) };
+
+/** The format of bpf_snprintf in R3 is constant, and is checked with the number of arguments in R5. */
+function checkFormat(env: Env): void {
+  const [format, size] = [env.read(3), env.read(5)];
+  if (format.kind !== 'pointer' || size.kind !== 'scalar') return;
+  const from = format.map?.contents?.subarray(format.off);
+  const text = bytesToText(from?.subarray(0, from.indexOf(0)) ?? new Uint8Array(0));
+  const bytes = size.bits.value;
+  const values = Array.from({ length: Number(bytes / 8n) }, () => 0n);
+  if (bytes % 8n !== 0n || formatPrintk(text, values, NO_MEMORY) === undefined) {
+    env.refuse('EINVAL', 'Invalid format string');
+  }
+}
+
 function resultOf(env: Env, { id, result }: Prototype, facts: CallFacts): Value | undefined {
   switch (result) {
     case 'integer':
       if (id === GET_SMP_PROCESSOR_ID) {
         return fromBounds({ ...UNKNOWN, umax: MAX_CPUS - 1n });
+      }
+      if (GIVES_LENGTH.includes(id)) {
+        const [least, most] = [-MAX_ERRNO, facts.maxSize];
+        const half = { s32min: Number(least), s32max: Number(most) };
+        return fromBounds({ ...UNKNOWN, smin: least, smax: most, ...half });
       }
       return unknownScalar();
     case 'void':
@@ -94,6 +124,7 @@ function resultOf(env: Env, { id, result }: Prototype, facts: CallFacts): Value 
     case 'map_value_or_null':
       return new Pointer('map_value', {
         map: facts.map,
+        mapId: facts.mapId,
         orNull: true,
         id: env.nextId(),
       });
@@ -110,6 +141,12 @@ function resultOf(env: Env, { id, result }: Prototype, facts: CallFacts): Value 
         ref: facts.dynptr?.ref ?? 0,
         dynptr: facts.dynptr?.id ?? 0,
       });
+    case 'task': {
+      const btf = env.input.kernelBtf;
+      const typeId = btf?.find('struct', 'task_struct');
+      if (typeId === undefined) env.refuse('EINVAL', 'the kernel has no struct task_struct');
+      return new Pointer('btf', { btf, typeId, trusted: true });
+    }
     case 'sock_or_null':
     case 'sock_common_or_null': {
       const ref = acquire(env);

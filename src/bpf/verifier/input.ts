@@ -44,7 +44,12 @@ export type Reference =
 export type ArgumentType =
   | { readonly kind: 'scalar' }
   | { readonly kind: 'ctx' }
-  | { readonly kind: 'memory'; readonly size: number; readonly nonNull: boolean };
+  | { readonly kind: 'memory'; readonly size: number; readonly nonNull: boolean }
+  | { readonly kind: 'dynptr' }
+  /** A structure of the kernel that is valid for sure. */
+  | { readonly kind: 'trusted'; readonly struct: string; readonly nonNull: boolean }
+  /** Nothing can be passed: why. */
+  | { readonly kind: 'refused'; readonly why: string };
 
 export interface VerifierFunction {
   readonly name: string;
@@ -55,6 +60,8 @@ export interface VerifierFunction {
   readonly references: ReadonlyMap<number, Reference>;
   /** Names of the kernel functions that it calls, by slot of the call. */
   readonly kfuncs: ReadonlyMap<number, string>;
+  /** Names of those whose call the linker made a call of a helper number, by slot: inlined or not there. */
+  readonly numbered?: ReadonlyMap<number, string>;
   /** Arguments of a global function, which is verified alone. Absent: verified at each call. */
   readonly global?: readonly ArgumentType[];
   /** Whether a global function gives back an integer or enum, as it must. Default: true. */
@@ -97,6 +104,7 @@ export type AccessKind =
   | 'stack'
   | 'mem'
   | 'sock'
+  | 'xdp_sock'
   /** Through a pointer that the kernel gave: a load must not fault. */
   | 'kernel'
   /** Through one that is valid for sure. */

@@ -155,13 +155,15 @@ function checkDynptr(
   value: Value | undefined,
   facts: KfuncFacts,
 ): void {
-  if (value?.kind !== 'pointer' || value.type !== 'stack') {
+  const isFilled = name.endsWith('__uninit');
+  const isConst = value?.kind === 'pointer' && value.type === 'dynptr' && !isFilled;
+  if (value?.kind !== 'pointer' || (value.type !== 'stack' && !isConst)) {
     return env.refuse(
       'EINVAL',
       `arg#${register - 1} expected pointer to stack or const struct bpf_dynptr`,
     );
   }
-  if (!name.endsWith('__uninit')) {
+  if (!isFilled) {
     facts.dynptr = useDynptr(env, register, value);
     return;
   }
@@ -202,7 +204,12 @@ function asMemory(env: Env, register: number, value: Value | undefined): Pointer
 }
 
 /** Memory that the function may read and write. */
-function checkWritable(env: Env, register: number, value: Value | undefined, size: number): void {
+export function checkWritable(
+  env: Env,
+  register: number,
+  value: Value | undefined,
+  size: number,
+): void {
   const pointer = asMemory(env, register, value);
   checkBytes(env, register, pointer, size, 'read', true);
   checkBytes(env, register, pointer, size, 'write', true);

@@ -8,6 +8,7 @@
 import { viewOf } from '../../common/bytes.js';
 import { hasTrampoline } from '../object/spec.js';
 import { isReadable } from '../object/bpf-sock.js';
+import { isXdpSockRead } from '../object/xdp-sock.js';
 import type { Env } from './env.js';
 import { loadThrough } from './btf-pointer.js';
 import { contextField } from './context.js';
@@ -22,7 +23,7 @@ import {
 } from './scalar.js';
 import { loadStack, storeStack, isAligned } from './stack.js';
 import { loadTracedContext } from './traced-context.js';
-import { distance, typeName, variableText, type Pointer, type Value } from './value.js';
+import { distance, Pointer, typeName, variableText, type Value } from './value.js';
 
 const BPF_F_RDONLY_PROG = 1 << 7;
 const BPF_F_WRONLY_PROG = 1 << 8;
@@ -97,6 +98,14 @@ function loadFrom(
     }
     case 'btf':
       return loadThrough(env, register, base, off, size);
+    case 'map':
+      return loadThrough(env, register, mapStruct(env, base), off, size);
+    case 'xdp_sock':
+      if (!isXdpSockRead(off, size)) {
+        env.refuse('EACCES', `R${register} invalid xdp_sock access off=${off} size=${size}`);
+      }
+      env.noteAccess('xdp_sock');
+      return unknownOf(size);
     case 'sock':
     case 'sock_common':
       if (!isReadable(off, size, base.type === 'sock_common')) {
@@ -145,7 +154,8 @@ export function store(env: Env, register: number, off: number, size: number, val
     return;
   }
   if (base.type === 'btf') env.refuse('EACCES', 'only read is supported');
-  if (base.type === 'sock' || base.type === 'sock_common') {
+  if (base.type === 'map') env.refuse('EACCES', 'only read from bpf_map is supported');
+  if (isSocket(base)) {
     env.refuse('EACCES', `R${register} cannot write into ${typeName(base)}`);
   }
   if (base.type === 'ctx') {
@@ -156,17 +166,12 @@ export function store(env: Env, register: number, off: number, size: number, val
   note(env, base);
 }
 
-/** An atomic operation; its old value is not known afterwards. */
-export function atomic(env: Env, register: number, off: number, size: number, value: Value): void {
+/** An atomic operation; gives the old value, which `value` stands for where it is not known. */
+export function atomic(env: Env, register: number, off: number, size: number, value: Value): Value {
   const base = env.read(register);
   const type = base.kind === 'pointer' ? base.type : undefined;
-  if (
-    type === 'ctx' ||
-    type === 'packet' ||
-    type === 'packet_meta' ||
-    type === 'sock' ||
-    type === 'sock_common'
-  ) {
+  const isOther = type === 'ctx' || type === 'packet' || type === 'packet_meta';
+  if (isOther || (base.kind === 'pointer' && isSocket(base))) {
     env.refuse('EACCES', `BPF_ATOMIC stores into R${register} ${typeName(base)} is not allowed`);
   }
   const pointer = followable(env, register, base);
@@ -178,13 +183,28 @@ export function atomic(env: Env, register: number, off: number, size: number, va
   }
   if (pointer.type === 'stack') {
     env.noteAccess('stack');
-    loadStack(env, register, pointer, off, size);
+    const old = loadStack(env, register, pointer, off, size);
     storeStack(env, register, pointer, off, size, value);
-    return;
+    return old;
   }
   checkMemory(env, register, pointer, off, size, 'read');
   checkMemory(env, register, pointer, off, size, 'write');
   note(env, pointer);
+  return value;
+}
+
+function isSocket({ type }: Pointer): boolean {
+  return type === 'sock' || type === 'sock_common' || type === 'xdp_sock';
+}
+
+/** A map as the kernel's structure that it is. */
+function mapStruct(env: Env, base: Pointer): Pointer {
+  const btf = env.input.kernelBtf;
+  const typeId = btf?.find('struct', 'bpf_map');
+  if (typeId === undefined) {
+    env.refuse('ENOTSUPP', "bpf_map_ptr access is not supported: the kernel's BTF has no bpf_map");
+  }
+  return new Pointer('btf', { btf, typeId, off: base.off, trusted: true });
 }
 
 function note(env: Env, pointer: Pointer): void {
@@ -226,6 +246,7 @@ export function checkMemory(
   const start = pointer.off + off;
   if (kind === 'packet' || kind === 'packet_meta') {
     if (distance(pointer).smin < 0n) refuseNegative(env, register);
+    if (pointer.range < 0) env.refuse('EINVAL', `R${register} offset is outside of the packet`);
     if (!fits(start, size, pointer.range, zeroSizeAllowed)) {
       env.refuse('EACCES', `${whole(start, size)}; R${register} offset is outside of the packet`);
     }

@@ -45,6 +45,8 @@ export function pointerArithmetic(
     case 'packet_end':
     case 'sock':
     case 'sock_common':
+    case 'xdp_sock':
+    case 'dynptr':
     case 'function':
       env.refuse('EACCES', `R${register} pointer arithmetic on ${typeName(pointer)} prohibited`);
       break;

@@ -49,6 +49,8 @@ export type ResultRule =
   | 'alloc_mem_or_null'
   | 'sock_or_null'
   | 'sock_common_or_null'
+  /** A valid `struct task_struct`. */
+  | 'task'
   /** Bytes of the dynptr among the arguments. */
   | 'dynptr_mem_or_null'
   /** Address of 8 bytes. */
@@ -126,6 +128,7 @@ const ROWS: readonly Row[] = [
   [132, 'release_mem any', 'void'],
   [133, 'release_mem any', 'void'],
   [134, 'map any'],
+  [158, '', 'task'],
   [160, ''],
   [163, 'ctx any fixed:4w any any', 'integer', { gpl: true, kinds: NETWORK }],
   [164, 'map func callback_ctx any'],
@@ -176,9 +179,6 @@ export const PROTOTYPES: ReadonlyMap<number, Prototype> = new Map(
   ]),
 );
 
-/** Ids from 1 up to this one are helpers (__BPF_FUNC_MAX_ID). */
-export const LAST_HELPER = 211;
-
 /** What an XDP program may call in 6.12: xdp_func_proto, bpf_sk_base_func_proto, bpf_base_func_proto. */
 // prettier-ignore
 export const XDP_HELPERS: ReadonlySet<number> = new Set([
@@ -199,7 +199,18 @@ export const CALLS_CALLBACK: ReadonlySet<number> = new Set([164, 181]);
 export const HELPERS_OF_MAP: Readonly<Record<string, readonly number[]>> = {
   PROG_ARRAY: [12],
   PERF_EVENT_ARRAY: [22, 25, 55],
-  STACK_TRACE: [27, 3],
+  STACK_TRACE: [27],
+  CGROUP_ARRAY: [33, 37],
+  SOCKMAP: [52, 53, 60, 82],
+  SOCKHASH: [70, 71, 72, 82],
+  CGROUP_STORAGE: [81],
+  REUSEPORT_SOCKARRAY: [82],
+  PERCPU_CGROUP_STORAGE: [81],
+  SK_STORAGE: [107, 108],
+  INODE_STORAGE: [145, 146],
+  TASK_STORAGE: [156, 157],
+  USER_RINGBUF: [209],
+  CGRP_STORAGE: [210, 211],
   DEVMAP: [51, 1],
   DEVMAP_HASH: [51, 1],
   XSKMAP: [51, 1],

@@ -248,6 +248,14 @@ export function syncBounds(bounds: Bounds): Range | undefined {
       if ((u32min | 0) <= (u32max | 0)) {
         s32min = Math.max(s32min, u32min | 0);
         s32max = Math.min(s32max, u32max | 0);
+      } else if (s32min < 0 && s32max >= 0) {
+        if (u32max < s32min >>> 0) {
+          s32min = Math.max(s32min, u32min | 0);
+          u32max = Math.min(u32max, s32max);
+        } else if (u32min > s32max) {
+          s32max = Math.min(s32max, u32max | 0);
+          u32min = Math.max(u32min, s32min >>> 0);
+        }
       }
       if (s32min >>> 0 <= s32max >>> 0) {
         u32min = Math.max(u32min, s32min >>> 0);
@@ -256,6 +264,15 @@ export function syncBounds(bounds: Bounds): Range | undefined {
       if (!isBelow(umaxHigh | 0, umaxLow, uminHigh | 0, uminLow)) {
         raiseSigned(uminHigh | 0, uminLow);
         lowerSigned(umaxHigh | 0, umaxLow);
+      } else if (sminHigh < 0 && smaxHigh >= 0) {
+        // both go over their edge: they may meet on one side only
+        if (isBelow(umaxHigh, umaxLow, sminHigh >>> 0, sminLow)) {
+          raiseSigned(uminHigh | 0, uminLow);
+          lowerUnsigned(smaxHigh, smaxLow);
+        } else if (isBelow(smaxHigh, smaxLow, uminHigh, uminLow)) {
+          lowerSigned(umaxHigh | 0, umaxLow);
+          raiseUnsigned(sminHigh >>> 0, sminLow);
+        }
       }
       if (sminHigh >= 0 || smaxHigh < 0) {
         raiseUnsigned(sminHigh >>> 0, sminLow);

@@ -145,7 +145,7 @@ export function storeStack(
   }
   const index = slotAt(low);
   const first = low & 7;
-  if (first === 0 && (size === 8 || (value.kind === 'scalar' && size === 4))) {
+  if (first === 0 && (size === 8 || value.kind === 'scalar')) {
     const kept = value.kind === 'scalar' ? truncate(value, size) : value;
     stack[index] = { kind: 'spill', value: kept, size };
     if (size === 8) noteStackWrite(env.state, pointer.frame, index);

@@ -24,6 +24,10 @@ export type PointerType =
   | 'sock'
   /** A socket of any state: what all sockets share. */
   | 'sock_common'
+  /** A `struct xdp_sock` (AF_XDP), as a lookup in an xskmap gives it. */
+  | 'xdp_sock'
+  /** A dynptr that was passed by address, where it lies is not known (CONST_PTR_TO_DYNPTR). */
+  | 'dynptr'
   /** A kernel structure whose type BTF tells (PTR_TO_BTF_ID). */
   | 'btf'
   | 'function';
@@ -40,9 +44,11 @@ export class Pointer {
   readonly id: number;
   /** May be NULL: must be checked before use. */
   readonly orNull: boolean;
-  /** Bytes of packet that a comparison proved, from where it began. */
+  /** Bytes of packet that a comparison proved, from where it began; or one of `PACKET_END`. */
   readonly range: number;
   readonly map: VerifierMap | undefined;
+  /** Which map of a map of maps `map` stands for, where that matters; 0 for one that the program names. */
+  readonly mapId: number;
   /** Bytes of `mem` and `map_key`. */
   readonly size: number;
   /** Call depth of the frame a `stack` pointer goes to; index of a `function`. */
@@ -70,6 +76,7 @@ export class Pointer {
     this.orNull = fields.orNull ?? false;
     this.range = fields.range ?? 0;
     this.map = fields.map;
+    this.mapId = fields.mapId ?? 0;
     this.size = fields.size ?? 0;
     this.frame = fields.frame ?? 0;
     this.ref = fields.ref ?? 0;
@@ -82,6 +89,9 @@ export class Pointer {
     this.untrusted = fields.untrusted ?? false;
   }
 }
+
+/** What is known of a packet pointer that a comparison found at or behind the packet's end. */
+export const PACKET_END = { at: -1, beyond: -2 } as const;
 
 export type Value = Scalar | Pointer;
 
@@ -115,6 +125,8 @@ const TYPE_NAMES: Readonly<Record<PointerType, string>> = {
   mem: 'mem',
   sock: 'sock',
   sock_common: 'sock_common',
+  xdp_sock: 'xdp_sock',
+  dynptr: 'dynptr_ptr',
   btf: 'ptr_',
   function: 'func',
 };

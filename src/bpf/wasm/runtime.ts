@@ -197,11 +197,14 @@ export class Runtime implements MemoryListener {
   /** Runs from a clean start. Throws StopSignal, and what helpers throw. */
   run(entry: Entry, r1Hi: number, r1Lo: number, r2Hi: number, r2Lo: number, budget: number): void {
     const { words } = this;
-    words.fill(0);
+    // store by store: `fill` is a call out of JavaScript
+    words[0] = 0;
+    words[1] = 0;
     words[2] = r1Lo;
     words[3] = r1Hi;
     words[4] = r2Lo;
     words[5] = r2Hi;
+    for (let i = 6; i < 2 * REGISTER_COUNT; i++) words[i] = 0;
     this.#start(entry, 0, budget);
   }
 

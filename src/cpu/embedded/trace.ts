@@ -18,18 +18,17 @@ const MOST = 8 * 4;
 export const ROOM = CHUNK - MOST;
 
 export class TraceLog {
-  readonly #chunks: Int32Array[] = [new Int32Array(CHUNK)];
+  readonly #chunks: Int32Array[] = [];
   readonly #lengths: number[] = [];
-  /** The chunk being filled and the Int32 used in it. */
-  chunk: Int32Array = this.#chunks[0] as Int32Array;
+  /** The chunk being filled and the Int32 used in it. There is none before the first `clear`. */
+  chunk: Int32Array = new Int32Array(0);
   used = 0;
   readonly lo = new Int32Array(SLOTS);
   readonly hi = new Int32Array(SLOTS);
 
   clear(): void {
     this.#lengths.length = 0;
-    this.chunk = this.#chunks[0] as Int32Array;
-    this.used = 0;
+    this.#startChunk();
   }
 
   /** Takes the registers as they are, before instructions change them. */
@@ -42,8 +41,12 @@ export class TraceLog {
   reserve(): void {
     if (this.used < ROOM) return;
     this.#lengths.push(this.used);
+    this.#startChunk();
+  }
+
+  #startChunk(): void {
     const index = this.#lengths.length;
-    this.chunk = this.#chunks[index] ?? (this.#chunks[index] = new Int32Array(CHUNK));
+    this.chunk = this.#chunks[index] ??= new Int32Array(CHUNK);
     this.used = 0;
   }
 

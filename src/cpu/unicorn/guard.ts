@@ -62,8 +62,22 @@ export function isExecutable(word: number): boolean {
   }
 }
 
+/** Answers of `needsExit`: every kernel has much the same words, and decoding one takes a while. */
+const KNOWN_WORDS = new Map<number, boolean>();
+const MOST_KNOWN = 1 << 16;
+
 /** Whether libunicorn must not see this word. */
 export function needsExit(word: number): boolean {
+  let answer = KNOWN_WORDS.get(word);
+  if (answer === undefined) {
+    answer = isRefused(word);
+    if (KNOWN_WORDS.size === MOST_KNOWN) KNOWN_WORDS.clear();
+    KNOWN_WORDS.set(word, answer);
+  }
+  return answer;
+}
+
+function isRefused(word: number): boolean {
   if (REFUSED_GROUPS.includes((word >>> 25) & 15)) return false;
   // 11111111 ...: scalar FP and SIMD with bits 31:28 = 1111, unallocated (C4.1.97); high half of
   // every kernel pointer
@@ -148,14 +162,23 @@ export class TextGuard implements MemoryListener {
     const exits = this.#exits.get(region.pageAddress);
     if (exits?.region !== region) return;
     const { view } = this.#memory;
+    const { words } = exits;
+    // most of a pack of images is one word over and over
+    let before = 0;
+    let isExit = false;
     for (let at = offset; at < offset + size; at += 4) {
       const word = view.getUint32(at, true);
+      if (word !== before) {
+        before = word;
+        isExit = word !== 0 && needsExit(word);
+      }
+      if (!isExit && words.size === 0) continue;
       const index = (at - region.pageOffset) >>> 2;
-      if (word !== 0 && needsExit(word)) {
-        if (exits.words.has(index)) continue;
-        exits.words.add(index);
+      if (isExit) {
+        if (words.has(index)) continue;
+        words.add(index);
         this.#changed = true;
-      } else if (exits.words.delete(index)) {
+      } else if (words.delete(index)) {
         this.#changed = true;
         renew(region.pageAddress + BigInt(4 * index));
       }

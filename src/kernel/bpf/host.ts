@@ -11,7 +11,14 @@ import { helperTable } from '../../bpf/helpers/table.js';
 import type { Btf } from '../../bpf/btf/btf.js';
 import { CallbackTable } from '../../bpf/callbacks.js';
 import { argument, setArgument, setResult64 } from '../../bpf/helpers/helper.js';
-import type { BpfHost, Callback, HelperBody, HostCells, RegisterPairs } from '../../bpf/host.js';
+import type {
+  AdjustTailBug,
+  BpfHost,
+  Callback,
+  HelperBody,
+  HostCells,
+  RegisterPairs,
+} from '../../bpf/host.js';
 import { CELLS_SIZE, CellState } from '../../bpf/host-cells.js';
 import { Network } from '../../bpf/network.js';
 import { BPF_REDIRECT_INFO, type RedirectTargets } from '../../bpf/redirect-info.js';
@@ -58,6 +65,7 @@ export class KernelBpfHost implements BpfHost {
   /** Set by the network stack, where there is one. */
   redirectTargets: RedirectTargets | undefined;
   returnFragment: ((page: number) => void) | undefined;
+  adjustTailBug: AdjustTailBug | undefined;
   readonly #isBpfText: (address: bigint) => boolean;
   readonly #loadProgram: (program: XlatedProgram) => KernelProgram;
   /** Programs in prog arrays, and in how many slots. */
@@ -97,6 +105,7 @@ export class KernelBpfHost implements BpfHost {
       attachCookie: () => this.#attachCookie(),
       funcIp: () => this.#funcIp(),
       pidTgid: () => this.#pidTgid(),
+      currentTask: () => this.#kernel.current,
     });
     const functions = [...helpers.values()].map(({ name, body }) =>
       helperFunction(`bpf_${name}`, body, this),
@@ -308,10 +317,12 @@ export function helperFunction(name: string, body: HelperBody, host: BpfHost): K
       },
     };
   }
-  const file = new Int32Array(22);
+  // made when it is first called: a kernel has hundreds of helpers, and few are
+  let file: RegisterPairs | undefined;
   return {
     ...signature,
     leaf: (cpu) => {
+      file ??= new Int32Array(22);
       file.fill(0);
       for (let i = 0; i < 5; i++) {
         file[2 * i + 2] = cpu.low(i);

@@ -18,6 +18,8 @@ interface Pack {
   readonly address: bigint;
   /** One byte per chunk: 1 = in use. */
   readonly used: Uint8Array;
+  /** All chunks below this one are in use. */
+  full: number;
   readonly region: Region;
 }
 
@@ -40,7 +42,7 @@ export class ProgPack implements ImageMemory {
     const chunks = Math.ceil(size / BPF_PROG_CHUNK_SIZE);
     if (chunks > CHUNKS) return this.#allocLarge(size);
     for (const pack of this.#packs) {
-      const start = findRun(pack.used, chunks);
+      const start = findRun(pack.used, pack.full, chunks);
       if (start >= 0) return this.#take(pack, start, chunks);
     }
     return this.#take(this.#newPack(BPF_PROG_PACK_SIZE), 0, chunks);
@@ -66,6 +68,7 @@ export class ProgPack implements ImageMemory {
       return;
     }
     pack.used.fill(0, start, start + chunks);
+    pack.full = Math.min(pack.full, start);
     this.#memory.pokeBytes(address, breakFill(chunks * BPF_PROG_CHUNK_SIZE));
   }
 
@@ -75,6 +78,7 @@ export class ProgPack implements ImageMemory {
 
   #take(pack: Pack, start: number, chunks: number): bigint {
     pack.used.fill(1, start, start + chunks);
+    if (start === pack.full) pack.full += chunks;
     const address = pack.address + BigInt(start * BPF_PROG_CHUNK_SIZE);
     this.#live.set(address, chunks);
     return address;
@@ -95,16 +99,16 @@ export class ProgPack implements ImageMemory {
       guarded: this.#guarded,
     });
     this.#memory.pokeBytes(address, breakFill(size));
-    const pack = { address, used: new Uint8Array(size / BPF_PROG_CHUNK_SIZE), region };
+    const pack = { address, used: new Uint8Array(size / BPF_PROG_CHUNK_SIZE), full: 0, region };
     this.#packs.push(pack);
     return pack;
   }
 }
 
-/** Index of the first run of `count` zero bytes, or -1. */
-function findRun(used: Uint8Array, count: number): number {
+/** Index of the first run of `count` zero bytes from `start` on, or -1. */
+function findRun(used: Uint8Array, start: number, count: number): number {
   let run = 0;
-  for (let i = 0; i < used.length; i++) {
+  for (let i = start; i < used.length; i++) {
     run = used[i] === 0 ? run + 1 : 0;
     if (run === count) return i - count + 1;
   }

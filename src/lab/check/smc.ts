@@ -2,52 +2,22 @@
  * `vectors/smc`: what SMC on real kernels without a loopback device did, against the model.
  *
  * Compared are handshake bytes, results and errno values, poll bits, states, flags and cursors. The kernels had
- * no SMC-D device: their data path was SMC-R over soft-RoCE with buffers of a power of two, so that what
- * depends on a ring of 32 bytes less is skipped, as is all that is RDMA's own. Records of one sequence refer to
- * each other: a sequence is replayed once and its records are compared with what came out.
+ * no SMC-D device: their data path was SMC-R over soft-RoCE, whose rings are 32 bytes longer. A loopback device
+ * with rings of that size stands in for it; skipped is what is RDMA's own. Records of one session refer to each
+ * other: it is replayed once, and its records are compared with what came out.
  */
-import { hexToBytes } from '../../common/bytes.js';
 import { InputError, KernelError } from '../../common/errors.js';
 import type { Kernel } from '../../kernel/kernel.js';
-import { createSmc, type Smc, type SmcOptions } from '../../smc/smc.js';
-import type { Difference } from './smc-compare.js';
-import { SmcReplay } from './smc-replay.js';
+import { createSmc, type Smc } from '../../smc/smc.js';
 import { failed, passed, skipped, type CaseResult, type VectorKind } from './kind.js';
 import { VectorRecord } from './record.js';
+import type { Difference } from './smc/compare.js';
+import { SETTINGS, type Setting } from './smc/machines.js';
+import { SmcReplay } from './smc/replay.js';
 
-/** The InfiniBand device of the runs that proposed SMC-R. */
-const ROCE = {
-  name: 'rxe1',
-  pnetid: '',
-  gid: hexToBytes('00000000000000000000ffff0a080001'),
-  mac: hexToBytes('7ab0d6d4c080'),
-  systemId: hexToBytes('d3b87ab0d6d4c080'),
-};
-
-/** The prefix that the crafted proposals of version 1 name. */
-const TAP_PREFIX = { subnet: 0x0a080000, length: 24, ipv6: [] };
-
-const SETTINGS = {
-  none: { loopback: 'none', netdev: { prefix: TAP_PREFIX } },
-  roce: { loopback: 'none', roce: [ROCE], netdev: { prefix: TAP_PREFIX } },
-  loopback: { nocopy: false },
-} as const satisfies Record<string, SmcOptions>;
-
-type Setting = keyof typeof SETTINGS;
-
-const RDMA = 'SMC-R, of which the lab has nothing';
+const RDMA = 'of RDMA hardware: queue pairs, keys and links of SMC-R';
 /** Records about the machine that made the file. */
-const MACHINE = new Set([
-  'uname',
-  'insmod',
-  'ifup',
-  'fam',
-  'rxe',
-  'pnet',
-  'tap',
-  'sysctl_w',
-  'genl',
-]);
+const MACHINE = new Set(['uname', 'insmod', 'ifup', 'fam', 'rxe', 'pnet', 'tap', 'sysctl_w']);
 
 export interface SmcChecker {
   readonly kind: VectorKind;

@@ -12,6 +12,7 @@
  *   guest.run(row).outcome;      // 'driver drop'
  *   guest.close();
  */
+import { bytesToHex } from '../../common/bytes.js';
 import type { Kernel } from '../../kernel/kernel.js';
 import type { DropReason } from '../../stack/host.js';
 import { NET_DEVICE } from '../../stack/net-device.js';
@@ -19,6 +20,7 @@ import { createNetwork, type Network } from '../../stack/network.js';
 import { readFrame, type DeliveredFrame } from '../../virtio/driver/sink.js';
 import { decodeNetHeader, type NetHeader } from '../../virtio/net-header.js';
 import { defineVirtioNet, type VirtioNet, type VirtioNetDriver } from '../../virtio/virtio-net.js';
+import { RedirectMaps, type RedirectTargets } from '../redirect-maps.js';
 import type { RunEngine } from '../run-program.js';
 import { createXdpEngine, type XdpEngine } from '../xdp-engine.js';
 import { completeAsDevice, fieldIsRight } from './complete.js';
@@ -30,10 +32,12 @@ import {
   labProgram,
   macSwapProgram,
   natProgram,
+  redirectProgram,
   returnProgram,
 } from './programs.js';
 import {
   driverVariant,
+  untouchedTarget,
   type CsumMode,
   type CsumOutcome,
   type CsumProgram,
@@ -76,6 +80,7 @@ export class CsumLab {
   readonly #kernel: Kernel;
   readonly #driver: VirtioNetDriver;
   readonly #engine: RunEngine;
+  readonly #maps: RedirectMaps;
   readonly #events: Events = { drops: [], entry: undefined, local: undefined };
 
   /** @param kernel one without a virtio-net driver. */
@@ -84,6 +89,7 @@ export class CsumLab {
     this.#kernel = kernel;
     this.#engine = engine;
     this.#driver = defineVirtioNet(kernel, {
+      bpf: kernel.bpf.host,
       tracepoints: {
         kfreeSkb: (_skb, reason, location) => this.#events.drops.push({ reason, location }),
         napiGroReceiveEntry: (skb) => {
@@ -94,11 +100,17 @@ export class CsumLab {
         },
       },
     });
+    this.#maps = new RedirectMaps(kernel, this.#driver.stack);
   }
 
   /** @param place default: the addresses and ports of the matrix. */
   open(variant: CsumVariant, mode: CsumMode, place?: CsumPlace): CsumGuest {
-    const parts = { kernel: this.#kernel, driver: this.#driver, events: this.#events };
+    const parts = {
+      kernel: this.#kernel,
+      driver: this.#driver,
+      maps: this.#maps,
+      events: this.#events,
+    };
     return new CsumGuest({ ...parts, engine: this.#engine, variant, mode, place });
   }
 }
@@ -123,6 +135,7 @@ interface Events {
 interface GuestOptions {
   readonly kernel: Kernel;
   readonly driver: VirtioNetDriver;
+  readonly maps: RedirectMaps;
   readonly events: Events;
   readonly engine: RunEngine;
   readonly variant: CsumVariant;
@@ -135,6 +148,7 @@ export class CsumGuest {
   readonly #options: GuestOptions;
   readonly #host: Side;
   readonly #peer: Side;
+  readonly #targets: RedirectTargets;
   readonly #engines = new Map<string, XdpEngine>();
   readonly #verdicts: number[] = [];
 
@@ -145,7 +159,7 @@ export class CsumGuest {
     this.#options = options;
     this.#host = openSide(options, {
       ifindex: HOST_IFINDEX,
-      rx: mode === 'small' ? 'small' : 'mergeable',
+      rx: mode === 'small' || mode === 'big' ? mode : 'mergeable',
       mac: HOST_MAC,
       neighbour: PEER_MAC,
       addresses: far ? [] : (place?.addresses ?? [LOCAL.v4, LOCAL.v6, NAT_LOCAL, TUNNEL_LOCAL]),
@@ -167,6 +181,8 @@ export class CsumGuest {
       ],
       xdpChecksum: 'upstream',
     });
+    const { ram } = options.kernel.memory;
+    this.#targets = options.maps.join(ram.virtToPhys(this.#host.net.dev));
     if (variant !== 'generic') this.#postXdpBuffers();
   }
 
@@ -182,7 +198,8 @@ export class CsumGuest {
 
   run(row: CsumRow): CsumResult {
     this.setTxChecksum(row.target !== 'fwdSW');
-    this.#attach(row.program === undefined ? undefined : programText(row.program, row.target));
+    const { program, target } = row;
+    this.#attach(program === undefined ? undefined : programText(program, target, this.#targets));
     return this.send(frameFor(row, this.#options.mode));
   }
 
@@ -198,6 +215,9 @@ export class CsumGuest {
     const { events, mode } = this.#options;
     const { net, network } = this.#host;
     this.#host.takeFrom(frame);
+    // packets are looked at one by one: a SYN is no retransmission
+    network.expireRequests();
+    this.#peer.network.expireRequests();
     events.drops.length = 0;
     events.entry = undefined;
     events.local = undefined;
@@ -221,6 +241,8 @@ export class CsumGuest {
       sentHeader,
       verdict,
     });
+    const [taken] = this.#options.maps.received();
+    if (taken && bytesToHex(taken) === bytesToHex(frame)) return result('AF_XDP');
     const out = sent.find((each) => !isSynAck(each.frame));
     if (out) {
       const outcome = this.#atPeer(completeAsDevice(out.header, out.frame));
@@ -240,6 +262,7 @@ export class CsumGuest {
   }
 
   close(): void {
+    this.#options.maps.leave();
     closeSide(this.#host);
     closeSide(this.#peer);
     for (const engine of this.#engines.values()) engine.close();
@@ -309,7 +332,7 @@ const FILLER = new Uint8Array(60);
 
 interface SideOptions {
   readonly ifindex: number;
-  readonly rx: 'small' | 'mergeable';
+  readonly rx: 'small' | 'mergeable' | 'big';
   readonly mac: Uint8Array;
   readonly neighbour: Uint8Array;
   readonly addresses: readonly string[];
@@ -321,7 +344,8 @@ function openSide({ kernel, driver, place }: GuestOptions, options: SideOptions)
   const net = driver.probe({
     ifindex: options.ifindex,
     rx: options.rx,
-    queueSize: RING,
+    // a big buffer has 19 pieces
+    queueSize: options.rx === 'big' ? 8 * RING : RING,
     features: ['CSUM', 'GUEST_CSUM', 'CTRL_VQ', 'CTRL_GUEST_OFFLOADS'],
     xdpChecksum: options.xdpChecksum,
     mac: options.mac,
@@ -349,9 +373,7 @@ function closeSide({ net, network }: Side): void {
 
 function frameFor(row: CsumRow, mode: CsumMode): CsumFrame {
   const v6 = row.l4.endsWith('6');
-  const nat = row.program?.startsWith('nat') ?? false;
-  const encap = row.program?.startsWith('encap') ?? false;
-  const forwarded = row.target.startsWith('fwd') && !nat && !encap;
+  const forwarded = untouchedTarget(row).startsWith('fwd');
   const place = forwarded ? REMOTE : LOCAL;
   const frame = buildFrame({
     l4: row.l4,
@@ -362,7 +384,7 @@ function frameFor(row: CsumRow, mode: CsumMode): CsumFrame {
   return row.odd === undefined ? frame : oddFrame(row.odd, frame);
 }
 
-function programText(program: CsumProgram, target: CsumTarget): string {
+function programText(program: CsumProgram, target: CsumTarget, targets: RedirectTargets): string {
   const forwarded = target.startsWith('fwd');
   const source = '172.16.0.1';
   switch (program) {
@@ -374,19 +396,25 @@ function programText(program: CsumProgram, target: CsumTarget): string {
       return returnProgram(VERDICTS.ABORTED);
     case 'tx':
       return macSwapProgram();
+    case 'to NIC':
+      return macSwapProgram(redirectProgram(targets.devmap, 0));
+    case 'to cpumap':
+      return redirectProgram(targets.cpumap, 0);
+    case 'to AF_XDP':
+      return redirectProgram(targets.xskmap, 0);
     case 'encap+TX':
       return encapProgram({
         source,
         destination: TUNNEL_LOCAL,
         nextHop: PEER_MAC,
-        verdict: VERDICTS.TX,
+        end: returnProgram(VERDICTS.TX),
       });
     case 'encap+PASS':
       return encapProgram({
         source,
         destination: forwarded ? TUNNEL_REMOTE : TUNNEL_LOCAL,
         nextHop: HOST_MAC,
-        verdict: VERDICTS.PASS,
+        end: returnProgram(VERDICTS.PASS),
       });
     case 'nat-S0':
     case 'nat-S1':

@@ -5,6 +5,8 @@
  * between *(u64 *)(r1 + 0) and *(u64 *)(r1 + 8). Sums are made of words as the little-endian CPU loads
  * them: a ones-complement sum comes out right in memory whatever the byte order (RFC 1071).
  *
+ * What a program does in the end, a verdict or a redirect, is text too: `end`.
+ *
  * NAT strategies for the L4 checksum: S0 leaves it, S1 updates it (RFC 1624, what bpf_csum_diff is for), S2
  * computes the complete one anew, S3 the new pseudo-header's sum. UDP without a checksum keeps none.
  *
@@ -39,8 +41,13 @@ export function returnProgram(verdict: number): string {
   return `r0 = ${verdict}\nexit`;
 }
 
+/** Answers what bpf_redirect_map says of an entry of the map at `address`. */
+export function redirectProgram(address: bigint, key: number): string {
+  return `r1 = ${address} ll\nr2 = ${key}\nr3 = 0\ncall 51\nexit`;
+}
+
 /** Swaps the Ethernet addresses and sends the frame back. */
-export function macSwapProgram(): string {
+export function macSwapProgram(end = returnProgram(VERDICTS.TX)): string {
   return `
     r2 = *(u64 *)(r1 + 0)
     r3 = *(u32 *)(r2 + 0)
@@ -51,19 +58,18 @@ export function macSwapProgram(): string {
     *(u16 *)(r2 + 4) = r0
     *(u32 *)(r2 + 6) = r3
     *(u16 *)(r2 + 10) = r4
-    r0 = ${VERDICTS.TX}
-    exit`;
+    ${end}`;
 }
 
-/** Calls helper 44 or 65 with each delta; `ok` if all returned 0, else `failed`. */
+/** Calls helper 44 or 65 with each delta; goes on with `ok` if all returned 0, else with `failed`. */
 export function adjustProgram(
   helper: number,
   deltas: readonly number[],
-  ok: number,
-  failed: number,
+  ok: string,
+  failed: string,
 ): string {
   const calls = deltas.map((delta) => `r1 = r6\nr2 = ${delta}\ncall ${helper}\nif r0 != 0 goto no`);
-  return `r6 = r1\n${calls.join('\n')}\nr0 = ${ok}\nexit\nno:\nr0 = ${failed}\nexit`;
+  return `r6 = r1\n${calls.join('\n')}\n${ok}\nno:\n${failed}`;
 }
 
 /** Adds the carries of `register` in until none is left: sums here stay below 2^32. */
@@ -149,7 +155,11 @@ const L4_TEXT: Readonly<Record<NatStrategy, string>> = {
 };
 
 /** Gives TCP and UDP packets over IPv4 another destination, and passes all. */
-export function natProgram(strategy: NatStrategy, address: string): string {
+export function natProgram(
+  strategy: NatStrategy,
+  address: string,
+  end = returnProgram(VERDICTS.PASS),
+): string {
   const word = viewOf(parseIpv4(address)).getUint32(0, true);
   return `
     r6 = *(u64 *)(r1 + 0)
@@ -184,8 +194,7 @@ export function natProgram(strategy: NatStrategy, address: string): string {
     r7 += -20
     ${L4_TEXT[strategy]}
     pass:
-    r0 = ${VERDICTS.PASS}
-    exit`;
+    ${end}`;
 }
 
 export interface EncapOptions {
@@ -194,7 +203,8 @@ export interface EncapOptions {
   readonly destination: string;
   /** Ethernet address of the next hop. */
   readonly nextHop: Uint8Array;
-  readonly verdict: number;
+  /** What the program does then. */
+  readonly end: string;
   /** Fold the outer checksum until no carry is left. Default: once, as the kernel's sample does. */
   readonly foldAll?: boolean;
 }
@@ -204,7 +214,7 @@ export interface EncapOptions {
  * written, and its checksum is folded once, which is wrong when that carries.
  */
 export function encapProgram(options: EncapOptions): string {
-  const { source, destination, nextHop, verdict } = options;
+  const { source, destination, nextHop, end } = options;
   const word = (address: string): number => viewOf(parseIpv4(address)).getUint32(0, true);
   const hop = viewOf(nextHop);
   const once = 'r4 = r5\nr4 >>= 16\nr5 &= 65535\nr5 += r4';
@@ -254,8 +264,7 @@ export function encapProgram(options: EncapOptions): string {
     ${options.foldAll ? foldText('r5', 'r4') : once}
     r5 ^= 65535
     *(u16 *)(r7 + 24) = r5
-    r0 = ${verdict}
-    exit
+    ${end}
     drop:
     r0 = ${VERDICTS.DROP}
     exit`;

@@ -3,7 +3,7 @@
  * to have checksum offload beside XDP. Pure data; `matrix.ts` runs it.
  *
  * Sections are those of the discussion: 10.1 the program passes the packet as it is, 10.2 it rewrites the
- * destination (NAT), 10.3 it sends the packet back, 10.4 it puts it into a tunnel, 10.5 it drops it, 10.6
+ * destination (NAT), 10.3 it sends the packet back, 10.4 it puts it into a tunnel, 10.5 it drops or redirects it, 10.6
  * packets in which no TCP or UDP checksum can be found anew.
  */
 import type { XdpChecksum } from '../../virtio/driver/profiles.js';
@@ -19,13 +19,20 @@ export function driverVariant(variant: CsumVariant): XdpChecksum {
   return variant === 'generic' ? 'upstream' : variant;
 }
 
-export const CSUM_MODES = ['small', 'mergeable', 'two-buffers', 'two-buffers-frags'] as const;
+export const CSUM_MODES = [
+  'small',
+  'mergeable',
+  'two-buffers',
+  'two-buffers-frags',
+  'big',
+] as const;
 export type CsumMode = (typeof CSUM_MODES)[number];
 
 /**
  * Where a packet ended.
  *
  * - `delivered`: its receiver's socket got it, here or at the peer, checksum right.
+ * - `AF_XDP`: a socket of that kind got it, bytes as they came.
  * - `delivered wrong`: a socket here got it although the checksum is wrong.
  * - `L4 drop`: TCP or UDP here dropped it. `peer L4 drop`: it left, and the peer's did.
  * - `driver drop`: in front of the program. `XDP drop`: by its verdict. `frame error`: behind it.
@@ -33,6 +40,7 @@ export type CsumMode = (typeof CSUM_MODES)[number];
  */
 export type CsumOutcome =
   | 'delivered'
+  | 'AF_XDP'
   | 'delivered wrong'
   | 'L4 drop'
   | 'peer L4 drop'
@@ -44,7 +52,16 @@ export type CsumOutcome =
 export type CsumTarget = 'local' | 'fwdHW' | 'fwdSW' | 'peer';
 
 export type CsumProgram =
-  'pass' | 'drop' | 'aborted' | 'tx' | 'encap+TX' | 'encap+PASS' | `nat-${NatStrategy}`;
+  | 'pass'
+  | 'drop'
+  | 'aborted'
+  | 'tx'
+  | 'encap+TX'
+  | 'encap+PASS'
+  | `nat-${NatStrategy}`
+  | 'to NIC'
+  | 'to cpumap'
+  | 'to AF_XDP';
 
 /** What is odd about a frame of 10.6. */
 export type OddFrame = 'vlan' | 'fragment' | 'udp-lite' | 'esp' | 'arp' | 'sctp';
@@ -55,7 +72,7 @@ export const CSUM_SECTIONS = {
   '10.2': 'the program gives it another destination (NAT)',
   '10.3': 'the program sends it back',
   '10.4': 'the program puts it into an IPIP tunnel',
-  '10.5': 'the program drops it',
+  '10.5': 'the program drops it, or redirects it',
   '10.6': 'no TCP or UDP checksum can be found in it',
 } as const;
 
@@ -227,6 +244,54 @@ const dropped: readonly CsumRow[] = (['drop', 'aborted'] as const).flatMap((prog
   })),
 );
 
+/** A frame sent through a NIC, as with XDP_TX; the Ethernet addresses are swapped. */
+const toDevice: readonly CsumRow[] = L4S.flatMap((l4) =>
+  (['P', 'V', 'U', 'Ubad'] as const).map((kind): CsumRow => ({
+    section: '10.5',
+    kind,
+    l4,
+    program: 'to NIC',
+    target: 'peer',
+    expected: sentBack(kind),
+  })),
+);
+
+/** Of a frame the CPU's thread makes an skb that knows nothing; generic XDP hands over the skb that is there. */
+function onOtherCpu(kind: CsumKind, target: CsumTarget): Expected {
+  const { generic } = passed(kind, target);
+  switch (kind) {
+    case 'P':
+      return columns(lost(target), lost(target), EARLY, generic);
+    case 'Vbad':
+    case 'Ubad':
+      return columns(lost(target), lost(target), lost(target), generic);
+    case 'V':
+    case 'U':
+    case 'U0':
+      return all(OK);
+  }
+}
+
+const toCpu: readonly CsumRow[] = STACK_TARGETS.flatMap((target) =>
+  (['P', 'V', 'U', 'Ubad', 'Vbad'] as const).map((kind): CsumRow => ({
+    section: '10.5',
+    kind,
+    l4: 'udp4',
+    program: 'to cpumap',
+    target,
+    expected: onOtherCpu(kind, target),
+  })),
+);
+
+const toSocket: readonly CsumRow[] = (['P', 'V', 'U'] as const).map((kind): CsumRow => ({
+  section: '10.5',
+  kind,
+  l4: 'udp4',
+  program: 'to AF_XDP',
+  target: 'local',
+  expected: kind === 'P' ? { ...all('AF_XDP'), upstream: EARLY } : all('AF_XDP'),
+}));
+
 /** What the stack makes of each when no program is there, and what the literal patch makes of it. */
 const ODD: readonly (readonly [OddFrame, CsumOutcome, L4Kind])[] = [
   ['vlan', OK, 'udp4'],
@@ -271,6 +336,9 @@ export const CSUM_ROWS: readonly CsumRow[] = [
   ...transmitted,
   ...encapsulated,
   ...dropped,
+  ...toDevice,
+  ...toCpu,
+  ...toSocket,
   ...odd,
 ];
 
@@ -280,13 +348,30 @@ export function rowRunsIn(row: CsumRow, variant: CsumVariant, mode: CsumMode): b
   return true;
 }
 
+/** Where a packet goes that no program has touched: the others send or rewrite one for this host. */
+export function untouchedTarget({ program, target }: CsumRow): CsumTarget {
+  const forwards = program === undefined || program === 'pass' || program === 'to cpumap';
+  return forwards ? target : 'local';
+}
+
+/** What the stack makes of a packet with the state that its header told, or with none. */
+function untouched(row: CsumRow, isBlind: boolean): CsumOutcome {
+  if (row.odd !== undefined) return row.expected[isBlind ? 'base' : 'generic'];
+  const { base, generic } = passed(row.kind, untouchedTarget(row));
+  return isBlind ? base : generic;
+}
+
 /**
- * The expectation for a mode. In small mode the literal patch reads the flags from the buffer's padding and
- * finds none: partial checksums and verified ones are lost as in the driver before it.
+ * The expectation for a mode. In small and big mode the literal patch reads the flags from the buffer's padding or its
+ * page structure and finds none: partial checksums and verified ones are lost as in the driver before it. In
+ * big mode no program of the driver runs.
  */
 export function expectedOutcome(row: CsumRow, variant: CsumVariant, mode: CsumMode): CsumOutcome {
-  const blind = variant === 'v4-literal' && mode === 'small' && row.program !== undefined;
-  return row.expected[blind ? 'base' : variant];
+  const isBlind =
+    variant === 'v4-literal' && (mode === 'small' || mode === 'big') && row.program !== undefined;
+  const runs = mode !== 'big' || variant === 'generic' || row.program === undefined;
+  if (!runs) return untouched(row, isBlind);
+  return row.expected[isBlind ? 'base' : variant];
 }
 
 /** `P udp4 nat-S1 fwdHW`. */

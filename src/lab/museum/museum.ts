@@ -9,7 +9,7 @@
 import { branchRange } from './branch-range.js';
 import type { Boot, Exhibit, Observation } from './exhibit.js';
 import { twelveArguments, wideReturn } from './function-models.js';
-import { staleNetworkHeader } from './generic-head.js';
+import { packetBorders } from './xdp-borders.js';
 import { imageOverflow, truncatedImage } from './image-address.js';
 import { originalByBlr, padOfReplacement } from './landing-pads.js';
 import {
@@ -59,7 +59,7 @@ export const EXHIBITS: readonly Exhibit[] = [
   innerHash,
   smallCsumStart,
   staleRedirect,
-  staleNetworkHeader,
+  packetBorders,
   signedDivision,
 ];
 

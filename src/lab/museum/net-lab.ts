@@ -71,21 +71,6 @@ export function testFrame(length: number): Uint8Array {
   return frame;
 }
 
-/** The receive buffers that the device takes next, from a split ring. */
-export function nextBuffers(
-  { kernel, net }: Pick<NetLab, 'kernel' | 'net'>,
-  count: number,
-): readonly { readonly address: bigint; readonly length: number }[] {
-  const { memory } = kernel;
-  const ring = net.receiveRing(0);
-  if (ring.kind === 'packed') throw new RangeError('exhibits use split rings');
-  return Array.from({ length: count }, (_, i) => {
-    const slot = BigInt((ring.next + i) & (ring.num - 1));
-    const desc = ring.desc + 16n * BigInt(memory.read16(ring.avail + 4n + 2n * slot));
-    return { address: memory.read64(desc), length: memory.read32(desc + 8n) };
-  });
-}
-
 /** A device that lies: the length of the buffer that it returned last. */
 export function claimLength({ kernel, net }: Pick<NetLab, 'kernel' | 'net'>, length: number): void {
   const { memory } = kernel;

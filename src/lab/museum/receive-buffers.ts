@@ -8,15 +8,9 @@ import { XDP_BUFF } from '../../bpf/xdp-buff.js';
 import type { DriverBug } from '../../virtio/driver/bugs.js';
 import type { VirtioNetOptions } from '../../virtio/virtio-net.js';
 import { VERDICTS, adjustProgram, returnProgram } from '../csum/programs.js';
+import { postedBuffers } from '../posted-buffers.js';
 import { refusalOf, type Exhibit, type Variant } from './exhibit.js';
-import {
-  claimLength,
-  nextBuffers,
-  postXdpBuffers,
-  testFrame,
-  withNet,
-  type NetLab,
-} from './net-lab.js';
+import { claimLength, postXdpBuffers, testFrame, withNet, type NetLab } from './net-lab.js';
 
 const RING = 16;
 const PAGE_SIZE = 4096;
@@ -45,8 +39,9 @@ export const postedHeadroom: Exhibit = {
     return withNet(boot, { device }, (lab) => {
       const { kernel, net, program, heads } = lab;
       postXdpBuffers(net, RING);
-      net.attachXdp(program(adjustProgram(ADJUST_HEAD, [-20], VERDICTS.PASS, VERDICTS.DROP)));
-      const [buffer] = nextBuffers(lab, 1);
+      const [pass, drop] = [returnProgram(VERDICTS.PASS), returnProgram(VERDICTS.DROP)];
+      net.attachXdp(program(adjustProgram(ADJUST_HEAD, [-20], pass, drop)));
+      const [buffer] = postedBuffers(kernel.memory, net, 1);
       net.receive(testFrame(300));
       net.poll();
       const start = kernel.memory.ram.virtToPhys(buffer?.address ?? 0n) - XDP_HEADROOM;
@@ -106,7 +101,7 @@ const SECRET = 'what lay behind the buffer';
 function leak(lab: NetLab): string {
   const { kernel, net, program } = lab;
   net.attachXdp(program(returnProgram(VERDICTS.PASS)));
-  const behind = nextBuffers(lab, 2)[1];
+  const behind = postedBuffers(kernel.memory, net, 2)[1];
   const end = (behind?.address ?? 0n) + BigInt(behind?.length ?? 0);
   kernel.memory.writeBytes(end, new TextEncoder().encode(SECRET));
   net.receive(testFrame(800), { bytesPerBuffer: [500, PAGE_SIZE] });

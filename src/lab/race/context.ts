@@ -5,7 +5,7 @@
  */
 import { InputError } from '../../common/errors.js';
 import type { Memory } from '../../cpu/memory.js';
-import type { KernelContext, PhysicalAllocator } from '../../kernel/function.js';
+import type { Callee, KernelContext, PhysicalAllocator } from '../../kernel/function.js';
 import type { Kernel } from '../../kernel/kernel.js';
 
 export class ExecutorContext implements KernelContext {
@@ -23,7 +23,8 @@ export class ExecutorContext implements KernelContext {
     this.current = current;
   }
 
-  invoke(name: string): number {
+  invoke(callee: string | Callee): number {
+    const name = typeof callee === 'string' ? callee : callee.name;
     throw new InputError(`${name} is called from TypeScript: it cannot be interleaved`);
   }
 

@@ -62,7 +62,9 @@ export class Steering {
   /** Automatic steering picks another queue instead of one that is being reset. */
   #automaticQueue(hash: number): number {
     const { queuePairs } = this.#state;
-    const first = (this.#transmitted.get(hash) ?? 0) % queuePairs;
+    const last = this.#transmitted.size === 0 ? 0 : (this.#transmitted.get(hash) ?? 0);
+    const first = last % queuePairs;
+    if (this.#resetting.size === 0) return first;
     for (let i = 0; i < queuePairs; i++) {
       const queue = (first + i) % queuePairs;
       if (!this.#resetting.has(queue)) return queue;

@@ -15,6 +15,7 @@ import {
   ACCEPT_CONFIRM,
   ACCEPT_CONFIRM_V2,
   CLC_HDR,
+  DECLINE,
   EID,
   FIRST_CONTACT,
   FIRST_CONTACT_V2X,
@@ -27,26 +28,27 @@ import {
   TRAILER,
   V2_EXT,
 } from './fields.js';
+import { readPart, type AnyField, type Part, type ValuesOf } from './field.js';
+import {
+  proposalLength,
+  type AcceptConfirm,
+  type Decline,
+  type FirstContact,
+  type IpPrefix,
+  type Proposal,
+  type ProposalV2,
+} from './messages.js';
 import {
   CLC_TYPE,
+  SMCD_EYECATCHER,
   SMC_CLC_MAX_ISM,
   SMC_CLC_MAX_UEID,
   SMC_CLC_MAX_V6_PREFIX,
   SMC_EYECATCHER,
   SMC_FIRST_CONTACT_MASK,
   SMC_TYPE,
-  SMCD_EYECATCHER,
-  proposalLength,
   smcdIndicated,
-  swap32,
-  type AcceptConfirm,
-  type Decline,
-  type FirstContact,
-  type GidChid,
-  type IpPrefix,
-  type Proposal,
-  type ProposalV2,
-} from './messages.js';
+} from './values.js';
 
 export interface ClcHeader {
   readonly eyecatcher: number;
@@ -67,20 +69,20 @@ const MAX_SMCD_V2_EXT_OFFSET = 32 + SMC_CLC_MAX_UEID * EID.size;
 const SMCD_V2_EXT_FROM = 8;
 const DECLINE_V1_LENGTH = 28;
 const DECLINE_V2_LENGTH = 44;
+/** SMC-R's, of which only the lengths are looked at. */
+const SMCR_ACCEPT_V1_LENGTH = 68;
+const SMCR_ACCEPT_V2_LENGTH = 108;
 const ACCEPT_V1_LENGTH = 48;
 const ACCEPT_V2_LENGTH = CLC_HDR.size + ACCEPT_CONFIRM.size + ACCEPT_CONFIRM_V2.size + TRAILER.size;
 
 export function readHeader(bytes: Uint8Array): ClcHeader {
-  const view = viewOf(bytes);
-  const flags = view.getUint8(7);
-  return {
-    eyecatcher: view.getUint32(0),
-    type: view.getUint8(4),
-    length: view.getUint16(5),
-    version: flags >> 4,
-    typeV2: (flags >> 2) & 3,
-    typeV1: flags & 3,
-  };
+  const { flags, ...rest } = readPart(CLC_HDR, viewOf(bytes), 0);
+  return { ...rest, version: flags.version, typeV2: flags.typev2, typeV1: flags.typev1 };
+}
+
+/** In the header of anything but a proposal: first contact; of a decline: out of sync. */
+function isMarked({ typeV2 }: ClcHeader): boolean {
+  return (typeV2 & SMC_FIRST_CONTACT_MASK) !== 0;
 }
 
 function isEyecatcher(value: number): boolean {
@@ -95,8 +97,8 @@ export function messageProblem(bytes: Uint8Array): string | undefined {
   const problem = bodyProblem(header, bytes);
   if (problem !== undefined) return problem;
   if (header.type === CLC_TYPE.DECLINE && header.version > 1) return undefined;
-  const trailer = viewOf(bytes).getUint32(header.length - TRAILER.size);
-  return isEyecatcher(trailer) ? undefined : 'the trailer is wrong';
+  const trailer = readPart(TRAILER, viewOf(bytes), header.length - TRAILER.size);
+  return isEyecatcher(trailer.eyecatcher) ? undefined : 'the trailer is wrong';
 }
 
 function bodyProblem(header: ClcHeader, bytes: Uint8Array): string | undefined {
@@ -117,21 +119,25 @@ function bodyProblem(header: ClcHeader, bytes: Uint8Array): string | undefined {
 }
 
 function acceptProblem({ version, typeV1, length }: ClcHeader): string | undefined {
-  if (typeV1 !== SMC_TYPE.D) return undefined; // SMC-R: never proposed here, MODEUNSUPP is the answer
-  const isRight = version === 1 ? length === ACCEPT_V1_LENGTH : length >= ACCEPT_V2_LENGTH;
-  return isRight ? undefined : `an SMC-D message of ${length} bytes`;
+  if (typeV1 !== SMC_TYPE.D && typeV1 !== SMC_TYPE.R) return `an accept of type ${typeV1}`;
+  const [name, v1, v2] =
+    typeV1 === SMC_TYPE.D
+      ? (['SMC-D', ACCEPT_V1_LENGTH, ACCEPT_V2_LENGTH] as const)
+      : (['SMC-R', SMCR_ACCEPT_V1_LENGTH, SMCR_ACCEPT_V2_LENGTH] as const);
+  const isRight = version === 1 ? length === v1 : length >= v2;
+  return isRight ? undefined : `an ${name} message of ${length} bytes`;
 }
 
 function proposalProblem(header: ClcHeader, bytes: Uint8Array): string | undefined {
   if (bytes.length < BASE_END + TRAILER.size) return `a proposal of ${bytes.length} bytes`;
   const view = viewOf(bytes);
-  const iparea = view.getUint16(BASE_END - 2);
+  const iparea = readPart(PROPOSAL_BASE, view, CLC_HDR.size).iparea_offset;
   if (iparea > PROPOSAL_SMCD.size) return `iparea_offset ${iparea}`;
   const prefixAt = BASE_END + iparea;
   const hasPrefix = header.typeV1 !== SMC_TYPE.N;
   const needed = hasPrefix ? prefixAt + PROPOSAL_PREFIX.size : SMCD_END;
   if (bytes.length < needed) return `a proposal of ${bytes.length} bytes`;
-  const ipv6 = hasPrefix ? view.getUint8(prefixAt + 7) : 0;
+  const ipv6 = hasPrefix ? readPart(PROPOSAL_PREFIX, view, prefixAt).ipv6_prefixes_cnt : 0;
   if (ipv6 > SMC_CLC_MAX_V6_PREFIX) return `${ipv6} IPv6 prefixes`;
   if (header.version === 1) {
     if (!hasPrefix) return 'version 1 without a type of version 1';
@@ -143,10 +149,11 @@ function proposalProblem(header: ClcHeader, bytes: Uint8Array): string | undefin
   const hasV2 = header.typeV2 !== SMC_TYPE.N;
   const v2At = hasV2 ? v2ExtensionAt(view) : undefined;
   if (hasV2 && v2At === undefined) return 'the v2 extension is missing';
-  const eids = v2At === undefined ? 0 : view.getUint8(v2At);
+  const v2 = v2At === undefined ? undefined : readPart(V2_EXT, view, v2At);
+  const eids = v2?.eid_cnt ?? 0;
   if (eids > SMC_CLC_MAX_UEID) return `${eids} EIDs`;
   const smcd = smcdIndicated(header.typeV2);
-  const gids = smcd && v2At !== undefined ? view.getUint8(v2At + 1) : 0;
+  const gids = smcd ? (v2?.ism_gid_cnt ?? 0) : 0;
   if (gids > SMC_CLC_MAX_ISM) return `${gids} GIDs`;
   const sum = proposalLength({ prefix: hasPrefix, ipv6, v2: hasV2, eids, smcd, gids });
   return header.length === sum ? undefined : `length ${header.length}, parts of ${sum} bytes`;
@@ -154,7 +161,7 @@ function proposalProblem(header: ClcHeader, bytes: Uint8Array): string | undefin
 
 /** smc_get_clc_v2_ext */
 function v2ExtensionAt(view: DataView): number | undefined {
-  const offset = view.getUint16(V2_EXT_FROM - 2);
+  const offset = readPart(PROPOSAL_SMCD, view, BASE_END).v2_ext_offset;
   if (offset === 0 || offset > MAX_V2_EXT_OFFSET) return undefined;
   const at = V2_EXT_FROM + offset;
   return at + V2_EXT.size + TRAILER.size <= view.byteLength ? at : undefined;
@@ -162,7 +169,7 @@ function v2ExtensionAt(view: DataView): number | undefined {
 
 /** smc_get_clc_smcd_v2_ext */
 function smcdExtensionAt(view: DataView, v2At: number): number | undefined {
-  const offset = view.getUint16(v2At + 6);
+  const offset = readPart(V2_EXT, view, v2At).smcd_v2_ext_offset;
   if (offset === 0 || offset > MAX_SMCD_V2_EXT_OFFSET) return undefined;
   const at = v2At + SMCD_V2_EXT_FROM + offset;
   return at + SMCD_V2_EXT.size + TRAILER.size <= view.byteLength ? at : undefined;
@@ -172,114 +179,121 @@ function smcdExtensionAt(view: DataView, v2At: number): number | undefined {
 export function decodeProposal(bytes: Uint8Array): Proposal {
   const view = viewOf(bytes);
   const { version, typeV1, typeV2 } = readHeader(bytes);
+  const base = readPart(PROPOSAL_BASE, view, CLC_HDR.size);
+  const smcd = readPart(PROPOSAL_SMCD, view, BASE_END);
   const v2At = version > 1 && typeV2 !== SMC_TYPE.N ? v2ExtensionAt(view) : undefined;
-  const v2 = v2At === undefined ? undefined : decodeV2(bytes, view, v2At, typeV2);
-  const prefix = typeV1 === SMC_TYPE.N ? undefined : decodePrefix(bytes, view);
+  const v2 = v2At === undefined ? undefined : decodeV2(view, v2At, typeV2);
+  const prefix =
+    typeV1 === SMC_TYPE.N ? undefined : decodePrefix(view, BASE_END + base.iparea_offset);
   return {
     version,
     typeV1,
     typeV2: version > 1 ? typeV2 : SMC_TYPE.N,
-    peerId: bytes.slice(8, 16),
-    roceGid: bytes.slice(16, 32),
-    mac: bytes.slice(32, 38),
-    ism: { gid: view.getBigUint64(BASE_END), chid: view.getUint16(BASE_END + 8) },
+    peerId: base['peer id'],
+    roceGid: base['roce gid'],
+    mac: base.mac,
+    ism: { gid: smcd['ism.gid'], chid: smcd['ism.chid'] },
     ...(prefix ? { prefix } : {}),
     ...(v2 ? { v2 } : {}),
   };
 }
 
-function decodePrefix(bytes: Uint8Array, view: DataView): IpPrefix {
-  const at = BASE_END + view.getUint16(BASE_END - 2);
+/** `count` parts behind each other. */
+function readParts<F extends Readonly<Record<string, AnyField>>>(
+  part: Part<F>,
+  view: DataView,
+  at: number,
+  count: number,
+): ValuesOf<Part<F>>[] {
+  return Array.from({ length: count }, (_, i) => readPart(part, view, at + i * part.size));
+}
+
+function decodePrefix(view: DataView, at: number): IpPrefix {
+  const { outgoing_subnet, prefix_len, ipv6_prefixes_cnt } = readPart(PROPOSAL_PREFIX, view, at);
+  const ipv6 = readParts(PREFIX_IPV6, view, at + PROPOSAL_PREFIX.size, ipv6_prefixes_cnt);
   return {
-    subnet: view.getUint32(at),
-    length: view.getUint8(at + 4),
-    ipv6: Array.from({ length: view.getUint8(at + 7) }, (_, i) => {
-      const entry = at + PROPOSAL_PREFIX.size + i * PREFIX_IPV6.size;
-      return { prefix: bytes.slice(entry, entry + 16), length: view.getUint8(entry + 16) };
-    }),
+    subnet: outgoing_subnet,
+    length: prefix_len,
+    ipv6: ipv6.map((each) => ({ prefix: each.prefix, length: each.prefix_len })),
   };
 }
 
-function decodeV2(bytes: Uint8Array, view: DataView, at: number, typeV2: number): ProposalV2 {
-  const flags = view.getUint8(at + 3);
+function decodeV2(view: DataView, at: number, typeV2: number): ProposalV2 {
+  const extension = readPart(V2_EXT, view, at);
   const smcdAt = smcdIndicated(typeV2) ? smcdExtensionAt(view, at) : undefined;
-  const eidAt = (i: number): number => at + V2_EXT.size + i * EID.size;
-  const count = smcdAt === undefined ? 0 : gidsThatFit(view, at, smcdAt);
-  const gids = Array.from({ length: count }, (_, i): GidChid => {
-    const entry = (smcdAt ?? 0) + SMCD_V2_EXT.size + i * GID_CHID.size;
-    return { gid: view.getBigUint64(entry), chid: view.getUint16(entry + 8) };
-  });
   return {
-    eids: Array.from({ length: view.getUint8(at) }, (_, i) => bytes.slice(eidAt(i), eidAt(i + 1))),
-    release: flags >> 4,
-    seidIndicated: (flags & 1) !== 0,
-    roceGid: bytes.slice(at + 8, at + 24),
-    maxConns: view.getUint8(at + 24),
-    maxLinks: view.getUint8(at + 25),
-    featureMask: view.getUint16(at + 26),
-    ...(smcdAt === undefined
-      ? {}
-      : { smcd: { systemEid: bytes.slice(smcdAt, smcdAt + 32), gids } }),
+    eids: readParts(EID, view, at + V2_EXT.size, extension.eid_cnt).map(({ eid }) => eid),
+    release: extension.flag.release,
+    seidIndicated: extension.flag.seid === 1,
+    roceGid: extension['roce gid v2'],
+    maxConns: extension.max_conns,
+    maxLinks: extension.max_links,
+    featureMask: extension.feature_mask,
+    ...(smcdAt === undefined ? {} : { smcd: decodeSmcdV2(view, at, smcdAt) }),
+  };
+}
+
+function decodeSmcdV2(view: DataView, v2At: number, at: number): NonNullable<ProposalV2['smcd']> {
+  return {
+    systemEid: readPart(SMCD_V2_EXT, view, at).system_eid,
+    gids: readParts(GID_CHID, view, at + SMCD_V2_EXT.size, gidsThatFit(view, v2At, at)),
   };
 }
 
 /** A wrong offset may put the list behind the end of the message. */
 function gidsThatFit(view: DataView, v2At: number, smcdAt: number): number {
   const room = Math.floor((view.byteLength - smcdAt - SMCD_V2_EXT.size) / GID_CHID.size);
-  return Math.min(view.getUint8(v2At + 1), room);
+  return Math.min(readPart(V2_EXT, view, v2At).ism_gid_cnt, room);
 }
 
 /** A well-formed accept or confirm of SMC-D. */
 export function decodeAcceptConfirm(bytes: Uint8Array): AcceptConfirm {
   const view = viewOf(bytes);
-  const { type, version } = readHeader(bytes);
-  const firstContact = (view.getUint8(7) & SMC_FIRST_CONTACT_MASK) !== 0;
-  const at = CLC_HDR.size;
-  const v2At = at + ACCEPT_CONFIRM.size;
+  const header = readHeader(bytes);
+  const { gid, token, dmbe_idx, dmbe_size, linkid } = readPart(ACCEPT_CONFIRM, view, CLC_HDR.size);
+  const firstContact = isMarked(header);
   return {
-    type: type === CLC_TYPE.ACCEPT ? CLC_TYPE.ACCEPT : CLC_TYPE.CONFIRM,
-    version,
-    gid: view.getBigUint64(at),
-    token: view.getBigUint64(at + 8),
-    dmbeIdx: view.getUint8(at + 16),
-    dmbeSize: view.getUint8(at + 17) >> 4,
-    linkId: swap32(view.getUint32(at + 20)) >>> 0,
+    type: header.type === CLC_TYPE.ACCEPT ? CLC_TYPE.ACCEPT : CLC_TYPE.CONFIRM,
+    version: header.version,
+    gid,
+    token,
+    dmbeIdx: dmbe_idx,
+    dmbeSize: dmbe_size.dmbe_size,
+    linkId: linkid,
     firstContact,
-    ...(version === 1
-      ? {}
-      : {
-          v2: {
-            chid: view.getUint16(v2At),
-            eid: bytes.slice(v2At + 2, v2At + 34),
-            gidExt: view.getBigUint64(v2At + 34),
-            ...(firstContact ? decodeFirstContact(bytes, v2At + ACCEPT_CONFIRM_V2.size) : {}),
-          },
-        }),
+    ...(header.version === 1 ? {} : { v2: decodeAcceptV2(view, firstContact) }),
   };
 }
 
-function decodeFirstContact(bytes: Uint8Array, at: number): { firstContact?: FirstContact } {
-  if (at + FIRST_CONTACT.size + TRAILER.size > bytes.length) return {};
-  const release = (bytes[at + 1] ?? 0) & 0xf;
+function decodeAcceptV2(view: DataView, isFirst: boolean): NonNullable<AcceptConfirm['v2']> {
+  const at = CLC_HDR.size + ACCEPT_CONFIRM.size;
+  const { chid, eid, gid_ext } = readPart(ACCEPT_CONFIRM_V2, view, at);
+  const extension = isFirst ? decodeFirstContact(view, at + ACCEPT_CONFIRM_V2.size) : undefined;
+  return { chid, eid, gidExt: gid_ext, ...(extension ? { firstContact: extension } : {}) };
+}
+
+function decodeFirstContact(view: DataView, at: number): FirstContact | undefined {
+  if (at + FIRST_CONTACT.size + TRAILER.size > view.byteLength) return undefined;
+  const { os_type, hostname } = readPart(FIRST_CONTACT, view, at);
   const v2xAt = at + FIRST_CONTACT.size;
-  const hasV2x = release > 0 && v2xAt + FIRST_CONTACT_V2X.size + TRAILER.size <= bytes.length;
+  const fits = v2xAt + FIRST_CONTACT_V2X.size + TRAILER.size <= view.byteLength;
+  const hasV2x = os_type.release > 0 && fits;
   return {
-    firstContact: {
-      release,
-      hostname: new TextDecoder().decode(bytes.subarray(at + 4, at + 36)).trimEnd(),
-      featureMask: hasV2x ? viewOf(bytes).getUint16(v2xAt + 2) : 0,
-    },
+    release: os_type.release,
+    hostname: new TextDecoder().decode(hostname).trimEnd(),
+    featureMask: hasV2x ? readPart(FIRST_CONTACT_V2X, view, v2xAt).feature_mask : 0,
   };
 }
 
 /** A well-formed decline. */
 export function decodeDecline(bytes: Uint8Array): Decline {
-  const view = viewOf(bytes);
+  const header = readHeader(bytes);
+  const decline = readPart(DECLINE, viewOf(bytes), CLC_HDR.size);
   return {
-    version: readHeader(bytes).version,
-    peerId: bytes.slice(8, 16),
-    diagnosis: view.getUint32(16),
-    outOfSync: (view.getUint8(7) & SMC_FIRST_CONTACT_MASK) !== 0,
+    version: header.version,
+    peerId: decline['peer id'],
+    diagnosis: decline.peer_diagnosis,
+    outOfSync: isMarked(header),
   };
 }
 
@@ -294,14 +308,15 @@ export function partsOfProposal(bytes: Uint8Array): {
 } {
   const view = viewOf(bytes);
   const { version, typeV1, typeV2 } = readHeader(bytes);
-  const prefix = typeV1 === SMC_TYPE.N ? undefined : BASE_END + view.getUint16(BASE_END - 2);
+  const { iparea_offset } = readPart(PROPOSAL_BASE, view, CLC_HDR.size);
+  const prefix = typeV1 === SMC_TYPE.N ? undefined : BASE_END + iparea_offset;
   const v2 = version > 1 && typeV2 !== SMC_TYPE.N ? v2ExtensionAt(view) : undefined;
   const smcd = v2 !== undefined && smcdIndicated(typeV2) ? smcdExtensionAt(view, v2) : undefined;
   return {
     prefix,
-    ipv6: prefix === undefined ? 0 : view.getUint8(prefix + 7),
+    ipv6: prefix === undefined ? 0 : readPart(PROPOSAL_PREFIX, view, prefix).ipv6_prefixes_cnt,
     v2,
-    eids: v2 === undefined ? 0 : view.getUint8(v2),
+    eids: v2 === undefined ? 0 : readPart(V2_EXT, view, v2).eid_cnt,
     smcd,
     gids: v2 === undefined || smcd === undefined ? 0 : gidsThatFit(view, v2, smcd),
   };

@@ -31,13 +31,14 @@ export function bufferFunctions(smc: SmcContext): readonly KernelFunction[] {
   function create(lgr: number, isRmb: boolean, size: number): number {
     const desc = newBufDesc(smc);
     if (isRmb) {
-      const rc = kernel.invoke('smc_ism_register_dmb', lgr, size, desc);
+      const length = size + smc.dmbExtra;
+      const rc = kernel.invoke('smc_ism_register_dmb', lgr, length, desc);
       if (rc !== 0) {
         physical.free(desc);
         // like smcd_new_buf_create: only ENOSPC and EIO are told apart
         return rc === -ERRNO.ENOSPC || rc === -ERRNO.EIO ? rc : -ERRNO.EAGAIN;
       }
-      ram.set32(desc + BUF.len, size - CDC_SIZE);
+      ram.set32(desc + BUF.len, length - CDC_SIZE);
       return desc;
     }
     const memory = allocate(size);

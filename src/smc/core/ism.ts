@@ -13,8 +13,6 @@ const DMB = SMCD_DMB.offset;
 
 /** ISM_RESERVED_VLANID: what v2 asks reachability with. */
 export const ISM_RESERVED_VLANID = 0x1fff;
-/** ISM_EVENT_REQUEST: the peer system shuts its link group. */
-const SIGNAL_SHUTDOWN = 0x80;
 
 export function ismFunctionsOfCore(smc: SmcContext): readonly KernelFunction[] {
   const { ram, kernel, devices } = smc;
@@ -110,16 +108,6 @@ export function ismFunctionsOfCore(smc: SmcContext): readonly KernelFunction[] {
     atomic({
       prototype: 'void smc_ism_get_system_eid(u8 **eid)',
       body: (_kernel, eid) => ram.setPointer(eid, systemEid(smc)),
-    }),
-    atomic({
-      prototype: 'int smc_ism_signal_shutdown(struct smc_link_group *lgr)',
-      calls: true,
-      body: (_kernel, lgr) => {
-        const dev = ram.pointer(lgr + LGR.smcd);
-        const { signal_event: signal } = devices.of(dev).ops;
-        if (ram.u8(lgr + LGR.peer_shutdown) !== 0 || signal === undefined) return 0;
-        return kernel.invoke(signal, dev, lgr + LGR.peer_gid, 1, SIGNAL_SHUTDOWN, 0);
-      },
     }),
   ];
 }

@@ -12,6 +12,7 @@ import type { SmcContext } from '../context.js';
 import { BUF_LISTS, SMCD_GID, SMC_BUF_DESC, SMC_LINK_GROUP } from '../structs.js';
 import { BUF, C, DEV, INI, LGR, S, TX, connOf, setBits, sockOf } from './fields.js';
 import { setIsmConn } from './ism.js';
+import { ANY_VLAN } from './ism-events.js';
 
 const ROLE = { CLNT: 0, SERV: 1 } as const;
 
@@ -258,7 +259,7 @@ export function lgrFunctions(smc: SmcContext): readonly KernelFunction[] {
           (lgr) =>
             ram.u64(lgr + LGR.peer_gid) === ram.u64(gid) &&
             (!devices.of(dev).emulated || ram.u64(lgr + LGR.peer_gid + 8) === ram.u64(gid + 8)) &&
-            (vlan === 0x1fff || ram.u16(lgr + LGR.vlan_id) === vlan),
+            (vlan === ANY_VLAN || ram.u16(lgr + LGR.vlan_id) === vlan),
           // a GID says that the peer's system has gone: nobody is told
           ram.u64(gid) !== 0n,
         ),

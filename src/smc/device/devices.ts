@@ -9,6 +9,7 @@
  */
 import type { Ram } from '../../cpu/ram.js';
 import type { KernelContext } from '../../kernel/function.js';
+import type { SMC_CLC_DECL } from '../constants.js';
 import { SMCD_DEV, SMCD_OPS, SMC_LO_DEV } from '../structs.js';
 
 /** Names of kernel functions; those that are absent are NULL in smcd_ops. */
@@ -71,6 +72,24 @@ export interface SmcdDevice extends SmcdDeviceSpec {
   readonly address: number;
 }
 
+/** What a connection over an InfiniBand device can end with: reasons that only SMC-R has. */
+export const ROCE_REFUSALS = [
+  'TIMEOUT_CL',
+  'TIMEOUT_AL',
+  'NOSMCRDEV',
+  'RMBE_EC',
+  'NOACTLINK',
+  'NOSRVLINK',
+  'NOROUTE',
+  'NOINDIRECT',
+  'INTERR',
+  'ERR_RTOK',
+  'ERR_RDYLNK',
+  'ERR_REGBUF',
+] as const satisfies readonly (keyof typeof SMC_CLC_DECL)[];
+
+export type RoceRefusal = (typeof ROCE_REFUSALS)[number];
+
 /** An InfiniBand device that can be offered and chosen, and nothing more. */
 export interface RoceDevice {
   readonly name: string;
@@ -80,6 +99,8 @@ export interface RoceDevice {
   readonly mac: Uint8Array;
   /** local_systemid: two random bytes and the MAC address. */
   readonly systemId: Uint8Array;
+  /** Why a connection that chose it is declined. Default NOSMCRDEV: no port can be used. */
+  readonly refusal?: RoceRefusal;
 }
 
 const HASH_BUCKETS = 4096;

@@ -3,12 +3,13 @@
  *
  * Reference: drivers/s390/net/ism_drv.c of 6.12 for the names of its operations; the thread says why it has
  * to copy (partitions have no common page tables). Both partitions are this kernel here. Its GID has 8 bytes;
- * which fabric it is on says the CHID. `supportsV2` stands for a successful add of VLAN 0x1fff at probe.
+ * which fabric it is on says the CHID. A software event reaches the device whose GID it names. `supportsV2` stands for a successful add of VLAN 0x1fff at probe.
  */
 import type { Random } from '../../common/random.js';
 import { atomic, type KernelFunction } from '../../kernel/function.js';
 import { ERRNO } from '../../common/errno.js';
 import type { SmcContext } from '../context.js';
+import { ISM_EVENT, raiseIsmEvent } from '../core/ism-events.js';
 import { SMCD_DEV, SMCD_DMB, SMC_LO_DEV } from '../structs.js';
 import type { SmcdDeviceSpec, SmcdOps } from './devices.js';
 import type { DmbTable } from './dmb.js';
@@ -104,7 +105,16 @@ export function ismFunctions(smc: SmcContext, table: DmbTable): readonly KernelF
       prototype:
         'int smcd_signal_ieq(struct smcd_dev *smcd, struct smcd_gid *rgid, u32 trigger_irq, ' +
         'u32 event_code, u64 info)',
-      body: () => 0,
+      calls: true,
+      body: (_kernel, dev, rgid, _trigger, code, info) => {
+        const peer = smc.devices.list.find(
+          ({ kind, gid }) => kind === 'ism' && gid === ram.u64(rgid),
+        );
+        if (!peer) return -ERRNO.ENETUNREACH;
+        const tok = smc.devices.of(dev).gid;
+        raiseIsmEvent(smc, peer.address, { type: ISM_EVENT.SWR, code, tok, info: BigInt(info) });
+        return 0;
+      },
     }),
   ];
 }

@@ -9,6 +9,7 @@
  * | rfc            | 64 bits  | 0       | v1, any interface  | handler called in the send| nothing          |
  * | rfc-attachment | 64 bits  | 0xffff  | v2 with a SEID     | handler called in the send| nothing          |
  *
+ * Only the RFC's forms have operations for VLANs and events, and these do nothing and say yes.
  * The RFC waits in unregister_dmb until nobody is attached; here the last to let go frees in all forms.
  */
 import type { Random } from '../../common/random.js';
@@ -39,8 +40,14 @@ const OPS: SmcdOps = {
   get_chid: 'smc_lo_get_chid',
 };
 
-const NOCOPY_OPS: SmcdOps = {
-  ...OPS,
+/** The RFC's: stubs that say yes. */
+const RFC_OPS: Partial<SmcdOps> = {
+  add_vlan_id: 'smc_lo_add_vlan_id',
+  del_vlan_id: 'smc_lo_del_vlan_id',
+  signal_event: 'smc_lo_signal_event',
+};
+
+const NOCOPY_OPS: Partial<SmcdOps> = {
   support_dmb_nocopy: 'smc_lo_support_dmb_nocopy',
   attach_dmb: 'smc_lo_attach_dmb',
   detach_dmb: 'smc_lo_detach_dmb',
@@ -60,7 +67,7 @@ export function loopbackDevice(
   return {
     kind: 'loopback',
     name: isMerged ? 'loopback-ism' : 'smcd-loopback-dev',
-    ops: nocopy ? NOCOPY_OPS : OPS,
+    ops: { ...OPS, ...(isMerged ? {} : RFC_OPS), ...(nocopy ? NOCOPY_OPS : {}) },
     gid: random.u64(),
     gidExt: isMerged ? random.u64() : 0n,
     chid: form === 'rfc' ? 0 : LOOPBACK_CHID,
@@ -118,6 +125,20 @@ export function loopbackFunctions(smc: SmcContext, table: DmbTable): readonly Ke
       calls: true,
       body: (_kernel, dev, token, _idx, sf, offset, data, size) =>
         table.move(smc.devices.of(dev), token, sf !== 0, offset, data, size),
+    }),
+    atomic({
+      prototype: 'int smc_lo_add_vlan_id(struct smcd_dev *smcd, u64 vlan_id)',
+      body: () => 0,
+    }),
+    atomic({
+      prototype: 'int smc_lo_del_vlan_id(struct smcd_dev *smcd, u64 vlan_id)',
+      body: () => 0,
+    }),
+    atomic({
+      prototype:
+        'int smc_lo_signal_event(struct smcd_dev *dev, struct smcd_gid *rgid, u32 trigger_irq, ' +
+        'u32 event_code, u64 info)',
+      body: () => 0,
     }),
     atomic({ prototype: 'int smc_lo_supports_v2(void)', body: () => 1 }),
     atomic({

@@ -12,19 +12,20 @@ import type { SmcContext } from '../context.js';
 import { getLocalGid } from '../core/ism.js';
 import { BUF, C, INI, LGR, S, connOf } from '../core/fields.js';
 import {
-  CLC_TYPE,
-  SMC_CLC_MAX_UEID,
-  SMC_FEATURE_MASK,
-  SMC_RELEASE,
-  SMC_TYPE,
   encodeAcceptConfirm,
   encodeDecline,
   encodeProposal,
-  smcdIndicated,
-  smcrIndicated,
   type AcceptConfirm,
   type GidChid,
 } from '../clc/messages.js';
+import {
+  CLC_TYPE,
+  SMC_CLC_MAX_UEID,
+  SMC_FEATURE_MASK,
+  SMC_TYPE,
+  smcdIndicated,
+  smcrIndicated,
+} from '../clc/values.js';
 import { decodeAcceptConfirm, decodeDecline, messageProblem, readHeader } from '../clc/parse.js';
 import { SMCD_GID } from '../structs.js';
 import { channelOf, sleeping } from './sleeping.js';
@@ -32,7 +33,8 @@ import { channelOf, sleeping } from './sleeping.js';
 /** Bytes of a buffer for any message: a proposal with all that may be in it. */
 export const CLC_BUFFER_SIZE = 1024;
 const EID_LEN = 32;
-const HOSTNAME = '(none)';
+/** utsname of a machine that was given no name. */
+export const HOSTNAME = '(none)';
 /** Of a v2.1 proposal of SMC-R. */
 const MAX_CONNS = 255;
 const MAX_LINKS = 2;
@@ -76,10 +78,16 @@ export function clcFunctions(smc: SmcContext): readonly KernelFunction[] {
   }
 
   function sendProposal(smcSock: number, ini: number): number {
-    const [typeV1, typeV2] = [ram.u8(ini + INI.smc_type_v1), ram.u8(ini + INI.smc_type_v2)];
+    const typeV2 = ram.u8(ini + INI.smc_type_v2);
+    const { prefix } = smc.netdev;
+    // smc_clc_prfx_set: without a prefix nothing of version 1 can be proposed
+    if (!prefix && typeV2 === SMC_TYPE.N) return SMC_CLC_DECL.CNFERR;
+    if (!prefix) ram.set8(ini + INI.smc_type_v1, SMC_TYPE.N);
+    const typeV1 = ram.u8(ini + INI.smc_type_v1);
     const [roce] = devices.roce;
     const native = smcrIndicated(typeV1) ? roce : undefined;
     const isSmcrV2 = smcrIndicated(typeV2);
+    const hasFeatures = smc.release > 0;
     const bytes = encodeProposal({
       version: typeV2 === SMC_TYPE.N ? 1 : 2,
       typeV1,
@@ -88,18 +96,18 @@ export function clcFunctions(smc: SmcContext): readonly KernelFunction[] {
       roceGid: native?.gid ?? NO_GID,
       mac: native?.mac ?? new Uint8Array(6),
       ism: nativeIsm(ini),
-      ...(typeV1 === SMC_TYPE.N ? {} : { prefix: smc.netdev.prefix }),
+      ...(prefix && typeV1 !== SMC_TYPE.N ? { prefix } : {}),
       ...(typeV2 === SMC_TYPE.N
         ? {}
         : {
             v2: {
               eids: eids.ueids.slice(0, SMC_CLC_MAX_UEID),
-              release: SMC_RELEASE,
+              release: smc.release,
               seidIndicated: eids.seidEnabled,
               roceGid: isSmcrV2 ? (roce?.gid ?? NO_GID) : NO_GID,
-              maxConns: isSmcrV2 ? MAX_CONNS : 0,
-              maxLinks: isSmcrV2 ? MAX_LINKS : 0,
-              featureMask: SMC_FEATURE_MASK,
+              maxConns: isSmcrV2 && hasFeatures ? MAX_CONNS : 0,
+              maxLinks: isSmcrV2 && hasFeatures ? MAX_LINKS : 0,
+              featureMask: hasFeatures ? SMC_FEATURE_MASK : 0,
               ...(smcdIndicated(typeV2)
                 ? { smcd: { systemEid: eids.systemEid, gids: offeredGids(ini) } }
                 : {}),
@@ -289,7 +297,7 @@ export function savePeerInfo(smc: SmcContext, smcSock: number, buf: number): voi
   const { ram } = smc;
   const conn = connOf(smcSock);
   const message = decodeAcceptConfirm(messageAt(smc, buf));
-  const size = uncompressBufsize(message.dmbeSize);
+  const size = uncompressBufsize(message.dmbeSize) + smc.dmbExtra;
   ram.set32(conn + C.peer_rmbe_idx, message.dmbeIdx);
   ram.set64(conn + C.peer_token, message.token);
   ram.set32(conn + C.peer_rmbe_size, size - CDC_SIZE);

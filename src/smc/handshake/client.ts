@@ -17,8 +17,7 @@ import {
   SMC_FIRST_CONTACT_MASK,
   SMC_TYPE,
   indicatedType,
-  smcdIndicated,
-} from '../clc/messages.js';
+} from '../clc/values.js';
 import { decodeAcceptConfirm, readHeader } from '../clc/parse.js';
 import { SMCD_GID, SMC_INIT_INFO, SOCKADDR_IN, SOCKET } from '../structs.js';
 import { CLC_BUFFER_SIZE, abortConn, messageAt, savePeerInfo } from './clc.js';
@@ -116,7 +115,6 @@ export function clientFunctions(smc: SmcContext): readonly KernelFunction[] {
     const { version, typeV1 } = readHeader(messageAt(smc, buf));
     const bit = version === 1 ? V1 : V2;
     const field = typeV1 === SMC_TYPE.R ? INI.smcr_version : INI.smcd_version;
-    if (typeV1 !== SMC_TYPE.R && !smcdIndicated(typeV1)) return SMC_CLC_DECL.MODEUNSUPP;
     return (ram.u8(ini + field) & bit) === 0 ? SMC_CLC_DECL.MODEUNSUPP : 0;
   }
 
@@ -140,6 +138,9 @@ export function clientFunctions(smc: SmcContext): readonly KernelFunction[] {
       const extension = accept.v2.firstContact;
       if (accept.firstContact && !extension) return -ERRNO.EPROTO;
       ram.set8(ini + INI.release_nr, extension?.release ?? 0);
+      if (accept.firstContact && ram.u8(ini + INI.release_nr) > smc.release) {
+        return SMC_CLC_DECL.VERSMISMAT;
+      }
       const common = (extension?.featureMask ?? 0) & SMC_FEATURE_MASK;
       ram.set16(ini + INI.feature_mask, common);
       const slot = acceptedSlot(ini, accept.v2.chid);
@@ -151,6 +152,11 @@ export function clientFunctions(smc: SmcContext): readonly KernelFunction[] {
     ram.set64(gid, accept.gid);
     ram.set64(gid + 8, accept.v2 && devices.isEmulated(accept.v2.chid) ? accept.v2.gidExt : 0n);
     return 0;
+  }
+
+  /** smc_connect_rdma: the device can be chosen, and is never connected. */
+  function connectRdma(): number {
+    return SMC_CLC_DECL[devices.roce[0]?.refusal ?? 'NOSMCRDEV'];
   }
 
   function connectIsm(smcSock: number, buf: number, ini: number): number {
@@ -186,6 +192,10 @@ export function clientFunctions(smc: SmcContext): readonly KernelFunction[] {
     ram.set8(smcSock + S.connect_nonblock, 0);
     if (skState(ram, smcSock) === SMC_STATE.INIT) setSkState(ram, smcSock, SMC_STATE.ACTIVE);
     smc.wake(smcSock);
+  }
+
+  function isFallenBack(smcSock: number): boolean {
+    return ram.u8(smcSock + S.use_fallback) !== 0;
   }
 
   /** smc_connect_fallback */
@@ -226,9 +236,6 @@ export function clientFunctions(smc: SmcContext): readonly KernelFunction[] {
 
   /** __smc_connect */
   function* connectSmc(smcSock: number): BodyGenerator<number> {
-    if (ram.u8(smcSock + S.use_fallback) !== 0) {
-      return fallBack(smcSock, ram.u32(smcSock + S.fallback_rsn));
-    }
     const clcsock = tcp.of(ram.pointer(smcSock + S.clcsock));
     if (!tcp.synSmc(clcsock)) return fallBack(smcSock, SMC_CLC_DECL.PEERNOSMC);
     let version = kernel.invoke('smc_ism_is_v2_capable') !== 0 ? V2 : V1;
@@ -240,9 +247,13 @@ export function clientFunctions(smc: SmcContext): readonly KernelFunction[] {
       let rc = findDevices(smcSock, ini);
       if (rc === 0) rc = yield* handshake(smcSock, ini, buf);
       if (rc === 0) {
-        version = readHeader(messageAt(smc, buf)).version === 1 ? V1 : V2;
+        const header = readHeader(messageAt(smc, buf));
+        const isSmcr = header.typeV1 === SMC_TYPE.R;
+        version = header.version === 1 ? V1 : V2;
         rc = checkAccept(ini, buf);
-        if (rc === 0) rc = kernel.invoke('smc_connect_ism', smcSock, buf, ini);
+        if (rc === 0) {
+          rc = isSmcr ? connectRdma() : kernel.invoke('smc_connect_ism', smcSock, buf, ini);
+        }
       }
       return rc === 0 ? 0 : declineOrFail(smcSock, rc, version);
     } finally {
@@ -257,20 +268,22 @@ export function clientFunctions(smc: SmcContext): readonly KernelFunction[] {
     flags: number,
   ): BodyGenerator<number> {
     const state = skState(ram, smcSock);
-    if (state === SMC_STATE.LISTEN) return -ERRNO.EINVAL;
-    if (state !== SMC_STATE.INIT) return -ERRNO.EISCONN;
+    if (state === SMC_STATE.ACTIVE) return -ERRNO.EISCONN;
+    if (state !== SMC_STATE.INIT) return -ERRNO.EINVAL;
     const clcsock = tcp.of(ram.pointer(smcSock + S.clcsock));
+    if (clcsock.peer !== undefined) return isFallenBack(smcSock) ? -ERRNO.EISCONN : -ERRNO.EALREADY;
     if ((flags & CONNECT_FASTOPEN) !== 0) {
       kernel.invoke('smc_switch_to_fallback', smcSock, SMC_CLC_DECL.OPTUNSUPP);
     }
     tcp.prepare(clcsock, to);
     storeAddresses(kernel, smcSock, clcsock.local, to);
-    const isFallback = ram.u8(smcSock + S.use_fallback) !== 0;
+    const isFallback = isFallenBack(smcSock);
     if (!isFallback) tcp.setSynSmc(clcsock, true);
     const hasOption = kernel.invoke('smc_set_option', clcsock.address) !== 0;
     clcsock.onEvent = () => smc.wake(smcSock);
     const rc = tcp.connect(clcsock, hasOption);
-    if (rc !== 0) return rc;
+    // what fell back before it connected is TCP's from now on, and stays in INIT
+    if (rc !== 0 || isFallback) return rc;
     return yield* connectSmc(smcSock);
   }
 

@@ -11,14 +11,8 @@ import { CLC_WAIT_TIME, SMC_CLC_DECL, SMC_STATE } from '../constants.js';
 import type { SmcContext } from '../context.js';
 import { C, DEV, INI, LGR, S, connOf, setSkState } from '../core/fields.js';
 import { ISM_RESERVED_VLANID } from '../core/ism.js';
-import {
-  CLC_TYPE,
-  SMC_FEATURE_MASK,
-  SMC_RELEASE,
-  smcdIndicated,
-  smcrIndicated,
-  type Proposal,
-} from '../clc/messages.js';
+import { type Proposal } from '../clc/messages.js';
+import { CLC_TYPE, SMC_FEATURE_MASK, smcdIndicated, smcrIndicated } from '../clc/values.js';
 import { decodeAcceptConfirm, decodeProposal, partsOfProposal } from '../clc/parse.js';
 import { ISM_SLOTS, SMCD_GID, SMC_INIT_INFO } from '../structs.js';
 import { CLC_BUFFER_SIZE, abortConn, messageAt, savePeerInfo } from './clc.js';
@@ -68,7 +62,7 @@ export function serverFunctions(smc: SmcContext): readonly KernelFunction[] {
         smcr &= ~V2;
         rc = SMC_CLC_DECL.NOUEID;
       }
-      ram.set8(ini + INI.release_nr, Math.min(v2.release, SMC_RELEASE));
+      ram.set8(ini + INI.release_nr, Math.min(v2.release, smc.release));
     }
     ram.set8(ini + INI.smc_type_v1, typeV1);
     ram.set8(ini + INI.smc_type_v2, typeV2);
@@ -209,7 +203,19 @@ export function serverFunctions(smc: SmcContext): readonly KernelFunction[] {
   function prefixMatches({ prefix }: Proposal): boolean {
     if (!prefix) return true;
     const own = smc.netdev.prefix;
-    return prefix.length === own.length && prefix.subnet >>> 0 === own.subnet >>> 0;
+    return prefix.length === own?.length && prefix.subnet >>> 0 === own.subnet >>> 0;
+  }
+
+  /** Version 2 of SMC-R needs a user EID in common before it looks for a device. */
+  function sharesUeid({ v2 }: Proposal): boolean {
+    return v2?.eids.some((eid) => smc.eids.has(eid)) === true;
+  }
+
+  /** Why an InfiniBand device does not do, or why there is none. */
+  function roceRefusal(version: number): number {
+    const [device] = devices.roce;
+    if (device) return SMC_CLC_DECL[device.refusal ?? 'NOSMCRDEV'];
+    return version === V2 ? SMC_CLC_DECL.NOSMCRDEV : SMC_CLC_DECL.NOSMCDEV;
   }
 
   function findDevice(smcSock: number, buf: number, ini: number): number {
@@ -224,9 +230,10 @@ export function serverFunctions(smc: SmcContext): readonly KernelFunction[] {
     if (!smcrIndicated(proposal.typeV1) && !smcrIndicated(proposal.typeV2)) {
       return remembered(ini) || SMC_CLC_DECL.NOSMCDDEV;
     }
-    // SMC-Rv2, then SMC-Rv1: an InfiniBand device here has no port that could be used
+    const version = ram.u8(ini + INI.smcr_version);
+    if ((version & V2) !== 0 && sharesUeid(proposal)) storeRc(roceRefusal(V2), ini);
     if (!isSamePrefix) return SMC_CLC_DECL.DIFFPREFIX;
-    storeRc(devices.roce.length > 0 ? SMC_CLC_DECL.NOSMCRDEV : SMC_CLC_DECL.NOSMCDEV, ini);
+    storeRc((version & V1) === 0 ? SMC_CLC_DECL.NOSMCDEV : roceRefusal(V1), ini);
     return remembered(ini);
   }
 
@@ -304,12 +311,12 @@ export function serverFunctions(smc: SmcContext): readonly KernelFunction[] {
     const buf = kernel.physical.alloc(CLC_BUFFER_SIZE);
     let version = V1;
     try {
-      let rc: number = smc.netdev.ipsec ? SMC_CLC_DECL.IPSEC : 0;
-      if (rc === 0) rc = yield* wait(smcSock, buf, CLC_TYPE.PROPOSAL);
+      let rc = yield* wait(smcSock, buf, CLC_TYPE.PROPOSAL);
       if (rc === 0) {
         const proposal = decodeProposal(messageAt(smc, buf));
         if (proposal.version > 1) version = V2;
-        rc = checkV2(proposal, ini) || checkFeatures(proposal, ini);
+        rc = smc.netdev.ipsec ? SMC_CLC_DECL.IPSEC : 0;
+        rc ||= checkV2(proposal, ini) || checkFeatures(proposal, ini);
         if (rc === 0) rc = kernel.invoke('smc_listen_find_device', smcSock, buf, ini);
         if (rc === 0) rc = yield* finish(smcSock, buf, ini);
       }

@@ -49,15 +49,19 @@ export function socketFunctions(smc: SmcContext): readonly KernelFunction[] {
       }
       kernel.invoke('smc_switch_to_fallback', smcSock, SMC_CLC_DECL.OPTUNSUPP);
     }
+    // system calls on a socket that fell back go to TCP's own
+    if (isFallback(smcSock)) {
+      const start = ram.u32(msg + M.iov_offset);
+      return clcsockOf(smcSock)?.send(smc.user.subarray(start, start + length)) ?? -ERRNO.EPIPE;
+    }
     const isOpen =
       state === SMC_STATE.ACTIVE || state === SMC_STATE.APPCLOSEWAIT1 || state === SMC_STATE.INIT;
     if (!isOpen) return -ERRNO.EPIPE;
-    if (!isFallback(smcSock)) return kernel.invoke('smc_tx_sendmsg', smcSock, msg, length);
-    const start = ram.u32(msg + M.iov_offset);
-    return clcsockOf(smcSock)?.send(smc.user.subarray(start, start + length)) ?? -ERRNO.EPIPE;
+    return kernel.invoke('smc_tx_sendmsg', smcSock, msg, length);
   }
 
   function recvmsg(smcSock: number, msg: number, length: number, flags: number): number {
+    if (isFallback(smcSock)) return fallbackRecvmsg(smcSock, msg, length, flags);
     const state = skState(ram, smcSock);
     const isShut = hasBits(ram, smcSock + S.sk_shutdown, RCV_SHUTDOWN);
     if (state === SMC_STATE.CLOSED && isShut) return 0;
@@ -71,9 +75,10 @@ export function socketFunctions(smc: SmcContext): readonly KernelFunction[] {
       default:
         break;
     }
-    if (!isFallback(smcSock)) {
-      return kernel.invoke('smc_rx_recvmsg', smcSock, msg, 0, length, flags);
-    }
+    return kernel.invoke('smc_rx_recvmsg', smcSock, msg, 0, length, flags);
+  }
+
+  function fallbackRecvmsg(smcSock: number, msg: number, length: number, flags: number): number {
     const clcsock = clcsockOf(smcSock);
     if (!clcsock) return -ERRNO.ENOTCONN;
     if (clcsock.unread === 0 && length > 0) {
@@ -94,10 +99,6 @@ export function socketFunctions(smc: SmcContext): readonly KernelFunction[] {
   function shutdown(smcSock: number, how: number): number {
     if (how < SHUT.RD || how > SHUT.RDWR) return -ERRNO.EINVAL;
     const state = skState(ram, smcSock);
-    const isConnected =
-      state === SMC_STATE.ACTIVE ||
-      (state >= SMC_STATE.PEERCLOSEWAIT1 && state <= SMC_STATE.APPFINCLOSEWAIT);
-    if (!isConnected) return -ERRNO.ENOTCONN;
     const clcsock = clcsockOf(smcSock);
     if (isFallback(smcSock)) {
       const rc = clcsock?.shut(how) ?? -ERRNO.ENOTCONN;
@@ -105,6 +106,10 @@ export function socketFunctions(smc: SmcContext): readonly KernelFunction[] {
       if (clcsock?.shutdown === SHUTDOWN_MASK) setSkState(ram, smcSock, SMC_STATE.CLOSED);
       return rc;
     }
+    const isConnected =
+      state === SMC_STATE.ACTIVE ||
+      (state >= SMC_STATE.PEERCLOSEWAIT1 && state <= SMC_STATE.APPFINCLOSEWAIT);
+    if (!isConnected) return -ERRNO.ENOTCONN;
     let rc = 0;
     if (how === SHUT.RDWR) rc = kernel.invoke('smc_close_active', smcSock);
     if (how === SHUT.WR) rc = kernel.invoke('smc_close_shutdown_write', smcSock);

@@ -86,6 +86,9 @@ export class SmcSocket {
   #sock: number;
   /** SO_LINGER in milliseconds. Default: none. */
   linger: number | undefined;
+  /** SO_SNDTIMEO and SO_RCVTIMEO in milliseconds of the lab's clock: then EAGAIN. Default: none. */
+  sndtimeo: number | undefined;
+  rcvtimeo: number | undefined;
 
   /** Use `smc.socket()`. */
   constructor(smc: Smc, sock: number, family: number, protocol: number) {
@@ -197,11 +200,27 @@ export class SmcSocket {
   }
 
   async accept(): Promise<SmcSocket> {
+    const end = this.#deadline(this.rcvtimeo);
     for (;;) {
       const child = this.acceptNow();
       if (child) return child;
-      await this.#smc.nextWake(this.#open());
+      if (!(await this.#sleep(end))) checkResult(-ERRNO.EAGAIN, 'accept');
     }
+  }
+
+  #deadline(timeout: number | undefined): number {
+    return timeout === undefined ? Infinity : this.#smc.now() + timeout;
+  }
+
+  /** Until somebody wakes the socket; false when the time was over before. */
+  async #sleep(end: number): Promise<boolean> {
+    const smc = this.#smc;
+    const sock = this.#open();
+    if (smc.now() >= end) return false;
+    const cancel = end === Infinity ? undefined : smc.after(end - smc.now(), () => smc.wake(sock));
+    await smc.nextWake(sock);
+    cancel?.();
+    return true;
   }
 
   /** Bytes taken, or a negative errno. */
@@ -217,10 +236,11 @@ export class SmcSocket {
 
   /** Waits until something can be sent; the bytes taken, which may be less than all. */
   async send(bytes: Uint8Array, flags = 0): Promise<number> {
+    const end = this.#deadline(this.sndtimeo);
     for (;;) {
       const sent = this.#canSend() ? this.sendNow(bytes, flags) : -ERRNO.EAGAIN;
-      if (sent !== -ERRNO.EAGAIN) return checkResult(sent, 'send');
-      await this.#smc.nextWake(this.#sock);
+      const isOver = sent === -ERRNO.EAGAIN && !(await this.#sleep(end));
+      if (sent !== -ERRNO.EAGAIN || isOver) return checkResult(sent, 'send');
     }
   }
 
@@ -266,6 +286,7 @@ export class SmcSocket {
   /** Waits for data; up to `size` bytes, none at the end of the stream. MSG.WAITALL waits for all. */
   async recv(size: number, flags = 0): Promise<Uint8Array> {
     const buffer = new Uint8Array(size);
+    const end = this.#deadline(this.rcvtimeo);
     let done = 0;
     for (;;) {
       const got = this.#mayRecv(flags) ? this.recvNow(buffer.subarray(done), flags) : -ERRNO.EAGAIN;
@@ -276,7 +297,9 @@ export class SmcSocket {
         if (got <= 0 || isFull) return buffer.subarray(0, done);
         continue;
       }
-      await this.#smc.nextWake(this.#sock);
+      if (await this.#sleep(end)) continue;
+      if (done === 0) checkResult(got, 'recv');
+      return buffer.subarray(0, done);
     }
   }
 

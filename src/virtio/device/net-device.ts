@@ -162,7 +162,7 @@ export class VirtioNetDevice implements VirtioTransport {
   readonly #chains = new PieceList();
   #error: string | undefined;
   /** Frames by queue; commands and accepted ones of the control queue. */
-  readonly #framesOf: number[] = [];
+  readonly #framesOf: Float64Array;
   #commands = 0;
   #accepted = 0;
 
@@ -170,6 +170,7 @@ export class VirtioNetDevice implements VirtioTransport {
     this.#memory = memory;
     this.#options = options;
     this.#config = { ...DEFAULT_NET_CONFIG, ...options.config };
+    this.#framesOf = new Float64Array(2 * this.#config.maxVirtqueuePairs + 1);
     this.#status = new DeviceStatus(options.features);
     this.#controlDevice = { features: 0n, config: this.#config };
     this.#control = resetControlState(this.#controlDevice);
@@ -294,7 +295,7 @@ export class VirtioNetDevice implements VirtioTransport {
     }
     const size = this.#header.length;
     if (options.header) this.#header.set(encodeNetHeader(options.header, size));
-    else this.#header.fill(0);
+    else this.#clearHeader();
     const queue = this.#steer(frame, options);
     if (queue === DROPPED) {
       this.counters.rxDropped++;
@@ -315,6 +316,12 @@ export class VirtioNetDevice implements VirtioTransport {
     const { queue, hashValue = 0, hashReport = 0 } = steer(frame, this.#control);
     this.#writeHash(hashValue, hashReport);
     return queue;
+  }
+
+  /** Store by store: `fill` is a call out of JavaScript. */
+  #clearHeader(): void {
+    const header = this.#header;
+    for (let i = 0; i < header.length; i++) header[i] = 0;
   }
 
   #writeHash(value: number, report: number): void {
@@ -344,7 +351,7 @@ export class VirtioNetDevice implements VirtioTransport {
     for (let i = 0; i < chains.count; i++) rx.push(chains.address(i), chains.length(i));
     rx.flush();
     this.counters.rxFrames++;
-    this.#framesOf[2 * queue] = (this.#framesOf[2 * queue] ?? 0) + 1;
+    (this.#framesOf[2 * queue] as number)++;
     this.counters.rxBuffers += chains.count;
     this.#interrupt(rx, 2 * queue);
     return 'delivered';
@@ -437,7 +444,7 @@ export class VirtioNetDevice implements VirtioTransport {
         tx.push(head, 0);
         completed = true;
         taken++;
-        this.#framesOf[2 * pair + 1] = (this.#framesOf[2 * pair + 1] ?? 0) + 1;
+        (this.#framesOf[2 * pair + 1] as number)++;
       }
       if (!completed) continue;
       tx.flush();
@@ -482,7 +489,7 @@ export class VirtioNetDevice implements VirtioTransport {
         this.counters.rxDropped++;
         return head === QUEUE_EMPTY ? 'no-buffers' : 'too-big';
       }
-      const limit = limits[chains.count] ?? limits.at(-1) ?? Infinity;
+      const limit = limits.length === 0 ? left : (limits[chains.count] ?? limits.at(-1) ?? left);
       const share = Math.min(left, limit, writable.bytes(first));
       if (share === 0) return this.fail('receive buffer without writable bytes');
       this.#trim(first, share);
@@ -523,6 +530,9 @@ export class VirtioNetDevice implements VirtioTransport {
     for (let i = 0; i < writable.count; i++) {
       let target = writable.address(i);
       const end = target + writable.length(i);
+      for (; at + 4 <= headerBytes && target + 4 <= end; at += 4, target += 4) {
+        ram.set32(target, this.#headerView.getInt32(at, true));
+      }
       while (at < headerBytes && target < end) ram.set8(target++, this.#header[at++] as number);
       const size = end - target;
       const from = at - headerBytes;

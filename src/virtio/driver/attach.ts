@@ -12,13 +12,17 @@
  */
 import { ERRNO } from '../../common/errno.js';
 import { atomic, type KernelContext, type KernelFunction } from '../../kernel/function.js';
-import { IFF_UP, NETDEV_XDP_ACT } from '../../stack/net-device.js';
+import { IFF_UP, NETDEV_XDP_ACT, NET_DEVICE } from '../../stack/net-device.js';
 import { BPF_PROG } from '../../stack/xdp-program.js';
 import type { VirtioNetFeature } from '../net-features.js';
-import { DEV, RQ, VI, napiSchedule, negotiated, netdevLog, receiveQueue } from './common.js';
+import { napiSchedule, negotiated, netdevLog, receiveQueue } from './common.js';
 import { keepsGuestChecksum } from './offloads.js';
 import { profileOf } from './profiles.js';
-import { NETLINK_EXT_ACK } from './structs.js';
+import { NETLINK_EXT_ACK, RECEIVE_QUEUE, VIRTNET_INFO } from './structs.js';
+
+const DEV = NET_DEVICE.offset;
+const RQ = RECEIVE_QUEUE.offset;
+const VI = VIRTNET_INFO.offset;
 
 /** What a host may do to frames that a program cannot take, unless it can be told to stop. */
 const HOST_OFFLOADS: readonly VirtioNetFeature[] = [

@@ -8,7 +8,7 @@
  * and are never run. Pages that an skb did not keep are used again.
  */
 import type { Ram } from '../../cpu/ram.js';
-import { atomic, type KernelContext, type KernelFunction } from '../../kernel/function.js';
+import { Callee, atomic, type KernelContext, type KernelFunction } from '../../kernel/function.js';
 import {
   PAGE_SIZE,
   allocPage,
@@ -20,8 +20,17 @@ import {
 import { MAX_SKB_FRAGS } from '../../stack/skb-geometry.js';
 import { SCATTERLIST } from '../ring/vring-virtqueue.js';
 import { hasBug } from './bugs.js';
-import { DEV, RQ, RQ_STATS, VI, pagesOf } from './common.js';
+import { pagesOf } from './common.js';
 import { PADDED_VNET_HDR, bigBufferSize } from './geometry.js';
+import { NET_DEVICE } from '../../stack/net-device.js';
+import { RECEIVE_QUEUE, VIRTNET_RQ_STATS, VIRTNET_INFO } from './structs.js';
+
+const DEV = NET_DEVICE.offset;
+const RQ = RECEIVE_QUEUE.offset;
+const RQ_STATS = VIRTNET_RQ_STATS.offset;
+const VI = VIRTNET_INFO.offset;
+
+const PAGE_TO_SKB = new Callee('page_to_skb');
 
 const SG = SCATTERLIST.offset;
 
@@ -100,7 +109,7 @@ function receiveBig(
     return 0;
   }
   ram.add64(stats + RQ_STATS.bytes, len - headerSize);
-  return kernel.invoke('page_to_skb', vi, rq, page, 0, len, PAGE_SIZE, 0);
+  return kernel.invoke(PAGE_TO_SKB, vi, rq, page, 0, len, PAGE_SIZE, 0);
 }
 
 export const bigFunctions: readonly KernelFunction[] = [

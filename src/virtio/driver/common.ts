@@ -6,7 +6,7 @@
  * and no symbols.
  */
 import type { Ram } from '../../cpu/ram.js';
-import type { KernelContext } from '../../kernel/function.js';
+import { Callee, type KernelContext } from '../../kernel/function.js';
 import {
   NAPIF_STATE_SCHED,
   NAPI_STRUCT,
@@ -20,6 +20,11 @@ import type { NetStack } from '../../stack/net-stack.js';
 import { VIRTIO_NET_F, type VirtioNetFeature } from '../net-features.js';
 import { headPage, putPage } from '../../stack/pages.js';
 
+const VIRTQUEUE_GET_BUF_CTX = new Callee('virtqueue_get_buf_ctx');
+const VIRTQUEUE_DISABLE_CB = new Callee('virtqueue_disable_cb');
+const VIRTQUEUE_KICK_PREPARE = new Callee('virtqueue_kick_prepare');
+const VIRTQUEUE_NOTIFY = new Callee('virtqueue_notify');
+
 /** What lies outside the guest's memory: engines that run programs, doorbells, tracepoints. */
 export interface VirtioNetHost {
   /** What the kernel's network side has once; it runs programs. */
@@ -30,11 +35,10 @@ export interface VirtioNetHost {
   xdpException(dev: number, prog: number, action: number): void;
 }
 
-export const RQ = RECEIVE_QUEUE.offset;
-export const SQ = SEND_QUEUE.offset;
-export const VI = VIRTNET_INFO.offset;
-export const DEV = NET_DEVICE.offset;
-export const RQ_STATS = VIRTNET_RQ_STATS.offset;
+const RQ = RECEIVE_QUEUE.offset;
+const VI = VIRTNET_INFO.offset;
+const DEV = NET_DEVICE.offset;
+const RQ_STATS = VIRTNET_RQ_STATS.offset;
 
 /** Whether a feature was negotiated, by bit number. */
 export function negotiated(ram: Ram, vi: number, feature: VirtioNetFeature): boolean {
@@ -94,7 +98,7 @@ export function isXdpRawBufferQueue(ram: Ram, vi: number, index: number): boolea
 /** `virtnet_rq_get_buf`: the next used buffer (0: none); length and context go to the scratch words. */
 export function rqGetBuf(kernel: KernelContext, rq: number): number {
   const vq = kernel.memory.ram.pointer(rq + RQ.vq);
-  return kernel.invoke('virtqueue_get_buf_ctx', vq, rq + RQ.scratch_len, rq + RQ.scratch_ctx);
+  return kernel.invoke(VIRTQUEUE_GET_BUF_CTX, vq, rq + RQ.scratch_len, rq + RQ.scratch_ctx);
 }
 
 /** `mergeable_buf_free`: takes what is left of a frame of `buffers` off the ring and frees it. */
@@ -125,11 +129,11 @@ export function napiSchedule(kernel: KernelContext, rq: number): void {
   const flags = ram.u32(state);
   if ((flags & NAPIF_STATE_SCHED) !== 0) return;
   ram.set32(state, flags | NAPIF_STATE_SCHED);
-  kernel.invoke('virtqueue_disable_cb', ram.pointer(rq + RQ.vq));
+  kernel.invoke(VIRTQUEUE_DISABLE_CB, ram.pointer(rq + RQ.vq));
 }
 
 /** Kicks a queue if the device wants to know; whether it did. */
 export function kick(kernel: KernelContext, vq: number): boolean {
-  if (kernel.invoke('virtqueue_kick_prepare', vq) === 0) return false;
-  return kernel.invoke('virtqueue_notify', vq) !== 0;
+  if (kernel.invoke(VIRTQUEUE_KICK_PREPARE, vq) === 0) return false;
+  return kernel.invoke(VIRTQUEUE_NOTIFY, vq) !== 0;
 }

@@ -17,8 +17,10 @@ import type { Ram } from '../../cpu/ram.js';
 import { atomic, type KernelContext, type KernelFunction } from '../../kernel/function.js';
 import { VIRTIO_NET_ERR, VIRTIO_NET_OK } from '../device/control/commands.js';
 import { SCATTERLIST } from '../ring/vring-virtqueue.js';
-import { VI } from './common.js';
 import { profileOf } from './profiles.js';
+import { VIRTNET_INFO } from './structs.js';
+
+const VI = VIRTNET_INFO.offset;
 
 /** Pieces of data a command may have. */
 const CONTROL_PIECES = 6;

@@ -8,9 +8,23 @@
  *   counterTable(driverCounters(ram, vi));   // rows of [name, value], zeros left out
  */
 import type { Ram } from '../../cpu/ram.js';
-import { DEV, RQ, SQ, VI, receiveQueue, sendQueue } from './common.js';
+import { receiveQueue, sendQueue } from './common.js';
 import { profileOf } from './profiles.js';
-import { RQ_STATS_NAMES, SQ_STATS_NAMES, VIRTNET_RQ_STATS, VIRTNET_SQ_STATS } from './structs.js';
+import {
+  RQ_STATS_NAMES,
+  SQ_STATS_NAMES,
+  VIRTNET_RQ_STATS,
+  VIRTNET_SQ_STATS,
+  RECEIVE_QUEUE,
+  SEND_QUEUE,
+  VIRTNET_INFO,
+} from './structs.js';
+import { NET_DEVICE } from '../../stack/net-device.js';
+
+const DEV = NET_DEVICE.offset;
+const RQ = RECEIVE_QUEUE.offset;
+const SQ = SEND_QUEUE.offset;
+const VI = VIRTNET_INFO.offset;
 
 /** All counters; totals over the queues have no queue number. */
 export function driverCounters(ram: Ram, vi: number): Readonly<Record<string, number>> {

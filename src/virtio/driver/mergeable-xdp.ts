@@ -9,7 +9,7 @@
  * lies a header further, and the frame that passes is made an skb by page_to_skb.
  */
 import { XDP_BUFF, XDP_FLAGS_HAS_FRAGS, XDP_PACKET_HEADROOM } from '../../bpf/xdp-buff.js';
-import type { KernelContext } from '../../kernel/function.js';
+import { Callee, type KernelContext } from '../../kernel/function.js';
 import { MAX_SKB_FRAGS } from '../../stack/skb-geometry.js';
 import { PAGE_SIZE } from '../../stack/pages.js';
 import {
@@ -21,7 +21,7 @@ import {
 } from './geometry.js';
 import { NET_HEADER_OFFSET } from '../net-header.js';
 import { hasBug } from './bugs.js';
-import { DEV, RQ, RQ_STATS, VI, mergeableBufFree, pagesOf, rqGetBuf } from './common.js';
+import { mergeableBufFree, pagesOf, rqGetBuf } from './common.js';
 import { partialMustNotRun } from './xdp-checksum.js';
 import { XDP_PASS, XDP_REDIRECT, XDP_TX } from '../../stack/xdp-verdict.js';
 import { contextRoom, profileOf } from './profiles.js';
@@ -45,11 +45,21 @@ import {
   xdpBuffMetaSize,
   xdpBuffShinfo,
 } from '../../stack/xdp-frame.js';
+import { NET_DEVICE } from '../../stack/net-device.js';
+import { RECEIVE_QUEUE, VIRTNET_RQ_STATS, VIRTNET_INFO } from './structs.js';
+
+const DEV = NET_DEVICE.offset;
+const RQ = RECEIVE_QUEUE.offset;
+const RQ_STATS = VIRTNET_RQ_STATS.offset;
+const VI = VIRTNET_INFO.offset;
+
+const VIRTNET_XDP_HANDLER = new Callee('virtnet_xdp_handler');
+const PAGE_TO_SKB = new Callee('page_to_skb');
 
 const SHINFO = SKB_SHARED_INFO.offset;
 
 /**
- * The skb of a frame that passes, 0 for one that does not. `buf` is the address of the virtio_net_hdr,
+ * The skb of a frame that passes, 0 for one that does not. `buf` is the address of the virtio_net_hdr in `page`,
  * `len` the bytes in the first buffer, header included.
  */
 export function receiveMergeableXdp(
@@ -58,6 +68,7 @@ export function receiveMergeableXdp(
   vi: number,
   rq: number,
   prog: number,
+  page: number,
   buf: number,
   ctx: number,
   len: number,
@@ -67,11 +78,11 @@ export function receiveMergeableXdp(
   const { ram } = kernel.memory;
   const pages = pagesOf(ram, vi);
   const xdp = rq + RQ.scratch_xdp;
-  const header = getBuf(kernel, vi, rq, prog, buf, ctx, len);
+  const header = getBuf(kernel, vi, rq, prog, page, buf, ctx, len);
   if (header !== 0) {
     const truesize = buildXdpBuff(kernel, dev, vi, rq, header, stats);
     if (truesize >= 0) {
-      const action = kernel.invoke('virtnet_xdp_handler', prog, xdp, dev, xdpXmit, stats);
+      const action = kernel.invoke(VIRTNET_XDP_HANDLER, prog, xdp, dev, xdpXmit, stats);
       if (action === XDP_TX || action === XDP_REDIRECT) return 0;
       if (action === XDP_PASS) {
         return profileOf(ram, vi).passesByPageToSkb
@@ -98,13 +109,13 @@ function getBuf(
   vi: number,
   rq: number,
   prog: number,
+  page: number,
   buf: number,
   ctx: number,
   len: number,
 ): number {
   const { ram } = kernel.memory;
   const pages = pagesOf(ram, vi);
-  const page = headPage(ram, pages, buf);
   const buffers = ram.u16(buf + NET_HEADER_OFFSET.num_buffers);
   ram.setPointer(rq + RQ.scratch_page, page);
   ram.set32(rq + RQ.scratch_num_buf, buffers);
@@ -224,7 +235,7 @@ function skbByPageToSkb(
   const length = ram.pointer(xdp + XDP_BUFF.dataEnd) - data + headerSize + metaSize;
   const moved = data - ram.pointer(xdp + XDP_BUFF.dataHardStart) - metaSize;
   const headroom = hasBug(ram, vi, 'posted headroom') ? XDP_PACKET_HEADROOM : moved;
-  const skb = kernel.invoke('page_to_skb', vi, rq, page, offset, length, PAGE_SIZE, headroom);
+  const skb = kernel.invoke(PAGE_TO_SKB, vi, rq, page, offset, length, PAGE_SIZE, headroom);
   ram.zero(skb + SK_BUFF.offset.cb, headerSize);
   if (metaSize > 0) {
     skbPull(ram, skb, metaSize);

@@ -4,7 +4,7 @@
  * Reference: drivers/net/virtio_net.c of 6.12 (receive_mergeable, page_to_skb, xdp_linearize_page).
  * With a program see `mergeable-xdp.ts`; page_to_skb is big mode's too.
  */
-import { atomic, type KernelContext, type KernelFunction } from '../../kernel/function.js';
+import { Callee, atomic, type KernelContext, type KernelFunction } from '../../kernel/function.js';
 import { KernelError } from '../../common/errors.js';
 import { SKB_SHARED_INFO_SIZE, XDP_PACKET_HEADROOM } from '../../bpf/xdp-buff.js';
 import { ETH_HLEN, skbDataAlign } from '../../stack/skb-geometry.js';
@@ -20,7 +20,7 @@ import {
 import { NET_HEADER_OFFSET } from '../net-header.js';
 import { hasBug } from './bugs.js';
 import { receiveMergeableXdp } from './mergeable-xdp.js';
-import { DEV, RQ, RQ_STATS, VI, mergeableBufFree, pagesOf, rqGetBuf } from './common.js';
+import { mergeableBufFree, pagesOf, rqGetBuf } from './common.js';
 import { contextRoom, profileOf } from './profiles.js';
 import {
   PAGE_SIZE,
@@ -42,6 +42,15 @@ import {
   skbReserve,
   skbTailroom,
 } from '../../stack/skb.js';
+import { NET_DEVICE } from '../../stack/net-device.js';
+import { RECEIVE_QUEUE, VIRTNET_RQ_STATS, VIRTNET_INFO } from './structs.js';
+
+const DEV = NET_DEVICE.offset;
+const RQ = RECEIVE_QUEUE.offset;
+const RQ_STATS = VIRTNET_RQ_STATS.offset;
+const VI = VIRTNET_INFO.offset;
+
+const PAGE_TO_SKB = new Callee('page_to_skb');
 
 function receiveMergeable(
   kernel: KernelContext,
@@ -69,12 +78,12 @@ function receiveMergeable(
   if (ram.u8(vi + VI.xdp_enabled) !== 0) {
     const prog = ram.pointer(rq + RQ.xdp_prog);
     if (prog !== 0) {
-      return receiveMergeableXdp(kernel, dev, vi, rq, prog, buf, ctx, len, xdpXmit, stats);
+      return receiveMergeableXdp(kernel, dev, vi, rq, prog, page, buf, ctx, len, xdpXmit, stats);
     }
   }
 
   const offset = buf - pageAddress(ram, page);
-  const head = kernel.invoke('page_to_skb', vi, rq, page, offset, len, truesize, headroom);
+  const head = kernel.invoke(PAGE_TO_SKB, vi, rq, page, offset, len, truesize, headroom);
   let current = head;
   // a device that says 0 buffers has the ring taken until it is empty, as in Linux
   while (--buffers !== 0) {

@@ -17,16 +17,21 @@ import {
   NETIF_F_TSO,
   NETIF_F_TSO6,
   NETIF_F_TSO_ECN,
+  NET_DEVICE,
 } from '../../stack/net-device.js';
 import {
   VIRTIO_NET_CTRL_GUEST_OFFLOADS,
   VIRTIO_NET_CTRL_GUEST_OFFLOADS_SET,
 } from '../device/control/commands.js';
 import { featureMask, type VirtioNetFeature } from '../net-features.js';
-import { DEV, VI, negotiated, netdevLog } from './common.js';
+import { negotiated, netdevLog } from './common.js';
 import { controlData, sendCommand } from './control.js';
 import { xdpChecksumOf } from './profiles.js';
 import { setHashTypes } from './rss.js';
+import { VIRTNET_INFO } from './structs.js';
+
+const DEV = NET_DEVICE.offset;
+const VI = VIRTNET_INFO.offset;
 
 /** Offloads whose frames are larger than what was on the wire. */
 const GRO_HW: readonly VirtioNetFeature[] = [

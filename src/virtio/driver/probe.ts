@@ -31,7 +31,7 @@ import { NET_HEADER_SIZE } from '../net-header.js';
 import { VIRTIO_CONFIG_S, type VirtioTransport } from '../transport.js';
 import { freePageChain } from './big.js';
 import { setBugs, type DriverBug } from './bugs.js';
-import { DEV, RQ, SQ, VI, isBig, negotiated, pagesOf, receiveQueue, sendQueue } from './common.js';
+import { isBig, negotiated, pagesOf, receiveQueue, sendQueue } from './common.js';
 import { CONTROL_BUF_SIZE } from './control.js';
 import { MAX_MTU, bigPacketPages, mergeableMinimum } from './geometry.js';
 import { negotiate, resume } from './negotiate.js';
@@ -48,6 +48,11 @@ import { hasRssFault, type RssFault } from './rss-faults.js';
 import { VIRTIO_NET_RSS_MAX_KEY_SIZE, initRss, keySizeRefusal } from './rss.js';
 import { NAPI_STRUCT, RECEIVE_QUEUE, SEND_QUEUE, VIRTNET_INFO } from './structs.js';
 import { recycleQueue, resetVirtqueue, virtqueueOf } from './queue-reset.js';
+
+const DEV = NET_DEVICE.offset;
+const RQ = RECEIVE_QUEUE.offset;
+const SQ = SEND_QUEUE.offset;
+const VI = VIRTNET_INFO.offset;
 
 export interface ProbeOptions {
   readonly name: string;

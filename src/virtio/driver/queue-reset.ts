@@ -9,8 +9,13 @@ import type { KernelContext } from '../../kernel/function.js';
 import { headPage, putPage } from '../../stack/pages.js';
 import { virtqueueDetachUnused, virtqueueDisableCb, virtqueueReinit } from '../ring/virtqueue.js';
 import { freePageChain } from './big.js';
-import { RQ, SQ, VI, isBig, pagesOf, receiveQueue, sendQueue } from './common.js';
+import { isBig, pagesOf, receiveQueue, sendQueue } from './common.js';
 import { freeTransmitted } from './xdp.js';
+import { RECEIVE_QUEUE, SEND_QUEUE, VIRTNET_INFO } from './structs.js';
+
+const RQ = RECEIVE_QUEUE.offset;
+const SQ = SEND_QUEUE.offset;
+const VI = VIRTNET_INFO.offset;
 
 /** `struct virtqueue` of a queue by its index: rx of pair i is 2i, tx is 2i+1, the control queue behind. */
 export function virtqueueOf(kernel: KernelContext, vi: number, queue: number): number {

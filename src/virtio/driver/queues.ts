@@ -7,10 +7,15 @@
 import { ERRNO } from '../../common/errno.js';
 import { atomic, type KernelContext, type KernelFunction } from '../../kernel/function.js';
 import { VIRTIO_NET_CTRL_MQ, VIRTIO_NET_CTRL_MQ_VQ_PAIRS_SET } from '../device/control/commands.js';
-import { DEV, VI, negotiated, netdevLog } from './common.js';
+import { negotiated, netdevLog } from './common.js';
 import { controlData, sendCommand } from './control.js';
 import { profileOf } from './profiles.js';
 import { fillTable, syncMaxTxVq } from './rss.js';
+import { NET_DEVICE } from '../../stack/net-device.js';
+import { VIRTNET_INFO } from './structs.js';
+
+const DEV = NET_DEVICE.offset;
+const VI = VIRTNET_INFO.offset;
 
 function spread(kernel: KernelContext, vi: number, pairs: number): number {
   const { ram } = kernel.memory;

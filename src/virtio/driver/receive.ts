@@ -6,20 +6,15 @@
  * `xdp-checksum.ts`, the stack behind napi_gro_receive in `src/stack`. Behind a program the header is
  * gone and with it the hash. Leaves out dynamic interrupt moderation, AF_XDP.
  */
-import { atomic, type KernelContext, type KernelFunction } from '../../kernel/function.js';
+import { Callee, atomic, type KernelContext, type KernelFunction } from '../../kernel/function.js';
 import { ETH_HLEN } from '../../stack/skb-geometry.js';
 import { NET_HEADER_OFFSET, VIRTIO_NET_HDR_F_DATA_VALID } from '../net-header.js';
 import type { Ram } from '../../cpu/ram.js';
 import { netHeaderToSkb } from './header-skb.js';
 import { xdpChecksumOf } from './profiles.js';
-import { skbSetHash, wantsHash } from './rss-hash.js';
+import { skbSetHash, skbSetSavedHash, wantsHash } from './rss-hash.js';
 import { savedFlags, setCsumAfterXdp, smallAllocation } from './xdp-checksum.js';
 import {
-  DEV,
-  RQ,
-  RQ_STATS,
-  SQ,
-  VI,
   isBig,
   isXdpRawBufferQueue,
   kick,
@@ -39,6 +34,9 @@ import {
   VIRTIO_XDP_TX,
   VIRTNET_RQ_STATS,
   VIRTNET_SQ_STATS,
+  RECEIVE_QUEUE,
+  SEND_QUEUE,
+  VIRTNET_INFO,
 } from './structs.js';
 import { headPage, pageAddress, putPage } from '../../stack/pages.js';
 import { givePages } from './big.js';
@@ -48,6 +46,26 @@ import { setProtocol } from '../../stack/ethernet.js';
 import { CHECKSUM_UNNECESSARY, SK_BUFF, freeSkb, skbHeadroom } from '../../stack/skb.js';
 import { virtqueueNumFree } from '../ring/virtqueue.js';
 import { VRING_VIRTQUEUE } from '../ring/vring-virtqueue.js';
+import { NET_DEVICE } from '../../stack/net-device.js';
+
+const DEV = NET_DEVICE.offset;
+const RQ = RECEIVE_QUEUE.offset;
+const RQ_STATS = VIRTNET_RQ_STATS.offset;
+const SQ = SEND_QUEUE.offset;
+const VI = VIRTNET_INFO.offset;
+
+const RECEIVE_MERGEABLE = new Callee('receive_mergeable');
+const RECEIVE_SMALL = new Callee('receive_small');
+const RECEIVE_BIG = new Callee('receive_big');
+const VIRTNET_RECEIVE_DONE = new Callee('virtnet_receive_done');
+const NAPI_GRO_RECEIVE = new Callee('napi_gro_receive');
+const RECEIVE_BUF = new Callee('receive_buf');
+const VIRTNET_RECEIVE_PACKETS = new Callee('virtnet_receive_packets');
+const TRY_FILL_RECV = new Callee('try_fill_recv');
+const VIRTNET_RECEIVE = new Callee('virtnet_receive');
+const VIRTQUEUE_ENABLE_CB_PREPARE = new Callee('virtqueue_enable_cb_prepare');
+const NAPI_COMPLETE_DONE = new Callee('napi_complete_done');
+const VIRTQUEUE_POLL = new Callee('virtqueue_poll');
 
 const SKB = SK_BUFF.offset;
 function receiveBuf(
@@ -73,15 +91,15 @@ function receiveBuf(
   if (isBig(ram, vi)) {
     const header = hasBug(ram, vi, 'flags of the page') ? buf : pageAddress(ram, buf);
     flags = savedFlags(ram, vi, rq, header, buf);
-    skb = kernel.invoke('receive_big', dev, vi, rq, buf, len, stats);
+    skb = kernel.invoke(RECEIVE_BIG, dev, vi, rq, buf, len, stats);
   } else {
     const mergeable = ram.u8(vi + VI.mergeable_rx_bufs) !== 0;
     const cookie = mergeable ? buf : smallAllocation(buf, ctx);
     flags = savedFlags(ram, vi, rq, buf, cookie);
-    const receive = mergeable ? 'receive_mergeable' : 'receive_small';
+    const receive = mergeable ? RECEIVE_MERGEABLE : RECEIVE_SMALL;
     skb = kernel.invoke(receive, dev, vi, rq, buf, ctx, len, xdpXmit, stats);
   }
-  if (skb !== 0) kernel.invoke('virtnet_receive_done', vi, rq, skb, flags);
+  if (skb !== 0) kernel.invoke(VIRTNET_RECEIVE_DONE, vi, rq, skb, flags);
 }
 
 /** `virtnet_rq_free_buf`. */
@@ -105,7 +123,7 @@ function behindXdp(ram: Ram, vi: number, rq: number): boolean {
     case 'v4-literal':
       return enabled;
     case 'v4-fixed':
-      return enabled && ram.pointer(rq + RQ.xdp_prog) !== 0;
+      return enabled && ram.pointer(rq + RQ.xdp_prog) !== 0 && !isBig(ram, vi);
   }
 }
 
@@ -123,8 +141,12 @@ function virtnetReceiveDone(
     ram.add64(dev + DEV.rx_frame_errors, 1);
     freeSkb(kernel, pages, skb);
   };
-  if (wantsHash(ram, vi)) skbSetHash(ram, skb);
-  if (behindXdp(ram, vi, rq)) {
+  const behind = behindXdp(ram, vi, rq);
+  if (wantsHash(ram, vi)) {
+    if (!behind) skbSetHash(ram, skb);
+    else if (xdpChecksumOf(ram, vi) === 'v4-fixed') skbSetSavedHash(ram, rq, skb);
+  }
+  if (behind) {
     setProtocol(kernel, skb, dev);
     ram.set16(skb + SKB.network_header, skbHeadroom(ram, skb));
     if (setCsumAfterXdp(kernel, vi, rq, pages, skb, saved) < 0) return frameError();
@@ -139,7 +161,7 @@ function virtnetReceiveDone(
     ram.set16(skb + SKB.queue_mapping, pairOf(ram, vi, rq) + 1);
     setProtocol(kernel, skb, dev);
   }
-  kernel.invoke('napi_gro_receive', rq + RQ.napi, skb);
+  kernel.invoke(NAPI_GRO_RECEIVE, rq + RQ.napi, skb);
 }
 
 function virtnetReceivePackets(
@@ -157,7 +179,7 @@ function virtnetReceivePackets(
     if (buf === 0) break;
     const len = ram.u32(rq + RQ.scratch_len);
     const ctx = ram.u32(rq + RQ.scratch_ctx);
-    kernel.invoke('receive_buf', vi, rq, buf, len, ctx, xdpXmit, stats);
+    kernel.invoke(RECEIVE_BUF, vi, rq, buf, len, ctx, xdpXmit, stats);
     packets++;
   }
   return packets;
@@ -174,10 +196,10 @@ function virtnetReceive(
   const vq = ram.pointer(rq + RQ.vq);
   const stats = rq + RQ.scratch_stats;
   ram.zero(stats, VIRTNET_RQ_STATS.size);
-  const packets = kernel.invoke('virtnet_receive_packets', vi, rq, budget, xdpXmit, stats);
+  const packets = kernel.invoke(VIRTNET_RECEIVE_PACKETS, vi, rq, budget, xdpXmit, stats);
   const size = ram.u32(vq + VRING_VIRTQUEUE.offset.num);
   if (virtqueueNumFree(kernel.memory, vq) > Math.min(budget, size) / 2) {
-    kernel.invoke('try_fill_recv', vi, rq, 0);
+    kernel.invoke(TRY_FILL_RECV, vi, rq, 0);
   }
   ram.setWord(stats + RQ_STATS.packets, packets);
   // all of virtnet_rq_stats: u64 counters
@@ -199,7 +221,7 @@ function virtnetPoll(kernel: KernelContext, napi: number, budget: number): numbe
   const pair = pairOf(ram, vi, rq);
   if (!isXdpRawBufferQueue(ram, vi, pair)) freeOldXmit(kernel, vi, sendQueue(ram, vi, pair));
 
-  const received = kernel.invoke('virtnet_receive', rq, budget, xdpXmit);
+  const received = kernel.invoke(VIRTNET_RECEIVE, rq, budget, xdpXmit);
   const inNapi = rq + RQ.packets_in_napi;
   ram.set32(inNapi, ram.u32(inNapi) + received);
   const pending = ram.u32(xdpXmit);
@@ -209,9 +231,9 @@ function virtnetPoll(kernel: KernelContext, napi: number, budget: number): numbe
 
   if (received < budget) {
     // virtqueue_napi_complete: what came in between is not lost
-    const opaque = kernel.invoke('virtqueue_enable_cb_prepare', vq);
-    kernel.invoke('napi_complete_done', napi, received);
-    if (kernel.invoke('virtqueue_poll', vq, opaque) !== 0) napiSchedule(kernel, rq);
+    const opaque = kernel.invoke(VIRTQUEUE_ENABLE_CB_PREPARE, vq);
+    kernel.invoke(NAPI_COMPLETE_DONE, napi, received);
+    if (kernel.invoke(VIRTQUEUE_POLL, vq, opaque) !== 0) napiSchedule(kernel, rq);
   }
   if (redirected && flushesLate) kernel.invoke('xdp_do_flush');
   if ((pending & VIRTIO_XDP_TX) !== 0) {

@@ -7,7 +7,7 @@
  * softly).
  */
 import { ERRNO } from '../../common/errno.js';
-import { atomic, type KernelContext, type KernelFunction } from '../../kernel/function.js';
+import { Callee, atomic, type KernelContext, type KernelFunction } from '../../kernel/function.js';
 import {
   GOOD_PACKET_LEN,
   PAGE_FRAG_SIZE,
@@ -18,12 +18,22 @@ import {
   mergeableRoom,
   smallBufferSize,
 } from './geometry.js';
-import { RQ, RQ_STATS, VI, isBig, kick, pagesOf } from './common.js';
+import { isBig, kick, pagesOf } from './common.js';
 import { fragRefill, rqAlloc } from './page-frag.js';
 import { profileOf } from './profiles.js';
 import { headPage, putPage } from '../../stack/pages.js';
 import { virtqueueNumFree } from '../ring/virtqueue.js';
 import { SCATTERLIST } from '../ring/vring-virtqueue.js';
+import { RECEIVE_QUEUE, VIRTNET_RQ_STATS, VIRTNET_INFO } from './structs.js';
+
+const RQ = RECEIVE_QUEUE.offset;
+const RQ_STATS = VIRTNET_RQ_STATS.offset;
+const VI = VIRTNET_INFO.offset;
+
+const ADD_RECVBUF_BIG = new Callee('add_recvbuf_big');
+const ADD_RECVBUF_SMALL = new Callee('add_recvbuf_small');
+const ADD_RECVBUF_MERGEABLE = new Callee('add_recvbuf_mergeable');
+const VIRTQUEUE_ADD_INBUF_CTX = new Callee('virtqueue_add_inbuf_ctx');
 
 function addRecvbufSmall(kernel: KernelContext, vi: number, rq: number, gfp: number): number {
   const { ram } = kernel.memory;
@@ -74,7 +84,7 @@ function post(
   ram.setPointer(sg + SCATTERLIST.offset.address, buf);
   ram.set32(sg + SCATTERLIST.offset.length, length);
   const vq = ram.pointer(rq + RQ.vq);
-  const result = kernel.invoke('virtqueue_add_inbuf_ctx', vq, sg, 1, buf, ctx, gfp);
+  const result = kernel.invoke(VIRTQUEUE_ADD_INBUF_CTX, vq, sg, 1, buf, ctx, gfp);
   if (result < 0) {
     const pages = pagesOf(ram, vi);
     putPage(kernel, pages, headPage(ram, pages, buf));
@@ -86,8 +96,8 @@ function tryFillRecv(kernel: KernelContext, vi: number, rq: number, gfp: number)
   const { ram } = kernel.memory;
   const vq = ram.pointer(rq + RQ.vq);
   const mergeable = ram.u8(vi + VI.mergeable_rx_bufs) !== 0;
-  const other = isBig(ram, vi) ? 'add_recvbuf_big' : 'add_recvbuf_small';
-  const add = mergeable ? 'add_recvbuf_mergeable' : other;
+  const other = isBig(ram, vi) ? ADD_RECVBUF_BIG : ADD_RECVBUF_SMALL;
+  const add = mergeable ? ADD_RECVBUF_MERGEABLE : other;
   let result: number;
   do {
     result = kernel.invoke(add, vi, rq, gfp);

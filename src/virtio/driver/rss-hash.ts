@@ -19,10 +19,14 @@ import { ERRNO } from '../../common/errno.js';
 import type { Ram } from '../../cpu/ram.js';
 import { atomic, type KernelFunction } from '../../kernel/function.js';
 import { VIRTIO_NET_HASH_REPORT as REPORT } from '../../net/rss/types.js';
-import { NETIF_F_HI } from '../../stack/net-device.js';
+import { NETIF_F_HI, NET_DEVICE } from '../../stack/net-device.js';
 import { SK_BUFF } from '../../stack/skb.js';
 import { NET_HEADER_OFFSET } from '../net-header.js';
-import { DEV, VI } from './common.js';
+import { RECEIVE_QUEUE, VIRTNET_INFO } from './structs.js';
+
+const DEV = NET_DEVICE.offset;
+const RQ = RECEIVE_QUEUE.offset;
+const VI = VIRTNET_INFO.offset;
 
 const L4_TCP = RSS.XDP_RSS_L4 | RSS.XDP_RSS_L4_TCP;
 const L4_UDP = RSS.XDP_RSS_L4 | RSS.XDP_RSS_L4_UDP;
@@ -64,10 +68,27 @@ export function wantsHash(ram: Ram, vi: number): boolean {
 /** `virtio_skb_set_hash`: from the header that receive_small and its like left in `cb`. */
 export function skbSetHash(ram: Ram, skb: number): void {
   const header = skb + SKB.cb;
-  const type = PKT_HASH_TYPES[ram.u16(header + NET_HEADER_OFFSET.hash_report)];
-  ram.set8(skb + SKB.l4_hash, type === PKT_HASH_TYPE_L4 ? 1 : 0);
-  // skb_set_hash takes the value of every type; that of none is the header's, which is 0
-  ram.set32(skb + SKB.hash, ram.u32(header + NET_HEADER_OFFSET.hash_value));
+  const report = ram.u16(header + NET_HEADER_OFFSET.hash_report);
+  setHash(ram, skb, report, ram.u32(header + NET_HEADER_OFFSET.hash_value));
+}
+
+/** The fixed v4 patch, in front of a program: it may overwrite the header, and `cb` is zero behind it. */
+export function saveHash(ram: Ram, vi: number, rq: number, header: number): void {
+  if (!wantsHash(ram, vi)) return;
+  ram.set16(rq + RQ.scratch_hash_report, ram.u16(header + NET_HEADER_OFFSET.hash_report));
+  ram.set32(rq + RQ.scratch_hash_value, ram.u32(header + NET_HEADER_OFFSET.hash_value));
+}
+
+/** Behind it. */
+export function skbSetSavedHash(ram: Ram, rq: number, skb: number): void {
+  const report = ram.u16(rq + RQ.scratch_hash_report);
+  setHash(ram, skb, report, ram.u32(rq + RQ.scratch_hash_value));
+}
+
+/** `skb_set_hash` takes the value of every type; that of none is the header's, which is 0. */
+function setHash(ram: Ram, skb: number, report: number, value: number): void {
+  ram.set8(skb + SKB.l4_hash, PKT_HASH_TYPES[report] === PKT_HASH_TYPE_L4 ? 1 : 0);
+  ram.set32(skb + SKB.hash, value);
 }
 
 export const rssHashFunctions: readonly KernelFunction[] = [

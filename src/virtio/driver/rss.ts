@@ -20,7 +20,7 @@ import { struct } from '../../common/struct.js';
 import type { Ram } from '../../cpu/ram.js';
 import { atomic, type KernelContext, type KernelFunction } from '../../kernel/function.js';
 import { LINUX_HASH_TYPES } from '../../net/rss/types.js';
-import { NETIF_F_HI } from '../../stack/net-device.js';
+import { NETIF_F_HI, NET_DEVICE } from '../../stack/net-device.js';
 import { VIRTIO_NET_CTRL_HASH_TUNNEL_SET } from '../../net/rss/config.js';
 import {
   VIRTIO_NET_CTRL_HASH_TUNNEL,
@@ -29,10 +29,14 @@ import {
   VIRTIO_NET_CTRL_MQ_RSS_CONFIG,
 } from '../device/control/commands.js';
 import type { NetConfig } from '../net-config.js';
-import { DEV, VI, negotiated, netdevLog } from './common.js';
+import { negotiated, netdevLog } from './common.js';
 import { controlData, sendCommand, type ControlPiece } from './control.js';
 import { profileOf } from './profiles.js';
 import { hasRssFault, type RssFault } from './rss-faults.js';
+import { VIRTNET_INFO } from './structs.js';
+
+const DEV = NET_DEVICE.offset;
+const VI = VIRTNET_INFO.offset;
 
 export const VIRTIO_NET_RSS_MAX_KEY_SIZE = 40;
 /** Entries that the structure had room for before its table was allocated by the device's size. */

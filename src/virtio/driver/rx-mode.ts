@@ -8,7 +8,7 @@
  */
 import { ERRNO } from '../../common/errno.js';
 import { atomic, type KernelContext, type KernelFunction } from '../../kernel/function.js';
-import { IFF_ALLMULTI, IFF_PROMISC } from '../../stack/net-device.js';
+import { IFF_ALLMULTI, IFF_PROMISC, NET_DEVICE } from '../../stack/net-device.js';
 import {
   VIRTIO_NET_CTRL_ANNOUNCE,
   VIRTIO_NET_CTRL_ANNOUNCE_ACK,
@@ -22,8 +22,12 @@ import {
   VIRTIO_NET_CTRL_VLAN_ADD,
   VIRTIO_NET_CTRL_VLAN_DEL,
 } from '../device/control/commands.js';
-import { DEV, VI, negotiated, netdevLog } from './common.js';
+import { negotiated, netdevLog } from './common.js';
 import { controlData, sendCommand } from './control.js';
+import { VIRTNET_INFO } from './structs.js';
+
+const DEV = NET_DEVICE.offset;
+const VI = VIRTNET_INFO.offset;
 
 function setRxMode(kernel: KernelContext, dev: number): void {
   const { memory, physical } = kernel;

@@ -8,7 +8,7 @@
 import type { Ram } from '../../cpu/ram.js';
 import type { KernelContext } from '../../kernel/function.js';
 import { ETH_HLEN } from '../../stack/skb-geometry.js';
-import { DEV, VI, pagesOf } from './common.js';
+import { pagesOf } from './common.js';
 import {
   SKB_SHARED_INFO,
   SK_BUFF,
@@ -17,6 +17,11 @@ import {
   skbHeadroom,
   skbShinfo,
 } from '../../stack/skb.js';
+import { NET_DEVICE } from '../../stack/net-device.js';
+import { VIRTNET_INFO } from './structs.js';
+
+const DEV = NET_DEVICE.offset;
+const VI = VIRTNET_INFO.offset;
 
 /** A received frame and its skb's state behind eth_type_trans. */
 export interface DeliveredFrame {
@@ -105,6 +110,10 @@ function show(ram: Ram, skb: number, visit: FrameVisitor): void {
 }
 
 function frameBytes(ram: Ram, skb: number): Uint8Array {
+  if (ram.u32(skb + SKB.data_len) === 0) {
+    const data = ram.pointer(skb + SKB.data);
+    return ram.slice(data - ETH_HLEN, ETH_HLEN + ram.u32(skb + SKB.len));
+  }
   const payload = skbBytes(ram, skb);
   const frame = new Uint8Array(ETH_HLEN + payload.length);
   frame.set(ram.slice(ram.pointer(skb + SKB.data) - ETH_HLEN, ETH_HLEN));

@@ -8,10 +8,10 @@
  * grow the tail 76 bytes past the skb's end: passing such a frame is the kernel's skb_over_panic.
  */
 import { XDP_BUFF } from '../../bpf/xdp-buff.js';
-import { atomic, type KernelContext, type KernelFunction } from '../../kernel/function.js';
+import { Callee, atomic, type KernelContext, type KernelFunction } from '../../kernel/function.js';
 import { GOOD_PACKET_LEN, VIRTNET_RX_PAD, headroomFor, smallBufferSize } from './geometry.js';
 import { NET_HEADER_OFFSET } from '../net-header.js';
-import { DEV, RQ, RQ_STATS, VI, pagesOf } from './common.js';
+import { pagesOf } from './common.js';
 import { partialMustNotRun } from './xdp-checksum.js';
 import { XDP_PASS, XDP_REDIRECT, XDP_TX } from '../../stack/xdp-verdict.js';
 import { headPage, pageAddress, putPage } from '../../stack/pages.js';
@@ -24,6 +24,15 @@ import {
   skbShinfo,
 } from '../../stack/skb.js';
 import { prepareXdpBuff, xdpBuffMetaSize } from '../../stack/xdp-frame.js';
+import { NET_DEVICE } from '../../stack/net-device.js';
+import { RECEIVE_QUEUE, VIRTNET_RQ_STATS, VIRTNET_INFO } from './structs.js';
+
+const DEV = NET_DEVICE.offset;
+const RQ = RECEIVE_QUEUE.offset;
+const RQ_STATS = VIRTNET_RQ_STATS.offset;
+const VI = VIRTNET_INFO.offset;
+
+const VIRTNET_XDP_HANDLER = new Callee('virtnet_xdp_handler');
 
 function receiveSmall(
   kernel: KernelContext,
@@ -106,7 +115,7 @@ function receiveSmallXdp(
   const xdp = rq + RQ.scratch_xdp;
   const hardStart = start + VIRTNET_RX_PAD + headerSize;
   prepareXdpBuff(ram, xdp, rq + RQ.xdp_rxq, hardStart, headroom, length, size);
-  const action = kernel.invoke('virtnet_xdp_handler', prog, xdp, dev, xdpXmit, stats);
+  const action = kernel.invoke(VIRTNET_XDP_HANDLER, prog, xdp, dev, xdpXmit, stats);
   if (action === XDP_TX || action === XDP_REDIRECT) return 0;
   if (action !== XDP_PASS) return drop(kernel, pages, page, stats);
 

@@ -126,6 +126,8 @@ export const RECEIVE_QUEUE = struct({
   /** Of the frame's virtio_net_hdr. */
   scratch_csum_start: 'u16',
   scratch_csum_offset: 'u16',
+  scratch_hash_report: 'u16',
+  scratch_hash_value: 'u32',
   scratch_stats: VIRTNET_RQ_STATS.size,
   scratch_xdp: XDP_BUFF.size,
 });

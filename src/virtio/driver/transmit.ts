@@ -4,9 +4,9 @@
  * Reference: drivers/net/virtio_net.c (start_xmit, xmit_skb), include/linux/virtio_net.h
  * (virtio_net_hdr_from_skb). The header says what the skb says: NEEDS_CSUM with csum_start and csum_offset
  * for a PARTIAL one, segmentation type and size for one that stands for several. A queue that is full
- * drops the skb. Leaves out queue stop and wake, interrupts for sent skbs, xmit_more.
+ * drops the skb. Leaves out queue stop and wake, interrupts for sent skbs.
  */
-import { atomic, type KernelContext, type KernelFunction } from '../../kernel/function.js';
+import { Callee, atomic, type KernelContext, type KernelFunction } from '../../kernel/function.js';
 import { checksumStartOffset } from '../../stack/checksum.js';
 import {
   SKB_GSO_TCPV4,
@@ -37,9 +37,16 @@ import {
   VIRTIO_NET_HDR_GSO_TCPV6,
   VIRTIO_NET_HDR_GSO_UDP_L4,
 } from '../net-header.js';
-import { DEV, SQ, VI, kick, pagesOf, sendQueue } from './common.js';
-import { VIRTNET_SQ_STATS } from './structs.js';
+import { kick, pagesOf, sendQueue } from './common.js';
+import { VIRTNET_SQ_STATS, SEND_QUEUE, VIRTNET_INFO } from './structs.js';
 import { freeOldXmit } from './xdp.js';
+import { NET_DEVICE } from '../../stack/net-device.js';
+
+const DEV = NET_DEVICE.offset;
+const SQ = SEND_QUEUE.offset;
+const VI = VIRTNET_INFO.offset;
+
+const VIRTQUEUE_ADD_OUTBUF = new Callee('virtqueue_add_outbuf');
 
 const NETDEV_TX_OK = 0;
 /** What an skb without room for the header gets in front. */
@@ -98,7 +105,7 @@ function xmitSkb(kernel: KernelContext, vi: number, sq: number, skb: number): nu
     ram.set32(piece + SG.length, fragLength(ram, shinfo, i));
   }
   skbPull(ram, skb, headerSize);
-  return kernel.invoke('virtqueue_add_outbuf', ram.pointer(sq + SQ.vq), sg, frags + 1, skb, 0);
+  return kernel.invoke(VIRTQUEUE_ADD_OUTBUF, ram.pointer(sq + SQ.vq), sg, frags + 1, skb, 0);
 }
 
 function startXmit(kernel: KernelContext, skb: number, dev: number): number {
@@ -113,7 +120,8 @@ function startXmit(kernel: KernelContext, skb: number, dev: number): number {
     freeSkb(kernel, pagesOf(ram, vi), skb);
     return NETDEV_TX_OK;
   }
-  if (kick(kernel, ram.pointer(sq + SQ.vq))) ram.add64(sq + SQ.stats + SQ_STATS.kicks, 1);
+  const more = ram.u8(dev + DEV.xmit_more) !== 0;
+  if (!more && kick(kernel, ram.pointer(sq + SQ.vq))) ram.add64(sq + SQ.stats + SQ_STATS.kicks, 1);
   return NETDEV_TX_OK;
 }
 

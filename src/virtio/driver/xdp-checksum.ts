@@ -17,7 +17,8 @@
  * where it means whether a program ran. `v4-fixed` reads the header, asks whether a program ran, and
  * where no TCP or UDP checksum is found (VLAN tag, tunnel made by the program) or the device meant another
  * one (an inner header), keeps the place that the header told, as generic XDP does; the length in the
- * pseudo-header is that of the IP header, so that padding does not count. Both trust the program with
+ * pseudo-header is that of the IP header, so that padding does not count. It saves the reported hash, too, which the
+ * literal one leaves out behind XDP, and all others lose with the header. Both trust the program with
  * DATA_VALID, as upstream does.
  */
 import { ERRNO } from '../../common/errno.js';
@@ -33,9 +34,13 @@ import {
   VIRTIO_NET_HDR_F_DATA_VALID,
   VIRTIO_NET_HDR_F_NEEDS_CSUM,
 } from '../net-header.js';
-import { RQ, VI } from './common.js';
 import { VIRTNET_RX_PAD } from './geometry.js';
 import { xdpChecksumOf } from './profiles.js';
+import { saveHash } from './rss-hash.js';
+import { RECEIVE_QUEUE, VIRTNET_INFO } from './structs.js';
+
+const RQ = RECEIVE_QUEUE.offset;
+const VI = VIRTNET_INFO.offset;
 
 const SKB = SK_BUFF.offset;
 
@@ -69,6 +74,7 @@ export function savedFlags(
     case 'v4-fixed':
       ram.set16(rq + RQ.scratch_csum_start, ram.u16(header + H.csum_start));
       ram.set16(rq + RQ.scratch_csum_offset, ram.u16(header + H.csum_offset));
+      saveHash(ram, vi, rq, header);
       return ram.u8(header + H.flags);
   }
 }

@@ -16,20 +16,18 @@
  */
 import { XDP_BUFF } from '../../bpf/xdp-buff.js';
 import { ERRNO } from '../../common/errno.js';
-import { atomic, type KernelContext, type KernelFunction } from '../../kernel/function.js';
-import { VIRTIO_XDP_FLAG, VIRTIO_XDP_REDIR, VIRTIO_XDP_TX, VIRTNET_SQ_STATS } from './structs.js';
+import { Callee, atomic, type KernelContext, type KernelFunction } from '../../kernel/function.js';
 import {
-  DEV,
-  RQ,
-  RQ_STATS,
-  SQ,
-  VI,
-  kick,
-  pagesOf,
-  receiveQueue,
-  xdpSendQueue,
-  type VirtioNetHost,
-} from './common.js';
+  VIRTIO_XDP_FLAG,
+  VIRTIO_XDP_REDIR,
+  VIRTIO_XDP_TX,
+  VIRTNET_SQ_STATS,
+  RECEIVE_QUEUE,
+  VIRTNET_RQ_STATS,
+  SEND_QUEUE,
+  VIRTNET_INFO,
+} from './structs.js';
+import { kick, pagesOf, receiveQueue, xdpSendQueue, type VirtioNetHost } from './common.js';
 import { SKB_SHARED_INFO, SK_BUFF, fragAddress, fragLength, freeSkb } from '../../stack/skb.js';
 import { XDP_ABORTED, XDP_DROP, XDP_PASS, XDP_REDIRECT, XDP_TX } from '../../stack/xdp-verdict.js';
 import { SCATTERLIST } from '../ring/vring-virtqueue.js';
@@ -41,6 +39,17 @@ import {
   returnFrame,
   xdpBuffToFrame,
 } from '../../stack/xdp-frame.js';
+import { NET_DEVICE } from '../../stack/net-device.js';
+
+const DEV = NET_DEVICE.offset;
+const RQ = RECEIVE_QUEUE.offset;
+const RQ_STATS = VIRTNET_RQ_STATS.offset;
+const SQ = SEND_QUEUE.offset;
+const VI = VIRTNET_INFO.offset;
+
+const VIRTQUEUE_GET_BUF = new Callee('virtqueue_get_buf');
+const VIRTQUEUE_ADD_OUTBUF = new Callee('virtqueue_add_outbuf');
+const VIRTNET_XDP_XMIT = new Callee('virtnet_xdp_xmit');
 
 const XDP_XMIT_FLUSH = 1;
 const SQ_STATS = VIRTNET_SQ_STATS.offset;
@@ -52,7 +61,7 @@ export function freeOldXmit(kernel: KernelContext, vi: number, sq: number): void
   const { ram } = kernel.memory;
   const vq = ram.pointer(sq + SQ.vq);
   for (;;) {
-    const cookie = kernel.invoke('virtqueue_get_buf', vq, sq + SQ.scratch_len);
+    const cookie = kernel.invoke(VIRTQUEUE_GET_BUF, vq, sq + SQ.scratch_len);
     if (cookie === 0) return;
     const frame = cookie & ~VIRTIO_XDP_FLAG;
     const bytes = frame === cookie ? ram.u32(cookie + SK_BUFF.offset.len) : frameLength(ram, frame);
@@ -98,7 +107,7 @@ function xmitOne(kernel: KernelContext, vi: number, sq: number, frame: number): 
   }
   const vq = ram.pointer(sq + SQ.vq);
   const cookie = frame | VIRTIO_XDP_FLAG;
-  const result = kernel.invoke('virtqueue_add_outbuf', vq, sg, pieces, cookie, 0);
+  const result = kernel.invoke(VIRTQUEUE_ADD_OUTBUF, vq, sg, pieces, cookie, 0);
   return result < 0 ? -ERRNO.ENOSPC : 0;
 }
 
@@ -158,7 +167,7 @@ function act(
       const vi = ram.pointer(dev + DEV.priv);
       const slot = frameSlot(kernel, vi, xdp);
       ram.setPointer(slot, frame);
-      const sent = kernel.invoke('virtnet_xdp_xmit', dev, 1, slot, 0);
+      const sent = kernel.invoke(VIRTNET_XDP_XMIT, dev, 1, slot, 0);
       if (sent < 0) {
         host.xdpException(dev, prog, action);
         return XDP_DROP;

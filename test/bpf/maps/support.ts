@@ -27,7 +27,8 @@ export class Bench<T extends BpfMap = BpfMap> {
   readonly #value: bigint;
 
   constructor(fields: Partial<MapSpec>, kind: abstract new (...args: never[]) => T, cpuCount = 1) {
-    this.host = new PlainHost({ cpuCount });
+    // property tests make hundreds of hosts
+    this.host = new PlainHost({ cpuCount, memorySize: 1 << 20 });
     const map = createMap(specOf(fields), this.host);
     if (!(map instanceof kind)) throw new Error(`${map.spec.type} is no ${kind.name}`);
     this.map = map;

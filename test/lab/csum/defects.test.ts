@@ -69,7 +69,7 @@ describe('defects of the fourth version', () => {
       source: '172.16.0.1',
       destination: '172.16.0.2',
       nextHop: Uint8Array.of(0x52, 0x54, 0, 0, 0, 2),
-      verdict: VERDICTS.PASS,
+      end: PASS,
     });
     expect(send('v4-literal', partial(), text).outcome).toBe('frame error');
     expect(send('v4-fixed', partial(), text).outcome).toBe('delivered');
@@ -177,7 +177,7 @@ test("the sample's outer checksum is folded once: wrong when that carries", () =
       source: source ?? '',
       destination: '172.16.0.2',
       nextHop: PEER_MAC,
-      verdict: VERDICTS.TX,
+      end: returnProgram(VERDICTS.TX),
       foldAll,
     });
   expect(send('upstream', complete, encap(false)).outcome).toBe('stack drop');

@@ -56,6 +56,32 @@ test.each(['base', 'v4-literal', 'v4-fixed', 'upstream'] as const)(
 );
 
 test.each([
+  // defect 8: the hash is left out behind XDP; elsewhere the zeroed header has none
+  ['base', 0],
+  ['v4-literal', 0],
+  ['v4-fixed', 0x1234_5678],
+  ['upstream', 0],
+] as const)('%s: hash of a packet that a program let pass: %i', (xdpChecksum, behind) => {
+  const { kernel, net } = open({
+    xdpChecksum,
+    features: ['GUEST_CSUM', 'CTRL_VQ', 'CTRL_GUEST_OFFLOADS', 'RSS', 'HASH_REPORT'],
+    steer: () => ({ queue: 0, hashValue: 0x1234_5678, hashReport: 3 }),
+  });
+  expect(net.setFeature('rx-hashing', true)).toBe(0);
+  const frame = buildFrame({ l4: 'udp4', kind: 'U', destination: '10.0.0.2', payload: 12 });
+  const receive = (): unknown => {
+    net.receive(frame.frame);
+    net.poll();
+    return net.delivered();
+  };
+  expect(receive()).toMatchObject([{ skbHash: 0x1234_5678, l4Hash: true }]);
+  net.attachXdp(
+    program((xdp) => (adjustHead(kernel.memory, xdp, -20) === 0 ? VERDICT.PASS : VERDICT.DROP)),
+  );
+  expect(receive()).toMatchObject([{ skbHash: behind, l4Hash: behind !== 0 }]);
+});
+
+test.each([
   // defect 6: the patch asks whether XDP is enabled, not whether a program ran
   ['v4-literal', 0],
   ['v4-fixed', 10],

@@ -5,7 +5,8 @@ import { encodeNetHeader } from '../../../src/virtio/net-header.js';
 import { createVirtioNet, type VirtioNet } from '../../../src/virtio/virtio-net.js';
 import { xdpBuffHasFrags } from '../../../src/stack/xdp-frame.js';
 import { DirectKernel } from '../helpers/direct-kernel.js';
-import { rewriteLastUsed, spoilNextBuffer, upcomingBuffers } from '../helpers/rings.js';
+import { postedBuffers } from '../../../src/lab/posted-buffers.js';
+import { rewriteLastUsed, spoilNextBuffer } from '../helpers/rings.js';
 import { VERDICT, XDP, makeFrame, program, returns } from '../helpers/programs.js';
 
 const BYTES = 8 << 20;
@@ -174,7 +175,7 @@ describe.each(RINGS)('several buffers and a program, %s rings', (ring) => {
 describe.each(RINGS)('a device that lies about a frame, %s rings', (ring) => {
   /** Delivers with a num_buffers that is not true, by changing it in the buffer. */
   function deliverWithCount(kernel: DirectKernel, net: VirtioNet, count: number): void {
-    const [buffer] = upcomingBuffers(kernel.memory, net, 1);
+    const [buffer] = postedBuffers(kernel.memory, net, 1);
     net.device.deliverRaw(Uint8Array.from([...encodeNetHeader({}), ...makeFrame(200)]));
     kernel.memory.write16((buffer?.address ?? 0n) + 10n, count);
   }

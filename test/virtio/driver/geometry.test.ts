@@ -12,7 +12,7 @@ import {
 import { DRIVER_PROFILES } from '../../../src/virtio/driver/profiles.js';
 import { createVirtioNet, type VirtioNet } from '../../../src/virtio/virtio-net.js';
 import { DirectKernel } from '../helpers/direct-kernel.js';
-import { upcomingBuffers } from '../helpers/rings.js';
+import { postedBuffers } from '../../../src/lab/posted-buffers.js';
 import {
   VERDICT,
   XDP,
@@ -51,7 +51,7 @@ test('moving average has weight 64 and starts at the first value', () => {
 
 /** Lengths of the buffers posted in a ring, in order. */
 function posted(kernel: DirectKernel, net: VirtioNet, count: number): number[] {
-  return upcomingBuffers(kernel.memory, net, count).map(({ length }) => length);
+  return postedBuffers(kernel.memory, net, count).map(({ length }) => length);
 }
 
 test('mergeable buffers fill 32 KiB chunks; the last of a chunk gets the hole', () => {

@@ -9,6 +9,7 @@ import { InputError } from '../../../src/common/errors.js';
 import { Memory } from '../../../src/cpu/memory.js';
 import type {
   BodyGenerator,
+  Callee,
   KernelFunction,
   PhysicalAllocator,
 } from '../../../src/kernel/function.js';
@@ -99,6 +100,8 @@ export class DirectKernel implements StackKernel {
     free: (at) => this.kfree(this.memory.ram.physToVirt(at)),
     allocPages: (count) => this.memory.ram.virtToPhys(this.allocPages(count)),
     freePages: (at) => this.freePages(this.memory.ram.physToVirt(at)),
+    allocDirtyPages: (count) => this.memory.ram.virtToPhys(this.allocPages(count)),
+    freeDirtyPages: (at) => this.freePages(this.memory.ram.physToVirt(at)),
   };
 
   /** Threads that sleep, by what they sleep on. */
@@ -127,7 +130,8 @@ export class DirectKernel implements StackKernel {
     this.currentCpu = before;
   }
 
-  invoke(name: string, ...args: number[]): number {
+  invoke(callee: string | Callee, ...args: number[]): number {
+    const name = typeof callee === 'string' ? callee : callee.name;
     const fn = this.#functions.get(name);
     if (!fn?.entry) throw new InputError(`no atomic function ${name}`);
     const { ram } = this.memory;

@@ -2,26 +2,6 @@
 import type { Memory } from '../../../src/cpu/memory.js';
 import type { VirtioNet } from '../../../src/virtio/virtio-net.js';
 
-/** The receive buffers of queue 0 that the device takes next. */
-export function upcomingBuffers(
-  memory: Memory,
-  net: VirtioNet,
-  count: number,
-): readonly { readonly address: bigint; readonly length: number }[] {
-  const ring = net.receiveRing(0);
-  return Array.from({ length: count }, (_, i) => {
-    let slot: number;
-    if (ring.kind === 'packed') {
-      slot = ((ring.next & 0x7fff) + i) % ring.num;
-    } else {
-      const at = (ring.next + i) & (ring.num - 1);
-      slot = memory.read16(ring.avail + BigInt(4 + 2 * at));
-    }
-    const desc = ring.desc + BigInt(16 * slot);
-    return { address: memory.read64(desc), length: memory.read32(desc + 8n) };
-  });
-}
-
 /** Overwrites what the device returned last on receive queue 0; one buffer has one descriptor there. */
 export function rewriteLastUsed(
   memory: Memory,

@@ -1,5 +1,4 @@
 /** Records of the virtio measurements beside packets: attach cases, limits, offload states, panics. */
-import type { VirtioNetVersion } from '../../../virtio/driver/profiles.js';
 
 interface GuestRecord {
   readonly kernel_version: string;
@@ -63,9 +62,4 @@ export interface CrashRecord extends GuestRecord {
   readonly program: string;
   readonly injected: string;
   readonly console: readonly string[];
-}
-
-export function guestVersion({ kernel_version }: GuestRecord): VirtioNetVersion {
-  if (kernel_version.startsWith('6.1.')) return '6.1';
-  return kernel_version.startsWith('6.12.') ? '6.12' : '6.18';
 }

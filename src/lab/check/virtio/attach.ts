@@ -23,16 +23,23 @@ import {
   type VirtioNet,
   type VirtioNetDriver,
 } from '../../../virtio/virtio-net.js';
-import { VERDICTS, adjustProgram, labProgram, returnProgram } from '../../csum/programs.js';
+import {
+  VERDICTS,
+  adjustProgram,
+  labProgram,
+  macSwapProgram,
+  returnProgram,
+} from '../../csum/programs.js';
 import { createXdpEngine, type XdpEngine } from '../../xdp-engine.js';
 import {
-  guestVersion,
   type AttachRecord,
   type CrashRecord,
   type LimitRecord,
   type NetlinkResult,
   type OffloadStateRecord,
 } from './attach-record.js';
+import { guestVersion } from './guest-version.js';
+import { RedirectMaps } from '../../redirect-maps.js';
 import type { RunEngine } from '../../run-program.js';
 import { recordProgram } from './packet-program.js';
 import { recordFeatures } from './packet-record.js';
@@ -47,7 +54,7 @@ type Outcome = Readonly<Record<string, unknown>>;
 
 /** Buffers posted without XDP headroom are used up by then. */
 const FILLER_FRAMES = 80;
-const MEASURED_FRAME = 54;
+const SHORT_FRAME = 54;
 const DEFAULT_MTU = 1500;
 const LARGE_MTU = 9000;
 const ETHTOOL_GET_OK = 0;
@@ -57,6 +64,7 @@ export class AttachLab {
   readonly #engine: RunEngine;
   readonly #driver: VirtioNetDriver;
   #version: VirtioNetVersion = '6.12';
+  readonly #maps: RedirectMaps;
   #events: string[] = [];
 
   /**
@@ -66,7 +74,8 @@ export class AttachLab {
   constructor(kernel: Kernel, engine: RunEngine = 'interpreter') {
     this.#engine = engine;
     this.#kernel = kernel;
-    this.#driver = defineVirtioNet(kernel);
+    this.#driver = defineVirtioNet(kernel, { bpf: kernel.bpf.host });
+    this.#maps = new RedirectMaps(kernel, this.#driver.stack);
     const probe = (name: string, pre: (cpu: Cpu) => void): void =>
       kernel.kprobes.register({ name, address: kernel.symbol(name), pre });
     probe('virtnet_set_guest_offloads', (cpu) => {
@@ -110,18 +119,16 @@ export class AttachLab {
 
   limit(record: LimitRecord): RecordResult {
     const helper = record.what.includes('adjust_tail') ? 65 : 44;
-    if (record.frame_len !== MEASURED_FRAME) {
-      return { kind: 'skipped', why: `frames of ${record.frame_len} bytes` };
-    }
     const features = record.rx_mode === 'small' ? [] : ['MRG_RXBUF'];
     return this.#with(record, ['VERSION_1', ...features], 1, (net, load) => {
       net.attachXdp(load(returnProgram(VERDICTS.DROP)).runner);
       filler(net);
       // the program aborts where the helper accepts
+      const [aborted, dropped] = [returnProgram(VERDICTS.ABORTED), returnProgram(VERDICTS.DROP)];
       const accepts = (bytes: number): boolean => {
         const delta = helper === 44 ? -bytes : bytes;
-        net.attachXdp(load(adjustProgram(helper, [delta], VERDICTS.ABORTED, 1)).runner);
-        net.receive(plainFrame());
+        net.attachXdp(load(adjustProgram(helper, [delta], aborted, dropped)).runner);
+        net.receive(plainFrame(record.frame_len));
         net.poll();
         return net.exceptions().length === 1;
       };
@@ -153,7 +160,7 @@ export class AttachLab {
           break;
         case 'tx attached (native)':
           net.attachXdp(pass);
-          net.attachXdp(load(recordProgram('tx') ?? '').runner);
+          net.attachXdp(load(macSwapProgram()).runner);
           break;
         case 'pass attached (generic)':
           net.attachGenericXdp(pass);
@@ -164,7 +171,7 @@ export class AttachLab {
           net.attachXdp(undefined);
           break;
         default:
-          throw new RangeError(`offload state ${record.case}`);
+          throw new UnknownCase(`no offload state ${record.case} is known`);
       }
       if (record.attach) own['attach'] = this.#takeEvents();
       if (record.detach) own['detach'] = this.#takeEvents();
@@ -181,7 +188,10 @@ export class AttachLab {
     return this.#with(record, ['VERSION_1', ...features], 1, (net, load) => {
       net.attachXdp(load(returnProgram(VERDICTS.DROP)).runner);
       filler(net);
-      net.attachXdp(load(recordProgram(record.program) ?? '').runner);
+      const targets = this.#maps.join(this.#kernel.memory.ram.virtToPhys(net.dev));
+      const text = recordProgram(record.program, targets);
+      if (text === undefined) throw new UnknownCase(`no program ${record.program} is known`);
+      net.attachXdp(load(text).runner);
       net.device.deliverRaw(hexToBytes(record.injected));
       let panic = 'none';
       try {
@@ -202,7 +212,7 @@ export class AttachLab {
     maxQueuePairs: number,
     run: (net: VirtioNet, load: Loader) => readonly [Outcome, Outcome],
   ): RecordResult {
-    this.#version = guestVersion(record as AttachRecord);
+    this.#version = guestVersion(record);
     this.#kernel.log.length = 0;
     const cpus = Number(/c(\d)[-b]/.exec(record.id ?? '')?.[1] ?? 1);
     const net = this.#driver.probe({
@@ -231,7 +241,11 @@ export class AttachLab {
         .filter(([, mine, theirs]) => mine !== theirs)
         .map(([key, mine, theirs]) => `${key}: ${mine}, measured ${theirs}`);
       return differences.length === 0 ? { kind: 'equal' } : { kind: 'different', differences };
+    } catch (error) {
+      if (error instanceof UnknownCase) return { kind: 'skipped', why: error.message };
+      throw error;
     } finally {
+      this.#maps.leave();
       net.close();
       for (const engine of engines) engine.close();
     }
@@ -350,10 +364,13 @@ export class AttachLab {
         net.attachXdp(undefined);
         return this.#takeEvents();
       default:
-        throw new RangeError(`attach case ${name}`);
+        throw new UnknownCase(`no attach case ${name} is known`);
     }
   }
 }
+
+/** A record of a case that nothing here carries out. */
+class UnknownCase extends Error {}
 
 type Loader = (text: string, hasFrags?: boolean) => XdpEngine;
 
@@ -379,15 +396,15 @@ function panicNumbers(line: string): string {
   return words.map((word) => new RegExp(`${word}:\\w+`).exec(line)?.[0] ?? word).join(' ');
 }
 
-function plainFrame(): Uint8Array {
-  const frame = new Uint8Array(MEASURED_FRAME);
+function plainFrame(length: number): Uint8Array {
+  const frame = new Uint8Array(length);
   frame.set([0x52, 0x54, 0, 0, 0, 2, 0x52, 0x54, 0, 0, 0, 1, 0x88, 0xb5]);
   return frame;
 }
 
 function filler(net: VirtioNet): void {
   for (let i = 1; i <= FILLER_FRAMES; i++) {
-    net.receive(plainFrame());
+    net.receive(plainFrame(SHORT_FRAME));
     if (i % 16 === 0) net.poll();
   }
   net.poll();

@@ -1,6 +1,4 @@
 /** A `packet` record of the virtio measurements: one packet that a real guest received. */
-import type { VirtioNetVersion } from '../../../virtio/driver/profiles.js';
-
 import { parseFeature, type VirtioNetFeature } from '../../../virtio/net-features.js';
 
 /** The features of a record, by the names used here. */
@@ -26,6 +24,12 @@ export interface PacketRecord {
   readonly program: string;
   readonly frags_prog: boolean;
   readonly rx_buffers: string;
+  /** What attaching said, what it sent over the control queue, and what the backend was told. */
+  readonly attach?: {
+    readonly rc: number;
+    readonly events: readonly string[];
+    readonly vhost?: readonly (readonly [string, number, number])[];
+  } | null;
   readonly kind: string;
   /** local, fwdHW, fwdSW, tx. */
   readonly target: string;
@@ -41,9 +45,4 @@ export interface PacketRecord {
   readonly counters: Readonly<Record<string, number>>;
   readonly trace: readonly string[];
   readonly out: readonly SentRecord[];
-}
-
-export function recordVersion(record: PacketRecord): VirtioNetVersion {
-  if (record.kernel_version.startsWith('6.1.')) return '6.1';
-  return record.kernel_version.startsWith('6.12.') ? '6.12' : '6.18';
 }

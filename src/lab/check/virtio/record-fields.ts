@@ -14,6 +14,7 @@ export const FIELDS: Readonly<Record<string, Readonly<Record<string, FieldKind>>
     program: 'string',
     frags_prog: 'boolean',
     rx_buffers: 'string',
+    attach: 'object?',
     kind: 'string',
     target: 'string',
     note: 'string',

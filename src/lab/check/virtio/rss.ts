@@ -12,9 +12,9 @@
  *   lab.check(record);
  */
 import type { VectorRecord } from '../record.js';
+import { modelledVersion } from './guest-version.js';
 import type { StackKernel } from '../../../stack/net-stack.js';
 import { XDP_PASS } from '../../../stack/xdp-verdict.js';
-import type { VirtioNetVersion } from '../../../virtio/driver/profiles.js';
 import type { VirtioNetFeature } from '../../../virtio/net-features.js';
 import {
   defineVirtioNet,
@@ -29,12 +29,6 @@ export type RssCheck =
 
 /** Queue pairs of the device that was measured. */
 const QUEUE_PAIRS = 4;
-
-const DRIVERS: readonly (readonly [prefix: string, VirtioNetVersion])[] = [
-  ['6.1.', '6.1'],
-  ['6.12.107', '6.12'],
-  ['6.18.', '6.18'],
-];
 
 const FEATURES: readonly VirtioNetFeature[] = [
   'CTRL_VQ',
@@ -68,9 +62,9 @@ export class RssLab {
 
   check(record: VectorRecord): RssCheck {
     const kernel = record.text('kernel_version');
-    const [, version] = DRIVERS.find(([prefix]) => kernel.startsWith(prefix)) ?? [];
+    const version = modelledVersion(kernel);
     if (version === undefined) {
-      return { kind: 'skipped', why: `driver of ${kernel} is not modelled` };
+      return { kind: 'skipped', why: `the driver of ${kernel} is not modelled` };
     }
     const isFrame = record.text('type') === 'rss';
     const entry = isFrame ? TABLES[record.text('table')] : () => 0;

@@ -49,6 +49,17 @@ test.each([
   expect(result?.name).toContain(type);
 });
 
+test.each([
+  ['packets.jsonl', 'packet', { kernel_version: '6.6.30' }, 'the driver of 6.6.30 is not modelled'],
+  ['packets.jsonl', 'packet', { xdp: 'drv', program: 'sing' }, 'no program sing is known'],
+  ['attach.jsonl', 'attach', { case: 'sing', mtu: undefined }, 'no attach case sing is known'],
+  ['attach.jsonl', 'crash', { program: 'sing' }, 'no program sing is known'],
+])('%s, %s: %o is skipped', async (file, type, change, why) => {
+  const record = JSON.parse(sample(file, type)) as Record<string, unknown>;
+  const [result] = await check(JSON.stringify({ ...record, ...change }));
+  expect(result).toMatchObject({ status: 'skipped', reason: why });
+});
+
 test('a wrong measurement is a failure that names both', async () => {
   const record = JSON.parse(sample('packets.jsonl', 'packet')) as Record<string, unknown>;
   const [result] = await check(JSON.stringify({ ...record, drop_reasons: ['TCP_CSUM x'] }));

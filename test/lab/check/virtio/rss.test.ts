@@ -68,7 +68,7 @@ it('tells what differs, and what it cannot compare', () => {
   expect(change({ kernel_version: '6.12.107' }).kind).toBe('different');
   expect(change({ kernel_version: '5.10.1' })).toEqual({
     kind: 'skipped',
-    why: 'driver of 5.10.1 is not modelled',
+    why: 'the driver of 5.10.1 is not modelled',
   });
   expect(change({ table: 'i' }).kind).toBe('skipped');
   expect(change({ type: 'rss-default', indir_size: 64, key_size: 40, table: [] })).toMatchObject({

@@ -1,9 +1,9 @@
 /**
  * Comparing what the model did with a record of `vectors/smc`: fields, sockets, and why something is skipped.
  */
-import { SMC_STATE } from '../../smc/constants.js';
-import type { SockState } from '../../smc/state.js';
-import type { VectorRecord } from './record.js';
+import { SMC_STATE } from '../../../smc/constants.js';
+import type { SockState } from '../../../smc/state.js';
+import type { VectorRecord } from '../record.js';
 
 export interface FieldDifference {
   readonly name: string;
@@ -20,18 +20,16 @@ export type Difference =
 /** Names and values of what the model did. */
 export type Outcome = Readonly<Record<string, unknown>>;
 
-export const RING = 'a DMB has 32 bytes less than the buffer of SMC-R';
-
 /** From here on ports are those of clients, here and there. */
+/** smc_diag_mode: SMC_DIAG_MODE_FALLBACK_TCP */
+const MODE_FALLBACK = 1;
 const FIRST_EPHEMERAL_PORT = 32768;
 
 export function skip(reason: string): Difference {
   return { kind: 'skipped', reason };
 }
 
-export function differenceOf(
-  compared: readonly (readonly [name: string, ours: unknown, theirs: unknown])[],
-): Difference {
+export function differenceOf(compared: readonly Compared[]): Difference {
   const fields = compared
     .map(([name, ours, theirs]) => ({
       name,
@@ -51,33 +49,60 @@ export function compareFields(record: VectorRecord, ours: Outcome): Difference {
   return differenceOf(shared.map(([name, value]) => [name, value, record.fields[name]]));
 }
 
-/** Sockets are paired by who listens: the server's end has the listener's port. */
-export function compareSocks(record: VectorRecord, socks: readonly SockState[]): Difference {
-  const compared: (readonly [string, unknown, unknown])[] = [];
-  const theirs = record
+/**
+ * Compares the ends of one connection: theirs is the newest in the list, ours is at `port`. A listing has the
+ * sockets that somebody holds.
+ */
+export function compareSocks(
+  record: VectorRecord,
+  socks: readonly SockState[],
+  port: number,
+): Difference {
+  const connected = record
     .records('socks')
     .filter((each) => each.number('state') !== SMC_STATE.LISTEN);
-  for (const each of theirs) {
-    if (hasWrap(each)) return skip(RING);
-    const isClient = isClientEnd(each);
-    const who = isClient ? 'client' : 'server';
-    const ours = socks.find(
-      ({ state, accepted, local }) =>
-        state !== 'LISTEN' && accepted && isClient === local.port >= FIRST_EPHEMERAL_PORT,
-    );
-    if (!ours) {
-      compared.push([who, 'no socket', `state ${each.number('state')}`]);
-      continue;
-    }
-    compared.push(
-      [`${who} state`, SMC_STATE[ours.state], each.number('state')],
-      [`${who} shutdown`, ours.shutdown, each.number('shutdown')],
-      [`${who} reason`, hex32(ours.fallbackReason), each.text('fb_reason')],
-      [`${who} peer diagnosis`, hex32(ours.peerDiagnosis), each.text('peer_diag')],
-      ...compareConnection(who, ours, each),
-    );
-  }
-  return compared.length === 0 ? skip('no socket is listed') : differenceOf(compared);
+  const [newest] = connected;
+  const theirs = connected.filter((each) => newest !== undefined && isSamePair(each, newest));
+  const ours = socks.filter(
+    ({ state, accepted, local, remote }) =>
+      state !== 'LISTEN' && accepted && (local.port === port || remote.port === port),
+  );
+  return differenceOf(
+    [true, false].flatMap((isClient) => {
+      const who = isClient ? 'client' : 'server';
+      const our = ours.find(({ remote }) => isClient === (remote.port === port));
+      const their = theirs.find((each) => isClientEnd(each) === isClient);
+      if (our && their) return compareEnds(who, our, their);
+      return our || their
+        ? [[who, our?.state ?? 'no socket', their ? `state ${their.number('state')}` : 'no socket']]
+        : [];
+    }),
+  );
+}
+
+type Compared = readonly [name: string, ours: unknown, theirs: unknown];
+
+function compareEnds(who: string, ours: SockState, theirs: VectorRecord): Compared[] {
+  return [
+    [`${who} state`, SMC_STATE[ours.state], theirs.number('state')],
+    [`${who} shutdown`, ours.shutdown, theirs.number('shutdown')],
+    [`${who} TCP`, ours.mode === 'TCP', theirs.number('mode') === MODE_FALLBACK],
+    [`${who} reason`, hex32(ours.fallbackReason), theirs.text('fb_reason')],
+    [`${who} peer diagnosis`, hex32(ours.peerDiagnosis), theirs.text('peer_diag')],
+    ...compareConnection(who, ours, theirs),
+  ];
+}
+
+/** Ends of one connection; a port that an end has lost may be any. */
+function isSamePair(a: VectorRecord, b: VectorRecord): boolean {
+  return (['server', 'client'] as const).every((who) => {
+    const [one, other] = [portOf(a, who), portOf(b, who)];
+    return one === 0 || other === 0 || one === other;
+  });
+}
+
+function portOf(sock: VectorRecord, who: 'client' | 'server'): number {
+  return sock.number(isClientEnd(sock) === (who === 'client') ? 'sport' : 'dport');
 }
 
 /** A TCP socket that is shut both ways has lost its own port. */
@@ -86,27 +111,25 @@ function isClientEnd(sock: VectorRecord): boolean {
   return port === 0 ? sock.number('dport') < FIRST_EPHEMERAL_PORT : port >= FIRST_EPHEMERAL_PORT;
 }
 
-function hasWrap(sock: VectorRecord): boolean {
-  return ['rx_prod', 'tx_prod', 'tx_cons', 'tx_prep'].some(
-    (name) => sock.has(name) && (sock.numbers(name)[0] ?? 0) > 0,
-  );
-}
-
 function compareConnection(
   who: string,
   { connection }: SockState,
   theirs: VectorRecord,
-): (readonly [string, unknown, unknown])[] {
+): Compared[] {
   if (!theirs.has('flags') || !connection) return [];
   const hex = (value: number): string => value.toString(16).padStart(2, '0');
   const { flags } = connection;
   return [
+    [`${who} sndbuf`, connection.sndbufSize, theirs.number('sndbuf')],
+    [`${who} rmbe`, connection.rmbeSize, theirs.number('rmbe')],
+    [`${who} peer rmbe`, connection.peerRmbeSize, theirs.number('peer_rmbe')],
     [`${who} rx prod`, connection.rxProd, theirs.numbers('rx_prod')],
     [`${who} rx cons`, connection.rxCons, theirs.numbers('rx_cons')],
     [`${who} tx prod`, connection.txProd, theirs.numbers('tx_prod')],
     [`${who} tx cons`, connection.txCons, theirs.numbers('tx_cons')],
     [`${who} tx prep`, connection.txPrep, theirs.numbers('tx_prep')],
     [`${who} tx sent`, connection.txSent, theirs.numbers('tx_sent')],
+    [`${who} tx fin`, connection.txFin, theirs.numbers('tx_fin')],
     [
       `${who} flags`,
       `rxp${hex(flags.rxProd)} rxs${hex(flags.rxState)} txp${hex(flags.txProd)} txs${hex(flags.txState)}`,
