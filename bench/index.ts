@@ -66,7 +66,7 @@ export const SUITES: readonly BenchSuite[] = [
   },
   {
     name: 'traffic',
-    summary: 'packets per second through virtio-net with an XDP program',
+    summary: 'packets per second through virtio-net, without a program and with XDP programs',
     run: benchTraffic,
   },
   {

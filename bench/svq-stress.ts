@@ -1,11 +1,14 @@
 /**
  * The long run of random commands, frames, faults, stops and migrations: `node dist/bench/svq-stress.js [STEPS] [SEED]`.
  *
- * 100,000 steps in each of the strict modes by default; one line per mode, exit code 1 when anything was wrong.
+ * 100,000 steps in each of the strict modes by default, and as many frames there and back in every mode; one line per
+ * mode, exit code 1 when anything was wrong.
  */
+import { echoFrames } from '../src/lab/svq/echo.js';
 import { SvqLab } from '../src/lab/svq/rig.js';
 import { SvqStress } from '../src/lab/svq/stress.js';
 import { bootLab } from '../src/node/boot.js';
+import { SVQ_MODES } from '../src/vhost/queue.js';
 
 const steps = Number(process.argv[2] ?? 100_000);
 const seed = Number(process.argv[3] ?? 1);
@@ -23,5 +26,11 @@ for (const mode of ['transactional', 'translate'] as const) {
     `${mode}: ${steps} steps, ${counts.join(', ')}; ${seconds} s; ${problems.length} problems`,
   );
   for (const problem of problems.slice(0, 10)) console.log(`  ${problem}`);
+  if (problems.length > 0) process.exitCode = 1;
+}
+for (const mode of SVQ_MODES) {
+  const problems = echoFrames(lab, { mode, seed, count: steps });
+  console.log(`${mode}: ${steps} frames there and back; ${problems.length} problems`);
+  for (const problem of problems) console.log(`  ${problem}`);
   if (problems.length > 0) process.exitCode = 1;
 }

@@ -1,15 +1,12 @@
 /**
  * Packets per second through the virtio-net receive model: device, virtqueue, driver, program, verdict.
  *
- * Three programs on every tier: `drop_ports` on packets that it drops, `count_protocols` on all of the
- * example capture, `ipip_encap` on packets that it encapsulates and sends back. `batched` is 64 packets
- * per poll, `single` a poll for each. Speeds are per second of processor time, so that they say the same
- * on a busy machine; `x` compares with the interpreter in the same run. `allocated` is what the JavaScript
- * heap grows by between two collections, `kept` what is left of it after one, both per packet.
+ * The receive path by itself (`receive.ts`), and three programs on every tier: `drop_ports` on packets that
+ * it drops, `count_protocols` on all of the example capture, `ipip_encap` on packets that it encapsulates
+ * and sends back. `batched` is 64 packets per poll, `single` a poll for each; `x` compares with the
+ * interpreter in the same run. Speeds and bytes are those of `packet-rate.ts`.
  */
 import { join } from 'node:path';
-import { setFlagsFromString } from 'node:v8';
-import { runInNewContext } from 'node:vm';
 import { load } from '../src/bpf/object/load.js';
 import { parseObject } from '../src/bpf/object/parse.js';
 import type { RunEngine } from '../src/lab/run-program.js';
@@ -24,6 +21,8 @@ import {
 import { readCapture } from '../src/net/read-capture.js';
 import { bootLab } from '../src/node/boot.js';
 import { PACKAGE_ROOT, readInput } from '../src/node/files.js';
+import { garbageCollector, measureRate, type PacketRate } from './packet-rate.js';
+import { receiveRows } from './receive.js';
 import type { BenchRow } from './row.js';
 
 interface Workload {
@@ -53,19 +52,10 @@ const TIERS: readonly (readonly [string, RunEngine])[] = [
   ['embedded', 'jit'],
 ];
 const WINDOW = 4096;
-const MICROSECONDS = 800_000;
-/** Windows whose median is the garbage per packet, after as many that settle. */
-const WINDOWS = 9;
-
-interface Measured {
-  readonly speed: number;
-  readonly allocated: number;
-  readonly kept: number;
-}
 
 export async function benchTraffic(): Promise<BenchRow[]> {
-  const rows: BenchRow[] = [];
   const collect = garbageCollector();
+  const rows: BenchRow[] = await receiveRows(collect);
   for (const workload of WORKLOADS) {
     for (const [mode, batch] of [
       ['batched', NAPI_POLL_WEIGHT],
@@ -91,7 +81,7 @@ async function measure(
   engine: RunEngine,
   batch: number,
   collect: () => void,
-): Promise<Measured> {
+): Promise<PacketRate> {
   const example = (...parts: string[]): Uint8Array =>
     readInput(join(PACKAGE_ROOT, 'examples', ...parts));
   const capture = readCapture(example('captures', 'mixed.pcap'));
@@ -109,35 +99,8 @@ async function measure(
   const packets = frames.filter((frame) => frame !== undefined);
 
   const stream = openTraffic(kernel, { driver, engine, program, batch });
-  for (let i = 0; i < 8; i++) stream.send(packets);
-  collect();
-  const heap = process.memoryUsage().heapUsed;
-  const begin = process.cpuUsage();
-  let sent = 0;
-  let time = 0;
-  while (time < MICROSECONDS) {
-    stream.send(packets);
-    sent += packets.length;
-    const { user, system } = process.cpuUsage(begin);
-    time = user + system;
-  }
-  collect();
-  const kept = (process.memoryUsage().heapUsed - heap) / sent;
-  const windows = Array.from({ length: 2 * WINDOWS }, () => {
-    collect();
-    const before = process.memoryUsage().heapUsed;
-    stream.send(packets);
-    return (process.memoryUsage().heapUsed - before) / packets.length;
-  });
-  // the first collections make the JavaScript engine compile anew, which it does on the same heap
-  const settled = windows.slice(WINDOWS);
-  const allocated = settled.sort((a, b) => a - b)[WINDOWS >> 1] ?? NaN;
+  const rate = measureRate(() => stream.send(packets), packets.length, collect);
   stream.close();
   kernel.close();
-  return { speed: (sent / time) * 1e6, allocated, kept };
-}
-
-function garbageCollector(): () => void {
-  setFlagsFromString('--expose-gc');
-  return runInNewContext('gc') as () => void;
+  return rate;
 }

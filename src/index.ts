@@ -280,6 +280,7 @@ export { DEFAULT_PACKET_TIME, type FlowSpreadReport } from './lab/rss/flow-sprea
 export { DEFAULT_SETTINGS, type RssSettings } from './lab/rss/receiver.js';
 export type { Spread } from './lab/rss/spread.js';
 export type { Fault as SvqFault } from './lab/svq/cases/fault.js';
+export { controlCommand, type ControlCommandText } from './lab/svq/commands.js';
 export { FAULTS as SVQ_FAULTS } from './lab/svq/fault-cases.js';
 export { findFault, runFault, type FaultOutcome } from './lab/svq/faults.js';
 export { migrateRandom, type Migration } from './lab/svq/migration.js';

@@ -1,6 +1,9 @@
 /** `trampolab svq`: a control command on its way through a shadow virtqueue, what can go wrong, a migration. */
 import {
   bytesToHex,
+  controlCommand,
+  describeCommand,
+  InputError,
   migrateRandom,
   runFault,
   SVQ_FAULTS,
@@ -33,8 +36,9 @@ svq --fault NAME|all [--mode MODE]
 svq --migrate [--seed S] [--count N] [--mode MODE]
   --command WORD  the guest's command, default promisc=off: promisc=, allmulti=, alluni=, nomulti=, nouni=,
                   nobcast=on|off, mac=MAC, mac-table=U,M (so many addresses), vlan-add=ID, vlan-del=ID, announce,
-                  queues=N, rss=TYPES,N, hash=TYPES, offloads=MASK, hash-tunnel=TYPES, stats, coal-rx=PACKETS,USECS,
-                  coal-tx=PACKETS,USECS, coal-vq=VQ,PACKETS,USECS, coal-get=VQ, hex=BYTES
+                  queues=N, rss=TYPES,N, hash=TYPES, offloads=MASK, hash-tunnel=TYPES, coal-rx=PACKETS,USECS,
+                  coal-tx=PACKETS,USECS, coal-vq=VQ,PACKETS,USECS, coal-get=VQ, stats, stats-get=VQ, rss-ctx=CMD,
+                  hex=BYTES (class, command, data)
   --mode MODE     how it is carried: translate, copy-v8 (as proposed in May 2022, defects included),
                   landed (QEMU 7.2 and later) or transactional (nothing leaks); default landed, with
                   --fault all of them
@@ -59,8 +63,17 @@ function leakText({ descriptors, mappings, buffers }: FaultOutcome['leaks']): st
   return `${descriptors} descriptors, ${mappings} mappings, ${buffers} buffers`;
 }
 
+/** Most bytes that are shown of a command. */
+const SHOWN_BYTES = 32;
+
+function hexOf(bytes: Uint8Array): string {
+  const hex = bytesToHex(bytes.subarray(0, SHOWN_BYTES));
+  return bytes.length > SHOWN_BYTES ? `${hex}... ${bytes.length} bytes` : hex;
+}
+
 function walkLines(walk: SvqWalk): string[] {
-  const lines = [`command ${bytesToHex(walk.request)}, mode ${walk.mode}`, '', 'before'];
+  const what = `${hexOf(walk.request)} (${describeCommand(walk.request)})`;
+  const lines = [`command ${what}, mode ${walk.mode}`, '', 'before'];
   for (const [name, line] of walk.start) lines.push(`  ${name}: ${line}`);
   for (const [i, { name, what, changes }] of walk.steps.entries()) {
     lines.push('', `${i + 1}. ${name}: ${what}`);
@@ -71,8 +84,9 @@ function walkLines(walk: SvqWalk): string[] {
       else lines.push(`  ${change.name}: ${before}  ->  ${after ?? 'gone'}`);
     }
   }
-  const reply = walk.reply.length > 0 ? `, reply ${bytesToHex(walk.reply)}` : '';
+  const reply = walk.reply.length > 0 ? `, reply ${hexOf(walk.reply)}` : '';
   lines.push('', `the guest has ${ackText(walk.ack)}${reply}; leaks: ${leakText(walk.leaks)}`);
+  for (const why of walk.refusals) lines.push(`the device refused: ${why}`);
   for (const line of walk.log) lines.push(`log: ${line}`);
   return lines;
 }
@@ -81,11 +95,13 @@ function walkJson(walk: SvqWalk): object {
   return {
     mode: walk.mode,
     request: bytesToHex(walk.request),
+    command: describeCommand(walk.request),
     before: Object.fromEntries(walk.start),
     steps: walk.steps,
     ack: walk.ack ?? null,
     reply: bytesToHex(walk.reply),
     leaks: walk.leaks,
+    refusals: walk.refusals,
     log: walk.log,
   };
 }
@@ -154,6 +170,16 @@ function chosenFault(name: string): SvqFault {
   throw new UsageError(`no fault '${name}' (there are all, ${names})`);
 }
 
+/** Throws UsageError for what is no command. */
+function checkCommand(word: string): void {
+  try {
+    controlCommand(word);
+  } catch (error) {
+    if (error instanceof InputError) throw new UsageError(error.message);
+    throw error;
+  }
+}
+
 async function svqCommand(args: string[], output: Output): Promise<number> {
   const { values, positionals } = parseOptions(args, {
     command: { type: 'string' },
@@ -199,6 +225,8 @@ async function svqCommand(args: string[], output: Output): Promise<number> {
     );
     return 0;
   }
+  const word = command ?? 'promisc=off';
+  checkCommand(word);
   const lab = new SvqLab(await bootLab());
   if (migrate) {
     const seed = integerOption('seed', values.seed, 1, { min: 0, max: 0xffffffff });
@@ -208,7 +236,7 @@ async function svqCommand(args: string[], output: Output): Promise<number> {
     return migration.same ? 0 : 1;
   }
   const shadow = choiceOption('shadow', values.shadow, 'cvq', SHADOWS);
-  const walk = walkCommand(lab, command ?? 'promisc=off', { mode, shadow });
+  const walk = walkCommand(lab, word, { mode, shadow });
   print(walkLines(walk), walkJson(walk));
   return 0;
 }

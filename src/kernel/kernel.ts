@@ -10,99 +10,44 @@
  */
 import type { Cpu, Registers, SystemRegister } from '../cpu/cpu.js';
 import { InputError } from '../common/errors.js';
-import type { CpuFactory } from '../cpu/engines.js';
 import { Memory, type Region } from '../cpu/memory.js';
 import type { Ram } from '../cpu/ram.js';
-import { Assembler, withBodies, type FunctionBodies } from './assembler.js';
+import { Assembler, withBodies } from './assembler.js';
 import { Bpf } from './bpf/bpf.js';
-import type { CodegenOptions } from './bpf/codegen.js';
-import type { FunctionSiteMaker } from './bpf/site.js';
 import { KernelData } from './data.js';
 import { Executor, type FaultFixup } from './executor.js';
 import type { Callee, KernelContext, KernelFunction, PhysicalAllocator } from './function.js';
+import { bootFtrace, directParts, ftraceEntries } from './ftrace/boot.js';
 import { coreCallbacks } from './ftrace/callbacks.js';
 import { DirectCallsByIp } from './ftrace/direct-by-ip.js';
-import { DirectCalls, type DirectParts } from './ftrace/direct.js';
-import { Ftrace } from './ftrace/ftrace.js';
+import { DirectCalls } from './ftrace/direct.js';
+import type { Ftrace } from './ftrace/ftrace.js';
 import { FunctionGraph, graphFunctions, graphProfile } from './ftrace/graph.js';
 import type { FtraceOps } from './ftrace/ops.js';
-import { FTRACE_PROFILES, type FtraceProfile, type FtraceVersion } from './ftrace/profile.js';
-import type { FtracePlts, ReachParts, ReachProfile } from './ftrace/reach.js';
+import { FTRACE_PROFILES } from './ftrace/profile.js';
 import { Kprobes } from './kprobes/kprobes.js';
 import { Kretprobes } from './kprobes/kretprobes.js';
-import { kernelSpace, type VmallocUse } from './layout/address-space.js';
-import { layoutOf, type Layout, type LayoutOptions } from './layout/layout.js';
+import { kernelSpace } from './layout/address-space.js';
+import { layoutOf, type Layout } from './layout/layout.js';
+import type { KernelOptions } from './kernel-options.js';
 import { LinearMap } from './linear-map.js';
 import { Modules, type KernelModule, type ModuleSpec } from './module/modules.js';
-import { TASK_STRUCT } from './offsets.js';
 import type { PatchObserver } from './patch-observer.js';
-import { MAPPABLE, RangeAllocator } from './range-allocator.js';
+import { PER_CPU_SIZE, PerCpu } from './per-cpu.js';
+import type { RangeAllocator } from './range-allocator.js';
 import { Rcu } from './rcu.js';
 import { SymbolTable } from './symbols.js';
 import { Fprobes } from './trace/fprobe.js';
 import { functionTraceCall, Tracing } from './trace/function-tracer.js';
-import { Task } from './task.js';
+import type { Task } from './task.js';
+import { TaskList } from './task-list.js';
 import { KERNEL_BODY_BRK, KernelText, NOP, TEXT_SIZE, type WordFunction } from './text.js';
 import { encode } from '../a64/codec.js';
-import type { HelperVersion } from '../bpf/helpers/checksum.js';
-import type { KernelVersion } from '../jit/profile.js';
 
-/** Texts of one `asm/` folder: file name to source. */
-export type AsmSources = Readonly<Record<string, string>>;
+export type { AsmSources, KernelOptions } from './kernel-options.js';
 
-export interface KernelOptions extends Omit<LayoutOptions, 'version'> {
-  readonly asm: AsmSources;
-  /** More texts of functions, placed behind all that the kernel itself has. Default none. */
-  readonly modules?: AsmSources;
-  /** Bodies of functions of these texts as another compiler made them. Default: what the texts say. */
-  readonly bodies?: FunctionBodies;
-  readonly cpu: CpuFactory;
-  /** Whose JIT, trampolines and struct layouts. Default 6.12. */
-  readonly version?: KernelVersion;
-  /**
-   * Whose ftrace: patch sites, records, registration. `asm` has to be its entry code
-   * (`FTRACE_PROFILES[ftrace].asm`). Default: that of `version`.
-   */
-  readonly ftrace?: FtraceVersion;
-  /** Symbol of the function in `asm` that walks the list of ops. Default: the kernel's, whose body is TypeScript. */
-  readonly listFunc?: string;
-  /** Functions begin with `bti c` (CONFIG_ARM64_BTI_KERNEL), those of texts unless they are static. Default false. */
-  readonly bti?: boolean;
-  /** Bytes of kernel text. Default 256 KiB. */
-  readonly textSize?: number;
-  /** Whose semantics BPF helpers have. Default 6.12. */
-  readonly helpers?: HelperVersion;
-  /** Number of CPUs. Default 1. */
-  readonly cpus?: number;
-  /** Bytes of vmalloc space in use before the first BPF image. Default 0. */
-  readonly vmallocUsed?: number;
-  /** What of them was given back: offset in the block and size. Default none. */
-  readonly vmallocHoles?: VmallocUse['holes'];
-  /** Bytes in use at the start of the first window for modules. Default 0. */
-  readonly modulesUsed?: number;
-  /** How ftrace finds a way to far targets, with a version's mistakes. Default: that of `ftrace`. */
-  readonly reach?: ReachProfile;
-  /** Bytes of RAM in the linear map. Default 16 MiB. */
-  readonly ram?: number;
-  /** Bytes of RAM for vmalloc space: data, stacks, BPF images, maps. Default 16 MiB. */
-  readonly vmallocRam?: number;
-  /** Seed of get_random_u32. Default 1. */
-  readonly seed?: number;
-  /** CPU features, configuration and changes that BPF code is generated with. Default: see codegen.ts. */
-  readonly codegen?: CodegenOptions;
-  /** How kernel functions get to their BPF trampolines. Default: direct calls of ftrace (`FtraceSite`). */
-  readonly functionSite?: FunctionSiteMaker;
-  /**
-   * Kernel text and BPF images are guarded, as with CONFIG_ARM64_BTI_KERNEL: only the embedded engine looks.
-   * Functions here have no BTI of their own: calls have to come by BL. Default false.
-   */
-  readonly guarded?: boolean;
-}
-
-const THREAD_SIZE = 16384;
 /** A store of some 64 MiB would make the engine collect garbage at every boot. */
 const DEFAULT_RAM = 16 << 20;
-const PER_CPU_SIZE = 4096;
 
 const NO_SYSTEM_REGISTERS: Readonly<Record<SystemRegister, bigint>> = {
   sp_el0: 0n,
@@ -149,10 +94,8 @@ export class Kernel implements KernelContext {
   readonly log: string[] = [];
   /** Exception tables that a faulting pc is looked up in. */
   readonly fixups: FaultFixup[] = [];
-  /** Area of each CPU, and what of it is free; nothing is at 0, which is NULL. */
-  readonly #perCpu: readonly bigint[];
-  readonly #perCpuSpace = new RangeAllocator('the per-CPU areas', 16n, BigInt(PER_CPU_SIZE));
-  readonly #tasks: Task[] = [];
+  readonly #perCpu: PerCpu;
+  readonly #tasks: TaskList;
   readonly #atomics = new Map<string, AtomicTarget>();
   /** What `#systemRegisters` gave last. */
   #system = NO_SYSTEM_REGISTERS;
@@ -164,7 +107,6 @@ export class Kernel implements KernelContext {
   /** The running task began in a body, and its registers are not on the CPU yet. */
   #isBare = false;
   #runningCpu = 0;
-  #nextPid = 1;
 
   /** Use `bootKernel`. */
   constructor(options: KernelOptions, assembler: Assembler) {
@@ -202,7 +144,9 @@ export class Kernel implements KernelContext {
     }
 
     this.cpus = Array.from({ length: options.cpus ?? 1 }, () => options.cpu.create(this.memory));
-    this.#perCpu = this.cpus.map(() => this.linear.kmalloc(PER_CPU_SIZE));
+    const areas = this.cpus.map(() => this.linear.kmalloc(PER_CPU_SIZE));
+    this.#perCpu = new PerCpu(this.memory, areas);
+    this.#tasks = new TaskList(this.memory, this.linear, this.vmalloc);
     this.executor = new Executor(
       {
         text: this.text,
@@ -214,7 +158,7 @@ export class Kernel implements KernelContext {
       this.symbol('lab_return') + 4n,
     );
     const reach = options.reach ?? profile.reach;
-    const entries = this.#ftraceEntries();
+    const entries = ftraceEntries(this.symbols);
     this.modules = new Modules({
       kernel: this,
       assembler,
@@ -222,12 +166,20 @@ export class Kernel implements KernelContext {
       entries,
       guarded: options.guarded ?? false,
     });
-    this.ftrace = this.#makeFtrace(
+    this.ftrace = bootFtrace(this.symbols, options.listFunc ?? 'arch_ftrace_ops_list_func', {
+      memory: this.memory,
+      data: this.data,
       profile,
-      { profile: reach, entries, moduleAt: (address) => this.modules.at(address) },
-      options,
-    );
-    const direct = this.#directParts();
+      reach: { profile: reach, entries, moduleAt: (address) => this.modules.at(address) },
+      base: this.layout.text,
+      btiKernel: (options.bti ?? false) || (options.guarded ?? false),
+      syncText: (start, end) => this.syncText(start, end),
+      // one CPU patches while no other runs: its stores are seen
+      ipi: () => this.#observer?.interrupted(),
+      printk: (line) => this.printk(line),
+      rcu: () => this.rcu,
+    });
+    const direct = directParts(this.symbols, this.ftrace);
     this.directCalls = new DirectCalls({ ...direct, temporary: this.#staticOps('tmp_ops') });
     this.directCallsByIp = new DirectCallsByIp({
       ...direct,
@@ -238,7 +190,7 @@ export class Kernel implements KernelContext {
       ftrace: this.ftrace,
       data: this.data,
       kernel: this,
-      tasks: () => this.#tasks,
+      tasks: () => this.#tasks.all,
       profile: graphProfile(profile),
     });
     this.tracing = new Tracing(this);
@@ -248,7 +200,7 @@ export class Kernel implements KernelContext {
     this.#addNewSites();
     this.rcu = new Rcu(
       this.memory,
-      () => this.#tasks,
+      () => this.#tasks.all,
       () => this.#observer,
     );
     this.bpf = new Bpf(this, {
@@ -320,7 +272,7 @@ export class Kernel implements KernelContext {
     h: number,
   ): number {
     // the CPU gets the task's registers only when text has to run
-    const task = this.#idleTask();
+    const task = this.#tasks.idle();
     this.#running = task;
     this.#isBare = true;
     this.#ram.set32(task.cpuWord, this.#runningCpu);
@@ -331,7 +283,7 @@ export class Kernel implements KernelContext {
       return result;
     } catch (error) {
       const failure = this.executor.asOops(task, this.#cpuOf(task), error);
-      this.#kill(task);
+      this.#tasks.kill(task);
       throw failure;
     } finally {
       this.#running = undefined;
@@ -359,7 +311,7 @@ export class Kernel implements KernelContext {
    * the stack.
    */
   call(target: string | bigint, ...args: bigint[]): bigint {
-    const task = this.#idleTask();
+    const task = this.#tasks.idle();
     this.start(task, target, args);
     if (task.state !== 'done') {
       throw new Error(`${String(target)} sleeps on ${String(task.channel)} and nobody wakes it`);
@@ -378,7 +330,7 @@ export class Kernel implements KernelContext {
 
   /** Wakes all tasks that sleep on `channel`, one after the other. */
   wake(channel: bigint, cpuNumber = 0): void {
-    for (const task of this.#tasks) {
+    for (const task of this.#tasks.all) {
       if (task.state !== 'sleeping' || task.channel !== channel) continue;
       task.channel = undefined;
       this.#onCpu(task, cpuNumber, (cpu) => this.executor.resume(task, cpu));
@@ -391,16 +343,11 @@ export class Kernel implements KernelContext {
   }
 
   createTask(name: string): Task {
-    const address = this.linear.kmalloc(TASK_STRUCT.size);
-    const cpuWord = this.#ram.virtToPhys(address) + TASK_STRUCT.cpu;
-    const task = new Task(name, this.#nextPid++, address, cpuWord, this.#allocStack(name));
-    this.memory.write32(address + BigInt(TASK_STRUCT.pid), task.pid);
-    this.#tasks.push(task);
-    return task;
+    return this.#tasks.create(name);
   }
 
   get tasks(): readonly Task[] {
-    return this.#tasks;
+    return this.#tasks.all;
   }
 
   /** Is the patch site of the function at `address`, which has a TypeScript body, a NOP, and no kprobe in it? */
@@ -465,31 +412,25 @@ export class Kernel implements KernelContext {
    * -ENOMEM.
    */
   allocPercpu(size: number): bigint {
-    const pointer = this.#perCpuSpace.take(BigInt(size), 16n);
-    for (const cpu of this.cpus.keys()) {
-      this.memory.writeBytes(this.perCpuAddress(pointer, cpu), new Uint8Array(size));
-    }
-    return pointer;
+    return this.#perCpu.alloc(size);
   }
 
   freePercpu(pointer: bigint): void {
-    this.#perCpuSpace.release(pointer);
+    this.#perCpu.free(pointer);
   }
 
   /** Where a CPU has what `allocPercpu` gave. */
   perCpuAddress(pointer: bigint, cpuNumber: number): bigint {
-    return (this.#perCpu[cpuNumber] ?? 0n) + pointer;
+    return this.#perCpu.address(pointer, cpuNumber);
   }
 
   get current(): bigint {
-    return (this.#running ?? this.#idleTask()).address;
+    return (this.#running ?? this.#tasks.idle()).address;
   }
 
   /** Where the stack of the task at `address` is entered: one past its last byte. */
   stackOf(address: bigint): bigint {
-    const task = this.#tasks.find((each) => each.address === address);
-    if (!task) throw new RangeError(`0x${address.toString(16)} is no task`);
-    return task.stackTop;
+    return this.#tasks.at(address).stackTop;
   }
 
   get currentCpu(): number {
@@ -565,7 +506,7 @@ export class Kernel implements KernelContext {
     try {
       run(cpu);
     } catch (error) {
-      this.#kill(task);
+      this.#tasks.kill(task);
       throw error;
     } finally {
       this.#running = undefined;
@@ -574,89 +515,14 @@ export class Kernel implements KernelContext {
     }
   }
 
-  /** After an oops nothing of the task is left that others could wait for. */
-  #kill(task: Task): void {
-    task.leaveFrames(0);
-    task.state = 'done';
-    const { preempt_count, rcu_read_lock_nesting: first, size } = TASK_STRUCT;
-    this.memory.write32(task.address + BigInt(preempt_count), 0);
-    this.memory.writeBytes(task.address + BigInt(first), new Uint8Array(size - first));
-  }
-
   /** The same object again for the task and CPU that it was asked for last. */
   #systemRegisters(task: Task, cpuNumber: number): Registers['system'] {
     const before = this.#system;
     const sp_el0 = task.address;
-    const tpidr_el1 = this.#perCpu[cpuNumber] ?? 0n;
+    const tpidr_el1 = this.#perCpu.area(cpuNumber);
     if (before.sp_el0 === sp_el0 && before.tpidr_el1 === tpidr_el1) return before;
     this.#system = { ...NO_SYSTEM_REGISTERS, sp_el0, tpidr_el1 };
     return this.#system;
-  }
-
-  /** A task that does nothing now: what `call` borrows. */
-  #idleTask(): Task {
-    const idle = this.#tasks.find((task) => task.state === 'ready' || task.state === 'done');
-    return idle ?? this.createTask(`kworker/${this.#tasks.length}`);
-  }
-
-  #allocStack(name: string): Region {
-    // one unmapped page below catches overflows (VMAP_STACK)
-    const start = this.vmalloc.take(BigInt(THREAD_SIZE + 4096), 4096n, MAPPABLE);
-    return this.memory.map({
-      name: `stack of ${name}`,
-      address: start + 4096n,
-      size: THREAD_SIZE,
-      permissions: 'rw',
-    });
-  }
-
-  /** What module PLT entries for ftrace go to. */
-  #ftraceEntries(): FtracePlts {
-    const regsCaller = this.symbols.find('ftrace_regs_caller')?.address;
-    return {
-      ftrace_caller: this.symbol('ftrace_caller'),
-      ...(regsCaller === undefined ? {} : { ftrace_regs_caller: regsCaller }),
-    };
-  }
-
-  #makeFtrace(profile: FtraceProfile, reach: ReachParts, options: KernelOptions): Ftrace {
-    const address = (name: string): bigint | undefined => this.symbols.find(name)?.address;
-    const [ftraceCall, functionTraceOp] = [address('ftrace_call'), address('function_trace_op')];
-    const isPatched = ftraceCall !== undefined && functionTraceOp !== undefined;
-    if (isPatched === profile.callOps) {
-      throw new InputError(`asm: entry code of another version, ftrace is ${profile.version}`);
-    }
-    return new Ftrace({
-      memory: this.memory,
-      data: this.data,
-      profile,
-      reach,
-      base: this.layout.text,
-      btiKernel: (options.bti ?? false) || (options.guarded ?? false),
-      syncText: (start, end) => this.syncText(start, end),
-      // one CPU patches while no other runs: its stores are seen
-      ipi: () => this.#observer?.interrupted(),
-      printk: (line) => this.printk(line),
-      ftraceCaller: this.symbol('ftrace_caller'),
-      ftraceRegsCaller: address('ftrace_regs_caller') ?? this.symbol('ftrace_caller'),
-      stub: this.symbol('ftrace_stub'),
-      nopFunc: address('ftrace_ops_nop_func') ?? this.symbol('ftrace_stub'),
-      stubDirectTramp: address('ftrace_stub_direct_tramp') ?? 0n,
-      listFunc: this.symbol(options.listFunc ?? 'arch_ftrace_ops_list_func'),
-      assistFunc: this.symbol('ftrace_ops_assist_func'),
-      call: isPatched ? { ftraceCall, functionTraceOp } : undefined,
-      nameOf: (at) => this.symbols.lookup(at)?.name ?? '',
-      rcu: () => this.rcu,
-    });
-  }
-
-  #directParts(): Pick<DirectParts, 'ftrace' | 'callDirectFuncs' | 'ftraceRegsCaller'> {
-    const regsCaller = this.symbols.find('ftrace_regs_caller') ?? this.symbols.get('ftrace_caller');
-    return {
-      ftrace: this.ftrace,
-      callDirectFuncs: this.symbols.find('call_direct_funcs')?.address ?? 0n,
-      ftraceRegsCaller: regsCaller.address,
-    };
   }
 
   #staticOps(name: string): FtraceOps {

@@ -137,7 +137,8 @@ export class DeviceMaps {
 
   /** Entries of the device that nobody here knows of. */
   stale(): number {
-    const known = [...this.#guest, ...this.#stuck, ...this.#options.tree.maps];
+    const own = this.#options.tree.maps.filter(({ kind }) => kind === 'hva');
+    const known = [...this.#guest, ...this.#stuck, ...own];
     const entries = this.#options.device().spaces.flatMap((space) => space.entries);
     return entries.filter(({ iova }) => known.every((each) => each.iova !== iova)).length;
   }
@@ -160,11 +161,14 @@ export class DeviceMaps {
   }
 
   #mapSection({ address, size, offset }: Region, { identity, translated }: GuestScheme): void {
-    const { tree } = this.#options;
+    const { tree, strict, say } = this.#options;
     const device = this.#options.device();
     const enter = (asid: number, iova: bigint, map?: DmaMap): void => {
       const result = device.dmaMap(asid, iova, size, offset, 'rw');
-      if (result === 0) {
+      // one that could not be unmapped before serves as well
+      const isLeft = result === -ERRNO.EEXIST && !strict;
+      if (isLeft) say(`vhost vdpa map fail: ${result}`);
+      if (result === 0 || isLeft) {
         this.#guest.push({ address, device, asid, iova, size, map, buffer: undefined });
         return;
       }
@@ -185,12 +189,11 @@ export class DeviceMaps {
   }
 
   #unmapGuest(address: bigint): void {
-    const { tree, strict } = this.#options;
     for (let i = this.#guest.length - 1; i >= 0; i--) {
       const section = this.#guest[i];
       if (section?.address !== address) continue;
       this.#guest.splice(i, 1);
-      if (!this.#unmap(section) && !strict && section.map) tree.remove(section.map);
+      this.#unmap(section);
     }
   }
 }

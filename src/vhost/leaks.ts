@@ -64,6 +64,13 @@ export function census(
   return { free: free.size, inFlight: used.size, shared, countedFree, num };
 }
 
+/** What is wrong with the descriptors of a running queue: each is free or in one chain, and counted so. */
+export function ringProblem(kernel: KernelContext, queue: SvqQueue): string | undefined {
+  const { num, free, inFlight, shared, countedFree } = census(kernel, queue);
+  if (free + inFlight === num && countedFree === free && shared === 0) return undefined;
+  return `${free} free (counted ${countedFree}), ${inFlight} in flight, ${shared} shared of ${num}`;
+}
+
 /** Copies that elements in flight of mode `copy-v8` hold. */
 function copiesInFlight({ memory: { ram } }: KernelContext, { address }: SvqQueue): number {
   if (ram.u8(address + S.copy_descs) === 0) return 0;

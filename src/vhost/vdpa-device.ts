@@ -193,9 +193,9 @@ export class VdpaNetDevice {
     this.#start(index, { ...vring, base });
   }
 
-  /** Where the device would go on. */
-  getVringBase(index: number): number {
-    return this.#net.queuePosition(index) ?? 0;
+  /** Where the device would go on; `undefined`: the queue was not started. */
+  getVringBase(index: number): number | undefined {
+    return this.#net.queuePosition(index);
   }
 
   /** VHOST_VDPA_SUSPEND: nothing is touched any more. */

@@ -64,6 +64,13 @@ export interface SvqOptions {
   readonly onStage?: (name: string) => void;
 }
 
+export interface MigrateOptions {
+  /** Queues that are shadowed at the destination. Default: the same. */
+  readonly shadow?: ShadowedQueues;
+  /** Sees the destination's device before it is started. */
+  readonly prepare?: (destination: VdpaNetDevice) => void;
+}
+
 /** What the kernel functions find a queue and its device by. */
 export interface SvqRegistry {
   readonly kernel: KernelContext;
@@ -329,7 +336,8 @@ export class VhostVdpaNet extends VirtioNetDevice {
       this.#bases.set(index, svq.guest.queue.position);
     }
     for (const index of this.#layouts.keys()) {
-      if (!this.#svqs.has(index)) this.#bases.set(index, this.#device.getVringBase(index));
+      const base = this.#svqs.has(index) ? undefined : this.#device.getVringBase(index);
+      if (base !== undefined) this.#bases.set(index, base);
     }
     this.buffers?.free();
     this.buffers = undefined;
@@ -358,7 +366,7 @@ export class VhostVdpaNet extends VirtioNetDevice {
    * Live migration: the guest goes on with another device, which is given the state. When that fails it goes on
    * with the one it has, and InputError says why.
    */
-  migrate(prepare?: (destination: VdpaNetDevice) => void): VdpaNetDevice {
+  migrate({ prepare, shadow = this.#shadow }: MigrateOptions = {}): VdpaNetDevice {
     if (!this.#isShadowed(this.controlIndex)) {
       throw new InputError('migration is blocked: commands are not seen');
     }
@@ -366,13 +374,16 @@ export class VhostVdpaNet extends VirtioNetDevice {
       throw new InputError('migration is refused: a command is in flight');
     }
     const source = this.#device;
+    const before = this.#shadow;
     this.#restart(
       () => {
         this.#device = this.#createVdpa();
         prepare?.(this.#device);
+        this.#shadowOthers(shadow);
       },
       () => {
         this.#device = source;
+        this.#shadowOthers(before);
       },
     );
     this.#maps.forget(source);

@@ -46,7 +46,7 @@ it.each([
       'push_elem',
     ],
   ],
-  ['translate', ['guest', 'pop', 'add', 'device', 'get_buf', 'model', 'used']],
+  ['translate', ['guest', 'pop', 'add', 'device', 'get_buf', 'model', 'push_elem']],
 ])('steps of a command, %s', async (mode, names) => {
   const { value } = await json('--mode', mode);
   const steps = value['steps'] as readonly Step[];
@@ -72,6 +72,18 @@ it('a refused command is an answer, not a failure', async () => {
   expect([code, value['ack']]).toEqual([0, 1]);
 });
 
+it('what a shadowed device lacks is refused with the reason', async () => {
+  const { lines } = await runForTest(['svq', '--command', 'hash-tunnel=0x10']);
+  expect(lines).toContain('the device refused: HASH_TUNNEL_SET without HASH_TUNNEL');
+  expect(lines[0]).toBe('command 070010000000 (HASH_TUNNEL_SET 4 bytes), mode landed');
+});
+
+it('a guest announces itself when it is asked to', async () => {
+  expect((await json('--command', 'announce')).value['ack']).toBe(0);
+  // the proposal carries it to a device that knows of no announcement
+  expect((await json('--command', 'announce', '--mode', 'copy-v8')).value['ack']).toBe(1);
+});
+
 describe('refused', () => {
   it.each<[string, string[], number, string]>([
     ['an unknown mode', ['--mode', 'v9'], 2, '--mode takes translate|copy-v8|landed|transactional'],
@@ -79,9 +91,9 @@ describe('refused', () => {
     ['two things at once', ['--fault', 'loop', '--migrate'], 2, 'go one at a time'],
     ['a seed without a migration', ['--seed', '3'], 2, '--seed and --count are for --migrate'],
     ['an argument', ['promisc'], 2, "unexpected 'promisc'"],
-    ['an unknown command', ['--command', 'fly=1'], 1, "no command 'fly'"],
-    ['a value that is none', ['--command', 'promisc=2'], 1, 'on or off is wanted'],
-    ['a MAC address that is none', ['--command', 'mac=1:2'], 1, '1:2'],
+    ['an unknown command', ['--command', 'fly=1'], 2, "no command 'fly'"],
+    ['a value that is none', ['--command', 'promisc=2'], 2, 'on or off is wanted'],
+    ['a MAC address that is none', ['--command', 'mac=1:2'], 2, '1:2'],
   ])('%s', async (_what, words, code, text) => {
     const result = await runForTest(['svq', ...words]);
     expect(result.code).toBe(code);

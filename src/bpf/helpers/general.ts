@@ -16,7 +16,7 @@ import {
   type Helper,
 } from './helper.js';
 import { MemoryAccessError } from '../../cpu/fault.js';
-import { withIntrinsic, type BpfHost, type RegisterPairs } from '../host.js';
+import { withIntrinsic, type BpfHost, type HelperBody, type RegisterPairs } from '../host.js';
 
 const NS_PER_JIFFY = 4_000_000;
 
@@ -137,6 +137,16 @@ export function generalHelpers(pidTgid: (host: BpfHost) => bigint): readonly Hel
       result: 'integer',
       body: (registers, host) => parseNumber(registers, host, false),
     },
+  ];
+}
+
+/** The running task: its address as a number, and as a pointer whose type the verifier knows. */
+export function taskHelpers(currentTask: (host: BpfHost) => bigint): readonly Helper[] {
+  const body: HelperBody = (registers, host) => setResult64(registers, currentTask(host));
+  const common = { arguments: [], result: 'integer', body } as const;
+  return [
+    { id: 35, name: 'get_current_task', ...common, gplOnly: true },
+    { id: 158, name: 'get_current_task_btf', ...common },
   ];
 }
 

@@ -11,7 +11,7 @@ import { withSignature, type BpfHost, type HelperBody } from '../host.js';
 import { KFUNCS } from '../kfuncs/table.js';
 import { checksumHelpers, type HelperVersion } from './checksum.js';
 import { DYNPTR_HELPERS } from './dynptr.js';
-import { generalHelpers } from './general.js';
+import { generalHelpers, taskHelpers } from './general.js';
 import type { Helper } from './helper.js';
 import { LOCK_HELPERS } from './locks.js';
 import { loopHelpers } from './loops.js';
@@ -35,6 +35,8 @@ export interface HelperOptions {
   readonly funcIp?: (host: BpfHost) => bigint;
   /** tgid << 32 | pid of the current task. Default: 0, the idle task. */
   readonly pidTgid?: (host: BpfHost) => bigint;
+  /** Address of the current `struct task_struct`. Default: there is none, and no helper that gives it. */
+  readonly currentTask?: (host: BpfHost) => bigint;
 }
 
 /** All helpers, by number. Each call makes new ones, which share no state with others. */
@@ -42,6 +44,7 @@ export function helperTable(options: HelperOptions = {}): ReadonlyMap<number, He
   const helpers = [
     ...mapHelpers(),
     ...generalHelpers(options.pidTgid ?? (() => 0n)),
+    ...(options.currentTask ? taskHelpers(options.currentTask) : []),
     ...tracingHelpers(options.attachCookie ?? (() => 0n), options.funcIp),
     ...checksumHelpers(options.version ?? '6.12'),
     ...loopHelpers(),

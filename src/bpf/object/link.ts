@@ -103,8 +103,9 @@ function applyTo(
   const first = slots[at];
   if (!first) throw new InputError(`function '${spec.name}': relocation of insn ${at}, not there`);
   const constant = (value: bigint): void => {
-    slots[at] = { ...first, src: 0, off: 0, imm: low32(value) };
-    slots[at + 1] = { code: 0, dst: 0, src: 0, off: 0, imm: high32(value) };
+    // fields that must be zero stay what they are: the verifier looks at them
+    slots[at] = { ...first, src: 0, imm: low32(value) };
+    slots[at + 1] = { ...(slots[at + 1] ?? makeSlot(0)), imm: high32(value) };
   };
   switch (relocation.kind) {
     case 'map':

@@ -18,7 +18,7 @@ import type { Btf } from '../btf/btf.js';
 import { CoreTarget } from '../btf/core-match.js';
 import { callDistance, callImmediate } from '../call-immediate.js';
 import type { BpfHost } from '../host.js';
-import { encodeSlots, type Slot } from '../instruction.js';
+import { encodeSlots, makeSlot, type Slot } from '../instruction.js';
 import { createMap } from '../maps/create.js';
 import type { BpfMap } from '../maps/map.js';
 import { OPCODES, PSEUDO } from '../opcodes.js';
@@ -467,6 +467,16 @@ function withoutDeadCode(
   return { linked: { spec: { ...spec, lines }, slots: live.slots }, moved: live.moved };
 }
 
+/** r0 = 0; exit */
+const NOTHING: readonly Slot[] = [makeSlot(0xb7), makeSlot(0x95)];
+
+/** Functions whose address these instructions load. */
+function addressedFunctions(slots: readonly Slot[]): number[] {
+  return slots.flatMap(({ code, src }, at) =>
+    code === LD_IMM64 && src === PSEUDO.FUNC ? [slots[at + 1]?.off ?? -1] : [],
+  );
+}
+
 /** Functions that are only called where nothing gets are gone as well; the others are numbered anew. */
 function withoutDeadFunctions(
   patches: readonly LiveFunction[],
@@ -475,8 +485,11 @@ function withoutDeadFunctions(
   readonly patches: readonly LiveFunction[];
   readonly facts: VerifiedProgram['functions'] | undefined;
 } {
-  const kept = [...patches.keys()].filter((i) => patches[i]?.linked.slots.length !== 0);
-  if (kept.length === patches.length) return { patches, facts };
+  const isDead = (i: number): boolean => patches[i]?.linked.slots.length === 0;
+  if (![...patches.keys()].some(isDead)) return { patches, facts };
+  // a callback that never runs has an address all the same
+  const named = new Set(patches.flatMap(({ linked: { slots } }) => addressedFunctions(slots)));
+  const kept = [...patches.keys()].filter((i) => !isDead(i) || named.has(i));
   const renumbered = ({ linked: { spec, slots }, moved }: LiveFunction): LiveFunction => {
     const changed = slots.map((slot, at): Slot => {
       const before = slots[at - 1];
@@ -484,7 +497,7 @@ function withoutDeadFunctions(
       const isCall = OPCODES[slot.code]?.kind === 'call' && slot.src === PSEUDO.CALL;
       return isAddress || isCall ? { ...slot, off: kept.indexOf(slot.off) } : slot;
     });
-    return { linked: { spec, slots: changed }, moved };
+    return { linked: { spec, slots: changed.length === 0 ? NOTHING : changed }, moved };
   };
   return {
     patches: patches.filter((_, i) => kept.includes(i)).map(renumbered),

@@ -131,9 +131,10 @@ function readStruct(btf: Btf, map: string, type: number, notes: string[]): Draft
   return draft;
 }
 
-/** `__uint(name, N)`: a pointer to an array of N ints. */
+/** `__uint(name, N)`: a pointer to an array of N ints; `__ulong(name, N)`: an enum whose one value is N. */
 function uintOf(btf: Btf, map: string, member: BtfMember): number {
   const pointer = btf.resolve(member.type);
+  if (pointer.kind === 'enum' || pointer.kind === 'enum64') return Number(pointer.values[0]?.value);
   const array = pointer.kind === 'ptr' ? btf.resolve(pointer.type) : undefined;
   if (array?.kind !== 'array') {
     throw new InputError(`map '${map}': '${member.name}' is not written with __uint`);

@@ -24,6 +24,11 @@ const CHANGES_MAP: readonly number[] = [2, 3, 87, 88];
 /** What a call's arguments told. */
 export interface CallFacts {
   map: VerifierMap | undefined;
+  mapId: number;
+  /** Where the timer is that comes before its map. */
+  timer: Pointer | undefined;
+  /** Most bytes of the memory that is given with a size. */
+  maxSize: bigint;
   /** Bytes to be allocated. */
   allocSize: number;
   /** Reference that the call gives back. */
@@ -48,6 +53,9 @@ const MEMORY_NAMES = 'fp, pkt, pkt_meta, map_key, map_value, mem, ringbuf_mem, b
 export function checkArguments(env: Env, prototype: Prototype): CallFacts {
   const facts: CallFacts = {
     map: undefined,
+    mapId: 0,
+    timer: undefined,
+    maxSize: 0n,
     allocSize: 0,
     released: 0,
     callback: -1,
@@ -80,8 +88,16 @@ function checkArgument(
       checkContext(env, register, expect(env, register, value, ['ctx'], 'ctx'));
       return;
     case 'map': {
-      const { map } = expect(env, register, value, ['map'], 'map_ptr');
+      const { map, mapId } = expect(env, register, value, ['map'], 'map_ptr');
+      const { timer } = facts;
+      if (timer && (timer.map !== map || timer.mapId !== mapId)) {
+        env.refuse(
+          'EINVAL',
+          `timer pointer in R1 map '${timer.map?.name ?? ''}' map_uid=${timer.mapId} doesn't match map pointer in R2 map '${map?.name ?? ''}' map_uid=${mapId}`,
+        );
+      }
       facts.map = map;
+      facts.mapId = mapId;
       return;
     }
     case 'map_key':
@@ -111,6 +127,8 @@ function checkArgument(
       }
       const access = rule.startsWith('uninit') ? 'write' : 'read';
       const pointer = expectMemory(env, register, value);
+      const bytes = env.read(register + 1);
+      if (bytes.kind === 'scalar') facts.maxSize = bytes.umax;
       checkSize(env, register + 1, pointer, size === 'size0', access, register);
       return;
     }
@@ -146,7 +164,8 @@ function checkArgument(
       lockOrUnlock(env, id, register, expect(env, register, value, ['map_value'], 'map_value'));
       return;
     case 'timer':
-      checkTimer(env, register, expect(env, register, value, ['map_value'], 'map_value'));
+      facts.timer = expect(env, register, value, ['map_value'], 'map_value');
+      checkTimer(env, register, facts.timer);
       return;
     case 'func':
       facts.callback = expect(env, register, value, ['function'], 'func').frame;

@@ -166,7 +166,10 @@ function settleNull(state: State, env: Env, pointer: Pointer, isNull: boolean): 
 
 function validated(pointer: Pointer): Pointer {
   const { map } = pointer;
-  if (pointer.type === 'map_value' && map?.inner) return new Pointer('map', { map: map.inner });
+  if (pointer.type === 'map_value' && map?.inner) {
+    const mapId = map.inner.timer === undefined ? 0 : pointer.id;
+    return new Pointer('map', { map: map.inner, mapId });
+  }
   if (pointer.type === 'map_value' && map?.type === 'XSKMAP') return new Pointer('xdp_sock');
   // the id still tells locks of different values apart
   const id = map?.spinLock === undefined ? 0 : pointer.id;

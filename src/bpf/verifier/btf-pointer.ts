@@ -47,7 +47,11 @@ export function loadThrough(
     case 'scalar':
       return unknownOf(size);
     case 'pointer':
-      return new Pointer('btf', { btf, typeId: found.type, untrusted: base.untrusted });
+      return new Pointer('btf', {
+        btf,
+        typeId: found.type,
+        untrusted: base.untrusted || found.untrusted,
+      });
     case 'refused':
       return env.refuse('EACCES', found.why);
   }
@@ -55,7 +59,8 @@ export function loadThrough(
 
 type Found =
   | { readonly kind: 'scalar' }
-  | { readonly kind: 'pointer'; readonly type: number }
+  /** Untrusted: from a union, which may hold something else. */
+  | { readonly kind: 'pointer'; readonly type: number; readonly untrusted: boolean }
   | { readonly kind: 'refused'; readonly why: string };
 
 const SCALAR: Found = { kind: 'scalar' };
@@ -71,15 +76,30 @@ function walk(btf: Btf, type: BtfType, off: number, size: number, depth: number)
   if (off + size > type.size && !isFlexible) {
     return refused(`access beyond struct ${type.name} at off ${off} size ${size}`);
   }
-  // members of a union overlap: all that the access lies in is a number
-  if (type.kind === 'union') return SCALAR;
+  // members of a union overlap: the first that the access lies in counts
+  if (type.kind === 'union' && type.members.length !== 1) {
+    const found = walkMembers(btf, type, off, size, depth);
+    return found.kind === 'pointer' ? { ...found, untrusted: true } : found;
+  }
+  return walkMembers(btf, type, off, size, depth);
+}
+
+function walkMembers(
+  btf: Btf,
+  type: Extract<BtfType, { kind: 'struct' | 'union' }>,
+  off: number,
+  size: number,
+  depth: number,
+): Found {
   for (const member of type.members) {
     const start = Math.floor(member.bitOffset / 8);
     const bytes =
       member.bitSize > 0
         ? Math.ceil(((member.bitOffset % 8) + member.bitSize) / 8)
         : memberSize(btf, member);
-    const end = isEndless(btf, member) ? Infinity : start + bytes;
+    // arrays of nothing in the middle only mark a place
+    const isOpen = member === type.members.at(-1) && isEndless(btf, member);
+    const end = isOpen ? Infinity : start + bytes;
     if (off + size <= start) break;
     if (off >= end) continue;
     if (member.bitSize > 0) return SCALAR;
@@ -120,7 +140,7 @@ function walkMember(
       }
       const target = btf.resolve(inner.type);
       return target.kind === 'struct' || target.kind === 'union'
-        ? { kind: 'pointer', type: btf.resolveId(inner.type) }
+        ? { kind: 'pointer', type: btf.resolveId(inner.type), untrusted: false }
         : SCALAR;
     }
     default:

@@ -189,6 +189,7 @@ function pointerSafe(old: Pointer, now: Pointer, how: How, pairs: Pairs): boolea
     old.off !== now.off ||
     old.orNull !== now.orNull ||
     old.map !== now.map ||
+    old.mapId !== now.mapId ||
     old.size !== now.size ||
     old.frame !== now.frame ||
     old.readOnly !== now.readOnly ||

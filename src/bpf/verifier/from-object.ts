@@ -16,12 +16,7 @@ import type { MapDefinition, ObjectSpec, ProgramSpec, SectionKind } from '../obj
 import { PSEUDO } from '../opcodes.js';
 import { InputError } from '../../common/errors.js';
 import { globalArguments, returnsScalar } from './global-arguments.js';
-import type {
-  Reference,
-  VerifierFunction,
-  VerifierInput,
-  VerifierMap,
-} from './input.js';
+import type { Reference, VerifierFunction, VerifierInput, VerifierMap } from './input.js';
 
 const BPF_F_RDONLY_PROG = 1 << 7;
 const CALL = 0x85;

@@ -14,7 +14,11 @@ import { markPrecise, unknownScalar } from './scalar.js';
 import { Pointer, typeName, type Value } from './value.js';
 
 /** Checks all arguments of a call of global function `callee`. */
-export function checkPassed(env: Env, callee: number, { name, global = [] }: VerifierFunction): void {
+export function checkPassed(
+  env: Env,
+  callee: number,
+  { name, global = [] }: VerifierFunction,
+): void {
   try {
     for (const [i, type] of global.entries()) checkArgument(env, i + 1, type);
   } catch (error) {

@@ -29,6 +29,9 @@ const FOR_EACH_MAP_ELEM = 164;
 const TIMER_SET_CALLBACK = 170;
 const SNPRINTF = 165;
 const DYNPTR_FROM_MEM = 197;
+/** Helpers that give how much they wrote, or an errno. */
+const GIVES_LENGTH: readonly number[] = [45, 67, 114, 115];
+const MAX_ERRNO = 4095n;
 /** Most CPUs that a kernel is built for. */
 const MAX_CPUS = 8192n;
 
@@ -108,6 +111,11 @@ function resultOf(env: Env, { id, result }: Prototype, facts: CallFacts): Value 
       if (id === GET_SMP_PROCESSOR_ID) {
         return fromBounds({ ...UNKNOWN, umax: MAX_CPUS - 1n });
       }
+      if (GIVES_LENGTH.includes(id)) {
+        const [least, most] = [-MAX_ERRNO, facts.maxSize];
+        const half = { s32min: Number(least), s32max: Number(most) };
+        return fromBounds({ ...UNKNOWN, smin: least, smax: most, ...half });
+      }
       return unknownScalar();
     case 'void':
       return undefined;
@@ -116,6 +124,7 @@ function resultOf(env: Env, { id, result }: Prototype, facts: CallFacts): Value 
     case 'map_value_or_null':
       return new Pointer('map_value', {
         map: facts.map,
+        mapId: facts.mapId,
         orNull: true,
         id: env.nextId(),
       });
@@ -132,6 +141,12 @@ function resultOf(env: Env, { id, result }: Prototype, facts: CallFacts): Value 
         ref: facts.dynptr?.ref ?? 0,
         dynptr: facts.dynptr?.id ?? 0,
       });
+    case 'task': {
+      const btf = env.input.kernelBtf;
+      const typeId = btf?.find('struct', 'task_struct');
+      if (typeId === undefined) env.refuse('EINVAL', 'the kernel has no struct task_struct');
+      return new Pointer('btf', { btf, typeId, trusted: true });
+    }
     case 'sock_or_null':
     case 'sock_common_or_null': {
       const ref = acquire(env);

@@ -134,7 +134,8 @@ function contextStruct(env: Env): number {
 
 function castStruct(env: Env, { constant = 0n }: KfuncFacts): number {
   const id = Number(constant);
-  if (env.input.kernelBtf?.types[id]?.kind !== 'struct') {
+  const kind = env.input.kernelBtf?.types[id]?.kind;
+  if (kind !== 'struct' && kind !== 'union') {
     env.refuse('EINVAL', 'kfunc bpf_rdonly_cast type ID argument must be of a struct');
   }
   return id;

@@ -166,8 +166,8 @@ export function store(env: Env, register: number, off: number, size: number, val
   note(env, base);
 }
 
-/** An atomic operation; its old value is not known afterwards. */
-export function atomic(env: Env, register: number, off: number, size: number, value: Value): void {
+/** An atomic operation; gives the old value, which `value` stands for where it is not known. */
+export function atomic(env: Env, register: number, off: number, size: number, value: Value): Value {
   const base = env.read(register);
   const type = base.kind === 'pointer' ? base.type : undefined;
   const isOther = type === 'ctx' || type === 'packet' || type === 'packet_meta';
@@ -183,13 +183,14 @@ export function atomic(env: Env, register: number, off: number, size: number, va
   }
   if (pointer.type === 'stack') {
     env.noteAccess('stack');
-    loadStack(env, register, pointer, off, size);
+    const old = loadStack(env, register, pointer, off, size);
     storeStack(env, register, pointer, off, size, value);
-    return;
+    return old;
   }
   checkMemory(env, register, pointer, off, size, 'read');
   checkMemory(env, register, pointer, off, size, 'write');
   note(env, pointer);
+  return value;
 }
 
 function isSocket({ type }: Pointer): boolean {

@@ -49,6 +49,8 @@ export type ResultRule =
   | 'alloc_mem_or_null'
   | 'sock_or_null'
   | 'sock_common_or_null'
+  /** A valid `struct task_struct`. */
+  | 'task'
   /** Bytes of the dynptr among the arguments. */
   | 'dynptr_mem_or_null'
   /** Address of 8 bytes. */
@@ -126,6 +128,7 @@ const ROWS: readonly Row[] = [
   [132, 'release_mem any', 'void'],
   [133, 'release_mem any', 'void'],
   [134, 'map any'],
+  [158, '', 'task'],
   [160, ''],
   [163, 'ctx any fixed:4w any any', 'integer', { gpl: true, kinds: NETWORK }],
   [164, 'map func callback_ctx any'],

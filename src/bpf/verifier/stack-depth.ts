@@ -19,11 +19,15 @@ interface Edge {
   readonly caller: number;
   readonly at: number;
   readonly callee: number;
+  /** A call, not only a reference. */
+  readonly isCall: boolean;
 }
 
 export function checkStackDepth(
   functions: readonly VerifierFunction[],
   depths: readonly number[],
+  /** Functions that run later, on a stack of their own. */
+  async: ReadonlySet<number>,
 ): void {
   const edges = functions.map(({ slots }, fn) => calls(slots, fn));
   const tailCalls = functions.map(({ slots }) =>
@@ -55,9 +59,12 @@ export function checkStackDepth(
     const before = entered.get(fn);
     if (before && before.depth >= callers && before.frames >= frames) return;
     entered.set(fn, { depth: callers, frames });
-    for (const next of edges[fn] ?? []) visit(next.callee, depth, frames + 1, next);
+    for (const next of edges[fn] ?? []) {
+      if (next.isCall || !async.has(next.callee)) visit(next.callee, depth, frames + 1, next);
+    }
   };
   visit(0, 0, 1, undefined);
+  for (const fn of async) visit(fn, 0, 1, undefined);
 }
 
 /** Calls and function references. */
@@ -66,9 +73,13 @@ function calls(slots: readonly Slot[], caller: number): Edge[] {
   for (let at = 0; at < slots.length; at++) {
     const slot = slots[at] as Slot;
     const kind = OPCODES[slot.code]?.kind;
-    if (kind === 'call' && slot.src === PSEUDO.CALL) found.push({ caller, at, callee: slot.off });
+    if (kind === 'call' && slot.src === PSEUDO.CALL) {
+      found.push({ caller, at, callee: slot.off, isCall: true });
+    }
     if (kind !== 'ld_imm64') continue;
-    if (slot.src === PSEUDO.FUNC) found.push({ caller, at, callee: slots[at + 1]?.off ?? 0 });
+    if (slot.src === PSEUDO.FUNC) {
+      found.push({ caller, at, callee: slots[at + 1]?.off ?? 0, isCall: false });
+    }
     at++;
   }
   return found;

@@ -29,11 +29,16 @@ export interface Structure {
   readonly changesPacket: boolean;
 }
 
+/** BPF_MAX_VAR_OFF */
+const MAX_VALUE_OFFSET = 1 << 29;
 const ARGUMENTS = 0b111110;
 const CLOBBERED = 0b111111;
 
 export function structureOf(functions: readonly VerifierFunction[]): Structure[] {
-  for (const [fn, each] of functions.entries()) checkFunction(fn, each);
+  for (const [fn, each] of functions.entries()) {
+    checkFunction(fn, each);
+    checkValues(fn, each);
+  }
   const changing = packetChangers(functions);
   return functions.map((each, fn) => ({
     prunePoints: findPrunePoints(each),
@@ -57,6 +62,22 @@ export function successors(slots: readonly Slot[], at: number): readonly number[
   return opcode.kind === 'goto' ? [at + 1 + distance] : [next, at + 1 + distance];
 }
 
+/** Offsets into the values of maps, in instructions (resolve_pseudo_ldimm64). */
+function checkValues(fn: number, { references }: VerifierFunction): void {
+  for (const [at, reference] of references) {
+    if (reference.kind !== 'value') continue;
+    const offset = reference.offset >>> 0;
+    const { valueSize } = reference.map;
+    const reason =
+      offset >= MAX_VALUE_OFFSET
+        ? `direct value offset of ${offset} is not allowed`
+        : `invalid access to map value pointer, value_size=${valueSize} off=${offset}`;
+    if (offset >= Math.min(MAX_VALUE_OFFSET, valueSize)) {
+      throw new Refusal('EINVAL', reason, fn, at, '');
+    }
+  }
+}
+
 function checkFunction(fn: number, { slots }: VerifierFunction): void {
   const refuse = (errno: ErrnoName, at: number, reason: string): never => {
     throw new Refusal(errno, reason, fn, at, '');
@@ -71,7 +92,12 @@ function checkFunction(fn: number, { slots }: VerifierFunction): void {
       refuse('EINVAL', at, 'BPF_LDX uses reserved fields');
     }
     if (opcode?.kind !== 'ld_imm64') continue;
-    if (slots[at + 1]?.code !== 0) refuse('EINVAL', at, 'invalid bpf_ld_imm64 insn');
+    const second = slots[at + 1];
+    // that of a function has the function's number
+    const { code, dst, src, off } = second ?? { code: -1, dst: 0, src: 0, off: 0 };
+    if (code !== 0 || dst !== 0 || src !== 0 || (off !== 0 && slot.src !== PSEUDO.FUNC)) {
+      refuse('EINVAL', at, 'invalid bpf_ld_imm64 insn');
+    }
     seconds.add(++at);
   }
   for (let at = 0; at < slots.length; at++) {

@@ -47,6 +47,8 @@ export class Pointer {
   /** Bytes of packet that a comparison proved, from where it began; or one of `PACKET_END`. */
   readonly range: number;
   readonly map: VerifierMap | undefined;
+  /** Which map of a map of maps `map` stands for, where that matters; 0 for one that the program names. */
+  readonly mapId: number;
   /** Bytes of `mem` and `map_key`. */
   readonly size: number;
   /** Call depth of the frame a `stack` pointer goes to; index of a `function`. */
@@ -74,6 +76,7 @@ export class Pointer {
     this.orNull = fields.orNull ?? false;
     this.range = fields.range ?? 0;
     this.map = fields.map;
+    this.mapId = fields.mapId ?? 0;
     this.size = fields.size ?? 0;
     this.frame = fields.frame ?? 0;
     this.ref = fields.ref ?? 0;

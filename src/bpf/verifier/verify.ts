@@ -154,6 +154,7 @@ class Walk {
     checkStackDepth(
       this.#input.functions,
       env.facts.map(({ stackDepth }) => stackDepth),
+      new Set([...done].filter((key) => key < 0).map((key) => -1 - key)),
     );
     return {
       functions: env.facts.map(({ accesses, stackDepth, reached }, fn) => ({
@@ -415,9 +416,9 @@ class Walk {
     }
     const isExchange = imm === 0xf1;
     if (isExchange) env.read(0);
-    atomic(env, dst, off, size, old);
-    if (isExchange) env.write(0, old);
-    else if ((imm & 1) === 1) env.write(src, old);
+    const before = atomic(env, dst, off, size, old);
+    if (isExchange) env.write(0, before);
+    else if ((imm & 1) === 1) env.write(src, before);
   }
 
   #constant(slot: Slot): Value {

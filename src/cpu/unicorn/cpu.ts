@@ -7,9 +7,7 @@
  *
  * - Always a count: it makes pc precise and tells how many instructions ran. Mixing counted and uncounted
  *   runs costs milliseconds each time.
- * - Stop addresses and breakpoints are code hooks on that one address. A hook does not
- *   reach blocks translated before it, so its address is removed from the cache when it is added. The
- *   hook of the last `until` stays for the next run.
+ * - Stop addresses and breakpoints are code hooks (stop-addresses.ts).
  * - Words unknown to this lab never reach it (guard.ts).
  * - Writable text ('rwx') is mapped without write permission: a store to it fails, is executed
  *   alone with permission, and the text is looked at again.
@@ -34,38 +32,15 @@ import {
   type TraceEntry,
 } from '../cpu.js';
 import { EmbeddedCpu } from '../embedded/cpu.js';
-import type { AccessFault, AccessKind } from '../fault.js';
+import type { AccessFault } from '../fault.js';
 import type { Memory, MemoryListener, Region } from '../memory.js';
-import { EXCP, UC_HOOK, UC_MEM, UC_PROT } from './constants.js';
+import { EXCP, UC_HOOK, UC_PROT } from './constants.js';
+import { accessOfEvent, type Events, type Refused } from './events.js';
 import { systemRegister, TextGuard } from './guard.js';
 import type { Pointer, UnicornLibrary } from './library.js';
 import { NZCV_SLOT, PC_SLOT, UnicornRegisters } from './registers.js';
+import { StopAddresses } from './stop-addresses.js';
 import { TraceLog } from './trace.js';
-
-const ACCESS_OF_EVENT: Readonly<Record<number, readonly [AccessKind, AccessFault['reason']]>> = {
-  [UC_MEM.READ_UNMAPPED]: ['read', 'unmapped'],
-  [UC_MEM.WRITE_UNMAPPED]: ['write', 'unmapped'],
-  [UC_MEM.FETCH_UNMAPPED]: ['fetch', 'unmapped'],
-  [UC_MEM.READ_PROT]: ['read', 'permission'],
-  [UC_MEM.WRITE_PROT]: ['write', 'permission'],
-  [UC_MEM.FETCH_PROT]: ['fetch', 'permission'],
-};
-
-/** An access that libunicorn reports as refused. */
-interface Refused {
-  readonly type: number;
-  readonly address: bigint;
-  readonly size: number;
-}
-
-/** What callbacks saw in one call of `uc_emu_start`. */
-interface Events {
-  refused: Refused | undefined;
-  interrupt: number | undefined;
-  /** A stop address was reached. */
-  stopped: boolean;
-  error?: Error;
-}
 
 /** `on`: go on at pc; `executed`: the instruction before pc was executed here. */
 type Outcome = Stop | 'on' | 'executed' | 'text store';
@@ -83,19 +58,11 @@ export class UnicornCpu implements Cpu, MemoryListener {
 
   readonly #guard: TextGuard;
   readonly #callbacks: Pointer[] = [];
-  readonly #stopCallback: Pointer;
+  readonly #stops: StopAddresses;
   readonly #traceCallback: Pointer;
-  /** Hooks of stop addresses. */
-  readonly #stopHooks = new Map<bigint, number>();
-  readonly #breakpoints = new Set<bigint>();
-  #until: bigint | undefined;
-  /** The stop address of the last run that had one: its hook is kept. */
-  #lastUntil: bigint | undefined;
   #usesExits = false;
   /** Where a run has not gone on, once. */
   #stalled: bigint | undefined;
-  /** Breakpoint that does not stop: the one under the first instruction of a step. */
-  #pass: bigint | undefined;
   #events: Events = { refused: undefined, interrupt: undefined, stopped: false };
   #log: TraceLog | undefined;
   #traceHook: number | undefined;
@@ -112,9 +79,8 @@ export class UnicornCpu implements Cpu, MemoryListener {
       this.#callbacks.push(callback);
       return callback;
     };
-    this.#stopCallback = keep(
-      unicorn.codeCallback(this.#guarded((address) => this.#atStop(address))),
-    );
+    const stop = keep(unicorn.codeCallback(this.#guarded((address) => this.#atStop(address))));
+    this.#stops = new StopAddresses(unicorn, this.#handle, memory, stop);
     this.#traceCallback = keep(unicorn.codeCallback(this.#guarded(() => this.#atTrace())));
     const interrupt = keep(
       unicorn.interruptCallback(
@@ -217,16 +183,13 @@ export class UnicornCpu implements Cpu, MemoryListener {
 
   run(options: RunOptions = {}): Stop {
     this.#mustBeOpen();
-    const until = options.until === undefined ? undefined : u64(options.until);
-    this.#setUntil(until);
-    this.#pass = undefined;
+    this.#stops.beginRun(options.until === undefined ? undefined : u64(options.until));
     return this.#go(options.budget ?? 1e9);
   }
 
   step(): Stop {
     this.#mustBeOpen();
-    this.#until = undefined;
-    this.#pass = this.pc;
+    this.#stops.beginStep(this.pc);
     const before = this.#executed;
     while (this.#executed === before) {
       const stop = this.#start(1);
@@ -237,15 +200,12 @@ export class UnicornCpu implements Cpu, MemoryListener {
 
   addBreakpoint(address: bigint): void {
     this.#mustBeOpen();
-    const at = u64(address);
-    this.#breakpoints.add(at);
-    this.#hookStop(at);
+    this.#stops.addBreakpoint(u64(address));
   }
 
   removeBreakpoint(address: bigint): void {
     this.#mustBeOpen();
-    const at = u64(address);
-    if (this.#breakpoints.delete(at)) this.#unhookStop(at);
+    this.#stops.removeBreakpoint(u64(address));
   }
 
   sync(start: bigint, end: bigint): void {
@@ -307,10 +267,7 @@ export class UnicornCpu implements Cpu, MemoryListener {
     const bytes = this.memory.bytes.subarray(pageOffset, pageOffset + pageBytes);
     this.#unicorn.map(this.#handle, region.pageAddress, permissions, bytes);
     this.#guard.mapped(region);
-    for (const address of [this.#lastUntil, ...this.#breakpoints]) {
-      if (address !== undefined && this.memory.regionAt(address) === region)
-        this.#hookStop(address);
-    }
+    this.#stops.mapped(region);
   }
 
   unmapped(region: Region): void {
@@ -337,8 +294,9 @@ export class UnicornCpu implements Cpu, MemoryListener {
     let left = budget;
     for (;;) {
       const { pc } = this.#registers;
-      if (pc === this.#until) return { kind: 'until' };
-      if (this.#breakpoints.has(pc)) return { kind: 'breakpoint', address: pc };
+      const reached = this.#stops.at(pc);
+      if (reached === 'until') return { kind: 'until' };
+      if (reached === 'breakpoint') return { kind: 'breakpoint', address: pc };
       if (left <= 0) return { kind: 'budget' };
       const before = this.#executed;
       const stop = this.#start(left);
@@ -393,7 +351,7 @@ export class UnicornCpu implements Cpu, MemoryListener {
   /** The run ended of itself: at an exit, after WFI, or at the end of a block that once had an exit. */
   #halted(started: bigint, executed: number): Outcome {
     const { pc } = this;
-    if (pc === this.#until) return 'on';
+    if (this.#stops.at(pc) === 'until') return 'on';
     if (this.#guard.has(pc)) return this.#assist();
     if (executed === 0 && pc === started) {
       if (this.#stalled === pc) throw new Error(`libunicorn does not go on at ${hex64(pc)}`);
@@ -408,7 +366,7 @@ export class UnicornCpu implements Cpu, MemoryListener {
   #refused({ type, address, size }: Refused): Outcome {
     const [access, reason] = accessOfEvent(type);
     if (access === 'fetch') {
-      if (this.pc === this.#until) return 'on';
+      if (this.#stops.at(this.pc) === 'until') return 'on';
       return this.#fault({ access, address: this.pc, size: 4, reason });
     }
     if (reason === 'permission' && access === 'write') {
@@ -549,41 +507,8 @@ export class UnicornCpu implements Cpu, MemoryListener {
 
   // -- hooks ----------------------------------------------------------------------------------------
 
-  #setUntil(until: bigint | undefined): void {
-    this.#until = until;
-    if (until === undefined || until === this.#lastUntil) return;
-    const last = this.#lastUntil;
-    this.#lastUntil = until;
-    if (last !== undefined) this.#unhookStop(last);
-    this.#hookStop(until);
-  }
-
-  #hookStop(address: bigint): void {
-    if (this.#stopHooks.has(address)) return;
-    // where no code is, fetching fails by itself
-    if (!this.memory.regionAt(address)?.permissions.includes('x')) return;
-    const hook = this.#unicorn.addHook(
-      this.#handle,
-      UC_HOOK.CODE,
-      this.#stopCallback,
-      address,
-      address,
-    );
-    this.#stopHooks.set(address, hook);
-    this.#unicorn.removeCache(this.#handle, address, address + 4n);
-  }
-
-  #unhookStop(address: bigint): void {
-    if (address === this.#lastUntil || this.#breakpoints.has(address)) return;
-    const hook = this.#stopHooks.get(address);
-    if (hook === undefined) return;
-    this.#unicorn.removeHook(this.#handle, hook);
-    this.#stopHooks.delete(address);
-  }
-
   #atStop(address: bigint): void {
-    if (address === this.#pass) return;
-    if (address !== this.#until && !this.#breakpoints.has(address)) return;
+    if (!this.#stops.stops(address)) return;
     this.#events.stopped = true;
     this.#unicorn.stop(this.#handle);
   }
@@ -618,10 +543,4 @@ export class UnicornCpu implements Cpu, MemoryListener {
       this.#unicorn.removeCache(this.#handle, pageAddress, pageAddress + BigInt(pageBytes));
     }
   }
-}
-
-function accessOfEvent(type: number): readonly [AccessKind, AccessFault['reason']] {
-  const known = ACCESS_OF_EVENT[type];
-  if (!known) throw new Error(`libunicorn: memory event ${type}`);
-  return known;
 }

@@ -105,6 +105,7 @@ export class KernelBpfHost implements BpfHost {
       attachCookie: () => this.#attachCookie(),
       funcIp: () => this.#funcIp(),
       pidTgid: () => this.#pidTgid(),
+      currentTask: () => this.#kernel.current,
     });
     const functions = [...helpers.values()].map(({ name, body }) =>
       helperFunction(`bpf_${name}`, body, this),

@@ -152,7 +152,7 @@ export const rangeCheck = exhibit(
           operation: () => kernel.directCalls.register(ops, target),
           plan: (steps) => ({
             steps,
-            ...traced(kernel, [], 1),
+            ...traced(kernel, [], 'trampoline'),
             literal: literalOf(kernel, ops.address),
           }),
         };
@@ -365,7 +365,7 @@ export const staleDirect = exhibit(
           },
           plan: (steps) => ({
             steps,
-            ...traced(kernel, [], 1),
+            ...traced(kernel, [], 'trampoline'),
             literal: literalOf(kernel, ops.address),
           }),
         };

@@ -13,7 +13,7 @@
  */
 import { decode } from '../../a64/codec.js';
 import { AARCH64_BREAK_FAULT } from '../../a64/immediates.js';
-import { hex64, viewOf } from '../../common/bytes.js';
+import { hex64 } from '../../common/bytes.js';
 import { InputError } from '../../common/errors.js';
 import { accessesOf } from '../../cpu/access.js';
 import type { Cpu, Registers } from '../../cpu/cpu.js';
@@ -23,82 +23,24 @@ import type { Kernel } from '../../kernel/kernel.js';
 import { TASK_STRUCT } from '../../kernel/offsets.js';
 import type { Task } from '../../kernel/task.js';
 import { ExecutorContext } from './context.js';
+import { changedForBody, changedForCaller, registersAtCall } from './convention.js';
 import type { Problem } from './invariants.js';
+import {
+  keyOf,
+  type Action,
+  type CallbackEvent,
+  type ExecutedWord,
+  type LocalEdge,
+  type LocalNode,
+  type LocalState,
+  type Standing,
+} from './local-graph.js';
 import { valueOf, type PlanProgram, type SharedObject } from './objects.js';
 import type { PatchPlan } from './plan.js';
-
-export type ActionKind = 'start' | 'fetch' | 'load' | 'store' | 'body' | 'sleep' | 'wake';
-
-export interface Action {
-  readonly kind: ActionKind;
-  readonly pc: bigint;
-  /** Objects that it touches, in the order of the versions in an observation. */
-  readonly objects: readonly number[];
-  /** Where it first loads or stores what is shared. */
-  readonly address?: bigint;
-}
-
-/** What others must know of where a CPU is. */
-export interface Standing {
-  /** Between two calls, or asleep in one: a quiescent state of RCU tasks. */
-  readonly quiescent: boolean;
-  /** It cannot be preempted: inside a recursion guard. */
-  readonly guarded: boolean;
-  readonly rcuReader: boolean;
-  readonly traceReader: boolean;
-  /** The plan's interrupts are not taken here. */
-  readonly uninterrupted: boolean;
-}
-
-export interface LocalNode {
-  readonly id: number;
-  readonly action: Action;
-  readonly standing: Standing;
-  /** By the versions that were seen. */
-  readonly edges: Map<string | number, LocalEdge>;
-}
-
-/** A callback was entered. */
-export interface CallbackEvent {
-  readonly at: bigint;
-  readonly ip: bigint;
-  readonly ops: bigint;
-}
-
-export interface ExecutedWord {
-  readonly pc: bigint;
-  readonly word: number;
-}
-
-export interface LocalEdge {
-  readonly to: number;
-  readonly callbacks: readonly CallbackEvent[];
-  /** New value of a counter. */
-  readonly counter?: { readonly object: number; readonly value: number };
-  readonly problem?: Problem;
-  readonly path: readonly ExecutedWord[];
-}
-
-interface LocalState {
-  readonly registers: Registers;
-  readonly stack: Uint8Array;
-  readonly task: Uint8Array;
-  /** Private words elsewhere that differ from the start, by address. */
-  readonly words: ReadonlyMap<bigint, bigint>;
-  readonly mode: 'idle' | 'running' | 'asleep';
-  /** Times that the body behind the site was entered. */
-  readonly bodies: number;
-  /** Something of `plan.always` was entered. */
-  readonly reached: boolean;
-  /** Versions of the text that it executes: of an instruction in front of its loads, of a range while it is inside. */
-  readonly fetched: ReadonlyMap<number, number>;
-}
+import { PrivateWords } from './private-words.js';
 
 /** Most instructions of one edge. */
 const BUDGET = 20_000;
-/** Registers that a function leaves as they were, and those its body finds so besides its arguments. */
-const CALLEE_SAVED = [19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 29];
-const AT_ENTRY = [8, 18, ...CALLEE_SAVED];
 /** Name of the function in which a CPU's task sleeps, and of that which looks ops up. */
 const SLEEP = 'lab_schedule';
 const OPS_TEST = 'lab_ops_test';
@@ -115,8 +57,8 @@ export class ExecutorGraph {
   readonly #context: ExecutorContext;
   readonly #states: LocalState[] = [];
   readonly #byKey = new Map<string, number>();
-  /** Private words that have been stored to, with what they held at first. */
-  readonly #privateWords = new Map<bigint, bigint>();
+  /** Words outside of the task's memory that it has stored to. */
+  readonly #words: PrivateWords;
   readonly #returnAddress: bigint;
   readonly #fresh: Registers;
   readonly #freshTask: Uint8Array;
@@ -141,10 +83,11 @@ export class ExecutorGraph {
     this.#cpu = cpu;
     this.#task = task;
     this.#context = new ExecutorContext(kernel, task.address);
+    this.#words = new PrivateWords(kernel.memory);
     this.#returnAddress = kernel.symbol('lab_return') + 4n;
     this.#sleepAt = kernel.symbols.find(SLEEP)?.address;
     this.#testAt = kernel.symbols.find(OPS_TEST)?.address;
-    this.#fresh = this.#freshRegisters();
+    this.#fresh = registersAtCall(kernel, plan.call, task);
     this.#freshTask = kernel.memory.readBytes(task.address, TASK_STRUCT.size);
     for (const { address, size, permissions } of kernel.memory.regions) {
       if (permissions.includes('x')) cpu.sync(address, address + BigInt(size));
@@ -173,7 +116,7 @@ export class ExecutorGraph {
         this.#load(id, kind === 'counter' ? Number(valueOf(versions[0] as Uint8Array)) : 0);
       }
     }
-    this.#restorePrivate(new Map());
+    this.#words.restore();
     this.#kernel.memory.writeBytes(this.#task.address, this.#freshTask);
   }
 
@@ -395,10 +338,7 @@ export class ExecutorGraph {
     const lr = cpu.getX(30);
     const fresh = this.#fresh;
     if (lr === this.#returnAddress) {
-      const { args, keeps = args.length } = this.#plan.call;
-      const registers = [...Array.from({ length: keeps }, (_, n) => n), ...AT_ENTRY];
-      const changed = registers.filter((n) => cpu.getX(n) !== fresh.x[n]).map((n) => `x${n}`);
-      if (cpu.sp !== fresh.sp) changed.push('sp');
+      const changed = changedForBody(cpu, fresh, this.#plan.call);
       if (changed.length > 0) this.#fail('I1', `the body finds ${changed.join(', ')} changed`);
     } else if (cpu.sp === fresh.sp || !this.#isText(lr)) {
       // a trampoline that calls the original has its frame below the caller's
@@ -414,10 +354,7 @@ export class ExecutorGraph {
   #checkReturn(): void {
     const cpu = this.#cpu;
     const { call, always } = this.#plan;
-    const changed = CALLEE_SAVED.filter((n) => cpu.getX(n) !== this.#fresh.x[n]).map(
-      (n) => `x${n}`,
-    );
-    if (cpu.sp !== this.#fresh.sp) changed.push('sp');
+    const changed = changedForCaller(cpu, this.#fresh);
     if (changed.length > 0) this.#fail('I8', `the caller gets ${changed.join(', ')} back changed`);
     const bits = call.resultBits ?? 32;
     const [got, wanted] = [cpu.getX(0), call.result].map((value) => BigInt.asUintN(bits, value));
@@ -436,18 +373,16 @@ export class ExecutorGraph {
     this.#problem ??= { invariant, message };
   }
 
-  /** Remembers what a private word held before it was first stored to. */
+  /** A store to an aligned u64 of memory that no other CPU looks at, or that others must not see. */
   #keepPrivate(address: bigint): void {
-    if (this.#privateWords.has(address) || this.#isTaskMemory(address)) return;
+    if (this.#words.has(address) || this.#isTaskMemory(address)) return;
     const shared = this.#touched(address, 8, (kind) => kind !== 'counter' && kind !== 'block');
     const [object] = shared;
     if (object !== undefined && this.#objects[object]?.kind === 'data') {
       const { what } = this.#objects[object];
       throw new InputError(`${this.#plan.name}: an executing CPU stores to ${what}`);
     }
-    if (this.#touched(address, 8, () => true).length > 0) return;
-    if (this.#kernel.memory.faultAt(address, 8, 'write')) return;
-    this.#privateWords.set(address, this.#kernel.memory.read64(address));
+    if (this.#touched(address, 8, () => true).length === 0) this.#words.keep(address);
   }
 
   #isTaskMemory(address: bigint): boolean {
@@ -486,21 +421,8 @@ export class ExecutorGraph {
     this.#bodies = 0;
     this.#reached = false;
     this.#fetched.clear();
-    this.#restorePrivate(new Map());
+    this.#words.restore();
     return this.#save({ kind: 'start', pc: this.#fresh.pc, objects: [] });
-  }
-
-  #restorePrivate(words: ReadonlyMap<bigint, bigint>): void {
-    const view = viewOf(this.#kernel.memory.bytes);
-    for (const [address, first] of this.#privateWords) {
-      view.setBigUint64(this.#offsetOf(address), words.get(address) ?? first, true);
-    }
-  }
-
-  #offsetOf(address: bigint): number {
-    const region = this.#kernel.memory.regionAt(address);
-    if (!region) throw new InputError(`no memory at ${hex64(address)}`);
-    return region.offset + Number(address - region.address);
   }
 
   #save(action: Action): number {
@@ -508,16 +430,11 @@ export class ExecutorGraph {
     const task = this.#task;
     const registers = this.#cpu.saveRegisters();
     const depth = Number(task.stackTop - registers.sp);
-    const words = new Map<bigint, bigint>();
-    for (const [address, first] of this.#privateWords) {
-      const value = memory.read64(address);
-      if (value !== first) words.set(address, value);
-    }
     const state: LocalState = {
       registers,
       stack: depth > 0 ? memory.readBytes(registers.sp, depth) : new Uint8Array(0),
       task: memory.readBytes(task.address, TASK_STRUCT.size),
-      words,
+      words: this.#words.changed(),
       mode: this.#mode,
       bodies: this.#bodies,
       reached: this.#reached,
@@ -550,7 +467,7 @@ export class ExecutorGraph {
     this.#cpu.loadRegisters(state.registers);
     memory.writeBytes(state.registers.sp, state.stack);
     memory.writeBytes(this.#task.address, state.task);
-    this.#restorePrivate(state.words);
+    this.#words.restore(state.words);
     this.#mode = state.mode;
     this.#bodies = state.bodies;
     this.#reached = state.reached;
@@ -561,43 +478,8 @@ export class ExecutorGraph {
     this.#problem = undefined;
     this.#path = [];
   }
-
-  #freshRegisters(): Registers {
-    const { call } = this.#plan;
-    // values of which none is an address and no two are equal
-    const x = Array.from({ length: 31 }, (_, n) => 0x5a00_0000_0000_0000n + BigInt(n));
-    for (const [n, value] of call.args.entries()) x[n] = BigInt.asUintN(64, value);
-    x[29] = 0n;
-    x[30] = this.#returnAddress;
-    const system = {
-      sp_el0: this.#task.address,
-      tpidr_el1: this.#kernel.perCpuAddress(0n, 0),
-      tpidr_el2: 0n,
-      tpidr_el0: 0n,
-    };
-    return { x, sp: this.#task.stackTop, pc: call.entry, nzcv: 0, system };
-  }
 }
 
 function within(ranges: PatchPlan['readers'], pc: bigint): boolean {
   return ranges?.some(({ start, end }) => pc >= start && pc < end) ?? false;
-}
-
-function keyOf(state: LocalState): string {
-  const { registers, stack, task, words, mode, bodies, reached, fetched } = state;
-  const { x, sp, pc, nzcv } = registers;
-  const decoder = (bytes: Uint8Array): string => String.fromCharCode(...bytes);
-  return [
-    x.join(),
-    sp,
-    pc,
-    nzcv,
-    decoder(stack),
-    decoder(task),
-    [...words].map(([address, value]) => `${address}=${value}`).join(),
-    mode,
-    bodies,
-    reached,
-    [...fetched].join(),
-  ].join('|');
 }

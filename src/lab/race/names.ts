@@ -16,6 +16,9 @@ interface Named {
 export class NameTable {
   readonly #kernel: Kernel;
   readonly #symbols: Named[] = [];
+  /** Where they begin, and what they are called. */
+  readonly #starts = new Set<bigint>();
+  readonly #names = new Set<string>();
   readonly #ops = new Map<bigint, string>();
   readonly #opsFields: ReadonlyMap<number, string>;
   readonly #blocks: Named[] = [];
@@ -40,10 +43,13 @@ export class NameTable {
   /** Takes in what has a name now. */
   collect(): void {
     for (const symbol of this.#kernel.symbols) {
-      if (symbol.size === 0 || this.#find(symbol.address)?.address === symbol.address) continue;
+      const { address, size } = symbol;
+      if (size === 0 || this.#starts.has(address)) continue;
       let { name } = symbol;
-      while (this.#symbols.some((each) => each.name === name)) name += "'";
-      this.#symbols.push({ ...symbol, name });
+      while (this.#names.has(name)) name += "'";
+      this.#symbols.push({ name, address, size });
+      this.#starts.add(address);
+      this.#names.add(name);
     }
     for (const ops of this.#kernel.ftrace.list()) this.addOps(ops);
   }

@@ -68,6 +68,8 @@ export interface PlanCall {
   readonly resultBits?: 32 | 64;
   /** Argument registers that the body finds as they were; default: as many as there are `args`. */
   readonly keeps?: number;
+  /** Other registers that the way to the body may change. Default none. */
+  readonly clobbers?: readonly number[];
   /** First instruction of the function behind its patch site: every call passes there once. */
   readonly body: bigint;
 }

@@ -132,6 +132,7 @@ export async function bootRace(
     listFunc: LIST_FUNC,
     modules: { ...RACE_TEXT, ...modules },
     ram: 1 << 20,
+    vmallocRam: 8 << 20,
   });
   bindListFunc(kernel);
   kernel.createTask(EXECUTOR);

@@ -4,7 +4,7 @@
  *   promisc=off allmulti=on alluni= nomulti= nouni= nobcast=     mac=52:54:00:00:00:09
  *   mac-table=2,1 (so many unicast and multicast addresses)      vlan-add=100 vlan-del=100
  *   announce   queues=4   offloads=0x82   rss=0x3f,4 hash=0x3f   hash-tunnel=0x10
- *   coal-rx=15,10 coal-tx=15,10 coal-vq=0,15,10 coal-get=0       stats   hex=000000
+ *   coal-rx=15,10 coal-tx=15,10 coal-vq=0,15,10 coal-get=0       stats stats-get=0   rss-ctx=0   hex=000000
  *
  * Usage:
  *   controlCommand('promisc=off');      // { request: 00 00 00, replyBytes: 0 }
@@ -32,6 +32,7 @@ type Build = (values: readonly string[], word: string) => ControlCommandText;
 
 const KEY = Uint8Array.from({ length: 40 }, (_, i) => i + 1);
 const TABLE_ENTRIES = 128;
+const ALL_STATISTICS = 0xffff_ffff_ffff_ffffn;
 
 function plain(...parts: readonly (number | Uint8Array)[]): ControlCommandText {
   const request = concatBytes(
@@ -112,6 +113,15 @@ const COMMANDS: Readonly<Record<string, Build>> = {
   'coal-get': ([vq], word) => ({ ...plain(6, 3, u16(vq, word), u16('0', word)), replyBytes: 8 }),
   'hash-tunnel': ([types], word) => plain(7, 0, buildHashTunnelSet(number(types, word, 0x1ff))),
   stats: () => ({ ...plain(8, 0), replyBytes: 8 }),
+  // all types of one queue
+  'stats-get': ([vq], word) => ({
+    ...plain(8, 1, u16(vq, word), new Uint8Array(6), littleEndian(ALL_STATISTICS, 8)),
+    replyBytes: 256,
+  }),
+  'rss-ctx': ([command], word) => ({
+    ...plain(9, number(command, word, 3), new Uint8Array(8)),
+    replyBytes: 16,
+  }),
   hex: ([text = '']) => plain(hexToBytes(text)),
 };
 
@@ -120,7 +130,7 @@ export const CONTROL_COMMAND_NAMES = Object.keys(COMMANDS);
 /** Throws InputError for what is no command. */
 export function controlCommand(word: string): ControlCommandText {
   const [name = '', value = ''] = word.split('=', 2);
-  const build = COMMANDS[name];
+  const build = Object.hasOwn(COMMANDS, name) ? COMMANDS[name] : undefined;
   if (!build) {
     throw new InputError(`no command '${name}' (there are ${CONTROL_COMMAND_NAMES.join(', ')})`);
   }

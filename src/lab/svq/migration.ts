@@ -1,6 +1,9 @@
 /**
  * A live migration: state built by random commands on one device, given to another, compared.
  *
+ * As in QEMU the source is restarted first with all queues shadowed (SETUP of the migration); the destination
+ * shadows what the source did before.
+ *
  * Usage:
  *   const { commands, restored, same } = migrateRandom(lab, { mode: 'landed', seed: 7, count: 40 });
  */
@@ -38,8 +41,10 @@ export function migrateRandom(
   for (let i = 0; i < count; i++) {
     if (rig.send(randomCommand(random, PAIRS, offloads)) === 0) accepted++;
   }
+  const source = rig.net.vdpa.net.control;
+  rig.net.setShadow('all');
   rig.deviceLog.length = 0;
-  const source = rig.net.migrate().net.control;
+  rig.net.migrate({ shadow: 'cvq' });
   const destination = rig.net.vdpa.net.control;
   const migration: Migration = {
     commands: count,

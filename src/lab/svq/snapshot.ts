@@ -153,6 +153,7 @@ export function describeState(state: ControlState): string {
   if (macTable.uniOverflow || macTable.multiOverflow) parts.push('table overflown');
   if (vlans !== 'all') parts.push(`vlans ${vlans.size}`);
   if (rss.mode !== 'automatic') parts.push(`${rss.mode} 0x${rss.config.hashTypes.toString(16)}`);
+  if (state.announce) parts.push('announcement wanted');
   if (coalescing.size > 0) parts.push(`coalescing ${coalescing.size}`);
   return parts.join(', ');
 }

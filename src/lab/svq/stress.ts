@@ -14,7 +14,7 @@ import { InputError } from '../../common/errors.js';
 import { Random } from '../../common/random.js';
 import { negotiatedOffloads } from '../../virtio/device/control/state.js';
 import { SHADOW_VIRTQUEUE } from '../../vhost/structs.js';
-import { census } from '../../vhost/leaks.js';
+import { ringProblem } from '../../vhost/leaks.js';
 import type { SvqMode } from '../../vhost/queue.js';
 import type { ControlFault } from '../../vhost/vdpa-device.js';
 import { randomCommand } from './commands.js';
@@ -48,7 +48,9 @@ export class SvqStress {
     received: 0,
     commands: 0,
     stops: 0,
+    switches: 0,
     migrations: 0,
+    failedStarts: 0,
     faults: 0,
   };
   readonly #rig: SvqRig;
@@ -85,7 +87,8 @@ export class SvqStress {
     else if (kind < 60) this.#deliver();
     else if (kind < 85) this.#command();
     else if (kind < 93) this.#togglePause();
-    else if (kind < 97) this.#restart();
+    else if (kind < 96) this.#restart();
+    else if (kind < 97) this.#switch();
     else if (kind < 98) this.#migrate();
     else this.#fault();
     this.#collect();
@@ -107,10 +110,7 @@ export class SvqStress {
     const left = this.#tx.outstanding + this.#rig.control.outstanding;
     if (left > 0) this.#wrong(`${left} chains did not come back`);
     net.stop();
-    const { descriptors, mappings, buffers } = net.leaks();
-    if (descriptors + mappings + buffers > 0) {
-      this.#wrong(`leaks ${descriptors}/${mappings}/${buffers}`);
-    }
+    this.#checkLeaks();
     this.#rig.close();
     return this.problems;
   }
@@ -150,8 +150,8 @@ export class SvqStress {
 
   #command(): void {
     const { control, net } = this.#rig;
-    // with the device paused a command would only wait for its end
-    if (control.freeDescriptors < 3 || net.paused) return;
+    // in mode translate a device that answers late writes into what is other memory then
+    if (control.freeDescriptors < 3 || (net.paused && net.mode === 'translate')) return;
     const request = randomCommand(this.#random, 4, negotiatedOffloads(net.features), VLANS);
     if (this.#random.below(8) === 0) {
       net.vdpa.faults.control = this.#random.pick(FAULTS);
@@ -176,6 +176,12 @@ export class SvqStress {
     this.#start(() => net.start());
   }
 
+  /** What live migration does before and after: data queues are shadowed, or not. */
+  #switch(): void {
+    this.counts.switches++;
+    this.#start(() => this.#rig.net.setShadow(this.#random.pick(['all', 'cvq'])));
+  }
+
   #migrate(): void {
     this.counts.migrations++;
     this.#start(() => void this.#rig.net.migrate());
@@ -192,7 +198,8 @@ export class SvqStress {
       if (!(error instanceof InputError)) throw error;
       net.vdpa.faults.map = undefined;
       net.vdpa.faults.unmap = undefined;
-      if (net.tree.size > 0) this.#wrong(`${net.tree.size} maps after a start that failed`);
+      this.counts.failedStarts++;
+      if (!net.isRunning) this.#checkLeaks();
       net.start();
     }
     net.paused = wasPaused;
@@ -221,16 +228,21 @@ export class SvqStress {
     }
   }
 
+  #checkLeaks(): void {
+    const { descriptors, mappings, buffers } = this.#rig.net.leaks();
+    if (descriptors !== 0 || mappings !== 0 || buffers !== 0) {
+      this.#wrong(`leaks ${descriptors}/${mappings}/${buffers}`);
+    }
+  }
+
   #check(): void {
+    this.#checkLeaks();
     const { kernel, net } = this.#rig;
     for (const [index, svq] of net.svqs) {
       if (kernel.memory.ram.u8(svq.address + SHADOW_VIRTQUEUE.offset.scratch_running) === 0)
         continue;
-      const { num, free, inFlight, shared, countedFree } = census(kernel, svq);
-      if (free + inFlight !== num || countedFree !== free || shared > 0) {
-        const text = `${free} free (counted ${countedFree}), ${inFlight} in flight, ${shared} shared`;
-        this.#wrong(`queue ${index}: ${text}`);
-      }
+      const problem = ringProblem(kernel, svq);
+      if (problem !== undefined) this.#wrong(`queue ${index}: ${problem}`);
     }
   }
 }

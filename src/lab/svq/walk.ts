@@ -8,6 +8,7 @@
 import type { Leaks } from '../../vhost/leaks.js';
 import type { SvqMode } from '../../vhost/queue.js';
 import type { VirtioNetFeature } from '../../virtio/net-features.js';
+import { VIRTIO_NET_CTRL_ANNOUNCE } from '../../virtio/device/control/commands.js';
 import { controlCommand } from './commands.js';
 import { RIG_FEATURES, type RigOptions, type SvqLab } from './rig.js';
 import { changes, snapshot, type Change, type Snapshot } from './snapshot.js';
@@ -27,11 +28,14 @@ export interface Walk {
   /** `undefined`: none came. */
   readonly ack: number | undefined;
   readonly reply: Uint8Array;
+  /** Why the device refused what it got. */
+  readonly refusals: readonly string[];
   readonly log: readonly string[];
   readonly leaks: Leaks;
 }
 
 const GUEST = 'guest';
+const ANNOUNCE = VIRTIO_NET_CTRL_ANNOUNCE;
 
 /** None of these has state that is restored at start: the command is the first on the shadow ring. */
 const FEATURES: readonly VirtioNetFeature[] = RIG_FEATURES.filter(
@@ -74,6 +78,9 @@ export function walkCommand(lab: SvqLab, word: string, options: RigOptions): Wal
   };
   const features = [...FEATURES, ...(FEATURES_OF_CLASS[request[0] ?? 0] ?? [])];
   const rig = lab.open({ controlSize: 8, features, ...options, onStage: note });
+  // a guest announces itself when it is asked to
+  if (request[0] === ANNOUNCE) rig.net.requestAnnounce();
+  rig.deviceLog.length = 0;
   const start = snapshot(rig);
   before = start;
   watching = true;
@@ -91,6 +98,7 @@ export function walkCommand(lab: SvqLab, word: string, options: RigOptions): Wal
     steps,
     ack: answer?.bytes[0],
     reply: answer?.bytes.slice(1, answer.len) ?? new Uint8Array(0),
+    refusals: rig.deviceLog.flatMap(({ why }) => (why === undefined ? [] : [why])),
     log: [...rig.net.log],
     leaks: rig.net.leaks(),
   };

@@ -3,6 +3,7 @@
  *
  *   1 ARRAY of one 48-byte value   2 HASH u64 -> u64    3 HASH u32 -> { lock, u32 }   4 RINGBUF
  *   5 PROG_ARRAY                   6 frozen, "hello"    7 ARRAY_OF_MAPS of 1          8 HASH u32 -> { timer }
+ *   9 XSKMAP
  */
 import { assemble } from '../../../src/bpf/assemble.js';
 import { readSlots } from '../../../src/bpf/instruction.js';
@@ -53,6 +54,7 @@ const MAPS: Readonly<Record<number, VerifierMap>> = {
   }),
   7: map('ARRAY_OF_MAPS', 4, 4, { inner: ARRAY }),
   8: map('HASH', 4, 16, { timer: 0 }),
+  9: map('XSKMAP', 4, 4),
 };
 
 export interface TextOptions {

@@ -567,13 +567,13 @@ const TABLE: Readonly<Record<string, readonly Row[]>> = {
     [
       'global: memory too small',
       'r1 = r10\nr1 += -4\ncall f\nexit\nf:\nr0 = 0\nexit',
-      'EINVAL invalid indirect access to stack R1 off=-4 size=8',
+      "EINVAL invalid indirect access to stack R1 off=-4 size=8; Caller passes invalid args into func#1 ('test_sub_1')",
       { globals: { 1: [{ kind: 'memory', size: 8, nonNull: false }] } },
     ],
     [
       'global: no context',
       'r1 = 0\ncall f\nexit\nf:\nr0 = 0\nexit',
-      'EINVAL R1 expected pointer to ctx, but got scalar',
+      "EINVAL arg#0 expects pointer to ctx; Caller passes invalid args into func#1 ('test_sub_1')",
       { globals: { 1: [{ kind: 'ctx' }] } },
     ],
     [

@@ -23,6 +23,7 @@ import {
   exploration,
   prepareRace,
   type RaceBoot,
+  type Scenario,
 } from '../../../src/lab/race/scenario.js';
 import { SCENARIOS } from '../../../src/lab/race/scenarios/index.js';
 import { formatSchedule, parseSchedule } from '../../../src/lab/race/schedule.js';
@@ -100,6 +101,17 @@ describe.each(SCENARIOS.map((scenario) => [scenario.name, scenario] as const))(
     );
   },
 );
+
+it('the JIT of 7.3 keeps R0 in x8: allowed behind its trampolines, and nowhere else', async () => {
+  const scenario = SCENARIOS.find(({ name }) => name === 'attach_near') as Scenario;
+  const race = await prepareRace(scenario, boot, undefined, '7.3');
+  const { call } = race.plan;
+  const strict = { ...race.plan, call: { ...call, clobbers: [] } };
+  const result = exploration({ ...race, plan: strict }).exhaust();
+  race.kernel.close();
+  expect(call.clobbers).toEqual([8]);
+  expect(result).toMatchObject({ problem: { message: 'the body finds x8 changed' } });
+});
 
 const OLDER = SCENARIOS.flatMap((scenario) => {
   const { name, runs } = scenario;

@@ -46,7 +46,11 @@ export const directByIp: Scenario = {
         kernel.memory.unmap(target);
       },
       roots: kernel.ftrace.profile.callOps ? [] : [kernel.symbol('function_trace_op')],
-      plan: (steps) => ({ steps, ...traced(kernel, [], 1), final: siteIsOff(kernel, TARGET) }),
+      plan: (steps) => ({
+        steps,
+        ...traced(kernel, [], 'trampoline'),
+        final: siteIsOff(kernel, TARGET),
+      }),
     };
   },
   breaks: [

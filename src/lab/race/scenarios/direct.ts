@@ -136,7 +136,7 @@ export const imageExchange: Scenario = {
 function directPlan(kernel: Kernel, names: NameTable): Omit<PatchPlan, 'name' | 'steps'> {
   const ops = kernel.bpf.trampolineAt(TARGET)?.ops;
   if (ops) names.addOps(ops);
-  return traced(kernel, ops ? [directTracer(kernel, ops)] : [], 1);
+  return traced(kernel, ops ? [directTracer(kernel, ops)] : [], 'trampoline');
 }
 
 function directTracer(kernel: Kernel, ops: FtraceOps): NonNullable<PatchPlan['tracers']>[number] {

@@ -6,7 +6,15 @@ import type { Kernel } from '../../../kernel/kernel.js';
 import type { NameTable } from '../names.js';
 import type { PatchPlan } from '../plan.js';
 import { without, withoutWaits, type Scenario } from '../scenario.js';
-import { callOf, TRAMPOLINE_KERNELS, loadReturning, siteIsOff, TARGET, traced } from './parts.js';
+import {
+  callOf,
+  loadReturning,
+  siteIsOff,
+  TARGET,
+  traced,
+  trampolineClobbers,
+  TRAMPOLINE_KERNELS,
+} from './parts.js';
 
 /** The fields of the image's descriptor that calls and their end touch. */
 function nameImage(kernel: Kernel, names: NameTable, { trampoline }: Attachment): void {
@@ -47,7 +55,11 @@ export const imageFree: Scenario = {
         attached.detach();
         program.free();
       },
-      plan: (steps) => ({ steps, ...traced(kernel, [], 1), final: siteIsOff(kernel, TARGET) }),
+      plan: (steps) => ({
+        steps,
+        ...traced(kernel, [], 'trampoline'),
+        final: siteIsOff(kernel, TARGET),
+      }),
     };
   },
   breaks: [
@@ -92,7 +104,7 @@ export const fexitSleep: Scenario = {
       },
       plan: (steps) => ({
         steps,
-        call: callOf(kernel, SLEEPER),
+        call: { ...callOf(kernel, SLEEPER), clobbers: trampolineClobbers(kernel) },
         final: siteIsOff(kernel, SLEEPER),
         readers: behindOriginal(kernel, code),
       }),

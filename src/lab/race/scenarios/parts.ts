@@ -2,6 +2,7 @@
 import { assemble } from '../../../bpf/assemble.js';
 import { rawProgram } from '../../../bpf/raw-program.js';
 import { InputError } from '../../../common/errors.js';
+import { PROFILES } from '../../../jit/profiles.js';
 import type { KernelProgram } from '../../../kernel/bpf/program.js';
 import type { FtraceOps } from '../../../kernel/ftrace/ops.js';
 import type { Kernel } from '../../../kernel/kernel.js';
@@ -26,8 +27,8 @@ export const DIRECT_KERNELS: Runs = {
 
 /** Kernels of scenarios about BPF trampolines. */
 export const TRAMPOLINE_KERNELS: Runs = {
-  kernels: ['6.12'],
-  elsewhere: 'I1 wants x8 unchanged, and the JIT of 7.3 keeps R0 there',
+  kernels: ['6.12', '7.3'],
+  elsewhere: 'functions of arm64 have BPF trampolines since 6.4',
 };
 
 /** Bytes out of reach of BL. */
@@ -67,18 +68,30 @@ export function tracerOf(ops: FtraceOps, func = ops.func): PlanTracer {
 }
 
 /**
+ * What a BPF trampoline changes beside argument registers that the function has not: where the JIT keeps
+ * R0 (x8 in 7.3). A function that would miss it returns a structure in memory, and has no trampoline.
+ */
+export function trampolineClobbers(kernel: Kernel): readonly number[] {
+  const r0 = PROFILES[kernel.bpf.profile.version].registers.bpf[0];
+  return r0 === undefined || r0 < 8 ? [] : [r0];
+}
+
+/**
  * Callbacks, tracers and literals of a plan on TARGET.
- * @param keeps argument registers that its body finds as they were: ftrace_caller restores all, a BPF trampoline
- * those of the function
+ * @param way how its body is reached: ftrace_caller restores all argument registers, a BPF trampoline those of
+ * the function
  */
 export function traced(
   kernel: Kernel,
   tracers: readonly PlanTracer[],
-  keeps = 8,
+  way: 'ops' | 'trampoline' = 'ops',
 ): Pick<PatchPlan, 'call' | 'callbacks' | 'tracers' | 'literal' | 'zeroWords'> {
   const { nopOps, listOps, profile } = kernel.ftrace;
   return {
-    call: { ...callOf(kernel, TARGET), keeps },
+    call: {
+      ...callOf(kernel, TARGET),
+      ...(way === 'ops' ? { keeps: 8 } : { clobbers: trampolineClobbers(kernel) }),
+    },
     callbacks: new Map(
       ['lab_callback_a', 'lab_callback_b'].map((name) => [kernel.symbol(name), name]),
     ),

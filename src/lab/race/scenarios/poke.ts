@@ -4,7 +4,7 @@ import { viewOf } from '../../../common/bytes.js';
 import type { Kernel } from '../../../kernel/kernel.js';
 import type { PatchPlan, PlanStep } from '../plan.js';
 import { type Scenario } from '../scenario.js';
-import { TRAMPOLINE_KERNELS, imagesGoFar, loadReturning } from './parts.js';
+import { imagesGoFar, loadReturning, trampolineClobbers, TRAMPOLINE_KERNELS } from './parts.js';
 
 function poke(
   kernel: Kernel,
@@ -24,7 +24,13 @@ function poke(
     operation: () => void kernel.bpf.attach(second, 'fentry', place),
     plan: (steps) => ({
       steps,
-      call: { entry: target.entry, args: [0x1000n], result: 2n, body: target.entry + 8n },
+      call: {
+        entry: target.entry,
+        args: [0x1000n],
+        result: 2n,
+        body: target.entry + 8n,
+        clobbers: trampolineClobbers(kernel),
+      },
     }),
   };
 }

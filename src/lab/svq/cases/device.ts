@@ -104,8 +104,8 @@ export const DEVICE: readonly Fault[] = [
     options: { features: INDIRECT, controlSize: 4, pollBudget: 10 },
     run: (rig, notes) => {
       rig.net.paused = true;
-      for (const bytes of [PROMISC_OFF, ALLMULTI_ON, Uint8Array.of(2, 0, 100, 0)]) {
-        rig.control.chain([bytes], [1], true);
+      for (const request of [PROMISC_OFF, ALLMULTI_ON, Uint8Array.of(2, 0, 100, 0)]) {
+        rig.control.chain([request], [1], true);
         rig.kick();
       }
       notes['back in time'] = rig.kernel.memory.ram.u16(rig.control.used + 2);

@@ -84,7 +84,9 @@ export const STOPS: readonly Fault[] = [
     run: (rig, notes) => {
       const source = rig.net.vdpa;
       const refuse = (): void => {
-        rig.net.migrate((destination) => (destination.faults.control = 'refuse'));
+        rig.net.migrate({
+          prepare: (destination) => (destination.faults.control = 'refuse'),
+        });
       };
       notes['migrated'] = outcomeOf(refuse);
       notes['at the source'] = rig.net.vdpa === source;

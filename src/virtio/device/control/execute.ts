@@ -101,10 +101,11 @@ export function executeControl(
     why,
     state: next,
   });
-  if (!known || !handler) return refused(`unknown command ${number} of class ${commandClass}`);
+  if (!known) return refused(`unknown command ${number} of class ${commandClass}`);
   if (!hasFeature(device.features, known.feature)) {
     return refused(`${known.name} without ${known.feature}`);
   }
+  if (!handler) return refused(`${known.name} is not modelled`);
   const outcome = handler(state, number, request.subarray(2), device);
   if ('why' in outcome) return refused(`${known.name}: ${outcome.why}`, outcome.state);
   return { ack: VIRTIO_NET_OK, ...outcome };
