@@ -62,9 +62,9 @@ export function formatPrintk(
 }
 
 function convert(match: RegExpExecArray, value: bigint, source: TextSource): string {
-  const [, flags = '', , length = '', number, other = ''] = match;
+  const [, flags = '', , length = '', integer, other = ''] = match;
   const bits = length === '' ? 32 : 64;
-  const letter = number ?? other;
+  const letter = integer ?? other;
   switch (letter) {
     case 'd':
     case 'i': {

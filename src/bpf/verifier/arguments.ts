@@ -14,7 +14,14 @@ import { lockOrUnlock } from './references.js';
 import { markPrecise } from './scalar.js';
 import { helperStack, isAligned } from './stack.js';
 import type { DynptrSlot } from './state.js';
-import { typeName, variableText, type Pointer, type PointerType, type Value } from './value.js';
+import {
+  typeName,
+  variableText,
+  withFields,
+  type Pointer,
+  type PointerType,
+  type Value,
+} from './value.js';
 
 const BPF_F_RDONLY_PROG = 1 << 7;
 const MAX_SIZE = 1n << 29n;
@@ -40,7 +47,7 @@ export interface CallFacts {
 }
 
 /** Pointer types that count as memory, and how messages list them. */
-export const MEMORY: readonly PointerType[] = [
+const MEMORY: readonly PointerType[] = [
   'stack',
   'packet',
   'packet_meta',
@@ -255,6 +262,25 @@ export function checkBytes(
   } else {
     checkMemory(env, register, pointer, 0, size, access, zeroSizeAllowed);
   }
+}
+
+function asMemory(env: Env, register: number, value: Value | undefined): Pointer {
+  if (value?.kind !== 'pointer' || !MEMORY.includes(value.type)) {
+    return env.refuse('EACCES', `R${register} type=${value ? typeName(value) : '?'} expected=fp`);
+  }
+  return value.orNull ? withFields(value, { orNull: false }) : value;
+}
+
+/** Memory that the function may read and write. */
+export function checkWritable(
+  env: Env,
+  register: number,
+  value: Value | undefined,
+  size: number,
+): void {
+  const pointer = asMemory(env, register, value);
+  checkBytes(env, register, pointer, size, 'read', true);
+  checkBytes(env, register, pointer, size, 'write', true);
 }
 
 /** The size in R`register` of the memory in R`of`. */

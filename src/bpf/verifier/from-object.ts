@@ -87,7 +87,7 @@ function verifierFunction(
       references.set(relocation.slot, { kind: 'value', map: find(map), offset });
     } else if (relocation.kind === 'extern') {
       const { slot, symbol } = relocation;
-      const isKfunc = externs.some(({ name, kind }) => name === symbol && kind === 'kfunc');
+      const isKfunc = externs.some((each) => each.name === symbol && each.kind === 'kfunc');
       const isCall = isKfunc && slots[slot]?.code === CALL;
       if (isCall) {
         const calls = slots[slot]?.src === PSEUDO.KFUNC_CALL ? kfuncs : numbered;

@@ -9,7 +9,7 @@ import type { Env } from './env.js';
 import { Refusal } from './error.js';
 import type { ArgumentType, VerifierFunction } from './input.js';
 import { structName } from './btf-pointer.js';
-import { checkWritable } from './kfunc-arguments.js';
+import { checkWritable } from './arguments.js';
 import { markPrecise, unknownScalar } from './scalar.js';
 import { Pointer, typeName, type Value } from './value.js';
 

@@ -7,7 +7,7 @@
 import type { Btf } from '../btf/btf.js';
 import type { Kfunc } from '../kfuncs/kfunc.js';
 import type { SectionKind } from '../object/spec.js';
-import { checkBytes, MEMORY } from './arguments.js';
+import { checkWritable } from './arguments.js';
 import { makeDynptr, useDynptr } from './dynptr.js';
 import type { Env } from './env.js';
 import { destroyIterator, makeIterator, useIterator, type IteratorType } from './iterator.js';
@@ -16,7 +16,7 @@ import { checkContext } from './memory.js';
 import { markPrecise } from './scalar.js';
 import type { Place } from './stack-objects.js';
 import type { DynptrSlot } from './state.js';
-import { typeName, withFields, type Pointer, type Value } from './value.js';
+import { typeName, type Value } from './value.js';
 
 /** What a call's arguments told. */
 export interface KfuncFacts {
@@ -194,25 +194,6 @@ function checkIterator(
   facts.iterator = place;
   facts.ref = first.ref;
   if (flags.includes('KF_ITER_DESTROY')) destroyIterator(env, place, first, type.slots);
-}
-
-function asMemory(env: Env, register: number, value: Value | undefined): Pointer {
-  if (value?.kind !== 'pointer' || !MEMORY.includes(value.type)) {
-    return env.refuse('EACCES', `R${register} type=${nameOf(value)} expected=fp`);
-  }
-  return value.orNull ? withFields(value, { orNull: false }) : value;
-}
-
-/** Memory that the function may read and write. */
-export function checkWritable(
-  env: Env,
-  register: number,
-  value: Value | undefined,
-  size: number,
-): void {
-  const pointer = asMemory(env, register, value);
-  checkBytes(env, register, pointer, size, 'read', true);
-  checkBytes(env, register, pointer, size, 'write', true);
 }
 
 /** Memory in R`register`, its size in the next. */
