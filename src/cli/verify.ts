@@ -77,8 +77,8 @@ async function verifyCommand(args: string[], output: Output): Promise<number> {
   const version = choiceOption('kernel', values.kernel, '6.12', VERSIONS);
   const engine = choiceOption('engine', values.engine, 'embedded', ['embedded', 'unicorn']);
   const packets = readPackets(values.mem, values.pcap);
-  const name = values.prog;
-  const spec = parseInput(name, (bytes) => parseObject(bytes, { name }));
+  const { prog } = values;
+  const spec = parseInput(prog, (bytes) => parseObject(bytes, { name: prog }));
   const chosen = selectProgram(spec, values.program);
   const kallsyms =
     values.kallsyms === undefined
