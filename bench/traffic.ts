@@ -51,7 +51,7 @@ const TIERS: readonly (readonly [string, RunEngine])[] = [
   ['wasm', 'wasm'],
   ['embedded', 'jit'],
 ];
-const WINDOW = 4096;
+const WINDOW = 1024;
 
 export async function benchTraffic(): Promise<BenchRow[]> {
   const collect = garbageCollector();

@@ -128,5 +128,10 @@ it.each<[string[], string[], boolean]>([
 it('a run of wildcards takes no time', () => {
   expect(lineMatches(`${'...a'.repeat(200)}b`, 'a'.repeat(2000))).toBe(false);
   const lines = Array.from({ length: 200 }, () => ['...', 'a']).flat();
-  expect(linesMatch([...lines, 'b'], Array.from({ length: 2000 }, () => 'a'))).toBe(false);
+  expect(
+    linesMatch(
+      [...lines, 'b'],
+      Array.from({ length: 2000 }, () => 'a'),
+    ),
+  ).toBe(false);
 });

@@ -25,7 +25,7 @@ import {
   type Kernel,
   type XdpEngine,
 } from '../index.js';
-import { bootLab, readInput } from '../node/index.js';
+import { bootLab, parseInput } from '../node/index.js';
 import { choiceOption, parseOptions, table, type Command, type Output } from './command.js';
 import { ENGINES, OBJECT_RAM, cpuEngine, runEngine } from './engine.js';
 
@@ -186,7 +186,7 @@ function programFrom(
     readonly settings: readonly string[];
   },
 ): (note: (verdict: number) => void) => XdpEngine {
-  const spec = parseObject(readInput(path), { name: path });
+  const spec = parseInput(path, (bytes) => parseObject(bytes, { name: path }));
   const wanted = selectProgram(spec, options.name);
   if (wanted.kind !== 'xdp') {
     throw new UsageError(`${wanted.name} (${wanted.section}) is no XDP program`);
@@ -234,7 +234,7 @@ async function csumCommand(args: string[], output: Output): Promise<number> {
     if (values.pcap === undefined) {
       return await matrixCommand(lab, { variants, mode, section, json }, output);
     }
-    const packets = readCapture(readInput(values.pcap)).packets.map(({ bytes }) => bytes);
+    const packets = parseInput(values.pcap, readCapture).packets.map(({ bytes }) => bytes);
     const settings = values.set ?? [];
     const runs = runCsumCapture(lab, {
       packets,

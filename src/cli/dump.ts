@@ -31,7 +31,11 @@ async function dumpCommand(args: string[], output: Output): Promise<number> {
     json: { type: 'boolean', short: 'j' },
   });
   const form = FORMS.find((each) => each === positionals[0]);
-  if (!form) throw new UsageError(`dump takes ${FORMS.join('|')}, not '${positionals[0] ?? ''}'`);
+  if (!form) {
+    const [given] = positionals;
+    const not = given === undefined ? '' : `, not '${given}'`;
+    throw new UsageError(`dump takes ${FORMS.join('|')}${not}`);
+  }
   const files = values.hex === undefined ? 1 : 0;
   const path = files === 1 ? positionals[1] : undefined;
   const words = positionals.slice(1 + files);

@@ -70,7 +70,9 @@ async function ftraceCommand(args: string[], output: Output): Promise<number> {
     kernel: { type: 'string' },
     json: { type: 'boolean', short: 'j' },
   });
-  const verb = choiceOption('verb', requiredArgument(positionals, 'VERB'), 'list', VERBS);
+  const given = requiredArgument(positionals, 'VERB');
+  const verb = VERBS.find((each) => each === given);
+  if (!verb) throw new UsageError(`ftrace takes ${VERBS.join('|')}, not '${given}'`);
   if (positionals.length > 2) throw new UsageError(`what is '${positionals[2]}'?`);
   const count = (name: string, text: string | undefined): number =>
     integerOption(name, text, 0, { min: 0, max: 200 });

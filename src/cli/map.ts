@@ -15,7 +15,7 @@ import {
   withTailCallees,
   type BpfMap,
 } from '../index.js';
-import { bootLab, readInput } from '../node/index.js';
+import { bootLab, parseInput, readInput } from '../node/index.js';
 import { choiceOption, integerOption, parseOptions, type Command, type Output } from './command.js';
 import { ENGINES, OBJECT_RAM, cpuEngine, runEngine } from './engine.js';
 
@@ -37,7 +37,7 @@ function readPackets(mem: string | undefined, pcap: string | undefined): Uint8Ar
     throw new UsageError('--mem and --pcap exclude each other');
   }
   if (mem !== undefined) return [mem.startsWith('@') ? readInput(mem.slice(1)) : hexToBytes(mem)];
-  return pcap === undefined ? [] : readCapture(readInput(pcap)).packets.map(({ bytes }) => bytes);
+  return pcap === undefined ? [] : parseInput(pcap, readCapture).packets.map(({ bytes }) => bytes);
 }
 
 function chosenMaps(maps: ReadonlyMap<string, BpfMap>, name: string | undefined): BpfMap[] {
@@ -70,7 +70,7 @@ async function mapCommand(args: string[], output: Output): Promise<number> {
   const engine = choiceOption('engine', values.engine, 'interpreter', ENGINES);
   const repeat = integerOption('repeat', values.repeat, 1, { min: 1, max: 1e6 });
   const packets = readPackets(values.mem, values.pcap);
-  const spec = parseObject(readInput(path), { name: path });
+  const spec = parseInput(path, (bytes) => parseObject(bytes, { name: path }));
   const program = packets.length > 0 ? selectProgram(spec, values.program) : undefined;
   if (program && program.kind !== 'xdp') {
     throw new UsageError(`${program.name} (${program.section}) is no XDP program`);

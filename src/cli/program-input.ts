@@ -24,7 +24,7 @@ import {
   type SectionKind,
   type XlatedProgram,
 } from '../index.js';
-import { readInput } from '../node/index.js';
+import { naming, parseInput, readInput } from '../node/index.js';
 import { choiceOption, type ParsedOptions } from './command.js';
 
 export interface ProgramInput {
@@ -101,19 +101,27 @@ export function readProgram(kernel: Kernel, from: ProgramArguments): ProgramInpu
   if (from.path === undefined) throw new UsageError('PROG is missing');
   const bytes = readInput(from.path);
   if (!ELF_MAGIC.every((byte, i) => bytes[i] === byte)) {
-    const insns = assemble(new TextDecoder().decode(bytes));
+    const insns = naming(from.path, () => assembleText(bytes));
     return { xlated: rawProgram('prog', insns, { helperImmediate }), maps: [] };
   }
-  const spec = parseObject(bytes, { name: from.path });
+  const { path } = from;
+  const spec = naming(path, () => parseObject(bytes, { name: path }));
   const selected = selectProgram(spec, from.program);
   const chosen = from.type === undefined ? selected : { ...selected, kind: from.type };
   const options: LoadOptions = {
     programs: withTailCallees(spec, chosen),
     check: from.check ?? true,
     deviceBound: from.deviceBound ?? false,
-    ...(from.btf === undefined ? {} : { kernelBtf: parseBtf(readInput(from.btf)) }),
+    ...(from.btf === undefined ? {} : { kernelBtf: parseInput(from.btf, parseBtf) }),
   };
   const object = load(spec, kernel.bpf.host, options);
   const program = object.program(chosen.name);
   return { xlated: program.xlated, maps: [...object.maps.values()], object, program };
+}
+
+/** Throws InputError, without what is no text. */
+function assembleText(bytes: Uint8Array): ReturnType<typeof assemble> {
+  const text = new TextDecoder().decode(bytes);
+  if (/[\0\ufffd]/.test(text)) throw new InputError('neither an ELF object nor assembly text');
+  return assemble(text);
 }

@@ -11,7 +11,7 @@ import {
   type CapturedPacket,
   type CaptureReader,
 } from '../index.js';
-import { CaptureFile, makeFolder, readChunks } from '../node/index.js';
+import { CaptureFile, makeFolder, readChunks, naming } from '../node/index.js';
 import { integerOption, parseOptions, type Command, type Output } from './command.js';
 import { rssSettings, RSS_OPTIONS } from './rss-settings.js';
 import {
@@ -86,7 +86,7 @@ function endProgress(): void {
 
 /** The capture must be one before any file is written. */
 function steer(path: string, run: CaptureRun, openFiles: () => QueueFiles | undefined): void {
-  const reader = openCapture(readChunks(path));
+  const reader = naming(path, () => openCapture(readChunks(path)));
   const files = openFiles();
   try {
     steerAll(path, reader, run, files);

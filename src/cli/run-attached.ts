@@ -8,7 +8,7 @@ import {
   testRunTracing,
   type Kernel,
 } from '../index.js';
-import { readInput } from '../node/index.js';
+import { parseInput } from '../node/index.js';
 import type { Output } from './command.js';
 
 /** Attaches all, runs what BPF_PROG_TEST_RUN runs for each kind that is there, and prints its result. */
@@ -18,7 +18,10 @@ export function runAttached(
   output: Output,
   { json, maps }: { readonly json: boolean; readonly maps: boolean },
 ): void {
-  const object = loadObject(kernel, parseObject(readInput(path), { name: path }));
+  const object = loadObject(
+    kernel,
+    parseInput(path, (bytes) => parseObject(bytes, { name: path })),
+  );
   object.attachAll();
   const kinds = [...new Set(object.loaded.programs.map(({ spec }) => spec.kind))];
   const runs = kinds.includes('fmod_ret')

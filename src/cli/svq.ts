@@ -72,8 +72,8 @@ function hexOf(bytes: Uint8Array): string {
 }
 
 function walkLines(walk: SvqWalk): string[] {
-  const what = `${hexOf(walk.request)} (${describeCommand(walk.request)})`;
-  const lines = [`command ${what}, mode ${walk.mode}`, '', 'before'];
+  const command = `${hexOf(walk.request)} (${describeCommand(walk.request)})`;
+  const lines = [`command ${command}, mode ${walk.mode}`, '', 'before'];
   for (const [name, line] of walk.start) lines.push(`  ${name}: ${line}`);
   for (const [i, { name, what, changes }] of walk.steps.entries()) {
     lines.push('', `${i + 1}. ${name}: ${what}`);

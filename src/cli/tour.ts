@@ -1,7 +1,7 @@
 /** `trampolab tour`: the main job, end to end, on the package's own examples. */
 import { join } from 'node:path';
 import pc from 'picocolors';
-import { readCapture, runTour, type TourRow } from '../index.js';
+import { readCapture, runTour, UsageError, type TourRow } from '../index.js';
 import { PACKAGE_ROOT, bootLab, readInput } from '../node/index.js';
 import { choiceOption, parseOptions, table, type Command, type Output } from './command.js';
 
@@ -14,10 +14,11 @@ function example(...parts: string[]): Uint8Array {
 }
 
 async function tourCommand(args: string[], output: Output): Promise<number> {
-  const { values } = parseOptions(args, {
+  const { values, positionals } = parseOptions(args, {
     engine: { type: 'string' },
     json: { type: 'boolean', short: 'j' },
   });
+  if (positionals[0] !== undefined) throw new UsageError(`unexpected '${positionals[0]}'`);
   const engine = choiceOption('engine', values.engine, 'auto', ['auto', 'embedded', 'unicorn']);
   const colours = pc.createColors(output.colour);
   const silent = values.json ?? false;

@@ -20,7 +20,7 @@ import {
   type ProgramTarget,
   type Scenario,
 } from '../index.js';
-import { bootLab, readInput } from '../node/index.js';
+import { bootLab, parseInput } from '../node/index.js';
 import {
   choiceOption,
   integerOption,
@@ -112,7 +112,7 @@ const PACKET_BYTES = 64;
 
 function programTarget(kernel: Kernel, text: string): Target {
   const [, path = text, fn] = /^(.+\.o):(\w+)$/.exec(text) ?? [];
-  const spec = parseObject(readInput(path), { name: path });
+  const spec = parseInput(path, (bytes) => parseObject(bytes, { name: path }));
   const object = loadObject(kernel, spec, { programs: spec.programs.slice(0, 1) });
   const [program] = object.programs.values();
   if (!program) throw new InputError(`${path} has no program`);

@@ -13,7 +13,7 @@ import {
   selectProgram,
   verifyImage,
 } from '../index.js';
-import { PACKAGE_ROOT, bootLab, readInput } from '../node/index.js';
+import { PACKAGE_ROOT, bootLab, parseInput, readInput } from '../node/index.js';
 import {
   choiceOption,
   parseOptions,
@@ -45,7 +45,7 @@ function readPackets(mem: string | undefined, pcap: string | undefined): Uint8Ar
     throw new UsageError('--mem and --pcap exclude each other');
   if (mem !== undefined) return [mem.startsWith('@') ? readInput(mem.slice(1)) : hexToBytes(mem)];
   const path = pcap ?? join(PACKAGE_ROOT, 'examples', 'captures', 'mixed.pcap');
-  return readCapture(readInput(path))
+  return parseInput(path, readCapture)
     .packets.map(({ bytes }) => bytes)
     .filter(({ length }) => length >= 14);
 }
@@ -77,11 +77,13 @@ async function verifyCommand(args: string[], output: Output): Promise<number> {
   const version = choiceOption('kernel', values.kernel, '6.12', VERSIONS);
   const engine = choiceOption('engine', values.engine, 'embedded', ['embedded', 'unicorn']);
   const packets = readPackets(values.mem, values.pcap);
-  const spec = parseObject(readInput(values.prog), { name: values.prog });
+  const { prog } = values;
+  const spec = parseInput(prog, (bytes) => parseObject(bytes, { name: prog }));
   const chosen = selectProgram(spec, values.program);
-  const kallsyms = Kallsyms.parse(
-    values.kallsyms === undefined ? '' : new TextDecoder().decode(readInput(values.kallsyms)),
-  );
+  const kallsyms =
+    values.kallsyms === undefined
+      ? Kallsyms.parse('')
+      : parseInput(values.kallsyms, (bytes) => Kallsyms.parse(new TextDecoder().decode(bytes)));
   const names = [chosen.name, ...spec.functions.map(({ name }) => name)];
   const bases =
     values.address === undefined

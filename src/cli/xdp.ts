@@ -27,7 +27,7 @@ import {
   type XdpEvent,
 } from '../index.js';
 import { UsageError } from '../index.js';
-import { bootLab, CaptureFile, readChunks, readInput } from '../node/index.js';
+import { bootLab, CaptureFile, naming, parseInput, readChunks } from '../node/index.js';
 import {
   choiceOption,
   integerOption,
@@ -277,7 +277,7 @@ async function xdpCommand(args: string[], output: Output): Promise<number> {
   const rssKey = values['rss-key'];
   if (rssKey !== undefined && values.rss !== true) throw new UsageError('--rss-key needs --rss');
   const rss = values.rss === true ? (rssKey === undefined ? {} : { key: parseKey(rssKey) }) : null;
-  const spec = parseObject(readInput(path), { name: path });
+  const spec = parseInput(path, (bytes) => parseObject(bytes, { name: path }));
   const wanted = selectProgram(spec, values.program);
   if (wanted.kind !== 'xdp' || wanted.xdpAttach !== 'device') {
     throw new UsageError(`${wanted.name} (${wanted.section}) is no XDP program of a device`);
@@ -317,7 +317,7 @@ async function xdpCommand(args: string[], output: Output): Promise<number> {
       ...(rss ? { rss } : {}),
     };
     if (repeat > 0) {
-      const frames = readCapture(readInput(values.pcap)).packets.map(({ bytes }) => bytes);
+      const frames = parseInput(values.pcap, readCapture).packets.map(({ bytes }) => bytes);
       const { packets, seconds, ...counts } = repeatTraffic(kernel, options, frames, repeat);
       const rate = Math.round(packets / seconds);
       if (values.json) {
@@ -328,7 +328,8 @@ async function xdpCommand(args: string[], output: Output): Promise<number> {
       output.notice(`${packets} packets in ${seconds.toFixed(2)} s of processor time: ${rate}/s`);
       printResult(output, counts);
     } else {
-      const reader = openCapture(readChunks(values.pcap));
+      const { pcap } = values;
+      const reader = naming(pcap, () => openCapture(readChunks(pcap)));
       const events: XdpEvent[] = [];
       if (values.events) driver.stack.events = events;
       const run = new TrafficRun(kernel, options);

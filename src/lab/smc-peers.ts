@@ -112,23 +112,60 @@ class PeersRun {
     return undefined;
   }
 
-  /** Each side stops writing and reads what is left. */
+  /** In good order, or one end closes all of a sudden, with bytes that nobody has read or without. */
   finish(): string | undefined {
+    return this.#random.below(3) === 0 ? this.#closeOne() : this.#stopBoth();
+  }
+
+  /** What the closing end had sent arrives, then the end; who sends learns it, an abort is told once. */
+  #closeOne(): string | undefined {
+    const closer = this.#random.below(2) as 0 | 1;
+    const [end, other] = [this.#ends[closer], this.#ends[1 - closer] as SmcSocket];
+    const before = connectionState(this.#smc, connOf(end.sock));
+    if (this.#random.below(2) === 0) {
+      const problem = this.#readAll((1 - closer) as 0 | 1, -ERRNO.EAGAIN);
+      if (problem !== undefined) return problem;
+    }
+    const isUnread = (connectionState(this.#smc, connOf(end.sock))?.bytesToReceive ?? 0) > 0;
+    end.closeNow();
+    const problem = this.#readAll(closer, 0);
+    if (problem !== undefined) return problem;
+    const left = this.#streams[closer].sent - this.#streams[closer].received;
+    if (left > (before?.sndbufSize ?? 0)) return `${left} bytes that were sent are lost`;
+    const sent = other.sendNow(this.#buffer.subarray(0, 1));
+    const expected = isUnread ? -ERRNO.EPIPE : -ERRNO.ECONNRESET;
+    if (sent !== expected) return `a send after the end gave ${sent}`;
+    const errors = [other.takeError(), other.takeError()];
+    if (errors[0] !== (isUnread ? ERRNO.ECONNRESET : 0) || errors[1] !== 0) {
+      return `SO_ERROR gave ${errors.join(', ')}`;
+    }
+    return undefined;
+  }
+
+  /** Reads what `who` has sent until a call gives `last`: 0 for the end of the stream. */
+  #readAll(who: 0 | 1, last: number): string | undefined {
+    const stream = this.#streams[who];
+    const reader = this.#ends[1 - who] as SmcSocket;
+    for (;;) {
+      const got = reader.recvNow(this.#buffer);
+      if (got === last) return undefined;
+      if (got <= 0) return `a read that should give ${last} gave ${got}`;
+      const wrong = stream.check(this.#buffer.subarray(0, got));
+      if (wrong !== undefined) return `byte ${wrong} is wrong`;
+      stream.received += got;
+    }
+  }
+
+  /** Each side stops writing and reads what is left. */
+  #stopBoth(): string | undefined {
     for (const end of this.#ends) {
       const rc = end.shutdownNow('wr');
       if (rc !== 0) return `shutdown gave ${rc}`;
     }
     for (const who of [0, 1] as const) {
       const stream = this.#streams[who];
-      const reader = this.#ends[1 - who] as SmcSocket;
-      for (;;) {
-        const got = reader.recvNow(this.#buffer);
-        if (got === 0) break;
-        if (got < 0) return `the end of a stream gave ${got}`;
-        const wrong = stream.check(this.#buffer.subarray(0, got));
-        if (wrong !== undefined) return `byte ${wrong} is wrong`;
-        stream.received += got;
-      }
+      const problem = this.#readAll(who, 0);
+      if (problem !== undefined) return problem;
       // with copy, what is in the send ring only is lost when nobody waits for it
       const conn = connectionState(this.#smc, connOf(this.#ends[who].sock));
       const unsent = conn

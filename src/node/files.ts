@@ -51,6 +51,23 @@ export function readInput(path: string): Uint8Array {
   return attempt(path, () => new Uint8Array(readFileSync(path === '-' ? 0 : path)));
 }
 
+/** What `parse` makes of the bytes of a file. Throws InputError that names the file. */
+export function parseInput<T>(path: string, parse: (bytes: Uint8Array) => T): T {
+  const bytes = readInput(path);
+  return naming(path, () => parse(bytes));
+}
+
+/** What the action gives; what it says of its input names the file. */
+export function naming<T>(path: string, action: () => T): T {
+  try {
+    return action();
+  } catch (error) {
+    if (!(error instanceof InputError)) throw error;
+    const name = path === '-' ? 'standard input' : path;
+    throw error.message.startsWith(name) ? error : new InputError(`${name}: ${error.message}`);
+  }
+}
+
 const CHUNK_BYTES = 1 << 20;
 
 /** The bytes of a file, or of standard input for `-`, a megabyte at a time. */

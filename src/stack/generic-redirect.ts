@@ -15,12 +15,12 @@ import { BPF_DTAB_NETDEV, deviceForwards, targetsOf } from './devmap.js';
 import { NET_CONTEXT } from './net-context.js';
 import { NET_DEVICE } from './net-device.js';
 import type { NetStack } from './net-stack.js';
-import { ETH_HLEN } from './skb-geometry.js';
+import { ETH_HLEN, skbDataAlign } from './skb-geometry.js';
 import {
   SK_BUFF,
   allocSkbHead,
   freeSkb,
-  skbHeadlen,
+  skbCopyBits,
   skbHeadroom,
   skbPull,
   skbPush,
@@ -139,13 +139,14 @@ export function genericRedirectFunctions(stack: NetStack): readonly KernelFuncti
   ];
 }
 
-/** `skb_clone` of a linear skb. */
+/** `skb_clone`: all bytes in one piece. */
 function cloneSkb(kernel: KernelContext, skb: number): number {
   const { ram } = kernel.memory;
-  const size = ram.u32(skb + SKB.end) + SKB_SHARED_INFO_SIZE;
-  const clone = allocSkbHead(kernel, size, skbHeadroom(ram, skb));
-  const length = skbHeadlen(ram, skb);
-  ram.copy(skbPut(kernel, clone, length), ram.pointer(skb + SKB.data), length);
+  const length = ram.u32(skb + SKB.len);
+  const headroom = skbHeadroom(ram, skb);
+  const end = skbDataAlign(Math.max(ram.u32(skb + SKB.end), headroom + length));
+  const clone = allocSkbHead(kernel, end + SKB_SHARED_INFO_SIZE, headroom);
+  skbCopyBits(ram, skb, 0, skbPut(kernel, clone, length), length);
   for (const field of CLONED) ram.set16(clone + SKB[field], ram.u16(skb + SKB[field]));
   for (const field of ['ip_summed', 'pkt_type'] as const) {
     ram.set8(clone + SKB[field], ram.u8(skb + SKB[field]));

@@ -39,6 +39,11 @@ export const NET_DEVICE = struct({
   /** Program of generic XDP, or 0. */
   xdp_prog: 'u64',
   tx_dropped: 'u64',
+  /**
+   * XDP in the core as 6.1 has it: generic XDP makes every packet linear, and frames of several buffers may be
+   * redirected to cpumaps only.
+   */
+  xdp_as_6_1: 'u8',
   /** Another skb follows at once (in Linux softnet_data.xmit.more of the CPU). */
   xmit_more: 'u8',
   /** NETDEV_XDP_ACT_*. */

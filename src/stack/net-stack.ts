@@ -63,8 +63,6 @@ export interface NetStackOptions {
    * where it had been. Default true.
    */
   readonly resetsNetworkHeader?: boolean;
-  /** Where frames of several buffers may be redirected to: in 6.1 only to cpumaps. Default any. */
-  readonly redirectsFrags?: 'any' | 'cpumap';
 }
 
 const INFO = BPF_REDIRECT_INFO.offset;
@@ -116,7 +114,6 @@ export class NetStack {
   readonly cpus: number;
   readonly bpf: BpfSide | undefined;
   resetsRedirectInfo: boolean;
-  redirectsFrags: 'any' | 'cpumap';
   /** Tracepoints are kept here while it is an array. */
   events: XdpEvent[] | undefined;
   #warned = false;
@@ -131,7 +128,6 @@ export class NetStack {
     this.bpf = options.bpf;
     this.cpus = options.cpus ?? 1;
     this.resetsRedirectInfo = options.resetsRedirectInfo ?? true;
-    this.redirectsFrags = options.redirectsFrags ?? 'any';
     this.devices = new NetDevices(kernel, options.bpf?.network);
     this.programs = new XdpPrograms(kernel);
     this.sockets = new XdpSockets(kernel.memory.ram);

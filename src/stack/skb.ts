@@ -485,7 +485,8 @@ function moveBy(ram: Ram, at: number, by: number): void {
   ram.set16(at, ram.u16(at) + by);
 }
 
-function freeHead(kernel: KernelContext, pages: number, skb: number): void {
+/** Gives the head back, wherever it lies. */
+export function freeHead(kernel: KernelContext, pages: number, skb: number): void {
   const { ram } = kernel.memory;
   const head = ram.pointer(skb + SKB.head);
   if (ram.u8(skb + SKB.head_frag) !== 0) putPage(kernel, pages, headPage(ram, pages, head));

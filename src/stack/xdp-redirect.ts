@@ -4,7 +4,7 @@
  * Reference: net/core/filter.c of 6.12 (xdp_do_redirect, xdp_do_generic_redirect, xdp_do_flush). The order of
  * a poll matters: xdp_do_flush comes before napi_complete_done, or another CPU may poll while this one's bulk
  * queues still hold frames. A generic redirect takes an skb whose data begins at the Ethernet header: see
- * `generic-redirect.ts`. 6.1 redirects frames of several buffers to cpumaps only (`NetStackOptions`).
+ * `generic-redirect.ts`. 6.1 redirects frames of several buffers to cpumaps only (`xdp_as_6_1` of the device).
  *
  * | no redirect helper ran, or its map is of no such type | -EBADRQC   |
  * | no device with that ifindex                           | -EINVAL    |
@@ -161,7 +161,8 @@ export function redirectFunctions(stack: NetStack): readonly KernelFunction[] {
         'const struct bpf_prog *xdp_prog)',
       calls: true,
       body: (kernel, dev, xdp) => {
-        if (stack.redirectsFrags === 'cpumap' && refusesFrags(kernel, xdp)) {
+        const isOld = kernel.memory.ram.u8(dev + NET_DEVICE.offset.xdp_as_6_1) !== 0;
+        if (isOld && refusesFrags(kernel, xdp)) {
           return -ERRNO.EOPNOTSUPP;
         }
         take(kernel);

@@ -119,7 +119,7 @@ export class DeviceMaps {
   unmapGuest(): void {
     if (this.#listener) this.#options.memory.unlisten(this.#listener);
     this.#listener = undefined;
-    for (const { address } of [...this.#guest]) this.#unmapGuest(address);
+    for (const section of this.#guest.splice(0)) this.#unmap(section);
   }
 
   /** Tries again what the device did not let go of. */
@@ -189,11 +189,9 @@ export class DeviceMaps {
   }
 
   #unmapGuest(address: bigint): void {
-    for (let i = this.#guest.length - 1; i >= 0; i--) {
-      const section = this.#guest[i];
-      if (section?.address !== address) continue;
-      this.#guest.splice(i, 1);
-      this.#unmap(section);
+    for (const section of this.#guest.splice(0)) {
+      if (section.address === address) this.#unmap(section);
+      else this.#guest.push(section);
     }
   }
 }

@@ -5,7 +5,9 @@
  * vhost_handle_guest_kick). At stop the device is suspended; elements in flight go back to the guest's
  * available ring by moving the index back. QEMU moves it by their number, as if the device had completed
  * everything in order; strict modes move it only over elements that are all in flight, and keep the others for the
- * next start. One element waits at most (`next_guest_avail_elem`), the oldest that was not forwarded.
+ * next start. The proposal detaches the elements, and the tree it was written for took the base from the shadow
+ * ring's used index (vhost_vdpa_get_vring_base of QEMU 7.0): the same at the first start. One element waits at most
+ * (`next_guest_avail_elem`), the oldest that was not forwarded.
  *
  *   STOPPED -> start -> RUNNING <-> one element waits, guest's notifications off
  *      ^                   |

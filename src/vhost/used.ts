@@ -5,7 +5,8 @@
  * vhost_svq_poll, vhost_svq_push_elem, vhost_svq_enable_notification). An id that is out of range or not
  * outstanding is logged, and the flush looks on behind it. The length that the device gives reaches the guest as
  * it is in QEMU; strict modes cut it to the room there was. Waiting has a budget of turns of the device in place
- * of ten seconds.
+ * of ten seconds, for each element. QEMU's bound of a ring of elements for one round is not needed: nothing is added
+ * meanwhile.
  */
 import type { KernelContext } from '../kernel/function.js';
 import { VRING_AVAIL_F_NO_INTERRUPT } from '../virtio/ring/split-ring.js';

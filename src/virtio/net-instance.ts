@@ -158,8 +158,9 @@ export class VirtioNetInstance implements VirtioNet {
       this.#dev = ram.pointer(vi + VI.dev);
       this.#nets.set(vi, this);
     });
-    const xdpMetadata =
-      DRIVER_PROFILES[probeOptions.version].xdpMetadata && ram.pointer(this.#vi + VI.rss) !== 0;
+    const profile = DRIVER_PROFILES[probeOptions.version];
+    ram.set8(this.#dev + DEV.xdp_as_6_1, profile.xdpCoreAs61 ? 1 : 0);
+    const xdpMetadata = profile.xdpMetadata && ram.pointer(this.#vi + VI.rss) !== 0;
     const ops = {
       ndo_xdp_xmit: 'virtnet_xdp_xmit',
       ndo_start_xmit: 'start_xmit',

@@ -65,6 +65,21 @@ describe.each<[string, string[], number, RegExp]>([
     1,
     /insn 0: jump to/,
   ],
+  [
+    'a capture for an object',
+    ['xdp', CAPTURE, '--pcap', CAPTURE],
+    1,
+    /mixed\.pcap: not an ELF object/,
+  ],
+  [
+    'bytes for assembly',
+    ['run', CAPTURE],
+    1,
+    /mixed\.pcap: neither an ELF object nor assembly text$/,
+  ],
+  ['a tour to somewhere', ['tour', 'home'], 2, /unexpected 'home'/],
+  ['no verb', ['ftrace', 'what'], 2, /ftrace takes list\|/],
+  ['no form', ['dump'], 2, /dump takes xlated\|jited$/],
   ['a missing exit', ['run', '--hex', 'b700000001000000'], 1, /exit|falls off|end/],
   [
     'an unknown opcode',

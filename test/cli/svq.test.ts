@@ -72,18 +72,6 @@ it('a refused command is an answer, not a failure', async () => {
   expect([code, value['ack']]).toEqual([0, 1]);
 });
 
-it('what a shadowed device lacks is refused with the reason', async () => {
-  const { lines } = await runForTest(['svq', '--command', 'hash-tunnel=0x10']);
-  expect(lines).toContain('the device refused: HASH_TUNNEL_SET without HASH_TUNNEL');
-  expect(lines[0]).toBe('command 070010000000 (HASH_TUNNEL_SET 4 bytes), mode landed');
-});
-
-it('a guest announces itself when it is asked to', async () => {
-  expect((await json('--command', 'announce')).value['ack']).toBe(0);
-  // the proposal carries it to a device that knows of no announcement
-  expect((await json('--command', 'announce', '--mode', 'copy-v8')).value['ack']).toBe(1);
-});
-
 describe('refused', () => {
   it.each<[string, string[], number, string]>([
     ['an unknown mode', ['--mode', 'v9'], 2, '--mode takes translate|copy-v8|landed|transactional'],

@@ -165,3 +165,25 @@ it('counts sends that are larger than a ring', async () => {
   expect([smc.stats.sndbufTooSmall, smc.stats.rmbPeerTooSmall]).toEqual([1, 2]);
   kernel.close();
 });
+
+it('a device that is going away is neither offered nor matched; another GID cannot be reached', async () => {
+  const { kernel, smc } = await bootSmc();
+  const { address, gid } = smc.device('loopback');
+  const peer = kernel.physical.alloc(16);
+  const canTalk = (): number => kernel.invoke('smc_ism_cantalk', peer, 0x1fff, address);
+  smc.ram.set64(peer, gid);
+  expect(canTalk()).toBe(-ERRNO.ENETUNREACH);
+  smc.ram.set64(peer + 8, smc.device('loopback').gidExt);
+  expect(canTalk()).toBe(0);
+  smc.ram.set8(address + DEV.going_away, 1);
+  const pair = await connectPair(smc);
+  expect(pair.client.fallbackReason).toBe(SMC_CLC_DECL.NOSMCDEV);
+  kernel.close();
+});
+
+it('no slot: every size down to the smallest is tried', async () => {
+  const { kernel, smc } = await bootSmc({ maxDmbs: 0 });
+  await connectPair(smc, { rcvbuf: 65536, sndbuf: 65536 });
+  expect(smc.stats.bufDowngrades).toBe(3);
+  kernel.close();
+});

@@ -1,9 +1,11 @@
 /** The handshake: exact bytes, every outcome of the table, link groups, selection. */
+import fc from 'fast-check';
 import { afterAll, describe, expect, it } from 'vitest';
 import { bytesToHex } from '../../src/common/bytes.js';
 import { encodeAcceptConfirm, encodeDecline, encodeProposal } from '../../src/smc/clc/messages.js';
 import { blankPadded } from '../../src/smc/clc/values.js';
-import { decodeProposal, messageProblem } from '../../src/smc/clc/parse.js';
+import { describeMessage } from '../../src/smc/clc/describe.js';
+import { decodeDecline, decodeProposal, messageProblem } from '../../src/smc/clc/parse.js';
 import { SMC_CLC_DECL, SMC_STATE } from '../../src/smc/constants.js';
 import { SELECTION_POLICIES } from '../../src/smc/device/devices.js';
 import type { Smc } from '../../src/smc/smc.js';
@@ -101,6 +103,41 @@ describe('bytes', () => {
     bytes[offset] = value;
     expect(messageProblem(bytes) === undefined).toBe(isFine);
   });
+});
+
+it('whatever is in a message: malformed, or read and shown', () => {
+  const messages = [
+    encodeProposal(PROPOSAL),
+    encodeProposal({ ...PROPOSAL, typeV1: 3, prefix: { subnet: 1, length: 8, ipv6: [] } }),
+    encodeDecline({ version: 2, peerId: new Uint8Array(8), diagnosis: 1, outOfSync: false }),
+  ];
+  const change = fc.tuple(fc.nat(260), fc.integer({ min: 0, max: 255 }));
+  let wellFormed = 0;
+  fc.assert(
+    fc.property(
+      fc.constantFrom(...messages),
+      fc.array(change, { maxLength: 4 }),
+      (message, changes) => {
+        const bytes = message.slice();
+        for (const [at, value] of changes) bytes[at % bytes.length] = value;
+        if (messageProblem(bytes) !== undefined) return;
+        wellFormed++;
+        if (bytes[4] === 1) decodeProposal(bytes);
+        if (bytes[4] === 4) decodeDecline(bytes);
+        expect(describeMessage(bytes).length).toBeGreaterThan(3);
+      },
+    ),
+    { numRuns: 3000 },
+  );
+  expect(wellFormed).toBeGreaterThan(300);
+  // short ones, of every length
+  for (const message of messages) {
+    for (let size = 0; size < message.length; size++) {
+      const bytes = message.slice(0, size);
+      if (size > 7) bytes.set([size >> 8, size & 0xff], 5);
+      expect(messageProblem(bytes)).toBeDefined();
+    }
+  }
 });
 
 describe('outcomes', () => {

@@ -1,11 +1,17 @@
 /** Redirects of generic XDP from the program on: devmaps with programs, broadcasts, AF_XDP; and AF_XDP out of virtio-net. */
 import { afterAll, beforeAll, beforeEach, describe, expect, test } from 'vitest';
 import type { BpfMap } from '../../src/bpf/maps/map.js';
+import { XDP_BUFF } from '../../src/bpf/xdp-buff.js';
+import { NET_DEVICE } from '../../src/stack/net-device.js';
+import { SKB_SHARED_INFO } from '../../src/stack/skb.js';
+import { xdpBuffHasFrags, xdpBuffShinfo } from '../../src/stack/xdp-frame.js';
 import { VethDevice } from '../../src/stack/veth.js';
 import { XdpSocket } from '../../src/stack/xsk-socket.js';
 import type { VirtioNet } from '../../src/virtio/virtio-net.js';
 import { makeFrame, VERDICT } from '../virtio/helpers/programs.js';
-import { Rig } from './support.js';
+import { HELPER, Rig } from './support.js';
+
+const NR_FRAGS = SKB_SHARED_INFO.offset.nr_frags;
 
 let rig: Rig;
 let net: VirtioNet;
@@ -126,19 +132,68 @@ describe('AF_XDP', () => {
 });
 
 test.each([
-  ['any', 'its target', 0],
-  ['cpumap', 'nobody', 1],
-] as const)('a frame of several buffers, redirectsFrags %s: to %s', (redirectsFrags, to, drops) => {
+  ['6.12', 'its target', 0],
+  ['6.1', 'nobody', 1],
+] as const)('a frame of several buffers in a core of %s: to %s', (core, to, drops) => {
   const native = rig.probe({ ifindex: 5 });
   const wide = new VethDevice(rig.stack, { name: 'eth9', ifindex: 9, mtu: 9000 });
-  rig.stack.redirectsFrags = redirectsFrags;
+  const { ram } = rig.kernel.memory;
+  // the driver of 6.1 has no such frames
+  ram.set8(ram.virtToPhys(native.dev) + NET_DEVICE.offset.xdp_as_6_1, core === '6.1' ? 1 : 0);
   native.attachXdp({ ...rig.toDevice(9), hasFrags: true });
   const { rx_xdp_drops: dropped = 0 } = native.counters();
   native.receive(makeFrame(5000));
   native.poll();
-  rig.stack.redirectsFrags = 'any';
   expect(wide.received()).toEqual(to === 'its target' ? [makeFrame(5000)] : []);
   expect(native.counters()['rx_xdp_drops']).toBe(dropped + drops);
   wide.close();
   native.close();
+});
+
+describe('a generic program and a packet of 9000 bytes', () => {
+  const LENGTH = 9000;
+
+  /** What a program sees of it, and what becomes of it. */
+  function pass(version: '6.1' | '6.12', hasFrags: boolean, shrink = 0): readonly unknown[] {
+    const { ram } = rig.kernel.memory;
+    const device = rig.probe({ ifindex: 5, version });
+    device.attachXdp(undefined);
+    let seen: readonly number[] = [];
+    device.attachGenericXdp({
+      hasFrags,
+      run: (_kernel, xdp) => {
+        const data = ram.pointer(xdp + XDP_BUFF.data);
+        const headroom = data - ram.pointer(xdp + XDP_BUFF.dataHardStart);
+        const linear = ram.pointer(xdp + XDP_BUFF.dataEnd) - data;
+        const frags = xdpBuffHasFrags(ram, xdp) ? ram.u8(xdpBuffShinfo(ram, xdp) + NR_FRAGS) : 0;
+        seen = [linear, frags, headroom >= 256 ? 256 : headroom];
+        if (shrink > 0) {
+          expect(rig.help(HELPER.ADJUST_TAIL, ram.physToVirt(xdp), -shrink)).toBe(0);
+        }
+        return VERDICT.PASS;
+      },
+    });
+    device.receive(makeFrame(LENGTH));
+    device.poll();
+    const [skb] = device.delivered();
+    expect(skb?.frame).toEqual(makeFrame(LENGTH).subarray(0, LENGTH - shrink));
+    device.close();
+    expect(rig.livePages).toBe(before);
+    return [...seen, skb?.nrFrags, skb?.dataLen];
+  }
+
+  test.each([
+    // 3520 bytes beside headroom and skb_shared_info in the first page
+    ['6.12', true, 0, [3520, 2, 256, 2, 5480]],
+    ['6.12', true, 3000, [3520, 2, 256, 1, 2480]],
+    ['6.12', true, 6000, [3520, 2, 256, 0, 0]],
+    ['6.12', false, 0, [9000, 0, 256, 0, 0]],
+    ['6.12', false, 3000, [9000, 0, 256, 0, 0]],
+    ['6.1', true, 0, [9000, 0, 256, 0, 0]],
+  ] as const)(
+    '%s, frags support %s, %i bytes shorter: %o',
+    (version, hasFrags, shrink, outcome) => {
+      expect(pass(version, hasFrags, shrink)).toEqual(outcome);
+    },
+  );
 });

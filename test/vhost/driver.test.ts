@@ -73,21 +73,22 @@ describe.each(SVQ_MODES)('%s', (mode: SvqMode) => {
     const { net, backend } = probe(OFFLOADS, { mode });
     net.setRxMode({ promisc: false, unicast: [Uint8Array.of(2, 0, 0, 0, 0, 7)] });
     net.attachXdp(returns(VERDICT.TX));
+    // four times that is more than the ring has
     const bounce = (): number => {
-      for (let i = 0; i < 70; i++) {
+      for (let i = 0; i < 20; i++) {
         net.receive(udp());
         net.poll();
       }
       return net.transmitted().length;
     };
-    expect(bounce()).toBe(70);
+    expect(bounce()).toBe(20);
     backend.setShadow('all');
-    expect(bounce()).toBe(70);
+    expect(bounce()).toBe(20);
     const source = backend.migrate();
-    expect(source.net.counters.txFrames).toBe(140);
-    expect(bounce()).toBe(70);
+    expect(source.net.counters.txFrames).toBe(40);
+    expect(bounce()).toBe(20);
     backend.setShadow('cvq');
-    expect(bounce()).toBe(70);
+    expect(bounce()).toBe(20);
     expect(backend.vdpa.net.control.rx.promisc).toBe(false);
     expect(backend.vdpa.net.control.macTable.unicast).toHaveLength(1);
     expect(backend.vdpa.net.activePairs).toBe(4);

@@ -355,7 +355,7 @@ export function untouchedTarget({ program, target }: CsumRow): CsumTarget {
 }
 
 /** What the stack makes of a packet with the state that its header told, or with none. */
-function untouched(row: CsumRow, isBlind: boolean): CsumOutcome {
+function untouchedOutcome(row: CsumRow, isBlind: boolean): CsumOutcome {
   if (row.odd !== undefined) return row.expected[isBlind ? 'base' : 'generic'];
   const { base, generic } = passed(row.kind, untouchedTarget(row));
   return isBlind ? base : generic;
@@ -370,7 +370,7 @@ export function expectedOutcome(row: CsumRow, variant: CsumVariant, mode: CsumMo
   const isBlind =
     variant === 'v4-literal' && (mode === 'small' || mode === 'big') && row.program !== undefined;
   const runs = mode !== 'big' || variant === 'generic' || row.program === undefined;
-  if (!runs) return untouched(row, isBlind);
+  if (!runs) return untouchedOutcome(row, isBlind);
   return row.expected[isBlind ? 'base' : variant];
 }
 

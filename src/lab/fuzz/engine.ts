@@ -40,8 +40,10 @@ export function sampled(engine: FuzzEngine, every: number): FuzzEngine {
 
 /** A workbench without a kernel. */
 export function plainWorkbench(): Workbench {
-  const helpers = new Map([...helperBodies(), ...mixHelpers()]);
-  return new Workbench(new PlainHost({ helpers }));
+  const mixed = mixHelpers();
+  const host = new PlainHost({ helpers: new Map([...helperBodies(), ...mixed]) });
+  const own = [...mixed.keys()].map((id): [number, bigint] => [id, host.helperAddress(id) ?? 0n]);
+  return new Workbench(host, new Map(own));
 }
 
 /** Something that runs a linked program once. */

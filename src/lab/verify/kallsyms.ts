@@ -17,7 +17,7 @@ export class Kallsyms {
     for (const [index, line] of text.split('\n').entries()) {
       if (line.trim() === '') continue;
       const match = /^([0-9a-f]{1,16})\s+[a-zA-Z?]\s+(\S+)/.exec(line.trim());
-      if (!match) throw new InputError(`kallsyms line ${index + 1}: '${line.slice(0, 60)}'`);
+      if (!match) throw new InputError(`kallsyms line ${index + 1} is not 'ADDRESS TYPE NAME'`);
       symbols.add(BigInt(`0x${match[1]}`), match[2] ?? '');
     }
     if (symbols.#names.size === 1 && symbols.#names.has(0n)) {

@@ -89,6 +89,16 @@ function isEyecatcher(value: number): boolean {
   return value === SMC_EYECATCHER || value === SMCD_EYECATCHER;
 }
 
+/** Bytes of a buffer for any message: a proposal with all that may be in it. */
+export const CLC_BUFFER_SIZE = 1024;
+
+/** A proposal as it lies in its buffer: offsets that lead out of the message lead to zeros. */
+function bufferView(bytes: Uint8Array): DataView {
+  const buffer = new Uint8Array(Math.max(CLC_BUFFER_SIZE, bytes.length));
+  buffer.set(bytes);
+  return viewOf(buffer);
+}
+
 /** Why the receiver of a whole message takes it for malformed (EPROTO); undefined when it is well-formed. */
 export function messageProblem(bytes: Uint8Array): string | undefined {
   if (bytes.length < CLC_HDR.size + TRAILER.size) return `only ${bytes.length} bytes`;
@@ -130,7 +140,7 @@ function acceptProblem({ version, typeV1, length }: ClcHeader): string | undefin
 
 function proposalProblem(header: ClcHeader, bytes: Uint8Array): string | undefined {
   if (bytes.length < BASE_END + TRAILER.size) return `a proposal of ${bytes.length} bytes`;
-  const view = viewOf(bytes);
+  const view = bufferView(bytes);
   const iparea = readPart(PROPOSAL_BASE, view, CLC_HDR.size).iparea_offset;
   if (iparea > PROPOSAL_SMCD.size) return `iparea_offset ${iparea}`;
   const prefixAt = BASE_END + iparea;
@@ -147,7 +157,7 @@ function proposalProblem(header: ClcHeader, bytes: Uint8Array): string | undefin
   // without a type of version 1 nobody needs the area, but it has to be nowhere
   if (!hasPrefix && iparea !== 0) return `iparea_offset ${iparea} without prefix`;
   const hasV2 = header.typeV2 !== SMC_TYPE.N;
-  const v2At = hasV2 ? v2ExtensionAt(view) : undefined;
+  const v2At = hasV2 ? v2ExtensionAt(view, bytes.length) : undefined;
   if (hasV2 && v2At === undefined) return 'the v2 extension is missing';
   const v2 = v2At === undefined ? undefined : readPart(V2_EXT, view, v2At);
   const eids = v2?.eid_cnt ?? 0;
@@ -160,29 +170,29 @@ function proposalProblem(header: ClcHeader, bytes: Uint8Array): string | undefin
 }
 
 /** smc_get_clc_v2_ext */
-function v2ExtensionAt(view: DataView): number | undefined {
+function v2ExtensionAt(view: DataView, length: number): number | undefined {
   const offset = readPart(PROPOSAL_SMCD, view, BASE_END).v2_ext_offset;
   if (offset === 0 || offset > MAX_V2_EXT_OFFSET) return undefined;
   const at = V2_EXT_FROM + offset;
-  return at + V2_EXT.size + TRAILER.size <= view.byteLength ? at : undefined;
+  return at + V2_EXT.size + TRAILER.size <= length ? at : undefined;
 }
 
 /** smc_get_clc_smcd_v2_ext */
-function smcdExtensionAt(view: DataView, v2At: number): number | undefined {
+function smcdExtensionAt(view: DataView, v2At: number, length: number): number | undefined {
   const offset = readPart(V2_EXT, view, v2At).smcd_v2_ext_offset;
   if (offset === 0 || offset > MAX_SMCD_V2_EXT_OFFSET) return undefined;
   const at = v2At + SMCD_V2_EXT_FROM + offset;
-  return at + SMCD_V2_EXT.size + TRAILER.size <= view.byteLength ? at : undefined;
+  return at + SMCD_V2_EXT.size + TRAILER.size <= length ? at : undefined;
 }
 
 /** A well-formed proposal. */
 export function decodeProposal(bytes: Uint8Array): Proposal {
-  const view = viewOf(bytes);
+  const view = bufferView(bytes);
   const { version, typeV1, typeV2 } = readHeader(bytes);
   const base = readPart(PROPOSAL_BASE, view, CLC_HDR.size);
   const smcd = readPart(PROPOSAL_SMCD, view, BASE_END);
-  const v2At = version > 1 && typeV2 !== SMC_TYPE.N ? v2ExtensionAt(view) : undefined;
-  const v2 = v2At === undefined ? undefined : decodeV2(view, v2At, typeV2);
+  const v2At = version > 1 && typeV2 !== SMC_TYPE.N ? v2ExtensionAt(view, bytes.length) : undefined;
+  const v2 = v2At === undefined ? undefined : decodeV2(view, v2At, typeV2, bytes.length);
   const prefix =
     typeV1 === SMC_TYPE.N ? undefined : decodePrefix(view, BASE_END + base.iparea_offset);
   return {
@@ -218,9 +228,9 @@ function decodePrefix(view: DataView, at: number): IpPrefix {
   };
 }
 
-function decodeV2(view: DataView, at: number, typeV2: number): ProposalV2 {
+function decodeV2(view: DataView, at: number, typeV2: number, length: number): ProposalV2 {
   const extension = readPart(V2_EXT, view, at);
-  const smcdAt = smcdIndicated(typeV2) ? smcdExtensionAt(view, at) : undefined;
+  const smcdAt = smcdIndicated(typeV2) ? smcdExtensionAt(view, at, length) : undefined;
   return {
     eids: readParts(EID, view, at + V2_EXT.size, extension.eid_cnt).map(({ eid }) => eid),
     release: extension.flag.release,
@@ -229,20 +239,25 @@ function decodeV2(view: DataView, at: number, typeV2: number): ProposalV2 {
     maxConns: extension.max_conns,
     maxLinks: extension.max_links,
     featureMask: extension.feature_mask,
-    ...(smcdAt === undefined ? {} : { smcd: decodeSmcdV2(view, at, smcdAt) }),
+    ...(smcdAt === undefined ? {} : { smcd: decodeSmcdV2(view, at, smcdAt, length) }),
   };
 }
 
-function decodeSmcdV2(view: DataView, v2At: number, at: number): NonNullable<ProposalV2['smcd']> {
+function decodeSmcdV2(
+  view: DataView,
+  v2At: number,
+  at: number,
+  length: number,
+): NonNullable<ProposalV2['smcd']> {
   return {
     systemEid: readPart(SMCD_V2_EXT, view, at).system_eid,
-    gids: readParts(GID_CHID, view, at + SMCD_V2_EXT.size, gidsThatFit(view, v2At, at)),
+    gids: readParts(GID_CHID, view, at + SMCD_V2_EXT.size, gidsThatFit(view, v2At, at, length)),
   };
 }
 
 /** A wrong offset may put the list behind the end of the message. */
-function gidsThatFit(view: DataView, v2At: number, smcdAt: number): number {
-  const room = Math.floor((view.byteLength - smcdAt - SMCD_V2_EXT.size) / GID_CHID.size);
+function gidsThatFit(view: DataView, v2At: number, smcdAt: number, length: number): number {
+  const room = Math.floor((length - smcdAt - SMCD_V2_EXT.size) / GID_CHID.size);
   return Math.min(readPart(V2_EXT, view, v2At).ism_gid_cnt, room);
 }
 
@@ -306,18 +321,19 @@ export function partsOfProposal(bytes: Uint8Array): {
   readonly smcd: number | undefined;
   readonly gids: number;
 } {
-  const view = viewOf(bytes);
+  const view = bufferView(bytes);
   const { version, typeV1, typeV2 } = readHeader(bytes);
   const { iparea_offset } = readPart(PROPOSAL_BASE, view, CLC_HDR.size);
   const prefix = typeV1 === SMC_TYPE.N ? undefined : BASE_END + iparea_offset;
-  const v2 = version > 1 && typeV2 !== SMC_TYPE.N ? v2ExtensionAt(view) : undefined;
-  const smcd = v2 !== undefined && smcdIndicated(typeV2) ? smcdExtensionAt(view, v2) : undefined;
+  const v2 = version > 1 && typeV2 !== SMC_TYPE.N ? v2ExtensionAt(view, bytes.length) : undefined;
+  const smcd =
+    v2 !== undefined && smcdIndicated(typeV2) ? smcdExtensionAt(view, v2, bytes.length) : undefined;
   return {
     prefix,
     ipv6: prefix === undefined ? 0 : readPart(PROPOSAL_PREFIX, view, prefix).ipv6_prefixes_cnt,
     v2,
     eids: v2 === undefined ? 0 : readPart(V2_EXT, view, v2).eid_cnt,
     smcd,
-    gids: v2 === undefined || smcd === undefined ? 0 : gidsThatFit(view, v2, smcd),
+    gids: v2 === undefined || smcd === undefined ? 0 : gidsThatFit(view, v2, smcd, bytes.length),
   };
 }

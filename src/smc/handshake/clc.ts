@@ -30,8 +30,6 @@ import { decodeAcceptConfirm, decodeDecline, messageProblem, readHeader } from '
 import { SMCD_GID } from '../structs.js';
 import { channelOf, sleeping } from './sleeping.js';
 
-/** Bytes of a buffer for any message: a proposal with all that may be in it. */
-export const CLC_BUFFER_SIZE = 1024;
 const EID_LEN = 32;
 /** utsname of a machine that was given no name. */
 export const HOSTNAME = '(none)';

@@ -18,9 +18,9 @@ import {
   SMC_TYPE,
   indicatedType,
 } from '../clc/values.js';
-import { decodeAcceptConfirm, readHeader } from '../clc/parse.js';
+import { CLC_BUFFER_SIZE, decodeAcceptConfirm, readHeader } from '../clc/parse.js';
 import { SMCD_GID, SMC_INIT_INFO, SOCKADDR_IN, SOCKET } from '../structs.js';
-import { CLC_BUFFER_SIZE, abortConn, messageAt, savePeerInfo } from './clc.js';
+import { abortConn, messageAt, savePeerInfo } from './clc.js';
 import { callSleeping, sleeping } from './sleeping.js';
 import { storeAddresses } from '../socket/tcp.js';
 

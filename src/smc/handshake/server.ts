@@ -13,9 +13,14 @@ import { C, DEV, INI, LGR, S, connOf, setSkState } from '../core/fields.js';
 import { ISM_RESERVED_VLANID } from '../core/ism.js';
 import { type Proposal } from '../clc/messages.js';
 import { CLC_TYPE, SMC_FEATURE_MASK, smcdIndicated, smcrIndicated } from '../clc/values.js';
-import { decodeAcceptConfirm, decodeProposal, partsOfProposal } from '../clc/parse.js';
+import {
+  CLC_BUFFER_SIZE,
+  decodeAcceptConfirm,
+  decodeProposal,
+  partsOfProposal,
+} from '../clc/parse.js';
 import { ISM_SLOTS, SMCD_GID, SMC_INIT_INFO } from '../structs.js';
-import { CLC_BUFFER_SIZE, abortConn, messageAt, savePeerInfo } from './clc.js';
+import { abortConn, messageAt, savePeerInfo } from './clc.js';
 import { callSleeping, sleeping } from './sleeping.js';
 
 const V1 = 1;

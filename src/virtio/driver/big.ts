@@ -62,25 +62,26 @@ export function freePageChain(kernel: KernelContext, pages: number, first: numbe
   }
 }
 
+function setPiece(ram: Ram, rq: number, index: number, at: number, length: number): void {
+  const piece = rq + RQ.sg + index * SCATTERLIST.size;
+  ram.setPointer(piece + SG.address, at);
+  ram.set32(piece + SG.length, length);
+}
+
 function addRecvbufBig(kernel: KernelContext, vi: number, rq: number, gfp: number): number {
   const { ram } = kernel.memory;
   const behind = ram.u16(vi + VI.big_packets_num_skbfrags);
-  const setPiece = (index: number, at: number, length: number): void => {
-    const piece = rq + RQ.sg + index * SCATTERLIST.size;
-    ram.setPointer(piece + SG.address, at);
-    ram.set32(piece + SG.length, length);
-  };
   let list = 0;
   for (let i = behind + 1; i > 1; i--) {
     const page = getAPage(kernel, vi, rq);
-    setPiece(i, pageAddress(ram, page), PAGE_SIZE);
+    setPiece(ram, rq, i, pageAddress(ram, page), PAGE_SIZE);
     setPagePrivate(ram, page, list);
     list = page;
   }
   const first = getAPage(kernel, vi, rq);
   const at = pageAddress(ram, first);
-  setPiece(0, at, ram.u8(vi + VI.hdr_len));
-  setPiece(1, at + PADDED_VNET_HDR, PAGE_SIZE - PADDED_VNET_HDR);
+  setPiece(ram, rq, 0, at, ram.u8(vi + VI.hdr_len));
+  setPiece(ram, rq, 1, at + PADDED_VNET_HDR, PAGE_SIZE - PADDED_VNET_HDR);
   setPagePrivate(ram, first, list);
   const vq = ram.pointer(rq + RQ.vq);
   const added = kernel.invoke('virtqueue_add_inbuf', vq, rq + RQ.sg, behind + 2, first, gfp);

@@ -24,6 +24,8 @@
  *   RSS key reaches the device           right                  one byte late        right
  *   max_tx_vq follows queue pairs        never                  always               always
  *   bpf_xdp_metadata_rx_hash             -EOPNOTSUPP            from the header      from the header
+ *   generic XDP, frags programs             made linear            fragments            fragments
+ *   frames of several buffers go to        cpumaps                any map, device      any map, device
  *   counters of queue 0                  rx_queue_0_drops       rx0_drops rx_drops   rx0_drops rx_drops
  *
  * Usage:
@@ -81,6 +83,8 @@ export interface DriverProfile {
   /** Pieces of an RSS command: head, table, trailer and key, or head with table and trailer with key. */
   readonly rssPieces: 4 | 2;
   readonly rssFaults: readonly RssFault[];
+  /** XDP in the core of that kernel: `xdp_as_6_1` of the net_device. */
+  readonly xdpCoreAs61: boolean;
   /** `net_device.xdp_metadata_ops`: programs may ask for the hash of a packet. */
   readonly xdpMetadata: boolean;
   /** Names of a queue's counters: `rx_queue_0_drops`, or `rx0_drops` and the total `rx_drops`. */
@@ -108,6 +112,7 @@ const V6_1: DriverProfile = {
   rssFollowsQueues: false,
   rssPieces: 4,
   rssFaults: ['stale-max-tx-vq'],
+  xdpCoreAs61: true,
   xdpMetadata: false,
   counterNames: 'queue',
 };
@@ -134,6 +139,7 @@ const V6_12: DriverProfile = {
   rssPieces: 2,
   // 6.12.107
   rssFaults: ['late-key'],
+  xdpCoreAs61: false,
   xdpMetadata: true,
   counterNames: 'short',
 };

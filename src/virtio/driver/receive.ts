@@ -26,7 +26,6 @@ import {
   sendQueue,
   xdpSendQueue,
 } from './common.js';
-import { freeOldXmit } from './xdp.js';
 import {
   NAPIF_STATE_SCHED,
   NAPI_STRUCT,
@@ -219,7 +218,9 @@ function virtnetPoll(kernel: KernelContext, napi: number, budget: number): numbe
 
   // virtnet_poll_cleantx: sent frames of the pair's own queue, unless only XDP uses it
   const pair = pairOf(ram, vi, rq);
-  if (!isXdpRawBufferQueue(ram, vi, pair)) freeOldXmit(kernel, vi, sendQueue(ram, vi, pair));
+  if (!isXdpRawBufferQueue(ram, vi, pair)) {
+    kernel.invoke('free_old_xmit', sendQueue(ram, vi, pair), 0, 1);
+  }
 
   const received = kernel.invoke(VIRTNET_RECEIVE, rq, budget, xdpXmit);
   const inNapi = rq + RQ.packets_in_napi;

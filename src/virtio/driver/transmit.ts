@@ -28,7 +28,7 @@ import {
   skbPush,
   skbShinfo,
 } from '../../stack/skb.js';
-import { SCATTERLIST } from '../ring/vring-virtqueue.js';
+import { SCATTERLIST, VRING_VIRTQUEUE } from '../ring/vring-virtqueue.js';
 import {
   NET_HEADER_OFFSET,
   VIRTIO_NET_HDR_F_NEEDS_CSUM,
@@ -114,7 +114,7 @@ function startXmit(kernel: KernelContext, skb: number, dev: number): number {
   // netdev_core_pick_tx: the pair it came in on
   const pair = Math.max(0, ram.u16(skb + SKB.queue_mapping) - 1);
   const sq = sendQueue(ram, vi, pair % ram.u16(vi + VI.curr_queue_pairs));
-  freeOldXmit(kernel, vi, sq);
+  kernel.invoke('free_old_xmit', sq, 0, 0);
   if (xmitSkb(kernel, vi, sq, skb) < 0) {
     ram.add64(dev + DEV.tx_dropped, 1);
     freeSkb(kernel, pagesOf(ram, vi), skb);
@@ -126,6 +126,15 @@ function startXmit(kernel: KernelContext, skb: number, dev: number): number {
 }
 
 export const transmitFunctions: readonly KernelFunction[] = [
+  atomic({
+    prototype: 'void free_old_xmit(struct send_queue *sq, struct netdev_queue *txq, bool in_napi)',
+    calls: true,
+    body: (kernel, sq) => {
+      const { ram } = kernel.memory;
+      const vq = ram.pointer(sq + SQ.vq);
+      freeOldXmit(kernel, ram.pointer(vq + VRING_VIRTQUEUE.offset.vdev), sq);
+    },
+  }),
   atomic({
     prototype: 'int start_xmit(struct sk_buff *skb, struct net_device *dev)',
     calls: true,

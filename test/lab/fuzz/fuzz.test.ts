@@ -255,6 +255,7 @@ describe('trampolab fuzz', () => {
     [['--engine', 'interpreter,warp'], 2, /no engine 'warp'/],
     [['--engine', 'interpreter:far,wasm'], 2, /'interpreter' takes no 'far'/],
     [['--engine', 'interpreter,wasm/0'], 2, /\/N takes a whole number/],
+    [['--engine', 'interpreter,wasm', '--count', '30'], 0, /^30 programs from seed 1/],
   ])('%j', async (words, code, text) => {
     const result = await runForTest(['fuzz', ...words]);
     expect(result.code).toBe(code);

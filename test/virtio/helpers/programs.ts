@@ -1,9 +1,6 @@
 /** XDP programs as TypeScript, for tests of the driver alone: they work on the xdp_buff in memory. */
 import type { Memory } from '../../../src/cpu/memory.js';
 import type { XdpRunner } from '../../../src/stack/xdp-program.js';
-import { BPF_MAP_TYPE, type MapTypeName } from '../../../src/bpf/maps/map.js';
-import { BPF_REDIRECT_INFO } from '../../../src/bpf/redirect-info.js';
-import type { NetStack } from '../../../src/stack/net-stack.js';
 import { SKB_SHARED_INFO_SIZE, XDP_BUFF } from '../../../src/bpf/xdp-buff.js';
 
 /** Offsets in `struct xdp_buff` that add to addresses. */
@@ -30,16 +27,6 @@ export function program(
 
 export function returns(verdict: number, options: { readonly hasFrags?: boolean } = {}): XdpRunner {
   return program(() => verdict, options);
-}
-
-/** bpf_redirect_map that hits an entry with the kernel's object at `target`: XDP_REDIRECT. */
-export function redirectTo(stack: NetStack, type: MapTypeName, target: number): number {
-  const { ram } = stack.kernel.memory;
-  const info = stack.redirectInfo;
-  ram.setPointer(info + BPF_REDIRECT_INFO.offset.tgt_value, target);
-  ram.set32(info + BPF_REDIRECT_INFO.offset.map_id, 7);
-  ram.set32(info + BPF_REDIRECT_INFO.offset.map_type, BPF_MAP_TYPE[type]);
-  return VERDICT.REDIRECT;
 }
 
 /** bpf_xdp_adjust_head on memory: 0 or -22. */

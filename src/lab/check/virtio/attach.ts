@@ -243,7 +243,9 @@ export class AttachLab {
       return differences.length === 0 ? { kind: 'equal' } : { kind: 'different', differences };
     } catch (error) {
       if (error instanceof UnknownCase) return { kind: 'skipped', why: error.message };
-      throw error;
+      // refused where the guest did it
+      if (!(error instanceof KernelError)) throw error;
+      return { kind: 'different', differences: [error.message] };
     } finally {
       this.#maps.leave();
       net.close();

@@ -40,8 +40,8 @@ export const NEXT = VRING_DESC_F_NEXT;
 export const WRITE = VRING_DESC_F_WRITE;
 
 /** One command, with room for an ack. */
-export function command(rig: SvqRig, bytes: Uint8Array): number {
-  const head = rig.control.chain([bytes], [1]);
+export function command(rig: SvqRig, request: Uint8Array): number {
+  const head = rig.control.chain([request], [1]);
   rig.kick();
   return head;
 }
