@@ -30,6 +30,7 @@ const ALL: readonly VirtioNetFeature[] = [
   'VQ_NOTF_COAL',
   'HASH_TUNNEL',
   'DEVICE_STATS',
+  'RSS_CONTEXT',
 ];
 
 const device: ControlDevice = {
@@ -46,6 +47,12 @@ function after(...commands: readonly string[]): ControlState {
     expect([hex, result.why]).toEqual([hex, undefined]);
     return result.state;
   }, reset);
+}
+
+/** An RSS context: id, reserved, all TCPv4 to queue 1, a table of `last` + 1 entries, a key. */
+function context(id: number, last = 0): string {
+  const head = `${id.toString(16).padStart(2, '0')}00` + '00'.repeat(6);
+  return `${head}02000000${last.toString(16).padStart(2, '0')}000000${'0100'.repeat(last + 1)}010028${'6d'.repeat(40)}`;
 }
 
 test('after a reset', () => {
@@ -83,7 +90,12 @@ describe('refused, and nothing changes', () => {
     ['coalescing cut short', '060001000000'],
     ['coalescing of the control queue', '0602080000000100000002000000'],
     ['statistics of a queue there is not', '080109000000000000000100000000000000'],
-    ['an RSS context', '0901'],
+    ['an RSS context cut short', '09010100'],
+    ['RSS context 0', `0901${context(0)}`],
+    ['RSS context 17', `0901${context(17)}`],
+    ['an RSS context whose table is no power of two', `0901${context(1, 2)}`],
+    ['a change of an RSS context there is not', `0902${context(1)}`],
+    ['the end of an RSS context there is not', '09030100'],
   ])('%s', (_what, hex) => {
     const { ack, why, state } = run(hex);
     expect(ack).toBe(1);
@@ -99,7 +111,7 @@ describe('refused, and nothing changes', () => {
       request[1] = row.command;
       const bare = { ...device, features: featureMask(['CTRL_VQ', 'VERSION_1']) };
       const { ack, why } = executeControl(reset, request, bare);
-      expect([ack, why]).toEqual([1, expect.stringContaining(row.class === 9 ? '' : 'without')]);
+      expect([ack, why]).toEqual([1, expect.stringContaining('without')]);
     },
   );
 });
@@ -125,6 +137,19 @@ test('commands change what they name', () => {
   expect(state.coalescing.get(1)).toEqual({ maxPackets: 16, maxUsecs: 32 });
   expect(state.coalescing.get(2)).toEqual({ maxPackets: 3, maxUsecs: 4 });
   expect(run('060302000000', state).reply).toEqual(hexToBytes('0300000004000000'));
+});
+
+test('RSS contexts are added, changed and removed, and keep the number of queue pairs', () => {
+  expect(run('0900').reply).toEqual(Uint8Array.of(16, 0));
+  const two = after(`0901${context(1)}`, `0901${context(16)}`, `0902${context(1, 3)}`);
+  expect([...two.rssContexts].map(([id, { table }]) => [id, table.length])).toEqual([
+    [1, 4],
+    [16, 1],
+  ]);
+  expect(run(`0901${context(1)}`, two).why).toBe('RSS_CTX_ADD: context 1 exists');
+  expect(run('04000200', two).why).toBe('MQ_VQ_PAIRS_SET: 2 RSS contexts exist');
+  const none = after(`0901${context(1)}`, '09030100');
+  expect(run('04000200', none).ack).toBe(0);
 });
 
 test('an address table that is too long stands for all addresses', () => {
@@ -183,6 +208,7 @@ test.each([
   ['04000200', 'MQ_VQ_PAIRS_SET 2'],
   ['0101525400000002', 'MAC_ADDR_SET 52:54:00:00:00:02'],
   ['0602020000000300000004000000', 'NOTF_COAL_VQ_SET vq=2 max_packets=3 max_usecs=4'],
+  ['09030700', 'RSS_CTX_DEL context 7'],
   ['6301aa', 'class=99 cmd=1 1 bytes'],
 ])('%s reads %s', (hex, text) => {
   expect(describeCommand(hexToBytes(hex))).toBe(text);

@@ -40,7 +40,10 @@ export const VIRTIO_NET_CTRL_NOTF_COAL_VQ_GET = 3;
 export const VIRTIO_NET_CTRL_HASH_TUNNEL = 7;
 export const VIRTIO_NET_CTRL_STATS = 8;
 export const VIRTIO_NET_CTRL_STATS_QUERY = 0;
-const VIRTIO_NET_CTRL_RSS_CTX = 9;
+export const VIRTIO_NET_CTRL_RSS_CTX = 9;
+export const VIRTIO_NET_CTRL_RSS_CTX_CAP_GET = 0;
+export const VIRTIO_NET_CTRL_RSS_CTX_ADD = 1;
+export const VIRTIO_NET_CTRL_RSS_CTX_DEL = 3;
 
 export interface ControlCommand {
   readonly class: number;
@@ -105,10 +108,10 @@ const ROWS: readonly Row[] = [
   [7, 0, 'HASH_TUNNEL_SET', 'HASH_TUNNEL', bytes],
   [8, 0, 'STATS_QUERY', 'DEVICE_STATS', nothing],
   [8, 1, 'STATS_GET', 'DEVICE_STATS', bytes],
-  [VIRTIO_NET_CTRL_RSS_CTX, 0, 'RSS_CTX_CAP_GET', 'RSS_CONTEXT', nothing],
-  [VIRTIO_NET_CTRL_RSS_CTX, 1, 'RSS_CTX_ADD', 'RSS_CONTEXT', bytes],
-  [VIRTIO_NET_CTRL_RSS_CTX, 2, 'RSS_CTX_MOD', 'RSS_CONTEXT', bytes],
-  [VIRTIO_NET_CTRL_RSS_CTX, 3, 'RSS_CTX_DEL', 'RSS_CONTEXT', bytes],
+  [9, 0, 'RSS_CTX_CAP_GET', 'RSS_CONTEXT', nothing],
+  [9, 1, 'RSS_CTX_ADD', 'RSS_CONTEXT', (data) => `context ${u16(data)}`],
+  [9, 2, 'RSS_CTX_MOD', 'RSS_CONTEXT', (data) => `context ${u16(data)}`],
+  [9, 3, 'RSS_CTX_DEL', 'RSS_CONTEXT', (data) => `context ${u16(data)}`],
 ];
 
 export const CONTROL_COMMANDS: readonly ControlCommand[] = ROWS.map(

@@ -3,7 +3,7 @@
  *
  * Reference: virtio 1.4, "Control Virtqueue"; what is refused is QEMU's choice (virtio_net_handle_rx_mode
  * and its neighbours). It knows no ring and no guest memory: the net device and a vDPA device both use it. A
- * refused command leaves the state as it was. RSS contexts (class 9) are refused.
+ * refused command leaves the state as it was.
  *
  * Usage:
  *   const { ack, state: next } = executeControl(state, Uint8Array.of(0, 0, 0), device);
@@ -18,10 +18,12 @@ import {
   VIRTIO_NET_CTRL_MAC,
   VIRTIO_NET_CTRL_MAC_ADDR_SET,
   VIRTIO_NET_CTRL_MQ,
+  VIRTIO_NET_CTRL_MQ_VQ_PAIRS_SET,
   VIRTIO_NET_CTRL_NOTF_COAL,
   VIRTIO_NET_CTRL_NOTF_COAL_RX_SET,
   VIRTIO_NET_CTRL_NOTF_COAL_TX_SET,
   VIRTIO_NET_CTRL_NOTF_COAL_VQ_SET,
+  VIRTIO_NET_CTRL_RSS_CTX,
   VIRTIO_NET_CTRL_RX,
   VIRTIO_NET_CTRL_STATS,
   VIRTIO_NET_CTRL_VLAN,
@@ -38,6 +40,7 @@ import {
   type MacTable,
   type RxMode,
 } from './state.js';
+import { commandRssContext } from './rss-context.js';
 import { statisticsReply } from './statistics.js';
 
 export interface ControlResult {
@@ -85,6 +88,7 @@ const HANDLERS: ReadonlyMap<number, Handler> = new Map<number, Handler>([
   [VIRTIO_NET_CTRL_NOTF_COAL, coalesce],
   [VIRTIO_NET_CTRL_HASH_TUNNEL, (...args) => configureRss(VIRTIO_NET_CTRL_HASH_TUNNEL, ...args)],
   [VIRTIO_NET_CTRL_STATS, statistics],
+  [VIRTIO_NET_CTRL_RSS_CTX, changeRssContext],
 ]);
 
 /** Runs one command: `request` is class, command and data. */
@@ -101,11 +105,10 @@ export function executeControl(
     why,
     state: next,
   });
-  if (!known) return refused(`unknown command ${number} of class ${commandClass}`);
+  if (!known || !handler) return refused(`unknown command ${number} of class ${commandClass}`);
   if (!hasFeature(device.features, known.feature)) {
     return refused(`${known.name} without ${known.feature}`);
   }
-  if (!handler) return refused(`${known.name} is not modelled`);
   const outcome = handler(state, number, request.subarray(2), device);
   if ('why' in outcome) return refused(`${known.name}: ${outcome.why}`, outcome.state);
   return { ack: VIRTIO_NET_OK, ...outcome };
@@ -170,9 +173,26 @@ function configureRss(
   data: Uint8Array,
   device: ControlDevice,
 ): Outcome {
+  const setsPairs =
+    commandClass === VIRTIO_NET_CTRL_MQ && command === VIRTIO_NET_CTRL_MQ_VQ_PAIRS_SET;
+  if (setsPairs && state.rssContexts.size > 0) {
+    return { why: `${state.rssContexts.size} RSS contexts exist` };
+  }
   const result = applyRssCommand(state.rss, commandClass, command, data, rssDevice(device));
   const next = { ...state, rss: result.state };
   return result.ack === 'OK' ? { state: next } : { why: result.why, state: next };
+}
+
+function changeRssContext(
+  state: ControlState,
+  command: number,
+  data: Uint8Array,
+  device: ControlDevice,
+): Outcome {
+  const outcome = commandRssContext(state.rssContexts, command, data, rssDevice(device));
+  if ('why' in outcome) return outcome;
+  const { contexts, reply } = outcome;
+  return { state: { ...state, rssContexts: contexts }, ...(reply ? { reply } : {}) };
 }
 
 function rssDevice({ features, config, qemuDisableOnError }: ControlDevice): RssDevice {

@@ -9,6 +9,7 @@
  */
 import { resetRssState, type RssState } from '../../../net/rss/config.js';
 import type { NetConfig } from '../../net-config.js';
+import type { RssContexts } from './rss-context.js';
 import { hasFeature, VIRTIO_NET_F, type VirtioNetFeature } from '../../net-features.js';
 
 /** What the commands are judged by. */
@@ -56,6 +57,7 @@ export interface ControlState {
   readonly offloads: bigint;
   /** Steering, hashing and queue pairs. */
   readonly rss: RssState;
+  readonly rssContexts: RssContexts;
   /** By virtqueue. */
   readonly coalescing: ReadonlyMap<number, Coalescing>;
 }
@@ -105,6 +107,7 @@ export function resetControlState({ features, config }: ControlDevice): ControlS
     announce: false,
     offloads: negotiatedOffloads(features),
     rss: resetRssState(),
+    rssContexts: new Map(),
     coalescing: new Map(),
   };
 }
