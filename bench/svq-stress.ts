@@ -10,8 +10,13 @@ import { SvqStress } from '../src/lab/svq/stress.js';
 import { bootLab } from '../src/node/boot.js';
 import { SVQ_MODES } from '../src/vhost/queue.js';
 
-const steps = Number(process.argv[2] ?? 100_000);
-const seed = Number(process.argv[3] ?? 1);
+const [steps = NaN, seed = NaN] = ['100000', '1'].map((byDefault, i) =>
+  Number(process.argv[i + 2] ?? byDefault),
+);
+if (!Number.isInteger(steps) || steps < 1 || !Number.isInteger(seed)) {
+  console.error('usage: node dist/bench/svq-stress.js [STEPS] [SEED]');
+  process.exit(2);
+}
 
 const lab = new SvqLab(await bootLab());
 for (const mode of ['transactional', 'translate'] as const) {
