@@ -38,8 +38,12 @@ export const XDP_RXQ_INFO = {
   queueIndex: 8,
   /** u32 */
   regState: 12,
+  /** u32: MEM_TYPE_* of the buffers */
+  memType: 16,
   /** u32: size of a fragment's buffer; 0 when fragments cannot grow. */
   fragSize: 28,
+  /** Ours, in the padding: the pool that chunks of memory of this type are from. */
+  xskPool: 40,
   size: 64,
 } as const;
 

@@ -70,6 +70,7 @@ Redirects (the receiving device is eth0, ifindex 2):
   --set M[CPU]=N   an entry of a cpumap with a queue of N frames; N,PROG for a program (SEC("xdp/cpumap"))
   --cpus N         CPUs of the machine. Default 1
   --xsk Q=OUT      an AF_XDP socket on receive queue Q, in slot Q of each xskmap; write what it receives
+  --zero-copy      the sockets' memory is the device's buffers: nothing is copied; needs --driver 6.12 or 6.18
   --events         the tracepoints xdp_redirect, xdp_devmap_xmit, xdp_cpumap_*; not with --repeat`;
 
 /** Packets between two looks at the terminal. */
@@ -236,6 +237,7 @@ async function xdpCommand(args: string[], output: Output): Promise<number> {
     out: { type: 'string', multiple: true },
     device: { type: 'string', multiple: true },
     xsk: { type: 'string', multiple: true },
+    'zero-copy': { type: 'boolean' },
     cpus: { type: 'string' },
     events: { type: 'boolean' },
     program: { type: 'string' },
@@ -267,6 +269,8 @@ async function xdpCommand(args: string[], output: Output): Promise<number> {
   const repeat = integerOption('repeat', values.repeat, 0, { min: 1, max: 1_000_000_000 });
   const devices = values.device ?? [];
   const files = outputs(values.out ?? [], values.xsk ?? [], devices);
+  const zeroCopy = values['zero-copy'] === true;
+  if (zeroCopy && (values.xsk ?? []).length === 0) throw new UsageError('--zero-copy needs --xsk');
   if (repeat > 0 && ((values.out ?? []).length > 0 || values.packets || values.events)) {
     throw new UsageError(
       '--repeat keeps no packets: it goes without --out, --packets and --events',
@@ -299,6 +303,7 @@ async function xdpCommand(args: string[], output: Output): Promise<number> {
       object,
       devices,
       queues: [...files.keys()].flatMap((name) => /^xsk(\d+)$/.exec(name)?.[1] ?? []).map(Number),
+      zeroCopy,
       settings: values.set ?? [],
     });
     const options = {
@@ -314,6 +319,7 @@ async function xdpCommand(args: string[], output: Output): Promise<number> {
       inOrder: values['in-order'] === true,
       indirect: values.indirect === true,
       queuePairs,
+      resetsQueues: zeroCopy,
       ...(rss ? { rss } : {}),
     };
     if (repeat > 0) {

@@ -37,6 +37,8 @@ export interface RedirectSetupOptions {
   readonly devices?: readonly string[];
   /** Receive queues that have an AF_XDP socket. Default none. */
   readonly queues?: readonly number[];
+  /** The sockets receive without a copy: the device offers RING_RESET. Default false. */
+  readonly zeroCopy?: boolean;
   /** Map entries as `applySetting` takes them. Default none. */
   readonly settings?: readonly string[];
 }
@@ -86,11 +88,11 @@ export class RedirectSetup {
 
   /** Binds the sockets to the device and fills the maps. */
   readonly prepare = (net: VirtioNet): void => {
-    const { driver, object, settings = [] } = this.#options;
+    const { driver, object, settings = [], zeroCopy = false } = this.#options;
     const dev = driver.stack.kernel.memory.ram.virtToPhys(net.dev);
     for (const { queue, socket } of this.#sockets) {
-      socket.bind(dev, queue, { queues: net.queuePairs });
       socket.fill();
+      socket.bind(dev, queue, { queues: net.queuePairs, zeroCopy });
       for (const map of object.maps.values()) {
         if (!(map instanceof Xskmap)) continue;
         const result = map.setSocket(queue, socket.descriptor);

@@ -51,6 +51,8 @@ export interface StreamOptions {
   readonly inOrder?: boolean;
   /** INDIRECT_DESC. Default false. */
   readonly indirect?: boolean;
+  /** The device offers RING_RESET, which AF_XDP sockets without a copy need. Default false. */
+  readonly resetsQueues?: boolean;
   /** Queue pairs, at most one per CPU. Default 1. */
   readonly queuePairs?: number;
   /** The device spreads packets by their hash and reports it, with that key. Default: all go to queue 0. */
@@ -352,7 +354,7 @@ export function openTraffic(kernel: Kernel, options: StreamOptions): TrafficStre
 
 function deviceOptions(options: RunOptions): VirtioNetOptions {
   const { rx = 'mergeable', ring = 'split', inOrder = false, indirect = false } = options;
-  const { version, variant, queuePairs = 1, rss } = options;
+  const { version, variant, queuePairs = 1, resetsQueues = false, rss } = options;
   return {
     rx,
     ring,
@@ -360,7 +362,10 @@ function deviceOptions(options: RunOptions): VirtioNetOptions {
     indirect,
     queuePairs,
     cpus: options.driver.stack.cpus,
-    features: rss ? ['CTRL_VQ', 'RSS', 'HASH_REPORT'] : [],
+    features: [
+      ...(rss ? (['CTRL_VQ', 'RSS', 'HASH_REPORT'] as const) : []),
+      ...(resetsQueues ? (['RING_RESET'] as const) : []),
+    ],
     ...(version !== undefined && { version }),
     ...(variant !== undefined && { xdpChecksum: driverVariant(variant) }),
   };

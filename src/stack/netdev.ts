@@ -19,6 +19,8 @@ import { IFF_UP, NET_DEVICE, XDP_DEV_BULK_QUEUE } from './net-device.js';
 export interface NetDeviceOps {
   readonly ndo_xdp_xmit?: string;
   readonly ndo_start_xmit?: string;
+  /** XDP_SETUP_XSK_POOL: chunks of a UMEM become the buffers of a queue, or no longer. */
+  readonly ndo_bpf?: string;
   /** What the hardware knows of a received packet's hash (`xmo_rx_hash`). */
   readonly xmo_rx_hash?: string;
 }

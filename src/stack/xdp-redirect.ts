@@ -25,7 +25,8 @@ import { NET_DEVICE } from './net-device.js';
 import { NET_CONTEXT } from './net-context.js';
 import type { NetStack } from './net-stack.js';
 import { SK_BUFF } from './skb.js';
-import { xdpBuffHasFrags, xdpBuffToFrame } from './xdp-frame.js';
+import { xdpBuffHasFrags } from './xdp-frame.js';
+import { convertBuffToFrame, dropConverted, releaseConverted } from './xsk-frame.js';
 
 const INFO = BPF_REDIRECT_INFO.offset;
 const SKB = SK_BUFF.offset;
@@ -62,10 +63,20 @@ export function redirectFunctions(stack: NetStack): readonly KernelFunction[] {
   /** `__xdp_do_redirect_frame` and `__xdp_do_redirect_xsk`. */
   function carryOut(kernel: KernelContext, dev: number, xdp: number): number {
     const { ram } = kernel.memory;
-    const { mapType, mapId, flags, target, index } = asked;
+    const { mapType, target } = asked;
     if (mapType === BPF_MAP_TYPE.XSKMAP) return kernel.invoke('__xsk_map_redirect', target, xdp);
-    const frame = xdpBuffToFrame(ram, xdp);
+    const frame = convertBuffToFrame(kernel, stack.pages, xdp);
     if (frame === 0) return -ERRNO.EOVERFLOW;
+    const result = enqueue(kernel, dev, frame);
+    if (result === 0) releaseConverted(ram, xdp);
+    else dropConverted(kernel, stack.pages, xdp, frame);
+    return result;
+  }
+
+  /** The frame goes to what was asked for. */
+  function enqueue(kernel: KernelContext, dev: number, frame: number): number {
+    const { ram } = kernel.memory;
+    const { mapType, mapId, flags, target, index } = asked;
     switch (mapType) {
       case BPF_MAP_TYPE.DEVMAP:
       case BPF_MAP_TYPE.DEVMAP_HASH: {

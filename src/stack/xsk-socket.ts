@@ -2,8 +2,8 @@
  * An AF_XDP socket as its process has it: a UMEM, four rings, bind, sendto, statistics.
  *
  * Reference: net/xdp/xsk.c, xdp_umem.c (xdp_umem_reg, xsk_bind, XDP_STATISTICS), the ring helpers of libxdp. The
- * process's side touches only memory that is shared: UMEM and rings. Leaves out poll(2), shared UMEM, zero copy
- * (bind refuses it with -EOPNOTSUPP, as for a device whose driver has no pools).
+ * process's side touches only memory that is shared: UMEM and rings. Zero copy is for receiving: the chunks
+ * become the device's buffers. Leaves out poll(2), shared UMEM.
  *
  * Usage:
  *   const socket = new XdpSocket(stack, { frames: 64 });
@@ -16,7 +16,7 @@
  */
 import { KernelError } from '../common/errors.js';
 import { XDP_PACKET_HEADROOM } from '../bpf/xdp-buff.js';
-import { errnoName, type ErrnoName } from '../common/errno.js';
+import { ERRNO, errnoName, type ErrnoName } from '../common/errno.js';
 import type { NetStack } from './net-stack.js';
 import { PAGE_SIZE } from './pages.js';
 import {
@@ -28,7 +28,7 @@ import {
   destroyQueue,
   entryAt,
 } from './xsk-queue.js';
-import { XDP_SOCK, XSK_BOUND, XSK_POOL } from './xsk-structs.js';
+import { NETDEV_BPF, XDP_SOCK, XSK_BOUND, XSK_POOL } from './xsk-structs.js';
 
 export interface XdpSocketOptions {
   /** Chunks of the UMEM, half of them for receiving. Default 64. */
@@ -44,7 +44,7 @@ export interface XdpSocketOptions {
 export interface XdpBindOptions {
   /** XDP_USE_NEED_WAKEUP. Default false. */
   readonly needWakeup?: boolean;
-  /** XDP_ZEROCOPY: refused. Default false. */
+  /** XDP_ZEROCOPY: packets arrive in the UMEM, or bind fails. What is sent is copied still. Default false. */
   readonly zeroCopy?: boolean;
   /** Receive queues that the device has. Default 1. */
   readonly queues?: number;
@@ -134,9 +134,13 @@ export class XdpSocket {
     if (ram.u32(this.address + XS.state) !== 0) refuse('EBUSY', 'the socket is bound');
     if (dev === 0) refuse('ENODEV', 'no such device');
     if (queue < 0 || queue >= (options.queues ?? 1)) refuse('EINVAL', `no queue ${queue}`);
-    if (options.zeroCopy ?? false) refuse('EOPNOTSUPP', 'the driver has no zero copy');
     if (this.#stack.sockets.at(dev, queue) !== 0) {
       refuse('EBUSY', `queue ${queue} has another socket's memory`);
+    }
+    if (options.zeroCopy ?? false) {
+      const result = this.#setupPool(dev, queue, this.#pool);
+      if (result < 0) refuse(errnoName(result) ?? 'EINVAL', 'the driver refuses zero copy');
+      ram.set32(this.address + XS.zc, 1);
     }
     ram.setPointer(this.address + XS.dev, dev);
     ram.set32(this.address + XS.queue_id, queue);
@@ -238,12 +242,30 @@ export class XdpSocket {
   close(): void {
     const { kernel } = this.#stack;
     const { ram } = kernel.memory;
+    if (ram.u32(this.address + XS.zc) !== 0) {
+      // a device that is gone has let go of the pool
+      this.#setupPool(ram.pointer(this.address + XS.dev), ram.u32(this.address + XS.queue_id), 0);
+    }
     this.#stack.sockets.remove(this.descriptor);
     for (const queue of this.#queues) destroyQueue(kernel, queue);
     kernel.physical.freePages(ram.pointer(this.#pool + POOL.addrs));
     kernel.physical.free(ram.pointer(this.#pool + POOL.free_list));
     kernel.physical.free(this.#pool);
     kernel.physical.free(this.address);
+  }
+
+  /** XDP_SETUP_XSK_POOL; pool 0: none. 0 or a negative errno. */
+  #setupPool(dev: number, queue: number, pool: number): number {
+    const { kernel, devices } = this.#stack;
+    const { ram } = kernel.memory;
+    const op = devices.ops(dev).ndo_bpf;
+    if (op === undefined) return -ERRNO.EOPNOTSUPP;
+    const command = kernel.physical.alloc(NETDEV_BPF.size);
+    ram.setPointer(command + NETDEV_BPF.offset.pool, pool);
+    ram.set16(command + NETDEV_BPF.offset.queue_id, queue);
+    const result = kernel.invoke(op, dev, command);
+    kernel.physical.free(command);
+    return result;
   }
 
   get #fq(): number {

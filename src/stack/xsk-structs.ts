@@ -24,6 +24,8 @@ export const XDP_SOCK = struct({
   dev: 'u64',
   queue_id: 'u32',
   state: 'u32',
+  /** The device receives into the UMEM. */
+  zc: 'u32',
   pool: 'u64',
   rx: 'u64',
   tx: 'u64',
@@ -33,5 +35,8 @@ export const XDP_SOCK = struct({
   rx_dropped: 'u64',
   rx_queue_full: 'u64',
 });
+
+/** `struct netdev_bpf` of the command XDP_SETUP_XSK_POOL. */
+export const NETDEV_BPF = struct({ pool: 'u64', queue_id: 'u16' });
 
 export const XSK_BOUND = 1;

@@ -1,12 +1,12 @@
 /**
- * AF_XDP in copy mode: packets into a process's memory, and out of it.
+ * AF_XDP: packets into a process's memory, and out of it.
  *
- * Reference: net/xdp/xsk.c, xsk_buff_pool.c of 6.12 (__xsk_map_redirect, xsk_rcv, __xsk_rcv, xsk_generic_rcv,
- * __xsk_map_flush, xsk_generic_xmit, xp_alloc). A packet is copied to a chunk from the fill ring, 256 bytes and
+ * Reference: net/xdp/xsk.c of 6.12 (__xsk_map_redirect, xsk_rcv, __xsk_rcv, xsk_rcv_zc, xsk_generic_rcv,
+ * __xsk_map_flush, xsk_generic_xmit). In copy mode a packet is copied to a chunk from the fill ring, 256 bytes and
  * the UMEM's headroom from its start, metadata in front; a chunk that was taken in vain goes to the pool's free
- * list. Leaves out zero copy (the virtio-net driver of 6.12 has it only for queues whose rings are reset and
- * rebuilt around the pool, and this driver's rings are not), packets in several chunks, shared UMEM, unaligned
- * chunks; a completion is submitted when the device has the skb, in Linux when that is freed.
+ * list. Without the copy the packet lies in a chunk already, and only a descriptor is written. Leaves out sending
+ * without a copy, packets in several chunks, shared UMEM, unaligned chunks; a completion is submitted when the
+ * device has the skb, in Linux when that is freed.
  *
  * | refused because                                 | errno    | counter             |
  * | the socket is not bound                         | -ENXIO   |                     |
@@ -37,6 +37,7 @@ import {
   freeSkb,
   skbPut,
 } from './skb.js';
+import { NO_CHUNK, allocChunk, freeChunk, poolOfXdpBuff, rxFrameSize } from './xsk-pool.js';
 import { XDP_SOCK, XSK_BOUND, XSK_POOL } from './xsk-structs.js';
 import { XDP_DESC, XQ, consume, peek, release, reserve, submit } from './xsk-queue.js';
 import { xdpBuffHasFrags, xdpBuffMetaSize, xdpBuffShinfo } from './xdp-frame.js';
@@ -48,41 +49,7 @@ const XS = XDP_SOCK.offset;
 const POOL = XSK_POOL.offset;
 const DESC = XDP_DESC.offset;
 const SKB = SK_BUFF.offset;
-const NO_CHUNK = -1;
 const NET_SKB_PAD = 64;
-
-/** `xsk_pool_get_rx_frame_size`. */
-function rxFrameSize(ram: Ram, pool: number): number {
-  return ram.u32(pool + POOL.chunk_size) - ram.u32(pool + POOL.headroom) - XDP_PACKET_HEADROOM;
-}
-
-/** `xp_alloc`: the address of a chunk in the UMEM, or -1. */
-function allocChunk(ram: Ram, pool: number): number {
-  const free = ram.u32(pool + POOL.free_list_cnt);
-  if (free > 0) {
-    ram.set32(pool + POOL.free_list_cnt, free - 1);
-    return ram.u32(ram.pointer(pool + POOL.free_list) + 8 * (free - 1));
-  }
-  const fq = ram.pointer(pool + POOL.fq);
-  for (;;) {
-    const entry = peek(ram, fq);
-    if (entry === 0) {
-      ram.add64(fq + XQ.queue_empty_descs, 1);
-      return NO_CHUNK;
-    }
-    const given = ram.u53(entry);
-    consume(ram, fq);
-    const chunk = given - (given % ram.u32(pool + POOL.chunk_size));
-    if (ram.u32(entry + 4) === 0 && chunk < ram.u32(pool + POOL.addrs_cnt)) return chunk;
-    ram.add64(fq + XQ.invalid_descs, 1);
-  }
-}
-
-function freeChunk(ram: Ram, pool: number, chunk: number): void {
-  const free = ram.u32(pool + POOL.free_list_cnt);
-  ram.setWord(ram.pointer(pool + POOL.free_list) + 8 * free, chunk);
-  ram.set32(pool + POOL.free_list_cnt, free + 1);
-}
 
 function packetLength(ram: Ram, xdp: number): number {
   const linear = ram.pointer(xdp + XDP_BUFF.dataEnd) - ram.pointer(xdp + XDP_BUFF.data);
@@ -104,6 +71,12 @@ function copyPacket(ram: Ram, xdp: number, to: number): void {
     ram.copy(at, fragAddress(ram, shinfo, i), length);
     at += length;
   }
+}
+
+function describe(ram: Ram, desc: number, address: number, length: number): void {
+  ram.setWord(desc + DESC.addr, address);
+  ram.set32(desc + DESC.len, length);
+  ram.set32(desc + DESC.options, 0);
 }
 
 /** The next valid descriptor of the tx ring (`xskq_cons_peek_desc`); 0 when there is none. */
@@ -153,16 +126,29 @@ export function xskFunctions(stack: NetStack): readonly KernelFunction[] {
       freeChunk(ram, pool, chunk);
       return -ERRNO.ENOBUFS;
     }
-    ram.setWord(desc + DESC.addr, within);
-    ram.set32(desc + DESC.len, length);
-    ram.set32(desc + DESC.options, 0);
+    describe(ram, desc, within, length);
+    return 0;
+  }
+
+  /** `xsk_rcv_zc`: the chunk is the process's. */
+  function receiveChunk(ram: Ram, xs: number, xdp: number, length: number): number {
+    const desc = reserve(ram, ram.pointer(xs + XS.rx));
+    if (desc === 0) {
+      ram.add64(xs + XS.rx_queue_full, 1);
+      return -ERRNO.ENOBUFS;
+    }
+    const umem = ram.pointer(ram.pointer(xs + XS.pool) + POOL.addrs);
+    describe(ram, desc, ram.pointer(xdp + XDP_BUFF.data) - umem, length);
     return 0;
   }
 
   function xskRcv(kernel: KernelContext, xs: number, xdp: number): number {
     const { ram } = kernel.memory;
     const length = packetLength(ram, xdp);
-    const result = check(ram, xs, xdp, length) || receive(ram, xs, xdp, length);
+    const checked = check(ram, xs, xdp, length);
+    if (checked !== 0) return checked;
+    if (poolOfXdpBuff(ram, xdp) !== 0) return receiveChunk(ram, xs, xdp, length);
+    const result = receive(ram, xs, xdp, length);
     if (result !== 0) return result;
     // the packet is in the process's memory: xdp_return_buff
     if (xdpBuffHasFrags(ram, xdp)) {

@@ -164,6 +164,7 @@ export class VirtioNetInstance implements VirtioNet {
     const ops = {
       ndo_xdp_xmit: 'virtnet_xdp_xmit',
       ndo_start_xmit: 'start_xmit',
+      ...(profile.xskZeroCopy ? { ndo_bpf: 'virtnet_xsk_pool_setup' } : {}),
       ...(xdpMetadata ? { xmo_rx_hash: 'virtnet_xdp_rx_hash' } : {}),
     };
     this.#stack.registerNetdevice(this.#dev, ops, Math.max(options.cpus ?? 1, this.#stack.cpus));
@@ -180,13 +181,13 @@ export class VirtioNetInstance implements VirtioNet {
     this.#kernel.invoke('virtnet_set_rx_mode', this.#dev);
   }
 
-  resetQueue(queue: number): void {
+  resetQueue(queue: number, emptied?: () => void): void {
     const pairs = this.#ram.u16(this.#vi + VI.max_queue_pairs);
     if (!Number.isInteger(queue) || queue < 0 || queue >= 2 * pairs) {
       throw new InputError(`queue ${queue} of ${2 * pairs}`);
     }
     this.device.resetQueue(queue);
-    this.#restartQueue(queue);
+    this.#restartQueue(queue, emptied);
   }
 
   reset(): void {
@@ -299,6 +300,10 @@ export class VirtioNetInstance implements VirtioNet {
     const ram = this.#ram;
     const afterPoll = (this.#options.transmit ?? 'after-poll') === 'after-poll';
     let packets = 0;
+    // refill_work, which comes half a second later
+    for (let i = 0; i < this.#activePairs; i++) {
+      if (ram.u8(receiveQueue(ram, this.#vi, i) + RQ.refill_due) !== 0) this.#fill(i);
+    }
     for (let busy = true; busy;) {
       busy = false;
       for (let i = 0; i < this.#activePairs; i++) {
@@ -383,15 +388,18 @@ export class VirtioNetInstance implements VirtioNet {
   }
 
   /** The device does not use the queue: it is emptied, told to the device anew, and filled. */
-  #restartQueue(queue: number): void {
+  #restartQueue(queue: number, emptied?: () => void): void {
     resetVirtqueue(this.#kernel, this.#vi, queue);
+    emptied?.();
     const vq = virtqueueOf(this.#kernel, this.#vi, queue);
     this.device.startQueue(queue, virtqueueLayout(this.#kernel.memory, vq));
     if (queue % 2 === 0 && queue >> 1 < this.#activePairs) this.#fill(queue >> 1);
   }
 
   #fill(pair: number): void {
-    this.#kernel.invoke(TRY_FILL_RECV, this.#vi, receiveQueue(this.#ram, this.#vi, pair), 0);
+    const rq = receiveQueue(this.#ram, this.#vi, pair);
+    const filled = this.#kernel.invoke(TRY_FILL_RECV, this.#vi, rq, 0);
+    this.#ram.set8(rq + RQ.refill_due, filled === 0 ? 1 : 0);
   }
 
   #interrupt(queue: number): void {

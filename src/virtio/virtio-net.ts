@@ -69,6 +69,7 @@ export function defineVirtioNet(kernel: StackKernel, options: DefineOptions = {}
       const net = netOf(ram.pointer(vq + VRING_VIRTQUEUE.offset.vdev));
       net.device.notify(ram.u32(vq + VRING_VIRTQUEUE.offset.index));
     },
+    resetReceiveQueue: (vi, pair, emptied) => netOf(vi).resetQueue(2 * pair, emptied),
     xdpException: (dev, _prog, action) => {
       netOf(ram.pointer(dev + DEV.priv)).noteException(action);
     },

@@ -21,6 +21,7 @@ const PATHS = {
   receive: [
     'skb_recv_done virtnet_poll virtnet_receive virtnet_receive_packets receive_buf receive_mergeable',
     'receive_small receive_big page_to_skb virtnet_receive_done napi_complete_done',
+    'virtnet_xsk_pool_setup virtnet_add_recvbuf_xsk virtnet_receive_xsk_bufs virtnet_receive_xsk_buf',
     'try_fill_recv add_recvbuf_mergeable add_recvbuf_small add_recvbuf_big virtnet_xdp_rx_hash',
   ],
   xdp: [
@@ -205,6 +206,26 @@ function nativeTraffic(options: VirtioNetOptions): unknown {
   return shown;
 }
 
+/** A receive queue with the chunks of a socket. */
+function chunkTraffic(): unknown {
+  const device = rig.driver.probe({ ifindex: 7, queueSize: 16, features: ['RING_RESET'] });
+  const socket = new XdpSocket(rig.stack);
+  socket.fill();
+  socket.bind(rig.kernel.memory.ram.virtToPhys(device.dev), 0, { zeroCopy: true });
+  const map = rig.map('XSKMAP', { 0: socket.descriptor });
+  for (const runner of [undefined, rig.toMap(map), { run: () => VERDICT.TX }]) {
+    device.attachXdp(runner);
+    device.receive(makeFrame(90));
+    device.poll();
+  }
+  device.attachXdp(undefined);
+  const shown = [device.delivered(), socket.receive(), device.counters()];
+  map.free();
+  socket.close();
+  device.close();
+  return shown;
+}
+
 /** What a user may set. */
 function controlTraffic(): unknown {
   net.attachXdp({ run: () => VERDICT.PASS });
@@ -265,7 +286,8 @@ function settings(): unknown {
 }
 
 function traffic(socket: XdpSocket): unknown[] {
-  return [stackTraffic(), genericTraffic(socket), ...NATIVE.map(nativeTraffic), controlTraffic()];
+  const native = [...NATIVE.map(nativeTraffic), chunkTraffic()];
+  return [stackTraffic(), genericTraffic(socket), ...native, controlTraffic()];
 }
 
 test('no function is left out', () => {

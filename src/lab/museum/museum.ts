@@ -22,6 +22,7 @@ import {
   tornTarget,
 } from './patching.js';
 import { hashKeySize, innerHash, rssLayout, rssWithoutFeature } from './receive-hash.js';
+import { severalChunks } from './several-chunks.js';
 import { linearizeOverflow, postedHeadroom, trustedLength } from './receive-buffers.js';
 import { flagsOfThePage, partialBeforeXdp, smallCsumStart } from './receive-checksum.js';
 import { lateFlush, staleRedirect } from './redirects.js';
@@ -52,6 +53,7 @@ export const EXHIBITS: readonly Exhibit[] = [
   partialBeforeXdp,
   flagsOfThePage,
   trustedLength,
+  severalChunks,
   lateFlush,
   hashKeySize,
   rssWithoutFeature,

@@ -11,6 +11,7 @@
  * | flags of the page      | receive_buf        | big mode: flags are read from the page object (6.12.63)       |
  * | lengths trusted        | xdp_linearize_page, receive_big | the device may claim more than a buffer holds (6.1.147, 6.1.159) |
  * | flush after completion | virtnet_poll       | xdp_do_flush comes behind napi_complete_done (6.1.11)         |
+ * | chunks pass the program | virtnet_receive_xsk_merge | a frame in several chunks of a UMEM goes around the program (6.12.63) |
  *
  * Usage:
  *   createVirtioNet(kernel, { bugs: ['flags of the page'] });
@@ -24,6 +25,7 @@ const BITS = {
   'flags of the page': 4,
   'lengths trusted': 8,
   'flush after completion': 16,
+  'chunks pass the program': 32,
 } as const;
 
 export type DriverBug = keyof typeof BITS;

@@ -31,6 +31,8 @@ export interface VirtioNetHost {
   readonly stack: NetStack;
   /** The doorbell of a queue (`struct virtqueue` address). */
   notify(vq: number): void;
+  /** Resets a receive queue, by its pair; `emptied` runs between emptying and filling it. */
+  resetReceiveQueue(vi: number, pair: number, emptied: () => void): void;
   /** Tracepoint xdp:xdp_exception. */
   xdpException(dev: number, prog: number, action: number): void;
 }

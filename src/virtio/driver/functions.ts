@@ -22,6 +22,7 @@ import { rxModeFunctions } from './rx-mode.js';
 import { smallFunctions } from './small.js';
 import { transmitFunctions } from './transmit.js';
 import { xdpFunctions } from './xdp.js';
+import { xskPoolFunctions } from './xsk.js';
 
 /** Every function of the driver, with the names and prototypes of Linux 6.12. */
 export function virtioNetFunctions(host: VirtioNetHost): readonly KernelFunction[] {
@@ -32,6 +33,7 @@ export function virtioNetFunctions(host: VirtioNetHost): readonly KernelFunction
     ...bigFunctions,
     ...refillFunctions,
     ...xdpFunctions(host),
+    ...xskPoolFunctions(host),
     ...transmitFunctions,
     ...controlFunctions,
     ...offloadFunctions,

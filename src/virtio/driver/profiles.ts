@@ -26,6 +26,7 @@
  *   bpf_xdp_metadata_rx_hash             -EOPNOTSUPP            from the header      from the header
  *   generic XDP, frags programs             made linear            fragments            fragments
  *   frames of several buffers go to        cpumaps                any map, device      any map, device
+ *   AF_XDP without a copy                -EOPNOTSUPP            receiving              receiving
  *   counters of queue 0                  rx_queue_0_drops       rx0_drops rx_drops   rx0_drops rx_drops
  *
  * Usage:
@@ -87,6 +88,8 @@ export interface DriverProfile {
   readonly xdpCoreAs61: boolean;
   /** `net_device.xdp_metadata_ops`: programs may ask for the hash of a packet. */
   readonly xdpMetadata: boolean;
+  /** Receive queues may have chunks of a UMEM as buffers. */
+  readonly xskZeroCopy: boolean;
   /** Names of a queue's counters: `rx_queue_0_drops`, or `rx0_drops` and the total `rx_drops`. */
   readonly counterNames: 'queue' | 'short';
 }
@@ -114,6 +117,7 @@ const V6_1: DriverProfile = {
   rssFaults: ['stale-max-tx-vq'],
   xdpCoreAs61: true,
   xdpMetadata: false,
+  xskZeroCopy: false,
   counterNames: 'queue',
 };
 
@@ -141,6 +145,7 @@ const V6_12: DriverProfile = {
   rssFaults: ['late-key'],
   xdpCoreAs61: false,
   xdpMetadata: true,
+  xskZeroCopy: true,
   counterNames: 'short',
 };
 

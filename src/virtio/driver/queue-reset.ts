@@ -7,6 +7,7 @@
  */
 import type { KernelContext } from '../../kernel/function.js';
 import { headPage, putPage } from '../../stack/pages.js';
+import { freeAtHardStart } from '../../stack/xsk-pool.js';
 import { virtqueueDetachUnused, virtqueueDisableCb, virtqueueReinit } from '../ring/virtqueue.js';
 import { freePageChain } from './big.js';
 import { isBig, pagesOf, receiveQueue, sendQueue } from './common.js';
@@ -30,11 +31,13 @@ export function virtqueueOf(kernel: KernelContext, vi: number, queue: number): n
 export function recycleQueue(kernel: KernelContext, vi: number, queue: number): void {
   const { ram } = kernel.memory;
   const pages = pagesOf(ram, vi);
-  const isReceive = queue % 2 === 0;
+  const isReceive = queue % 2 === 0 && queue >> 1 < ram.u16(vi + VI.max_queue_pairs);
+  const pool = isReceive ? ram.pointer(receiveQueue(ram, vi, queue >> 1) + RQ.xsk_pool) : 0;
   for (const cookie of virtqueueDetachUnused(kernel, virtqueueOf(kernel, vi, queue))) {
     // a command's buffers are the device structure's own
     if (cookie === vi) continue;
     if (!isReceive) freeTransmitted(kernel, pages, cookie);
+    else if (pool !== 0) freeAtHardStart(ram, pool, cookie);
     else if (isBig(ram, vi)) freePageChain(kernel, pages, cookie);
     else putPage(kernel, pages, headPage(ram, pages, cookie));
   }

@@ -4,7 +4,7 @@
  * Reference: drivers/net/virtio_net.c of 6.12 (skb_recv_done, virtnet_poll, virtnet_receive,
  * virtnet_receive_packets, receive_buf, virtnet_receive_done). How checksum offload goes with XDP is in
  * `xdp-checksum.ts`, the stack behind napi_gro_receive in `src/stack`. Behind a program the header is
- * gone and with it the hash. Leaves out dynamic interrupt moderation, AF_XDP.
+ * gone and with it the hash. Queues of AF_XDP sockets are in `xsk.ts`. Leaves out dynamic interrupt moderation.
  */
 import { Callee, atomic, type KernelContext, type KernelFunction } from '../../kernel/function.js';
 import { ETH_HLEN } from '../../stack/skb-geometry.js';
@@ -60,6 +60,7 @@ const VIRTNET_RECEIVE_DONE = new Callee('virtnet_receive_done');
 const NAPI_GRO_RECEIVE = new Callee('napi_gro_receive');
 const RECEIVE_BUF = new Callee('receive_buf');
 const VIRTNET_RECEIVE_PACKETS = new Callee('virtnet_receive_packets');
+const VIRTNET_RECEIVE_XSK_BUFS = new Callee('virtnet_receive_xsk_bufs');
 const TRY_FILL_RECV = new Callee('try_fill_recv');
 const VIRTNET_RECEIVE = new Callee('virtnet_receive');
 const VIRTQUEUE_ENABLE_CB_PREPARE = new Callee('virtqueue_enable_cb_prepare');
@@ -195,10 +196,12 @@ function virtnetReceive(
   const vq = ram.pointer(rq + RQ.vq);
   const stats = rq + RQ.scratch_stats;
   ram.zero(stats, VIRTNET_RQ_STATS.size);
-  const packets = kernel.invoke(VIRTNET_RECEIVE_PACKETS, vi, rq, budget, xdpXmit, stats);
+  const hasChunks = ram.pointer(rq + RQ.xsk_pool) !== 0;
+  const receive = hasChunks ? VIRTNET_RECEIVE_XSK_BUFS : VIRTNET_RECEIVE_PACKETS;
+  const packets = kernel.invoke(receive, vi, rq, budget, xdpXmit, stats);
   const size = ram.u32(vq + VRING_VIRTQUEUE.offset.num);
   if (virtqueueNumFree(kernel.memory, vq) > Math.min(budget, size) / 2) {
-    kernel.invoke(TRY_FILL_RECV, vi, rq, 0);
+    if (kernel.invoke(TRY_FILL_RECV, vi, rq, 0) === 0) ram.set8(rq + RQ.refill_due, 1);
   }
   ram.setWord(stats + RQ_STATS.packets, packets);
   // all of virtnet_rq_stats: u64 counters

@@ -3,8 +3,8 @@
  *
  * Reference: drivers/net/virtio_net.c of 6.12 (try_fill_recv, add_recvbuf_small,
  * add_recvbuf_mergeable; big mode is in `big.ts`). The headroom is that of the moment: buffers posted
- * before XDP was attached have none. Leaves out AF_XDP pools and delayed refill (allocation does not fail
- * softly).
+ * before XDP was attached have none. Chunks of an AF_XDP socket are in `xsk.ts`; only they can run out, and
+ * are then asked for again before a later poll (delayed refill).
  */
 import { ERRNO } from '../../common/errno.js';
 import { Callee, atomic, type KernelContext, type KernelFunction } from '../../kernel/function.js';
@@ -33,6 +33,7 @@ const VI = VIRTNET_INFO.offset;
 const ADD_RECVBUF_BIG = new Callee('add_recvbuf_big');
 const ADD_RECVBUF_SMALL = new Callee('add_recvbuf_small');
 const ADD_RECVBUF_MERGEABLE = new Callee('add_recvbuf_mergeable');
+const VIRTNET_ADD_RECVBUF_XSK = new Callee('virtnet_add_recvbuf_xsk');
 const VIRTQUEUE_ADD_INBUF_CTX = new Callee('virtqueue_add_inbuf_ctx');
 
 function addRecvbufSmall(kernel: KernelContext, vi: number, rq: number, gfp: number): number {
@@ -95,6 +96,11 @@ function post(
 function tryFillRecv(kernel: KernelContext, vi: number, rq: number, gfp: number): number {
   const { ram } = kernel.memory;
   const vq = ram.pointer(rq + RQ.vq);
+  const pool = ram.pointer(rq + RQ.xsk_pool);
+  if (pool !== 0) {
+    const filled = kernel.invoke(VIRTNET_ADD_RECVBUF_XSK, vi, rq, pool, gfp);
+    return kicked(kernel, rq, vq, filled);
+  }
   const mergeable = ram.u8(vi + VI.mergeable_rx_bufs) !== 0;
   const other = isBig(ram, vi) ? ADD_RECVBUF_BIG : ADD_RECVBUF_SMALL;
   const add = mergeable ? ADD_RECVBUF_MERGEABLE : other;
@@ -102,6 +108,12 @@ function tryFillRecv(kernel: KernelContext, vi: number, rq: number, gfp: number)
   do {
     result = kernel.invoke(add, vi, rq, gfp);
   } while (result === 0 && virtqueueNumFree(kernel.memory, vq) > 0);
+  return kicked(kernel, rq, vq, result);
+}
+
+/** The end of filling: the device is told; 0 when there was no memory for a buffer. */
+function kicked(kernel: KernelContext, rq: number, vq: number, result: number): number {
+  const { ram } = kernel.memory;
   if (kick(kernel, vq)) ram.add64(rq + RQ.stats + RQ_STATS.kicks, 1);
   return result === -ERRNO.ENOMEM ? 0 : 1;
 }

@@ -100,6 +100,10 @@ export const RECEIVE_QUEUE = struct({
   napi: NAPI_STRUCT.size,
   /** struct bpf_prog, or 0. */
   xdp_prog: 'u64',
+  /** struct xsk_buff_pool whose chunks are the buffers, or 0. */
+  xsk_pool: 'u64',
+  /** There were no buffers to fill it with: the refill work is scheduled. */
+  refill_due: 'u8',
   stats: VIRTNET_RQ_STATS.size,
   /** ewma_pkt_len. */
   mrg_avg_pkt_len: 'u32',

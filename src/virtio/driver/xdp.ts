@@ -37,8 +37,8 @@ import {
   frameLength,
   frameShinfo,
   returnFrame,
-  xdpBuffToFrame,
 } from '../../stack/xdp-frame.js';
+import { convertBuffToFrame, dropConverted, releaseConverted } from '../../stack/xsk-frame.js';
 import { NET_DEVICE } from '../../stack/net-device.js';
 
 const DEV = NET_DEVICE.offset;
@@ -162,16 +162,18 @@ function act(
       return action;
     case XDP_TX: {
       ram.add64(stats + RQ_STATS.xdp_tx, 1);
-      const frame = xdpBuffToFrame(ram, xdp);
-      if (frame === 0) return XDP_DROP;
       const vi = ram.pointer(dev + DEV.priv);
+      const frame = convertBuffToFrame(kernel, pagesOf(ram, vi), xdp);
+      if (frame === 0) return XDP_DROP;
       const slot = frameSlot(kernel, vi, xdp);
       ram.setPointer(slot, frame);
       const sent = kernel.invoke(VIRTNET_XDP_XMIT, dev, 1, slot, 0);
       if (sent < 0) {
         host.xdpException(dev, prog, action);
+        dropConverted(kernel, pagesOf(ram, vi), xdp, frame);
         return XDP_DROP;
       }
+      releaseConverted(ram, xdp);
       if (sent === 0) returnFrame(kernel, pagesOf(ram, vi), frame);
       ram.set32(xdpXmit, ram.u32(xdpXmit) | VIRTIO_XDP_TX);
       return action;
