@@ -5,9 +5,9 @@ import { RecordTable } from '../../../src/kernel/ftrace/record-table.js';
 
 const BASE = 0xffff800080000000n;
 
-/** Sites from below the kernel image, where modules may be, to above it. */
+/** Sites from below the kernel image, where modules may be, to above it; no two of one function. */
 const site = fc.record({
-  ip: fc.integer({ min: -0x2000_0000, max: 0x2000_0000 }).map((word) => BASE + BigInt(4 * word)),
+  ip: fc.integer({ min: -0x800_0000, max: 0x800_0000 }).map((slot) => BASE + BigInt(16 * slot)),
   lead: fc.constantFrom(1, 2),
 });
 
