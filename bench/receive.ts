@@ -15,12 +15,11 @@ import { NAPI_POLL_WEIGHT, installVirtioNet } from '../src/lab/xdp-traffic.js';
 import { ETHERTYPE, IPPROTO, ethernet, ipv4, udp } from '../src/net/packet.js';
 import { bootLab } from '../src/node/boot.js';
 import type { VirtioNet } from '../src/virtio/virtio-net.js';
+import { RINGS, RX_MODES, measureApart, type ReceiveSetting } from './packet-job.js';
 import { measureRate, type PacketRate } from './packet-rate.js';
 import { benchMemory, runProgram } from './reference-programs.js';
 import type { BenchRow } from './row.js';
 
-const MODES = ['small', 'mergeable', 'big'] as const;
-const RINGS = ['split', 'packed'] as const;
 const FRAME_BYTES = 64;
 const WINDOW = 16 * NAPI_POLL_WEIGHT;
 /** Instructions of a run. */
@@ -32,15 +31,13 @@ export async function receiveRows(collect: () => void): Promise<BenchRow[]> {
     rows.push({ name, value: speed, unit: 'packets/s' });
     rows.push({ name: `${name} allocated`, value: allocated, unit: 'bytes/packet' });
   };
-  for (const rx of MODES) {
-    for (const ring of RINGS) {
-      add(`no program ${rx} ${ring}`, await receive(collect, { rx, ring, drops: false }));
-    }
-  }
-  for (const rx of MODES) {
-    if (rx === 'big') continue;
-    for (const ring of RINGS) {
-      add(`smallest drop wasm ${rx} ${ring}`, await receive(collect, { rx, ring, drops: true }));
+  for (const drops of [false, true]) {
+    for (const rx of RX_MODES) {
+      if (rx === 'big' && drops) continue;
+      for (const ring of RINGS) {
+        const name = `${drops ? 'smallest drop wasm' : 'no program'} ${rx} ${ring}`;
+        add(name, await measureApart({ kind: 'receive', rx, ring, drops }));
+      }
     }
   }
   const cpu = embeddedFactory.create(benchMemory());
@@ -51,14 +48,10 @@ export async function receiveRows(collect: () => void): Promise<BenchRow[]> {
   return rows;
 }
 
-interface Setting {
-  readonly rx: (typeof MODES)[number];
-  readonly ring: (typeof RINGS)[number];
-  /** A program is attached that returns XDP_DROP. */
-  readonly drops: boolean;
-}
-
-async function receive(collect: () => void, { rx, ring, drops }: Setting): Promise<PacketRate> {
+export async function measureReceive(
+  { rx, ring, drops }: ReceiveSetting,
+  collect: () => void,
+): Promise<PacketRate> {
   const kernel = await bootLab({ engine: 'embedded' });
   const net = installVirtioNet(kernel).probe({ rx, ring });
   const program = rawProgram('drop', assemble('r0 = 1\nexit'));

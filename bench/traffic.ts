@@ -21,16 +21,10 @@ import {
 import { readCapture } from '../src/net/read-capture.js';
 import { bootLab } from '../src/node/boot.js';
 import { PACKAGE_ROOT, readInput } from '../src/node/files.js';
+import { measureApart, type TrafficSetting, type Workload } from './packet-job.js';
 import { garbageCollector, measureRate, type PacketRate } from './packet-rate.js';
 import { receiveRows } from './receive.js';
 import type { BenchRow } from './row.js';
-
-interface Workload {
-  readonly program: string;
-  readonly settings: readonly string[];
-  /** Packets of the capture with this verdict; absent: all. */
-  readonly verdict?: string;
-}
 
 const WORKLOADS: readonly Workload[] = [
   {
@@ -54,8 +48,7 @@ const TIERS: readonly (readonly [string, RunEngine])[] = [
 const WINDOW = 1024;
 
 export async function benchTraffic(): Promise<BenchRow[]> {
-  const collect = garbageCollector();
-  const rows: BenchRow[] = await receiveRows(collect);
+  const rows: BenchRow[] = await receiveRows(garbageCollector());
   for (const workload of WORKLOADS) {
     for (const [mode, batch] of [
       ['batched', NAPI_POLL_WEIGHT],
@@ -63,7 +56,8 @@ export async function benchTraffic(): Promise<BenchRow[]> {
     ] as const) {
       let reference: number | undefined;
       for (const [tier, engine] of TIERS) {
-        const { speed, allocated, kept } = await measure(workload, engine, batch, collect);
+        const job = { kind: 'traffic', workload, engine, batch } as const;
+        const { speed, allocated, kept } = await measureApart(job);
         reference ??= speed;
         const name = `${workload.program} ${tier} ${mode}`;
         rows.push({ name, value: speed, unit: 'packets/s', ratio: speed / reference });
@@ -76,10 +70,8 @@ export async function benchTraffic(): Promise<BenchRow[]> {
   return rows;
 }
 
-async function measure(
-  { program: name, settings, verdict }: Workload,
-  engine: RunEngine,
-  batch: number,
+export async function measureTraffic(
+  { workload: { program: name, settings, verdict }, engine, batch }: TrafficSetting,
   collect: () => void,
 ): Promise<PacketRate> {
   const example = (...parts: string[]): Uint8Array =>
