@@ -14,4 +14,9 @@ function measure(job: PacketJob): Promise<PacketRate> {
   }
 }
 
-process.send?.(await measure(JSON.parse(process.argv[2] ?? '{}') as PacketJob));
+const [, , job] = process.argv;
+if (job === undefined || !process.send) {
+  console.error('packet-child: started by trampolab bench traffic, which gives it a job');
+  process.exit(2);
+}
+process.send(await measure(JSON.parse(job) as PacketJob));

@@ -19,6 +19,7 @@ import {
 } from '../bpf/redirect-info.js';
 import { BPF_MAP_TYPE } from '../bpf/maps/map.js';
 import { ERRNO } from '../common/errno.js';
+import type { Ram } from '../cpu/ram.js';
 import { atomic, type KernelContext, type KernelFunction } from '../kernel/function.js';
 import { BPF_DTAB_NETDEV, deviceForwards } from './devmap.js';
 import { NET_DEVICE } from './net-device.js';
@@ -60,6 +61,14 @@ export function redirectFunctions(stack: NetStack): readonly KernelFunction[] {
     return asked;
   }
 
+  /** The map whose entries all get the packet. */
+  function takeMap(ram: Ram): number {
+    const at = stack.redirectInfo + INFO.map;
+    const map = ram.pointer(at);
+    ram.setPointer(at, 0);
+    return map;
+  }
+
   /** `__xdp_do_redirect_frame` and `__xdp_do_redirect_xsk`. */
   function carryOut(kernel: KernelContext, dev: number, xdp: number): number {
     const { ram } = kernel.memory;
@@ -83,10 +92,8 @@ export function redirectFunctions(stack: NetStack): readonly KernelFunction[] {
         if ((flags & BPF_F_BROADCAST) === 0) {
           return kernel.invoke('dev_map_enqueue', target, frame, dev);
         }
-        const map = ram.pointer(stack.redirectInfo + INFO.map);
-        ram.setPointer(stack.redirectInfo + INFO.map, 0);
         const exclude = (flags & BPF_F_EXCLUDE_INGRESS) === 0 ? 0 : 1;
-        return kernel.invoke('dev_map_enqueue_multi', frame, dev, map, exclude);
+        return kernel.invoke('dev_map_enqueue_multi', frame, dev, takeMap(ram), exclude);
       }
       case BPF_MAP_TYPE.CPUMAP:
         return kernel.invoke('cpu_map_enqueue', target, frame, dev);
@@ -148,10 +155,8 @@ export function redirectFunctions(stack: NetStack): readonly KernelFunction[] {
         if ((flags & BPF_F_BROADCAST) === 0) {
           return kernel.invoke('dev_map_generic_redirect', target, skb, prog);
         }
-        const map = ram.pointer(stack.redirectInfo + INFO.map);
-        ram.setPointer(stack.redirectInfo + INFO.map, 0);
         const exclude = (flags & BPF_F_EXCLUDE_INGRESS) === 0 ? 0 : 1;
-        return kernel.invoke('dev_map_redirect_multi', dev, skb, prog, map, exclude);
+        return kernel.invoke('dev_map_redirect_multi', dev, skb, prog, takeMap(ram), exclude);
       }
       case BPF_MAP_TYPE.XSKMAP:
         return kernel.invoke('xsk_generic_rcv', target, xdp, skb);
