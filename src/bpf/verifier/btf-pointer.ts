@@ -1,24 +1,19 @@
 /**
- * Loads through pointers to kernel structures whose type BTF tells (PTR_TO_BTF_ID).
+ * Loads through pointers to structures whose type BTF tells (PTR_TO_BTF_ID), and stores into objects of the program.
  *
  * A load gives a number, or where the member is a pointer to a structure, again such a pointer. Reference:
  * check_ptr_to_btf_access in kernel/bpf/verifier.c, btf_struct_walk in kernel/bpf/btf.c. Left out: stores
  * (what the structures of some struct_ops allow), members that are RCU-protected, type tags.
  */
 import type { Btf } from '../btf/btf.js';
+import { fieldName, touchedField } from '../btf/record.js';
 import type { BtfMember, BtfType } from '../btf/types.js';
 import type { Env } from './env.js';
 import { unknownScalar, unsignedScalar, type Scalar } from './scalar.js';
-import { Pointer, variableText, type Value } from './value.js';
+import { Pointer, structName, variableText, type Value } from './value.js';
 
 /** Structures inside structures that one access may go through. */
 const MAX_NESTING = 32;
-
-/** `ptr_sk_buff` */
-export function structName(pointer: Pointer): string {
-  const type = pointer.btf?.at(pointer.typeId);
-  return type && 'name' in type ? type.name : '';
-}
 
 /** What a load of `size` bytes gives. */
 export function loadThrough(
@@ -28,25 +23,18 @@ export function loadThrough(
   off: number,
   size: number,
 ): Value {
-  const name = `ptr_${structName(base)}`;
-  const at = base.off + off;
-  if (base.variable) {
-    env.refuse(
-      'EACCES',
-      `R${register} is ${name} invalid variable offset: off=${off}, var_off=${variableText(base)}`,
-    );
-  }
-  if (at < 0) {
-    env.refuse('EACCES', `R${register} is ${name} invalid negative access: off=${at}`);
-  }
+  const at = placeThrough(env, register, base, off);
   const { btf } = base;
   if (!btf) return unknownOf(size);
-  env.noteAccess(base.trusted ? 'trusted' : 'kernel');
-  const found = walk(btf, btf.at(base.typeId), at, size, 0);
+  const found = reach(env, base, at, size);
+  if (base.alloc && !base.untrusted) env.noteAccess('object');
+  else env.noteAccess(base.trusted || base.rcu || base.ref !== 0 ? 'trusted' : 'kernel');
   switch (found.kind) {
     case 'scalar':
       return unknownOf(size);
     case 'pointer':
+      // what an object of the program holds is a number
+      if (base.alloc) return unknownOf(size);
       return new Pointer('btf', {
         btf,
         typeId: found.type,
@@ -55,6 +43,46 @@ export function loadThrough(
     case 'refused':
       return env.refuse('EACCES', found.why);
   }
+}
+
+/** A store of `size` bytes: only into objects that the program allocated. */
+export function storeThrough(
+  env: Env,
+  register: number,
+  base: Pointer,
+  off: number,
+  size: number,
+): void {
+  const at = placeThrough(env, register, base, off);
+  if (base.untrusted || !base.alloc) env.refuse('EACCES', 'only read is supported');
+  const found = reach(env, base, at, size);
+  if (found.kind === 'refused') env.refuse('EACCES', found.why);
+  env.noteAccess('object');
+}
+
+/** Where in the struct an access is. */
+function placeThrough(env: Env, register: number, base: Pointer, off: number): number {
+  const name = `ptr_${structName(base)}`;
+  const at = base.off + off;
+  if (at < 0) {
+    env.refuse('EACCES', `R${register} is ${name} invalid negative access: off=${at}`);
+  }
+  if (base.variable) {
+    env.refuse(
+      'EACCES',
+      `R${register} is ${name} invalid variable offset: off=${at}, var_off=${variableText(base)}`,
+    );
+  }
+  if (base.perCpu) env.refuse('EACCES', `R${register} is ${name} access percpu memory: off=${at}`);
+  return at;
+}
+
+function reach(env: Env, { btf, typeId, alloc }: Pointer, at: number, size: number): Found {
+  if (!btf) return SCALAR;
+  const record = alloc ? env.input.types?.recordOf(typeId) : undefined;
+  const field = touchedField(record, at, at + size);
+  if (field) return refused(`direct access to ${fieldName(field.kind)} is disallowed`);
+  return walk(btf, btf.at(typeId), at, size, 0);
 }
 
 type Found =

@@ -64,7 +64,7 @@ export function covers(
   }
   if ((old.lock === undefined) !== (state.lock === undefined)) return false;
   if (old.lock && state.lock) {
-    if (old.lock.map !== state.lock.map || !sameId(old.lock.id, state.lock.id, pairs)) return false;
+    if (old.lock.owner !== state.lock.owner || !sameId(old.lock.id, state.lock.id, pairs)) return false;
   }
   for (let depth = state.frames.length - 1; depth >= 0; depth--) {
     const a = old.frames[depth] as Frame;
@@ -198,6 +198,10 @@ function pointerSafe(old: Pointer, now: Pointer, how: How, pairs: Pairs): boolea
     old.typeId !== now.typeId ||
     old.trusted !== now.trusted ||
     old.untrusted !== now.untrusted ||
+    old.alloc !== now.alloc ||
+    old.nonOwning !== now.nonOwning ||
+    old.rcu !== now.rcu ||
+    old.perCpu !== now.perCpu ||
     (how === 'exact' || old.range < 0 || now.range < 0
       ? old.range !== now.range
       : old.range > now.range)

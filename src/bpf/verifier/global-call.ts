@@ -8,10 +8,9 @@ import { dynptrArgument, useDynptr } from './dynptr.js';
 import type { Env } from './env.js';
 import { Refusal } from './error.js';
 import type { ArgumentType, VerifierFunction } from './input.js';
-import { structName } from './btf-pointer.js';
 import { checkWritable } from './arguments.js';
 import { markPrecise, unknownScalar } from './scalar.js';
-import { Pointer, typeName, type Value } from './value.js';
+import { Pointer, structName, typeName, type Value } from './value.js';
 
 /** Checks all arguments of a call of global function `callee`. */
 export function checkPassed(

@@ -63,6 +63,8 @@ export interface CallbackInfo {
   readonly maxResult: bigint;
   /** Runs later, on its own: its end is the end of the path. */
   readonly isAsync: boolean;
+  /** Compares nodes of a tree, whose lock is held. */
+  readonly inTree?: true;
 }
 
 export interface Frame {
@@ -85,8 +87,9 @@ export interface Acquired {
   readonly insn: number;
 }
 
+/** A lock by what it lies in: a map, or the BTF of allocated objects; `id` tells values and objects apart. */
 export interface Lock {
-  readonly map: string;
+  readonly owner: object;
   readonly id: number;
 }
 

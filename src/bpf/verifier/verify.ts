@@ -4,7 +4,7 @@
  * An abstract interpreter in the manner of kernel/bpf/verifier.c (do_check, is_state_visited,
  * check_max_stack_depth), for privileged programs: paths are walked depth first, states are kept at
  * branch targets, and a path ends where a kept state covers it. Needs no memory and no host. Left out:
- * kptrs, arenas, speculation.
+ * arenas, speculation.
  *
  * Usage:
  *   const { functions } = verify(input);   // throws VerifierError
@@ -157,8 +157,9 @@ class Walk {
       new Set([...done].filter((key) => key < 0).map((key) => -1 - key)),
     );
     return {
-      functions: env.facts.map(({ accesses, stackDepth, reached }, fn) => ({
+      functions: env.facts.map(({ accesses, calls, stackDepth, reached }, fn) => ({
         accesses,
+        calls,
         stackDepth,
         dead: deadSlots(this.#input.functions[fn] as VerifierFunction, reached),
       })),
@@ -341,7 +342,7 @@ class Walk {
       case 'store': {
         const value =
           opcode.source === 'register' ? env.read(slot.src) : constScalar(BigInt(slot.imm));
-        store(env, slot.dst, slot.off, opcode.size, value);
+        store(env, slot.dst, slot.off, opcode.size, value, opcode.source === 'register' ? slot.src : -1);
         return true;
       }
       case 'atomic':
@@ -411,7 +412,7 @@ class Walk {
     }
     const value = env.read(src);
     if (imm === 0x110) {
-      store(env, dst, off, size, value);
+      store(env, dst, off, size, value, src);
       return;
     }
     const isExchange = imm === 0xf1;
