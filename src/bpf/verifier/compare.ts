@@ -177,10 +177,20 @@ function scalarSafe(old: Scalar, now: Scalar, how: How, pairs: Pairs): boolean {
   if (old.kernel && !now.kernel) return false;
   if (how === 'walked' && !old.precise) return true;
   // places that shared a number must still share one
-  const paired = pairs.scalars.get(old);
-  if (paired !== undefined && paired !== now) return false;
-  pairs.scalars.set(old, now);
+  if (!isPaired(old, now, pairs)) return false;
+  if (old.link) {
+    const { delta, width } = old.link;
+    if (delta !== now.link?.delta || width !== now.link.width) return false;
+    if (!isPaired(old.link.base, now.link.base, pairs)) return false;
+  }
   return old === now || boundsContain(old.bounds, now.bounds);
+}
+
+function isPaired(old: Scalar, now: Scalar, { scalars }: Pairs): boolean {
+  const paired = scalars.get(old);
+  if (paired !== undefined) return paired === now;
+  scalars.set(old, now);
+  return true;
 }
 
 function pointerSafe(old: Pointer, now: Pointer, how: How, pairs: Pairs): boolean {

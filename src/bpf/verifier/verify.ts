@@ -24,6 +24,7 @@ import type { VerifiedProgram, VerifierFunction, VerifierInput, VerifyOptions } 
 import { asksActiveIterator, splitAtMayGoto } from './iterator.js';
 import { callKfunc } from './kfunc-call.js';
 import { checkKfuncsDeclared } from './kfunc-declarations.js';
+import { linkedSum, unlinked } from './linked-scalars.js';
 import { atomic, load, store } from './memory.js';
 import { pointerArithmetic } from './pointer-alu.js';
 import { invalidatePackets, refuseLeaks } from './references.js';
@@ -341,8 +342,17 @@ class Walk {
         return true;
       case 'store': {
         const value =
-          opcode.source === 'register' ? env.read(slot.src) : constScalar(BigInt(slot.imm));
-        store(env, slot.dst, slot.off, opcode.size, value, opcode.source === 'register' ? slot.src : -1);
+          opcode.source === 'register'
+            ? this.#shared(slot.src, env.read(slot.src))
+            : constScalar(BigInt(slot.imm));
+        store(
+          env,
+          slot.dst,
+          slot.off,
+          opcode.size,
+          value,
+          opcode.source === 'register' ? slot.src : -1,
+        );
         return true;
       }
       case 'atomic':
@@ -381,7 +391,11 @@ class Walk {
     const env = this.#env;
     const { op, width } = opcode;
     const src = opcode.source === 'register' ? env.read(slot.src) : constScalar(BigInt(slot.imm));
-    if (op === 'mov') return moved(src, width, slot.off);
+    if (op === 'mov') {
+      const copy = moved(src, width, slot.off);
+      if (opcode.source === 'immediate' || copy !== src) return copy;
+      return this.#shared(slot.src, src);
+    }
     const dst = env.read(slot.dst);
     if (opcode.source === 'immediate') this.#checkImmediate(op, width, slot.imm);
     if (dst.kind === 'pointer' || src.kind === 'pointer') {
@@ -390,7 +404,18 @@ class Walk {
     if (dst.kernel && width === 64 && (op === 'add' || op === 'sub') && src.isConst) {
       return kernelScalar();
     }
-    return compute(op, width, dst, src);
+    const result = compute(op, width, dst, src);
+    if ((op !== 'add' && op !== 'sub') || !src.isConst) return result;
+    const addend = width === 32 ? BigInt(src.bounds.s32min) : src.smin;
+    return linkedSum(dst, op === 'add' ? addend : -addend, width, result);
+  }
+
+  /** The value of a register that is about to be somewhere else, too. */
+  #shared(register: number, value: Value): Value {
+    const env = this.#env;
+    const copy = unlinked(value);
+    if (copy !== value) env.frame.regs[register] = copy;
+    return copy;
   }
 
   /** Division by a constant zero, shifts by more than there is. */
