@@ -37,7 +37,9 @@ export function checkGivenBack(
 ): void {
   const index = register - 1;
   const isPerCpu =
-    value?.kind === 'pointer' && value.perCpu && isPlainObject(withFields(value, { perCpu: false }));
+    value?.kind === 'pointer' &&
+    value.perCpu &&
+    isPlainObject(withFields(value, { perCpu: false }));
   if (value?.kind !== 'pointer' || (!isPerCpu && !isPlainObject(value))) {
     return env.refuse('EINVAL', `arg#${index} expected pointer to allocated object`);
   }
@@ -90,10 +92,7 @@ export function checkStruct(
   if (value.variable || value.off < 0) refuseOffset(env, register, value);
   const isUnsafe = value.orNull || value.untrusted || value.perCpu;
   if (isUnsafe && !value.rcu) {
-    env.refuse(
-      'EINVAL',
-      `arg#${register - 1} is ${typeName(value)} expected ptr_ or socket`,
-    );
+    env.refuse('EINVAL', `arg#${register - 1} is ${typeName(value)} expected ptr_ or socket`);
   }
   const isStrict = isRelease && value.ref !== 0;
   if (!isLocal(env, value) && structMatches(value, name, isStrict)) return;

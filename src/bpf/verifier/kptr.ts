@@ -11,14 +11,7 @@ import type { Env } from './env.js';
 import { acquire, forget, release } from './references.js';
 import { constScalar, markPrecise, unknownScalar } from './scalar.js';
 import { replaceValues } from './state.js';
-import {
-  Pointer,
-  structName,
-  typeName,
-  variableText,
-  withFields,
-  type Value,
-} from './value.js';
+import { Pointer, structName, typeName, variableText, withFields, type Value } from './value.js';
 
 /** The kernel's structs that last for an RCU critical section (rcu_protected_types). */
 const RCU_PROTECTED: readonly string[] = [
@@ -120,18 +113,17 @@ export function refuseOffset(env: Env, register: number, pointer: Pointer): neve
   if (pointer.off < 0) {
     env.refuse('EACCES', `negative offset ${name} ptr R${register} off=${pointer.off} disallowed`);
   }
-  return env.refuse('EACCES', `variable ${name} access var_off=${variableText(pointer)} disallowed`);
+  return env.refuse(
+    'EACCES',
+    `variable ${name} access var_off=${variableText(pointer)} disallowed`,
+  );
 }
 
 /**
  * Whether the pointer goes to a `struct name`, or unless `strict` to a struct inside another that is one
  * (btf_struct_ids_match).
  */
-export function structMatches(
-  pointer: Pointer,
-  name: string,
-  strict: boolean,
-): boolean {
+export function structMatches(pointer: Pointer, name: string, strict: boolean): boolean {
   const { btf } = pointer;
   if (!btf) return false;
   let id = pointer.typeId;
