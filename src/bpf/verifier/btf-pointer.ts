@@ -114,7 +114,10 @@ function walk(how: Walk, type: BtfType, off: number, size: number, depth: number
   const last = type.members.at(-1);
   const isFlexible =
     endless &&
-    type.kind === 'struct' && last !== undefined && isEndless(btf, last) && off >= type.size;
+    type.kind === 'struct' &&
+    last !== undefined &&
+    isEndless(btf, last) &&
+    off >= type.size;
   if (off + size > type.size && !isFlexible) {
     return refused(`access beyond struct ${type.name} at off ${off} size ${size}`);
   }

@@ -96,10 +96,7 @@ export function checkKfuncArguments(
     if (isSized) i++;
   }
   if (kfunc.flags.includes('KF_RELEASE') && facts.released === 0) {
-    env.refuse(
-      'EINVAL',
-      `release kernel function ${kfunc.name} expects refcounted PTR_TO_BTF_ID`,
-    );
+    env.refuse('EINVAL', `release kernel function ${kfunc.name} expects refcounted PTR_TO_BTF_ID`);
   }
   return facts;
 }

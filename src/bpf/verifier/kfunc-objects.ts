@@ -39,8 +39,7 @@ export function checkGivenBack(
   if (value?.kind !== 'pointer' || !isTrusted(value)) {
     return env.refuse('EINVAL', `R${register} must be referenced or trusted`);
   }
-  const isPerCpu =
-    value.perCpu && isPlainObject(withFields(value, { perCpu: false }));
+  const isPerCpu = value.perCpu && isPlainObject(withFields(value, { perCpu: false }));
   if (!isPerCpu && !isPlainObject(value)) {
     return env.refuse('EINVAL', `arg#${index} expected pointer to allocated object`);
   }
@@ -95,10 +94,7 @@ export function checkStruct(
   if (value.variable || value.off < 0) refuseOffset(env, register, value);
   const isUnsafe = value.orNull || value.untrusted || value.perCpu;
   if (isUnsafe && !value.rcu) {
-    env.refuse(
-      'EINVAL',
-      `arg#${register - 1} is ${typeName(value)} expected ptr_ or socket`,
-    );
+    env.refuse('EINVAL', `arg#${register - 1} is ${typeName(value)} expected ptr_ or socket`);
   }
   const isStrict = isRelease && value.ref !== 0;
   if (!isLocal(env, value) && structMatches(value, name, isStrict)) return;

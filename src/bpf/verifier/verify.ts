@@ -342,7 +342,14 @@ class Walk {
       case 'store': {
         const value =
           opcode.source === 'register' ? env.read(slot.src) : constScalar(BigInt(slot.imm));
-        store(env, slot.dst, slot.off, opcode.size, value, opcode.source === 'register' ? slot.src : -1);
+        store(
+          env,
+          slot.dst,
+          slot.off,
+          opcode.size,
+          value,
+          opcode.source === 'register' ? slot.src : -1,
+        );
         return true;
       }
       case 'atomic':
