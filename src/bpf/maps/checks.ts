@@ -206,7 +206,10 @@ const MAPS_OF_FIELD: readonly (readonly [FieldKind, readonly MapTypeName[]])[] =
 export const record: MapCheck = ({ type, flags, record: fields }) => {
   if (!fields) return undefined;
   if (flags & (BPF_F.RDONLY_PROG | BPF_F.WRONLY_PROG)) {
-    return ['EACCES', 'values with fields of the kernel, and BPF_F_RDONLY_PROG or BPF_F_WRONLY_PROG'];
+    return [
+      'EACCES',
+      'values with fields of the kernel, and BPF_F_RDONLY_PROG or BPF_F_WRONLY_PROG',
+    ];
   }
   const refused = MAPS_OF_FIELD.find(
     ([kind, types]) => fields.fields.some((each) => each.kind === kind) && !types.includes(type),

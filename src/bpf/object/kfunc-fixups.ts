@@ -45,8 +45,5 @@ export function recordsOf(fixups: Iterable<CallFixup>): BtfRecord[] {
 /** ld_imm64 of the address that stands for a record, 0 for none. */
 function meta(record: BtfRecord | undefined, dst: number, host: BpfHost): readonly Slot[] {
   const address = record ? host.objects.metaOf(host, record) : 0n;
-  return [
-    makeSlot(LD_IMM64, { dst, imm: low32(address) }),
-    makeSlot(0, { imm: high32(address) }),
-  ];
+  return [makeSlot(LD_IMM64, { dst, imm: low32(address) }), makeSlot(0, { imm: high32(address) })];
 }

@@ -327,7 +327,8 @@ function loadProgram(
   }
   if (!verified) refuseUnverified(program, live);
   const flows = facts ? flowsOf(facts, patches) : analyze(live);
-  for (const { calls } of flows) for (const each of recordsOf(calls?.values() ?? [])) records.add(each);
+  for (const { calls } of flows)
+    for (const each of recordsOf(calls?.values() ?? [])) records.add(each);
   const finished = live.map((each, i) =>
     finishFunction(program, each, flows[i] as FunctionFlow, host),
   );

@@ -65,7 +65,8 @@ export function covers(
   }
   if ((old.lock === undefined) !== (state.lock === undefined)) return false;
   if (old.lock && state.lock) {
-    if (old.lock.owner !== state.lock.owner || !sameId(old.lock.id, state.lock.id, pairs)) return false;
+    if (old.lock.owner !== state.lock.owner || !sameId(old.lock.id, state.lock.id, pairs))
+      return false;
   }
   for (let depth = state.frames.length - 1; depth >= 0; depth--) {
     const a = old.frames[depth] as Frame;

@@ -62,10 +62,7 @@ const NOT_FOR_PROBES: readonly (readonly [readonly FieldKind[], string])[] = [
 ];
 
 /** Why no program of that kind may refer to the map (check_map_prog_compatibility). */
-export function refusedMap(
-  { kind }: VerifierInput,
-  { record }: VerifierMap,
-): string | undefined {
+export function refusedMap({ kind }: VerifierInput, { record }: VerifierMap): string | undefined {
   if (kind === 'socket' && hasField(record, 'bpf_spin_lock')) {
     return 'socket filter progs cannot use bpf_spin_lock yet';
   }

@@ -5,7 +5,13 @@
  */
 import type { ErrnoName } from '../../common/errno.js';
 import { Refusal } from './error.js';
-import type { AccessKind, CallFixup, VerifierFunction, VerifierInput, VerifyOptions } from './input.js';
+import type {
+  AccessKind,
+  CallFixup,
+  VerifierFunction,
+  VerifierInput,
+  VerifyOptions,
+} from './input.js';
 import { describeScalar } from './scalar.js';
 import { MAX_STACK, topFrame, type Frame, type StackSlot, type State } from './state.js';
 import { describePointer, type Value } from './value.js';

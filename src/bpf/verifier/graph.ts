@@ -48,7 +48,12 @@ export function inTreeCallback({ frames }: State): boolean {
 }
 
 /** A pointer whose fixed offset is all that moved it. */
-function constantOffset(env: Env, register: number, { variable, off }: Pointer, kind: FieldKind): number {
+function constantOffset(
+  env: Env,
+  register: number,
+  { variable, off }: Pointer,
+  kind: FieldKind,
+): number {
   if (variable && !variable.isConst) {
     env.refuse(
       'EINVAL',

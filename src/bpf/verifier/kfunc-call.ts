@@ -66,9 +66,14 @@ function isAllowedUnderLock(name: string): boolean {
 
 /** The state in which the comparison of a tree runs (once more). */
 function enterLess(env: Env, helper: number, { callback, root }: KfuncFacts): State {
-  return pushCallback(env, callback, { helper, maxResult: 1n, isAsync: false, inTree: true }, (frame) => {
-    if (root) setLessArguments(env, frame, root);
-  });
+  return pushCallback(
+    env,
+    callback,
+    { helper, maxResult: 1n, isAsync: false, inTree: true },
+    (frame) => {
+      if (root) setLessArguments(env, frame, root);
+    },
+  );
 }
 
 /** What becomes of the object that was passed, and what the call needs of it. */
@@ -99,10 +104,7 @@ function noteObject(env: Env, name: string, object: Pointer): void {
 function changeSection(env: Env, name: string): void {
   const { state } = env;
   if (state.rcuLocked && inTreeCallback(state) && name.startsWith('bpf_rcu_read_')) {
-    env.refuse(
-      'EACCES',
-      'Calling bpf_rcu_read_{lock,unlock} in unnecessary rbtree callback',
-    );
+    env.refuse('EACCES', 'Calling bpf_rcu_read_{lock,unlock} in unnecessary rbtree callback');
   }
   switch (name) {
     case 'bpf_rcu_read_lock':
@@ -155,11 +157,15 @@ function resultOf(
   }
   const isOwned = facts.object !== undefined && !facts.object.nonOwning && facts.object.ref !== 0;
   // an object that the program owns has a reference: one more can be had
-  const orNull = flags.includes('KF_RET_NULL') && !(isOwned && name === 'bpf_refcount_acquire_impl');
+  const orNull =
+    flags.includes('KF_RET_NULL') && !(isOwned && name === 'bpf_refcount_acquire_impl');
   const ref = flags.includes('KF_ACQUIRE') ? acquire(env) : 0;
   const id = orNull ? (ref === 0 ? env.nextId() : ref) : 0;
   const object = objectResult(env, name, facts, { orNull, ref, id });
-  if (object) return object.id === 0 && mayHoldLock(env, object) ? withFields(object, { id: env.nextId() }) : object;
+  if (object)
+    return object.id === 0 && mayHoldLock(env, object)
+      ? withFields(object, { id: env.nextId() })
+      : object;
   const struct = btf.resolve(type.type);
   if (struct.kind === 'struct' || struct.kind === 'fwd') {
     const found = kernelStructs(env.input.kernelBtf)(struct.name);

@@ -6,19 +6,13 @@
  * Reference: check_map_kptr_access, map_kptr_match_type, btf_ld_kptr_type, process_kptr_func, check_helper_call
  * in kernel/bpf/verifier.c.
  */
+import type { Btf } from '../btf/btf.js';
 import { findField, hasField, KPTR_KINDS, type BtfField, type BtfRecord } from '../btf/record.js';
 import type { Env } from './env.js';
 import { acquire, forget, release } from './references.js';
 import { constScalar, markPrecise, unknownScalar } from './scalar.js';
 import { replaceValues } from './state.js';
-import {
-  Pointer,
-  structName,
-  typeName,
-  variableText,
-  withFields,
-  type Value,
-} from './value.js';
+import { Pointer, structName, typeName, variableText, withFields, type Value } from './value.js';
 
 /** The kernel's structs that last for an RCU critical section (rcu_protected_types). */
 const RCU_PROTECTED: readonly string[] = [
@@ -120,27 +114,32 @@ export function refuseOffset(env: Env, register: number, pointer: Pointer): neve
   if (pointer.off < 0) {
     env.refuse('EACCES', `negative offset ${name} ptr R${register} off=${pointer.off} disallowed`);
   }
-  return env.refuse('EACCES', `variable ${name} access var_off=${variableText(pointer)} disallowed`);
+  return env.refuse(
+    'EACCES',
+    `variable ${name} access var_off=${variableText(pointer)} disallowed`,
+  );
 }
 
 /**
  * Whether the pointer goes to a `struct name`, or unless `strict` to a struct inside another that is one
  * (btf_struct_ids_match).
  */
-export function structMatches(
-  pointer: Pointer,
-  name: string,
-  strict: boolean,
-): boolean {
+export function structMatches(pointer: Pointer, name: string, strict: boolean): boolean {
   const { btf } = pointer;
   if (!btf) return false;
-  let id = pointer.typeId;
-  let off = pointer.off;
+  const { off, typeId } = pointer;
   if (off === 0 && structName(pointer) === name) return true;
-  while (!strict) {
+  return !strict && containsStruct(btf, typeId, off, name);
+}
+
+/** Whether a `struct name` lies at `at` inside type `outer`. */
+function containsStruct(btf: Btf, outer: number, at: number, name: string): boolean {
+  let [id, off] = [outer, at];
+  for (;;) {
     const type = btf.at(id);
     if (type.kind !== 'struct' && type.kind !== 'union') return false;
-    const member = type.members.findLast(({ bitOffset }) => bitOffset / 8 <= off);
+    const place = off;
+    const member = type.members.findLast(({ bitOffset }) => bitOffset / 8 <= place);
     if (!member) return false;
     off -= Math.floor(member.bitOffset / 8);
     id = btf.resolveId(member.type);
@@ -152,7 +151,6 @@ export function structMatches(
     const found = btf.at(id);
     if (off === 0 && found.kind === 'struct' && found.name === name) return true;
   }
-  return false;
 }
 
 /** R1 of bpf_kptr_xchg: a referenced kptr in a map value or object. */
