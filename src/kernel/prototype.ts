@@ -89,8 +89,8 @@ export function parsePrototype(text: string, structs: StructSizes = {}): Prototy
   const parameters = items.map((item, i) => {
     const called = FUNCTION.exec(item.trim());
     if (called) {
-      const [, result = '', name = '', takes = ''] = called;
-      return { name, type: `${result} (*)(${takes})`, size: 8, struct: false };
+      const [, result = '', callback = '', takes = ''] = called;
+      return { name: callback, type: `${result} (*)(${takes})`, size: 8, struct: false };
     }
     const parts = /^(.*?[\s*])(\w+)$/.exec(item.trim());
     const type = (parts?.[1] ?? item).trim();

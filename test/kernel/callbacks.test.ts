@@ -179,7 +179,12 @@ describe.each(engines)('callbacks of JIT images on %s', (engine) => {
 
     it('timers run their callback as a task of its own', () => {
       const map = createMap(
-        specOf({ type: 'ARRAY', valueSize: 32, maxEntries: 1, record: plainRecord({ bpf_timer: 8 }) }),
+        specOf({
+          type: 'ARRAY',
+          valueSize: 32,
+          maxEntries: 1,
+          record: plainRecord({ bpf_timer: 8 }),
+        }),
         kernel.bpf.host,
       );
       const value = map.lookup(kernel.bpf.host.allocate('key', 4).address);

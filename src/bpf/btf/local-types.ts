@@ -67,11 +67,7 @@ function isSpecial(btf: Btf, id: number): boolean {
   return tag.kind === 'type_tag' && KPTR_KINDS.some((kind) => kind === tag.name);
 }
 
-function ownershipDepth(
-  record: BtfRecord,
-  depths: Map<BtfRecord, number>,
-  left: number,
-): number {
+function ownershipDepth(record: BtfRecord, depths: Map<BtfRecord, number>, left: number): number {
   const known = depths.get(record);
   if (left === 0 || (known !== undefined && known > left)) {
     throw new KernelError('ELOOP', `objects own objects over ${MAX_OWNERSHIP} deep`);

@@ -111,7 +111,8 @@ export function parseRecord(
   let next = 0;
   const fields = found.map((each) => {
     const { size } = FIELD_TYPES[each.kind];
-    if (each.offset + size > valueSize) fail('EFAULT', `${each.kind} at ${each.offset} lies outside`);
+    if (each.offset + size > valueSize)
+      fail('EFAULT', `${each.kind} at ${each.offset} lies outside`);
     if (each.offset < next) fail('EEXIST', `${each.kind} at ${each.offset} overlaps another field`);
     next = each.offset + size;
     return completed(context, each, size);

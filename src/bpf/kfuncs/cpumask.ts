@@ -107,14 +107,10 @@ const ROWS: readonly (readonly [string, HelperBody])[] = [
   [`bool bpf_cpumask_intersects(${TWO})`, compare((a, b) => (a & b) !== 0n)],
   [`bool bpf_cpumask_subset(${TWO})`, compare((a, b) => (a & ~b) === 0n)],
   [`bool bpf_cpumask_empty(${ONE})`, find(1, (bits) => (bits === 0n ? 1 : 0))],
-  [
-    `bool bpf_cpumask_full(${ONE})`,
-    find(1, (bits, host) => (bits === allCpus(host) ? 1 : 0)),
-  ],
+  [`bool bpf_cpumask_full(${ONE})`, find(1, (bits, host) => (bits === allCpus(host) ? 1 : 0))],
   [
     'void bpf_cpumask_copy(struct bpf_cpumask *dst, const struct cpumask *src)',
-    (registers, host) =>
-      writeMask(host.memory, argument(registers, 1), maskAt(registers, 2, host)),
+    (registers, host) => writeMask(host.memory, argument(registers, 1), maskAt(registers, 2, host)),
   ],
   [`u32 bpf_cpumask_any_distribute(${ONE})`, find(1, first)],
   [`u32 bpf_cpumask_any_and_distribute(${TWO})`, find(2, first)],

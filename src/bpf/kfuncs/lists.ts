@@ -39,16 +39,21 @@ const pushPrototype = (end: ListEnd): string =>
 const ENDS: readonly ListEnd[] = ['front', 'back'];
 
 export const LIST_KFUNCS: readonly KfuncRow[] = ENDS.flatMap((end): KfuncRow[] => [
-  { prototype: pushPrototype(end), flags: [], kinds: GENERIC_KINDS, body: push(end) },
+  {
+    prototype: pushPrototype(end),
+    flags: ['KF_TRUSTED_ARGS'],
+    kinds: GENERIC_KINDS,
+    body: push(end),
+  },
   {
     prototype: `struct bpf_list_node *bpf_list_pop_${end}(struct bpf_list_head *head)`,
-    flags: ['KF_ACQUIRE', 'KF_RET_NULL'],
+    flags: ['KF_ACQUIRE', 'KF_RET_NULL', 'KF_TRUSTED_ARGS'],
     kinds: GENERIC_KINDS,
     body: pop(end),
   },
   {
     prototype: `struct bpf_list_node *bpf_list_${end}(struct bpf_list_head *head)`,
-    flags: ['KF_RET_NULL'],
+    flags: ['KF_RET_NULL', 'KF_TRUSTED_ARGS'],
     kinds: GENERIC_KINDS,
     body: peek(end),
   },

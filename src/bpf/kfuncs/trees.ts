@@ -65,37 +65,37 @@ const LESS = 'bool (less)(struct bpf_rb_node *a, const struct bpf_rb_node *b)';
 export const TREE_KFUNCS: readonly KfuncRow[] = [
   {
     prototype: `int bpf_rbtree_add_impl(struct bpf_rb_root *root, struct bpf_rb_node *node, ${LESS}, void *meta__ign, u64 off)`,
-    flags: [],
+    flags: ['KF_TRUSTED_ARGS'],
     kinds: GENERIC_KINDS,
     body: callingBody(add),
   },
   {
     prototype: `struct bpf_rb_node *bpf_rbtree_remove${OF_NODE}`,
-    flags: ['KF_ACQUIRE', 'KF_RET_NULL'],
+    flags: ['KF_ACQUIRE', 'KF_RET_NULL', 'KF_TRUSTED_ARGS'],
     kinds: GENERIC_KINDS,
     body: remove,
   },
   {
     prototype: 'struct bpf_rb_node *bpf_rbtree_first(struct bpf_rb_root *root)',
-    flags: ['KF_RET_NULL'],
+    flags: ['KF_RET_NULL', 'KF_TRUSTED_ARGS'],
     kinds: GENERIC_KINDS,
     body: look('leftmost'),
   },
   {
     prototype: 'struct bpf_rb_node *bpf_rbtree_root(struct bpf_rb_root *root)',
-    flags: ['KF_RET_NULL'],
+    flags: ['KF_RET_NULL', 'KF_TRUSTED_ARGS'],
     kinds: GENERIC_KINDS,
     body: look('top'),
   },
   {
     prototype: `struct bpf_rb_node *bpf_rbtree_left${OF_NODE}`,
-    flags: ['KF_RET_NULL'],
+    flags: ['KF_RET_NULL', 'KF_TRUSTED_ARGS'],
     kinds: GENERIC_KINDS,
     body: child('left'),
   },
   {
     prototype: `struct bpf_rb_node *bpf_rbtree_right${OF_NODE}`,
-    flags: ['KF_RET_NULL'],
+    flags: ['KF_RET_NULL', 'KF_TRUSTED_ARGS'],
     kinds: GENERIC_KINDS,
     body: child('right'),
   },

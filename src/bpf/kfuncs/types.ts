@@ -72,7 +72,10 @@ export function declareKfuncTypes(builder: BtfBuilder): BtfBuilder {
 
 /** BTF with a func for each prototype. */
 export function kfuncBtf(prototypes: readonly string[]): Btf {
-  const builder = declareKfuncTypes(declareUapiTypes(new BtfBuilder()));
+  // what else is in a task the BTF of a kernel says
+  const builder = declareKfuncTypes(declareUapiTypes(new BtfBuilder())).struct('task_struct', 8, {
+    stack: ['void *', 0],
+  });
   for (const text of prototypes) {
     const { name, returns, parameters } = parseKfuncPrototype(text);
     builder.func(name, returns, parameters);

@@ -42,9 +42,7 @@ export function listPush(memory: Memory, head: bigint, node: bigint, end: ListEn
   ensureList(memory, head);
   if (memory.read64(node + OWNER) !== 0n) return false;
   const [before, after] =
-    end === 'front'
-      ? [head, memory.read64(head + NEXT)]
-      : [memory.read64(head + PREV), head];
+    end === 'front' ? [head, memory.read64(head + NEXT)] : [memory.read64(head + PREV), head];
   link(memory, before, node);
   link(memory, node, after);
   memory.write64(node + OWNER, head);

@@ -45,6 +45,12 @@ export function loadThrough(
   }
 }
 
+/** `size` bytes are read, of whatever kind. */
+export function readThrough(env: Env, register: number, base: Pointer, size: number): void {
+  const found = reach(env, base, placeThrough(env, register, base, 0), size);
+  if (found.kind === 'refused') env.refuse('EACCES', found.why);
+}
+
 /** A store of `size` bytes: only into objects that the program allocated. */
 export function storeThrough(
   env: Env,
@@ -82,7 +88,7 @@ function reach(env: Env, { btf, typeId, alloc }: Pointer, at: number, size: numb
   const record = alloc ? env.input.types?.recordOf(typeId) : undefined;
   const field = touchedField(record, at, at + size);
   if (field) return refused(`direct access to ${fieldName(field.kind)} is disallowed`);
-  return walk(btf, btf.at(typeId), at, size, 0);
+  return walk({ btf, endless: !alloc }, btf.at(typeId), at, size, 0);
 }
 
 type Found =
@@ -93,32 +99,44 @@ type Found =
 
 const SCALAR: Found = { kind: 'scalar' };
 
-function walk(btf: Btf, type: BtfType, off: number, size: number, depth: number): Found {
+interface Walk {
+  readonly btf: Btf;
+  /** Whether an array without a length at the end goes on: not in objects of the program. */
+  readonly endless: boolean;
+}
+
+function walk(how: Walk, type: BtfType, off: number, size: number, depth: number): Found {
   if (type.kind !== 'struct' && type.kind !== 'union') {
     const name = 'name' in type ? type.name : type.kind;
     return refused(`Type '${name}' is not a struct`);
   }
+  const { btf, endless } = how;
   const last = type.members.at(-1);
   const isFlexible =
-    type.kind === 'struct' && last !== undefined && isEndless(btf, last) && off >= type.size;
+    endless &&
+    type.kind === 'struct' &&
+    last !== undefined &&
+    isEndless(btf, last) &&
+    off >= type.size;
   if (off + size > type.size && !isFlexible) {
     return refused(`access beyond struct ${type.name} at off ${off} size ${size}`);
   }
   // members of a union overlap: the first that the access lies in counts
   if (type.kind === 'union' && type.members.length !== 1) {
-    const found = walkMembers(btf, type, off, size, depth);
+    const found = walkMembers(how, type, off, size, depth);
     return found.kind === 'pointer' ? { ...found, untrusted: true } : found;
   }
-  return walkMembers(btf, type, off, size, depth);
+  return walkMembers(how, type, off, size, depth);
 }
 
 function walkMembers(
-  btf: Btf,
+  how: Walk,
   type: Extract<BtfType, { kind: 'struct' | 'union' }>,
   off: number,
   size: number,
   depth: number,
 ): Found {
+  const { btf } = how;
   for (const member of type.members) {
     const start = Math.floor(member.bitOffset / 8);
     const bytes =
@@ -136,13 +154,13 @@ function walkMembers(
         `access beyond the end of member ${member.name} (mend:${end}) in struct ${type.name} with off ${off} size ${size}`,
       );
     }
-    return walkMember(btf, member.type, member.name, off - start, size, depth, type.name);
+    return walkMember(how, member.type, member.name, off - start, size, depth, type.name);
   }
   return refused(`struct ${type.name} doesn't have field at offset ${off}`);
 }
 
 function walkMember(
-  btf: Btf,
+  how: Walk,
   id: number,
   name: string,
   off: number,
@@ -150,15 +168,16 @@ function walkMember(
   depth: number,
   struct: string,
 ): Found {
+  const { btf } = how;
   const inner = btf.resolve(id);
   switch (inner.kind) {
     case 'struct':
     case 'union':
-      return depth >= MAX_NESTING ? SCALAR : walk(btf, inner, off, size, depth + 1);
+      return depth >= MAX_NESTING ? SCALAR : walk(how, inner, off, size, depth + 1);
     case 'array': {
       const element = btf.sizeOf(inner.type);
       if (element === 0) return SCALAR;
-      return walkMember(btf, inner.type, name, off % element, size, depth + 1, struct);
+      return walkMember(how, inner.type, name, off % element, size, depth + 1, struct);
     }
     case 'ptr': {
       if (off !== 0 || size !== 8) {

@@ -14,7 +14,7 @@ import type { Env } from './env.js';
 import { checkNewNode, checkRoot, checkTreeNode, isNode, isRoot } from './graph.js';
 import { destroyIterator, makeIterator, useIterator, type IteratorType } from './iterator.js';
 import type { Prototype } from './kfunc-declarations.js';
-import { checkCounted, checkGivenBack, checkStruct } from './kfunc-objects.js';
+import { checkCounted, checkGivenBack, checkStruct, isOfScalars } from './kfunc-objects.js';
 import { refuseReleasedOffset } from './kptr.js';
 import { checkContext } from './memory.js';
 import { markPrecise } from './scalar.js';
@@ -200,6 +200,15 @@ function checkPointer(
     }
     facts.callback = value.frame;
     return false;
+  }
+  const isNumber = struct.kind === 'int' || struct.kind === 'enum' || struct.kind === 'enum64';
+  const isMemory = isNumber || (size !== undefined && struct.kind === 'void');
+  if (!isMemory && !isOfScalars(btf, struct, 0)) {
+    const what = size === undefined ? '' : 'void, ';
+    env.refuse(
+      'EINVAL',
+      `arg#${index} pointer type ${struct.kind.toUpperCase()} ${structName} must point to ${what}scalar, or struct with scalar`,
+    );
   }
   if (size === undefined) {
     if (!isNull) checkWritable(env, register, value, btf.sizeOf(target));

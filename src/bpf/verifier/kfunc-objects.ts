@@ -36,11 +36,11 @@ export function checkGivenBack(
   facts: KfuncFacts,
 ): void {
   const index = register - 1;
-  const isPerCpu =
-    value?.kind === 'pointer' &&
-    value.perCpu &&
-    isPlainObject(withFields(value, { perCpu: false }));
-  if (value?.kind !== 'pointer' || (!isPerCpu && !isPlainObject(value))) {
+  if (value?.kind !== 'pointer' || !isTrusted(value)) {
+    return env.refuse('EINVAL', `R${register} must be referenced or trusted`);
+  }
+  const isPerCpu = value.perCpu && isPlainObject(withFields(value, { perCpu: false }));
+  if (!isPerCpu && !isPlainObject(value)) {
     return env.refuse('EINVAL', `arg#${index} expected pointer to allocated object`);
   }
   const wanted = isPerCpu ? 'bpf_percpu_obj_drop_impl' : 'bpf_obj_drop_impl';
@@ -62,7 +62,9 @@ export function checkCounted(
     return env.refuse('EINVAL', `arg#${index} is neither owning or non-owning ref`);
   }
   if (value.variable || value.off < 0) refuseOffset(env, register, value);
-  if (!hasField(recordOf(env, value), 'bpf_refcount')) {
+  const record = recordOf(env, value);
+  if (!record) env.refuse('EFAULT', "Couldn't find btf_record");
+  if (!hasField(record, 'bpf_refcount')) {
     env.refuse('EINVAL', `arg#${index} doesn't point to a type with bpf_refcount field`);
   }
   facts.object = value;
@@ -168,7 +170,7 @@ function checkPerCpuType(
 }
 
 /** Numbers, and arrays and structs of them. */
-function isOfScalars(btf: Btf, type: BtfType, depth: number): boolean {
+export function isOfScalars(btf: Btf, type: BtfType, depth: number): boolean {
   if (type.kind !== 'struct' && type.kind !== 'union') return false;
   return type.members.every((member) => {
     let inner = btf.resolve(member.type);

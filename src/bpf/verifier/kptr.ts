@@ -6,6 +6,7 @@
  * Reference: check_map_kptr_access, map_kptr_match_type, btf_ld_kptr_type, process_kptr_func, check_helper_call
  * in kernel/bpf/verifier.c.
  */
+import type { Btf } from '../btf/btf.js';
 import { findField, hasField, KPTR_KINDS, type BtfField, type BtfRecord } from '../btf/record.js';
 import type { Env } from './env.js';
 import { acquire, forget, release } from './references.js';
@@ -126,13 +127,19 @@ export function refuseOffset(env: Env, register: number, pointer: Pointer): neve
 export function structMatches(pointer: Pointer, name: string, strict: boolean): boolean {
   const { btf } = pointer;
   if (!btf) return false;
-  let id = pointer.typeId;
-  let off = pointer.off;
+  const { off, typeId } = pointer;
   if (off === 0 && structName(pointer) === name) return true;
-  while (!strict) {
+  return !strict && containsStruct(btf, typeId, off, name);
+}
+
+/** Whether a `struct name` lies at `at` inside type `outer`. */
+function containsStruct(btf: Btf, outer: number, at: number, name: string): boolean {
+  let [id, off] = [outer, at];
+  for (;;) {
     const type = btf.at(id);
     if (type.kind !== 'struct' && type.kind !== 'union') return false;
-    const member = type.members.findLast(({ bitOffset }) => bitOffset / 8 <= off);
+    const place = off;
+    const member = type.members.findLast(({ bitOffset }) => bitOffset / 8 <= place);
     if (!member) return false;
     off -= Math.floor(member.bitOffset / 8);
     id = btf.resolveId(member.type);
@@ -144,7 +151,6 @@ export function structMatches(pointer: Pointer, name: string, strict: boolean): 
     const found = btf.at(id);
     if (off === 0 && found.kind === 'struct' && found.name === name) return true;
   }
-  return false;
 }
 
 /** R1 of bpf_kptr_xchg: a referenced kptr in a map value or object. */
