@@ -168,6 +168,8 @@ export interface BpfHost {
   symbolAddress?(name: string): bigint | undefined;
   /** Entry address of a kernel function that programs may call. */
   kfuncAddress?(name: string): bigint | undefined;
+  /** Whether its kernel has such a function, although there is no address. Default: no. */
+  hasKfunc?(name: string): boolean;
 
   /**
    * Entry addresses for functions of a program, 16 bytes apart, from the one it returns. An engine

@@ -14,6 +14,7 @@ import { Memory, PAGE_SIZE, type Region } from '../cpu/memory.js';
 import { CallbackTable } from './callbacks.js';
 import type { BpfHost, Callback, HelperBody, HostCells } from './host.js';
 import { CELLS_SIZE, CellState } from './host-cells.js';
+import { kernelKfunc } from './kfuncs/kernel-kfuncs.js';
 import { findKfunc } from './kfuncs/table.js';
 import { LocalObjects } from './local/objects.js';
 import { Slab } from './local/slab.js';
@@ -136,6 +137,10 @@ export class PlainHost implements BpfHost {
   kfuncAddress(name: string): bigint | undefined {
     const kfunc = findKfunc(name);
     return kfunc && this.helperAddress(kfunc.id);
+  }
+
+  hasKfunc(name: string): boolean {
+    return kernelKfunc(name) !== undefined;
   }
 
   addCallbacks(callbacks: readonly Callback[]): bigint {

@@ -15,7 +15,7 @@ import { checkContext, checkMemory, type Access } from './memory.js';
 import { HELPERS_OF_MAP, MAPS_OF_HELPER, type ArgumentRule, type Prototype } from './prototypes.js';
 import { lockOrUnlock } from './references.js';
 import { markPrecise } from './scalar.js';
-import { helperStack, isAligned } from './stack.js';
+import { constantAt, helperStack, isAligned } from './stack.js';
 import type { DynptrSlot } from './state.js';
 import {
   isPlainObject,
@@ -32,10 +32,15 @@ const MAX_SIZE = 1n << 29n;
 /** Helpers that change the map they are given. */
 const CHANGES_MAP: readonly number[] = [2, 3, 87, 88];
 
+/** Maps in which a constant index that is in range is known to be found (can_elide_value_nullness). */
+const INDEXED_MAPS: readonly string[] = ['ARRAY', 'PERCPU_ARRAY'];
+
 /** What a call's arguments told. */
 export interface CallFacts {
   map: VerifierMap | undefined;
   mapId: number;
+  /** The constant index in an array. */
+  key: bigint | undefined;
   /** Where the timer is that comes before its map. */
   timer: Pointer | undefined;
   /** Most bytes of the memory that is given with a size. */
@@ -69,6 +74,7 @@ export function checkArguments(env: Env, prototype: Prototype): CallFacts {
   const facts: CallFacts = {
     map: undefined,
     mapId: 0,
+    key: undefined,
     timer: undefined,
     maxSize: 0n,
     allocSize: 0,
@@ -117,9 +123,13 @@ function checkArgument(
       facts.mapId = mapId;
       return;
     }
-    case 'map_key':
-      checkBytes(env, register, value, facts.map?.keySize ?? 0, 'read');
+    case 'map_key': {
+      const size = facts.map?.keySize ?? 0;
+      checkBytes(env, register, value, size, 'read');
+      const isIndex = INDEXED_MAPS.includes(facts.map?.type ?? '');
+      if (isIndex && value.kind === 'pointer') facts.key = constantAt(env, value, size);
       return;
+    }
     case 'map_value':
     case 'uninit_map_value':
       // a bloom filter has values only

@@ -11,9 +11,10 @@ import type { JumpOperation, Opcode } from '../opcodes.js';
 import { hasField } from '../btf/record.js';
 import type { Env } from './env.js';
 import { mayHoldLock } from './kptr.js';
+import { narrowLinked } from './linked-scalars.js';
 import { forget } from './references.js';
 import type { Range } from './range.js';
-import { constScalar, markPrecise, Scalar } from './scalar.js';
+import { constScalar, markPrecise, type Scalar } from './scalar.js';
 import { decided, MIRRORED, outcomesOf, type Outcomes } from './scalar-compare.js';
 import { copyState, replaceValues, topFrame, type State } from './state.js';
 import {
@@ -141,15 +142,13 @@ function ofItself(op: JumpOperation, width: 32 | 64, range: Range): Outcomes {
 
 /** All places that hold the compared numbers hold the narrowed ones. */
 function narrow(state: State, left: Scalar, right: Scalar, [a, b]: readonly [Range, Range]): void {
-  if (a === left.bounds && b === right.bounds) return;
-  const newLeft = narrowedScalar(left, a, right);
-  const newRight = narrowedScalar(right, b, left);
-  replaceValues(state, (value) => (value === left ? newLeft : value === right ? newRight : value));
+  narrowLinked(state, right, b, left);
+  // in a set of both, the right one told all
+  if (rootOf(left) !== rootOf(right)) narrowLinked(state, left, a, right);
 }
 
-function narrowedScalar(scalar: Scalar, range: Range, other: Scalar): Scalar {
-  if (scalar.isConst) return scalar;
-  return new Scalar(range, scalar, other, scalar.kernel && !range.isConst);
+function rootOf(scalar: Scalar): Scalar {
+  return scalar.link?.base ?? scalar;
 }
 
 /** All copies of a pointer that may be NULL become NULL or valid. */

@@ -78,11 +78,15 @@ export class Env {
     return value;
   }
 
+  /** A register that is written must be one that may be. */
+  checkWritable(register: number): void {
+    if (register < 10) return;
+    if (register > 10) this.refuse('EINVAL', `R${register} is invalid`);
+    this.refuse('EACCES', 'frame pointer is read only');
+  }
+
   write(register: number, value: Value | undefined): void {
-    if (register >= 10) {
-      if (register > 10) this.refuse('EINVAL', `R${register} is invalid`);
-      this.refuse('EACCES', 'frame pointer is read only');
-    }
+    this.checkWritable(register);
     this.frame.regs[register] = value;
   }
 
@@ -145,13 +149,18 @@ export function describeFrame(frame: Frame, withStack: boolean): string {
   return parts.join(' ');
 }
 
+/** The `count` bytes at the upper end of a slot. */
+function describeBytes(bytes: number, count: number): string {
+  return Array.from({ length: count }, (_, i) => '?m0'[(bytes >> (2 * (7 - i))) & 3]).join('');
+}
+
 /** The upper half of a dynptr shows with the lower one. */
 function describeSlot(slot: StackSlot): string {
   switch (slot.kind) {
     case 'spill':
-      return describeValue(slot.value);
+      return describeBytes(slot.rest, 8 - slot.size) + describeValue(slot.value);
     case 'bytes':
-      return Array.from({ length: 8 }, (_, i) => '?m0'[(slot.bytes >> (2 * (7 - i))) & 3]).join('');
+      return describeBytes(slot.bytes, 8);
     case 'dynptr': {
       const ref = slot.ref === 0 ? '' : `,ref_id=${slot.ref}`;
       return slot.first ? `dynptr_${slot.type}(id=${slot.id}${ref})` : '';

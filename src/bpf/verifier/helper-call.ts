@@ -4,6 +4,7 @@
  * Reference: check_helper_call, push_callback_call, set_loop_callback_state,
  * set_map_elem_callback_state, set_timer_callback_state in kernel/bpf/verifier.c.
  */
+import { hasField } from '../btf/record.js';
 import { helperName, LAST_HELPER } from '../object/helper-names.js';
 import { bytesToText, formatPrintk } from '../helpers/text.js';
 import { checkArguments, checkMapType, type CallFacts } from './arguments.js';
@@ -32,6 +33,7 @@ import { Pointer, typeName, type Value } from './value.js';
 
 /** BPF_FUNC_tail_call */
 export const TAIL_CALL = 12;
+const MAP_LOOKUP = 1;
 const GET_SMP_PROCESSOR_ID = 8;
 const SPIN_UNLOCK = 94;
 const FOR_EACH_MAP_ELEM = 164;
@@ -130,13 +132,14 @@ function resultOf(env: Env, { id, result }: Prototype, facts: CallFacts): Value 
       return undefined;
     case 'session_cookie':
       return new Pointer('mem', { size: 8 });
-    case 'map_value_or_null':
-      return new Pointer('map_value', {
-        map: facts.map,
-        mapId: facts.mapId,
-        orNull: true,
-        id: env.nextId(),
-      });
+    case 'map_value_or_null': {
+      const { map, mapId, key } = facts;
+      const isThere = id === MAP_LOOKUP && key !== undefined && key < BigInt(map?.maxEntries ?? 0);
+      // the id tells locks of different values apart
+      const isTold = !isThere || hasField(map?.record, 'bpf_spin_lock');
+      const fields = { map, mapId, orNull: !isThere, id: isTold ? env.nextId() : 0 };
+      return new Pointer('map_value', fields);
+    }
     case 'alloc_mem_or_null': {
       const ref = acquire(env);
       const size = facts.allocSize;

@@ -4,6 +4,7 @@
  * Reference: fetch_kfunc_meta, check_kfunc_call in kernel/bpf/verifier.c.
  */
 import type { Btf } from '../btf/btf.js';
+import { kernelKfunc } from '../kfuncs/kernel-kfuncs.js';
 import type { Kfunc } from '../kfuncs/kfunc.js';
 import { kernelStructs } from '../kfuncs/kernel-structs.js';
 import { findKfunc, KFUNC_BTF } from '../kfuncs/table.js';
@@ -37,6 +38,9 @@ export function callKfunc(env: Env, imm: number): State | undefined {
     return env.refuse('EINVAL', `call of kernel function ${imm} not supported`);
   }
   const kfunc = findKfunc(name);
+  if (!kfunc && kernelKfunc(name)?.kinds.includes(env.input.kind)) {
+    return env.refuse('EOPNOTSUPP', `kernel function ${name} is none of those that are here`);
+  }
   const prototype = prototypeOf(name);
   if (!kfunc || !prototype || (kfunc.kinds && !kfunc.kinds.includes(env.input.kind))) {
     return env.refuse('EACCES', `calling kernel function ${name} is not allowed`);

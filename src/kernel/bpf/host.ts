@@ -23,6 +23,7 @@ import { CELLS_SIZE, CellState } from '../../bpf/host-cells.js';
 import { Network } from '../../bpf/network.js';
 import { BPF_REDIRECT_INFO, type RedirectTargets } from '../../bpf/redirect-info.js';
 import { Timers } from '../../bpf/timers.js';
+import { hasKernelKfunc } from '../../bpf/kfuncs/kernel-kfuncs.js';
 import { KFUNCS } from '../../bpf/kfuncs/table.js';
 import { LocalObjects } from '../../bpf/local/objects.js';
 import type { BpfMap } from '../../bpf/maps/map.js';
@@ -68,6 +69,7 @@ export class KernelBpfHost implements BpfHost {
   redirectTargets: RedirectTargets | undefined;
   returnFragment: ((page: number) => void) | undefined;
   adjustTailBug: AdjustTailBug | undefined;
+  readonly #version: BpfProfile['version'];
   readonly #isBpfText: (address: bigint) => boolean;
   readonly #loadProgram: (program: XlatedProgram) => KernelProgram;
   /** Programs in prog arrays, and in how many slots. */
@@ -88,6 +90,7 @@ export class KernelBpfHost implements BpfHost {
     const { seed, profile } = options;
     this.#isBpfText = options.isBpfText;
     this.#loadProgram = options.loadProgram;
+    this.#version = profile.version;
     this.arrayOffsets = profile.offsets;
     this.argumentCountMask = profile.sessions ? 0xff : undefined;
     this.jitInlines = inlinedHelpers(profile);
@@ -171,6 +174,10 @@ export class KernelBpfHost implements BpfHost {
 
   kfuncAddress(name: string): bigint | undefined {
     return this.#kfuncs.get(name);
+  }
+
+  hasKfunc(name: string): boolean {
+    return hasKernelKfunc(name, this.#version);
   }
 
   helperAt(address: bigint): HelperBody | undefined {

@@ -69,9 +69,13 @@ export interface TextOptions {
 }
 
 /** `call bpf_iter_num_next` as assembly has it: by number. */
+/** Kernel functions that are not modelled, and one that no kernel has. */
+const FOREIGN = ['bpf_not_there', 'bpf_cpumask_create', 'bpf_dynptr_from_skb', 'bpf_ct_release'];
+const FOREIGN_BASE = 900;
+
 function withKfuncNumbers(text: string): string {
   return text.replaceAll(/call (bpf_\w+)$/gm, (_, name: string) => {
-    return `call kernel-function#${findKfunc(name)?.id ?? 999}`;
+    return `call kernel-function#${findKfunc(name)?.id ?? FOREIGN_BASE + Math.max(0, FOREIGN.indexOf(name))}`;
   });
 }
 
@@ -90,7 +94,12 @@ export function inputOf(text: string, options: TextOptions = {}): VerifierInput 
       const kfuncs = new Map<number, string>();
       for (const [at, slot] of slots.entries()) {
         if (slot.code === CALL && slot.src === PSEUDO.KFUNC_CALL) {
-          kfuncs.set(at, KFUNCS.find(({ id }) => id === slot.imm)?.name ?? 'bpf_not_there');
+          kfuncs.set(
+            at,
+            KFUNCS.find(({ id }) => id === slot.imm)?.name ??
+              FOREIGN[slot.imm - FOREIGN_BASE] ??
+              '',
+          );
         }
         if (OPCODES[slot.code]?.kind !== 'ld_imm64') continue;
         const target = MAPS[slot.imm];
