@@ -62,7 +62,7 @@ export class PlainHost implements BpfHost {
   #cellState: CellState | undefined;
   /** Of all CPUs: one runs at a time. */
   #redirectInfo: Region | undefined;
-  readonly #slab = new Slab((size) => this.allocate('slab', size));
+  readonly #slab = new Slab(this);
   /** Regions of per-CPU memory, by address: that of CPU 0, which the others follow. */
   readonly #perCpu = new Map<bigint, { readonly region: Region; readonly size: number }>();
   #mapCount = 0;

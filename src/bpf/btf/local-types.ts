@@ -2,7 +2,7 @@
  * The structs of a program's BTF that a program may allocate, with the kernel's fields in them.
  *
  * Reading them may fail; the kernel then does not take the BTF, and libbpf loads the program without it.
- * Reference: btf_parse_struct_metas, btf_check_and_fixup_fields, btf_check_ownership_depth in kernel/bpf/btf.c;
+ * Reference: btf_parse_struct_metas, btf_check_and_fixup_fields in kernel/bpf/btf.c;
  * bpf_object__sanitize_and_load_btf of libbpf.
  *
  * Usage:
@@ -11,11 +11,14 @@
  */
 import { KernelError } from '../../common/errors.js';
 import type { Btf } from './btf.js';
-import { OBJECT_FIELDS, parseRecord, VALUE_FIELDS, type RecordContext } from './record-parse.js';
-import { KPTR_KINDS, ownedRecord, type BtfRecord } from './record.js';
-
-/** BTF_MAX_OWNERSHIP_DEPTH: objects in objects, since freeing one frees what it owns. */
-const MAX_OWNERSHIP = 8;
+import {
+  isKptr,
+  OBJECT_FIELDS,
+  parseRecord,
+  VALUE_FIELDS,
+  type RecordContext,
+} from './record-parse.js';
+import { hasField, ownedRecord, type BtfRecord } from './record.js';
 
 export interface LocalTypes {
   /** Fields of a struct that has some (its btf_struct_meta). */
@@ -35,8 +38,7 @@ export function localTypes(btf: Btf, kernelStruct: RecordContext['kernelStruct']
     if (!record) throw new KernelError('EFAULT', `struct ${type.name}: its fields are misplaced`);
     records.set(id, record);
   }
-  const depths = new Map<BtfRecord, number>();
-  for (const record of records.values()) ownershipDepth(record, depths, MAX_OWNERSHIP);
+  for (const record of records.values()) checkOwnership(record);
   return {
     recordOf,
     valueRecord: (valueType, valueSize) => {
@@ -61,23 +63,18 @@ export function localTypes(btf: Btf, kernelStruct: RecordContext['kernelStruct']
 function isSpecial(btf: Btf, id: number): boolean {
   const type = btf.at(id);
   if (type.kind === 'struct') return OBJECT_FIELDS.some((kind) => kind === type.name);
-  const plain = type.kind === 'volatile' ? btf.at(type.type) : type;
-  if (plain.kind !== 'ptr') return false;
-  const tag = btf.at(plain.type);
-  return tag.kind === 'type_tag' && KPTR_KINDS.some((kind) => kind === tag.name);
+  return isKptr(btf, type);
 }
 
-function ownershipDepth(record: BtfRecord, depths: Map<BtfRecord, number>, left: number): number {
-  const known = depths.get(record);
-  if (left === 0 || (known !== undefined && known > left)) {
-    throw new KernelError('ELOOP', `objects own objects over ${MAX_OWNERSHIP} deep`);
-  }
-  if (known !== undefined) return known;
-  let deepest = 0;
+/** Ownership ends: what both owns and is owned does not own what owns. */
+function checkOwnership(record: BtfRecord): void {
+  if (!hasField(record, 'bpf_list_node', 'bpf_rb_node')) return;
   for (const field of record.fields) {
-    const owned = ownedRecord(record, field);
-    if (owned) deepest = Math.max(deepest, ownershipDepth(owned, depths, left - 1));
+    const owned = field.graph && ownedRecord(record, field);
+    if (!hasField(owned, 'bpf_list_head', 'bpf_rb_root')) continue;
+    throw new KernelError(
+      'ELOOP',
+      `a ${field.kind} of objects that own others, in one that is owned`,
+    );
   }
-  depths.set(record, deepest + 1);
-  return deepest + 1;
 }

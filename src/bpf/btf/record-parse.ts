@@ -250,6 +250,16 @@ function kptrOf(
   return { kind: tag.name, target };
 }
 
+/** Whether a member of that type is a kptr; a pointer with a tag that is wrong is none. */
+export function isKptr(btf: Btf, type: BtfType): boolean {
+  try {
+    return kptrOf(btf, type) !== undefined;
+  } catch (error) {
+    if (error instanceof KernelError) return false;
+    throw error;
+  }
+}
+
 /** `contains:TYPE:MEMBER` at a member, or at a variable (component -1). */
 function containsOf(
   btf: Btf,

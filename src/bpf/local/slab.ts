@@ -1,19 +1,23 @@
 /**
  * kmalloc for a host without a kernel: blocks of power-of-two sizes, cut from pages.
  *
- * Blocks are zeroed when they are handed out. Reference: mm/slub.c, reduced to that; the lab's kernel has
- * its own (`kernel/linear-map.ts`).
+ * When no block is in use all slabs go back. Reference: mm/slub.c, reduced to that; the lab's kernel has its own
+ * (`kernel/linear-map.ts`).
  */
 import type { Region } from '../../cpu/memory.js';
 
 const SMALLEST = 16;
 const SLAB_SIZE = 16384;
 
-/** Gives a region of so many bytes. */
-export type SlabSource = (size: number) => Region;
+/** Where slabs come from and go to. */
+export interface SlabSource {
+  allocate(name: string, size: number): Region;
+  release(region: Region): void;
+}
 
 export class Slab {
   readonly #source: SlabSource;
+  readonly #regions: Region[] = [];
   readonly #free = new Map<number, bigint[]>();
   readonly #live = new Map<bigint, number>();
 
@@ -44,12 +48,17 @@ export class Slab {
     if (size === undefined) throw new RangeError(`0x${address.toString(16)} is not allocated`);
     this.#live.delete(address);
     this.#free.get(size)?.push(address);
+    if (this.#live.size > 0) return;
+    this.#free.clear();
+    for (const region of this.#regions.splice(0)) this.#source.release(region);
   }
 
   /** A new slab: its first block, the others are free. */
   #cut(block: number, list: bigint[]): bigint {
     const size = Math.max(SLAB_SIZE, block);
-    const { address } = this.#source(size);
+    const region = this.#source.allocate('slab', size);
+    this.#regions.push(region);
+    const { address } = region;
     for (let at = size - block; at > 0; at -= block) list.push(address + BigInt(at));
     return address;
   }
