@@ -76,7 +76,7 @@ const ROWS: readonly {
       bpf_list_pop_back bpf_list_pop_front bpf_list_push_back_impl bpf_list_push_front_impl
       bpf_obj_drop_impl bpf_obj_new_impl bpf_percpu_obj_drop_impl bpf_percpu_obj_new_impl
       bpf_rbtree_add_impl bpf_rbtree_first bpf_rbtree_remove bpf_refcount_acquire_impl bpf_task_acquire
-      bpf_task_from_pid bpf_task_get_cgroup1 bpf_task_release bpf_task_under_cgroup bpf_throw`,
+      bpf_task_from_pid bpf_task_get_cgroup1 bpf_task_release bpf_task_under_cgroup`,
   },
   {
     since: '7.3',

@@ -10,6 +10,7 @@ import { CRITICAL_KFUNCS } from './critical.js';
 import { DYNPTR_KFUNCS } from './dynptr.js';
 import { ITER_NUM_KFUNCS } from './iter-num.js';
 import type { Kfunc } from './kfunc.js';
+import { THROW_KFUNCS } from './throw.js';
 import { kfuncBtf, parseKfuncPrototype } from './types.js';
 import { XDP_METADATA_KFUNCS } from './xdp-metadata.js';
 
@@ -22,6 +23,7 @@ export const KFUNCS: readonly Kfunc[] = [
   ...ITER_NUM_KFUNCS,
   ...CRITICAL_KFUNCS,
   ...CAST_KFUNCS,
+  ...THROW_KFUNCS,
 ].map((row, index) => ({
   ...row,
   id: KFUNC_BASE + index,

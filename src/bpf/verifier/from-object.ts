@@ -9,6 +9,7 @@
  */
 import type { Btf } from '../btf/btf.js';
 import { essentialName } from '../btf/core-spec.js';
+import { exceptionCallback } from '../object/exceptions.js';
 import type { LinkedFunction } from '../object/link.js';
 import { mapTypeName } from '../object/map-types.js';
 import type { LoadTarget } from '../object/load.js';
@@ -53,6 +54,8 @@ export function verifierInput(
     if (!map) throw new InputError(`there is no map '${name}'`);
     return map;
   };
+  const callback = exceptionCallback(object, program);
+  const catcher = callback === undefined ? undefined : object.functions[callback];
   return {
     name: program.name,
     kind: program.kind,
@@ -64,7 +67,16 @@ export function verifierInput(
     ...(target?.kind === 'traced' && target.resultRange ? { resultRange: target.resultRange } : {}),
     functions: linked.map((each, i) =>
       // what extends a program takes the arguments of the function it replaces
-      verifierFunction(object, each, program.kind, i === 0 && target?.kind !== 'replaced', find),
+      ({
+        ...verifierFunction(
+          object,
+          each,
+          program.kind,
+          i === 0 && target?.kind !== 'replaced',
+          find,
+        ),
+        ...(each.spec === catcher ? { exceptionCallback: true } : {}),
+      }),
     ),
   };
 }

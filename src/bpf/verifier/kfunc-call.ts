@@ -7,8 +7,10 @@ import type { Btf } from '../btf/btf.js';
 import { kernelKfunc } from '../kfuncs/kernel-kfuncs.js';
 import type { Kfunc } from '../kfuncs/kfunc.js';
 import { findKfunc, KFUNC_BTF } from '../kfuncs/table.js';
+import { BPF_THROW } from '../kfuncs/throw.js';
 import type { SectionKind } from '../object/spec.js';
 import type { Env } from './env.js';
+import { checkThrown } from './exception.js';
 import { splitAtNext } from './iterator.js';
 import { checkKfuncArguments, type KfuncFacts } from './kfunc-arguments.js';
 import { prototypeOf, type Prototype } from './kfunc-declarations.js';
@@ -41,6 +43,7 @@ export function callKfunc(env: Env, imm: number): State | undefined {
     env.refuse('EINVAL', 'function calls are not allowed while holding a lock');
   }
   const facts = checkKfuncArguments(env, kfunc, KFUNC_BTF, prototype);
+  if (name === BPF_THROW) checkThrown(env);
   changeSection(env, name);
   const result = resultOf(env, kfunc, KFUNC_BTF, prototype, facts);
   const { regs } = env.frame;
