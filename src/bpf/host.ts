@@ -7,6 +7,7 @@
  */
 import type { Memory, Region } from '../cpu/memory.js';
 import type { Btf } from './btf/btf.js';
+import type { LocalObjects } from './local/objects.js';
 import type { BpfMap } from './maps/map.js';
 import type { XlatedProgram } from './program.js';
 import type { Network } from './network.js';
@@ -140,6 +141,15 @@ export interface BpfHost {
   allocate(name: string, size: number): Region;
   release(region: Region): void;
 
+  /** Zeroed bytes of slab memory. Throws when there are none. */
+  kmalloc(size: number): bigint;
+  kfree(address: bigint): void;
+  /** A pointer to zeroed bytes that each CPU has. Throws KernelError when there are none. */
+  allocPercpu(size: number): bigint;
+  freePercpu(pointer: bigint): void;
+  /** Where a CPU has them. */
+  perCpuAddress(pointer: bigint, cpu: number): bigint;
+
   /** The address that helper call immediates are relative to. */
   readonly callBase: bigint;
   /** Entry address of helper `id`; `undefined` when there is none. */
@@ -207,4 +217,6 @@ export interface BpfHost {
   /** Devices, routes and what else helpers ask of a network. */
   readonly network: Network;
   readonly timers: Timers;
+  /** What programs allocate. */
+  readonly objects: LocalObjects;
 }

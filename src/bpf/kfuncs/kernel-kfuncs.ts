@@ -43,8 +43,7 @@ const ROWS: readonly {
   {
     since: '6.12',
     kinds: ALL,
-    names: `bpf_arena_alloc_pages bpf_arena_free_pages bpf_copy_from_user_str bpf_iter_bits_destroy
-      bpf_iter_bits_new bpf_iter_bits_next bpf_iter_css_destroy bpf_iter_css_new bpf_iter_css_next
+    names: `bpf_arena_alloc_pages bpf_arena_free_pages bpf_copy_from_user_str bpf_iter_css_destroy bpf_iter_css_new bpf_iter_css_next
       bpf_iter_css_task_destroy bpf_iter_css_task_new bpf_iter_css_task_next bpf_iter_task_destroy
       bpf_iter_task_new bpf_iter_task_next bpf_iter_task_vma_destroy bpf_iter_task_vma_new
       bpf_iter_task_vma_next bpf_map_sum_elem_count bpf_modify_return_test_tp bpf_wq_init

@@ -6,11 +6,16 @@
  */
 import type { Btf } from '../btf/btf.js';
 import { CAST_KFUNCS } from './cast.js';
+import { CPUMASK_KFUNCS } from './cpumask.js';
 import { CRITICAL_KFUNCS } from './critical.js';
 import { DYNPTR_KFUNCS } from './dynptr.js';
+import { ITER_BITS_KFUNCS } from './iter-bits.js';
 import { ITER_NUM_KFUNCS } from './iter-num.js';
 import type { Kfunc } from './kfunc.js';
 import { THROW_KFUNCS } from './throw.js';
+import { LIST_KFUNCS } from './lists.js';
+import { OBJECT_KFUNCS } from './objects.js';
+import { TREE_KFUNCS } from './trees.js';
 import { kfuncBtf, parseKfuncPrototype } from './types.js';
 import { XDP_METADATA_KFUNCS } from './xdp-metadata.js';
 
@@ -21,9 +26,14 @@ export const KFUNCS: readonly Kfunc[] = [
   ...XDP_METADATA_KFUNCS,
   ...DYNPTR_KFUNCS,
   ...ITER_NUM_KFUNCS,
+  ...ITER_BITS_KFUNCS,
   ...CRITICAL_KFUNCS,
   ...CAST_KFUNCS,
   ...THROW_KFUNCS,
+  ...OBJECT_KFUNCS,
+  ...LIST_KFUNCS,
+  ...TREE_KFUNCS,
+  ...CPUMASK_KFUNCS,
 ].map((row, index) => ({
   ...row,
   id: KFUNC_BASE + index,

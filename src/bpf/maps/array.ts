@@ -45,10 +45,20 @@ export class ArrayMap extends MapBase {
     if (flags & BPF_NOEXIST) return -ERRNO.EEXIST;
     for (let each = 0; each < this.cpuCount; each++) {
       if (cpu < 0 || this.cpuCount === 1 || each === cpu) {
-        this.copyValue(value, this.valueRegion(each).offset + index * this.stride);
+        const region = this.valueRegion(each);
+        this.copyValue(value, region.offset + index * this.stride);
+        this.releaseFields(region.address + BigInt(index * this.stride));
       }
     }
     return 0;
+  }
+
+  protected override releaseAll(): void {
+    for (const { address } of this.#values) {
+      for (let index = 0; index < this.spec.maxEntries; index++) {
+        this.releaseFields(address + BigInt(index * this.stride));
+      }
+    }
   }
 
   protected erase(): number {

@@ -428,6 +428,13 @@ export function refineHalf(range: Range, limits: Partial<Half>): Range | undefin
   return syncBounds({ umin, umax, smin, smax, ...half, bits: tnumWithLow(bits, low) });
 }
 
+/** The lower half is these 32 bits; of the upper one nothing more is known than before (__mark_reg32_known). */
+export function withLow(scalar: Scalar, low: number): Scalar {
+  const half = { u32min: low >>> 0, u32max: low >>> 0, s32min: low, s32max: low };
+  const range = refineHalf(scalar.bounds, { ...half, value32: low, mask32: 0 });
+  return new Scalar(range ?? scalar.bounds, scalar);
+}
+
 /** Ranges that were cut, by the key and the range. */
 const cut = new ComputedTable<Range>();
 

@@ -19,8 +19,13 @@ export const ALL_ZERO = 0xaaaa;
 
 /** Eight bytes of stack. */
 export type StackSlot =
-  /** `size` bytes at the lower end hold the value; the rest is of no known content. */
-  | { readonly kind: 'spill'; readonly value: Value; readonly size: number }
+  /** `size` bytes at the lower end hold the value; `rest` has what is in those above, as in `bytes`. */
+  | {
+      readonly kind: 'spill';
+      readonly value: Value;
+      readonly size: number;
+      readonly rest: number;
+    }
   | { readonly kind: 'bytes'; readonly bytes: number }
   | DynptrSlot
   | IteratorSlot;
@@ -63,6 +68,8 @@ export interface CallbackInfo {
   readonly maxResult: bigint;
   /** Runs later, on its own: its end is the end of the path. */
   readonly isAsync: boolean;
+  /** Compares nodes of a tree, whose lock is held. */
+  readonly inTree?: true;
 }
 
 export interface Frame {
@@ -85,8 +92,9 @@ export interface Acquired {
   readonly insn: number;
 }
 
+/** A lock by what it lies in: a map, or the BTF of allocated objects; `id` tells values and objects apart. */
 export interface Lock {
-  readonly map: string;
+  readonly owner: object;
   readonly id: number;
 }
 
@@ -168,7 +176,7 @@ export function replaceValues(state: State, change: (value: Value) => Value): vo
       const slot = stack[i];
       if (slot?.kind !== 'spill') continue;
       const value = change(slot.value);
-      if (value !== slot.value) stack[i] = { kind: 'spill', value, size: slot.size };
+      if (value !== slot.value) stack[i] = { ...slot, value };
     }
   }
 }

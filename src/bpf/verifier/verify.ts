@@ -4,7 +4,7 @@
  * An abstract interpreter in the manner of kernel/bpf/verifier.c (do_check, is_state_visited,
  * check_max_stack_depth), for privileged programs: paths are walked depth first, states are kept at
  * branch targets, and a path ends where a kept state covers it. Needs no memory and no host. Left out:
- * kptrs, arenas, speculation.
+ * arenas, speculation.
  *
  * Usage:
  *   const { functions } = verify(input);   // throws VerifierError
@@ -33,12 +33,14 @@ import { invalidatePackets, refuseLeaks } from './references.js';
 import {
   constScalar,
   kernelScalar,
+  type Scalar,
   signExtend,
   truncate,
   unknownScalar,
   unsignedScalar,
+  withLow,
 } from './scalar.js';
-import { compute, negated } from './scalar-alu.js';
+import { byteSwapped, compute, negated } from './scalar-alu.js';
 import { checkStackDepth } from './stack-depth.js';
 import {
   copyState,
@@ -164,8 +166,9 @@ class Walk {
       new Set([...done].filter((key) => key < 0).map((key) => -1 - key)),
     );
     return {
-      functions: env.facts.map(({ accesses, stackDepth, reached }, fn) => ({
+      functions: env.facts.map(({ accesses, calls, stackDepth, reached }, fn) => ({
         accesses,
+        calls,
         stackDepth,
         dead: deadSlots(this.#input.functions[fn] as VerifierFunction, reached),
       })),
@@ -313,7 +316,8 @@ class Walk {
   #push(state: State): void {
     const env = this.#env;
     if (this.#pending.length >= MAX_PENDING) {
-      env.refuse('E2BIG', `The sequence of ${this.#pending.length + 1} jumps is too complex.`);
+      // the kernel says EFAULT where it has no room for another state
+      env.refuse('EFAULT', `The sequence of ${this.#pending.length + 1} jumps is too complex.`);
     }
     if (state.parent) state.parent.branches++;
     this.#pending.push({ state, logged: this.#log?.length ?? 0 });
@@ -336,11 +340,14 @@ class Walk {
         );
         return true;
       }
-      case 'end':
-        // the kernel follows no byte swap, not even of a constant
-        env.read(slot.dst);
-        env.write(slot.dst, unknownScalar());
+      case 'end': {
+        const value = env.read(slot.dst);
+        const size = slot.imm / 8;
+        const swaps = opcode.to !== 'le';
+        if (value.kind === 'pointer') env.write(slot.dst, unknownScalar());
+        else env.write(slot.dst, swaps ? byteSwapped(value, size) : truncate(value, size));
         return true;
+      }
       case 'load':
         env.read(slot.src);
         env.write(slot.dst, load(env, slot.src, slot.off, opcode.size, opcode.signed));
@@ -350,7 +357,14 @@ class Walk {
           opcode.source === 'register'
             ? this.#shared(slot.src, env.read(slot.src))
             : constScalar(BigInt(slot.imm));
-        store(env, slot.dst, slot.off, opcode.size, value);
+        store(
+          env,
+          slot.dst,
+          slot.off,
+          opcode.size,
+          value,
+          opcode.source === 'register' ? slot.src : -1,
+        );
         return true;
       }
       case 'atomic':
@@ -395,11 +409,15 @@ class Walk {
     }
     const dst = env.read(slot.dst);
     if (opcode.source === 'immediate') this.#checkImmediate(op, width, slot.imm);
+    env.checkWritable(slot.dst);
     if (dst.kind === 'pointer' || src.kind === 'pointer') {
       return pointerArithmetic(env, op, opcode.symbol, width, slot.dst, dst, src);
     }
     if (dst.kernel && width === 64 && (op === 'add' || op === 'sub') && src.isConst) {
       return kernelScalar();
+    }
+    if ((op === 'and' || op === 'or') && src.isConst) {
+      return compute(op, width, this.#signMask(slot.dst, dst), src);
     }
     const result = compute(op, width, dst, src);
     if ((op !== 'add' && op !== 'sub') || !src.isConst) return result;
@@ -413,6 +431,18 @@ class Walk {
     const copy = unlinked(value);
     if (copy !== value) env.frame.regs[register] = copy;
     return copy;
+  }
+
+  /** A number that is 0 or -1, as a shift of the sign gives it: -1, and another path has 0 (maybe_fork_scalars). */
+  #signMask(register: number, scalar: Scalar): Scalar {
+    const isWhole = scalar.smin === -1n && scalar.smax === 0n;
+    if (!isWhole && (scalar.s32min !== -1 || scalar.s32max !== 0)) return scalar;
+    const env = this.#env;
+    const other = copyState(env.state);
+    other.at = env.at;
+    topFrame(other).regs[register] = isWhole ? constScalar(0n) : withLow(scalar, 0);
+    this.#push(other);
+    return isWhole ? constScalar(-1n) : withLow(scalar, -1);
   }
 
   /** Division by a constant zero, shifts by more than there is. */
@@ -434,7 +464,7 @@ class Walk {
     }
     const value = env.read(src);
     if (imm === 0x110) {
-      store(env, dst, off, size, value);
+      store(env, dst, off, size, value, src);
       return;
     }
     const isExchange = imm === 0xf1;
@@ -583,6 +613,8 @@ function deadSlots({ slots }: VerifierFunction, reached: Uint8Array): Set<number
 /** A move, with sign extension from `bits` when that is not 0. */
 function moved(src: Value, width: 32 | 64, bits: number): Value {
   if (src.kind === 'pointer') return width === 64 && bits === 0 ? src : unknownScalar();
+  // what stays as it is stays the same number
+  if (bits !== 0 && src.umax < 1n << BigInt(bits - 1)) return src;
   if (bits !== 0) return signExtend(src, bits / 8, width);
   return width === 64 ? src : truncate(src, 4);
 }

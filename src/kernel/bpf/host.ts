@@ -26,6 +26,7 @@ import { Timers } from '../../bpf/timers.js';
 import { hasKernelKfunc } from '../../bpf/kfuncs/kernel-kfuncs.js';
 import { BPF_THROW } from '../../bpf/kfuncs/throw.js';
 import { KFUNCS } from '../../bpf/kfuncs/table.js';
+import { LocalObjects } from '../../bpf/local/objects.js';
 import type { BpfMap } from '../../bpf/maps/map.js';
 import { ProgArray } from '../../bpf/maps/prog-array.js';
 import type { XlatedProgram } from '../../bpf/program.js';
@@ -53,6 +54,7 @@ export class KernelBpfHost implements BpfHost {
   readonly types: KernelTypes;
   readonly network = new Network();
   readonly timers = new Timers();
+  readonly objects = new LocalObjects();
   readonly #kernel: Kernel;
   readonly #addresses = new Map<number, bigint>();
   readonly #kfuncs = new Map<string, bigint>();
@@ -149,6 +151,26 @@ export class KernelBpfHost implements BpfHost {
   release(region: Region): void {
     this.memory.unmap(region);
     this.#kernel.vmalloc.release(region.pageAddress);
+  }
+
+  kmalloc(size: number): bigint {
+    return this.#kernel.kmalloc(size);
+  }
+
+  kfree(address: bigint): void {
+    this.#kernel.kfree(address);
+  }
+
+  allocPercpu(size: number): bigint {
+    return this.#kernel.allocPercpu(size);
+  }
+
+  freePercpu(pointer: bigint): void {
+    this.#kernel.freePercpu(pointer);
+  }
+
+  perCpuAddress(pointer: bigint, cpu: number): bigint {
+    return this.#kernel.perCpuAddress(pointer, cpu);
   }
 
   helperAddress(id: number): bigint | undefined {

@@ -5,6 +5,7 @@
  *   5 PROG_ARRAY                   6 frozen, "hello"    7 ARRAY_OF_MAPS of 1          8 HASH u32 -> { timer }
  *   9 XSKMAP
  */
+import { plainRecord } from '../../../src/bpf/btf/record.js';
 import { assemble } from '../../../src/bpf/assemble.js';
 import { readSlots } from '../../../src/bpf/instruction.js';
 import type { Btf } from '../../../src/bpf/btf/btf.js';
@@ -44,7 +45,7 @@ const ARRAY = map('ARRAY', 4, 48);
 const MAPS: Readonly<Record<number, VerifierMap>> = {
   1: ARRAY,
   2: map('HASH', 8, 8),
-  3: map('HASH', 4, 8, { spinLock: 0 }),
+  3: map('HASH', 4, 8, { record: plainRecord({ bpf_spin_lock: 0 }) }),
   4: map('RINGBUF', 0, 0),
   5: map('PROG_ARRAY', 4, 4),
   6: map('ARRAY', 4, 16, {
@@ -53,7 +54,7 @@ const MAPS: Readonly<Record<number, VerifierMap>> = {
     contents: new TextEncoder().encode('hello\0 world wide'.slice(0, 16)),
   }),
   7: map('ARRAY_OF_MAPS', 4, 4, { inner: ARRAY }),
-  8: map('HASH', 4, 16, { timer: 0 }),
+  8: map('HASH', 4, 16, { record: plainRecord({ bpf_timer: 0 }) }),
   9: map('XSKMAP', 4, 4),
 };
 
