@@ -84,14 +84,19 @@ export function withIntrinsic(intrinsic: HelperIntrinsic, body: HelperBody): Hel
  */
 export type Callback = (registers: RegisterPairs) => void;
 
-/** Thrown by a helper that ends the program (as the kernel's bpf_throw does): R0 is `r0`. */
+/**
+ * Thrown by a helper that ends the program (as the kernel's bpf_throw does): R0 is `r0`. An exception goes to
+ * the program's exception callback, if it has one, whose result is the program's.
+ */
 export class ProgramExit extends Error {
   readonly r0: bigint;
+  readonly isException: boolean;
 
-  constructor(r0: bigint) {
+  constructor(r0: bigint, isException = false) {
     super(`the program was ended by a helper with ${r0}`);
     this.name = 'ProgramExit';
     this.r0 = r0;
+    this.isException = isException;
   }
 }
 

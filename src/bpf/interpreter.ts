@@ -126,10 +126,30 @@ export class Interpreter {
 
   /** What a helper threw, as a result: the end of the program, or an access that memory refused. */
   caught(error: unknown): InterpreterResult {
-    if (error instanceof ProgramExit) return { kind: 'return', r0: error.r0 };
+    if (error instanceof ProgramExit) return this.#ended(error);
     if (!(error instanceof MemoryAccessError)) throw error;
     const machine = this.#machine;
     return { kind: 'fault', fault: error.fault, ...locate(machine.linked, machine.record) };
+  }
+
+  /** An exception ends in the callback of the program that runs, whichever tail calls led there. */
+  #ended({ r0, isException }: ProgramExit): InterpreterResult {
+    const machine = this.#machine;
+    const { linked } = machine;
+    const callback = linked.program.functions.findIndex((fn) => fn.exceptionCallback);
+    const entry = linked.entries[callback];
+    if (!isException || entry === undefined) return { kind: 'return', r0 };
+    const registers = new Int32Array(CODE_START);
+    registers[2] = low32(r0);
+    registers[3] = high32(r0);
+    try {
+      runCallback(machine, linked, entry, registers);
+    } catch (error) {
+      if (!(error instanceof CallbackStop)) return this.caught(error);
+      this.#outcome = error.outcome;
+      return this.result;
+    }
+    return { kind: 'return', r0: join64(registers[0] ?? 0, registers[1] ?? 0) };
   }
 }
 

@@ -100,7 +100,13 @@ export class WasmProgram {
   /** What a helper threw, as a result: the end of the program, or an access that memory refused. */
   caught(error: unknown): InterpreterResult {
     const runtime = this.#runtime;
-    if (error instanceof ProgramExit) return { kind: 'return', r0: error.r0 };
+    if (error instanceof ProgramExit) {
+      try {
+        return { kind: 'return', r0: runtime.ended(this.program, this.#entry, error) };
+      } catch (again) {
+        return this.caught(again);
+      }
+    }
     if (error instanceof MemoryAccessError) {
       return { kind: 'fault', fault: error.fault, ...this.#place(runtime.helperSite) };
     }

@@ -43,8 +43,7 @@ const ROWS: readonly {
   {
     since: '6.12',
     kinds: ALL,
-    names: `bpf_arena_alloc_pages bpf_arena_free_pages bpf_copy_from_user_str bpf_iter_bits_destroy
-      bpf_iter_bits_new bpf_iter_bits_next bpf_iter_css_destroy bpf_iter_css_new bpf_iter_css_next
+    names: `bpf_arena_alloc_pages bpf_arena_free_pages bpf_copy_from_user_str bpf_iter_css_destroy bpf_iter_css_new bpf_iter_css_next
       bpf_iter_css_task_destroy bpf_iter_css_task_new bpf_iter_css_task_next bpf_iter_task_destroy
       bpf_iter_task_new bpf_iter_task_next bpf_iter_task_vma_destroy bpf_iter_task_vma_new
       bpf_iter_task_vma_next bpf_map_sum_elem_count bpf_modify_return_test_tp bpf_wq_init
@@ -76,7 +75,7 @@ const ROWS: readonly {
       bpf_list_pop_back bpf_list_pop_front bpf_list_push_back_impl bpf_list_push_front_impl
       bpf_obj_drop_impl bpf_obj_new_impl bpf_percpu_obj_drop_impl bpf_percpu_obj_new_impl
       bpf_rbtree_add_impl bpf_rbtree_first bpf_rbtree_remove bpf_refcount_acquire_impl bpf_task_acquire
-      bpf_task_from_pid bpf_task_get_cgroup1 bpf_task_release bpf_task_under_cgroup bpf_throw`,
+      bpf_task_from_pid bpf_task_get_cgroup1 bpf_task_release bpf_task_under_cgroup`,
   },
   {
     since: '7.3',

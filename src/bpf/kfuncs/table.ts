@@ -9,8 +9,10 @@ import { CAST_KFUNCS } from './cast.js';
 import { CPUMASK_KFUNCS } from './cpumask.js';
 import { CRITICAL_KFUNCS } from './critical.js';
 import { DYNPTR_KFUNCS } from './dynptr.js';
+import { ITER_BITS_KFUNCS } from './iter-bits.js';
 import { ITER_NUM_KFUNCS } from './iter-num.js';
 import type { Kfunc } from './kfunc.js';
+import { THROW_KFUNCS } from './throw.js';
 import { LIST_KFUNCS } from './lists.js';
 import { OBJECT_KFUNCS } from './objects.js';
 import { TREE_KFUNCS } from './trees.js';
@@ -24,8 +26,10 @@ export const KFUNCS: readonly Kfunc[] = [
   ...XDP_METADATA_KFUNCS,
   ...DYNPTR_KFUNCS,
   ...ITER_NUM_KFUNCS,
+  ...ITER_BITS_KFUNCS,
   ...CRITICAL_KFUNCS,
   ...CAST_KFUNCS,
+  ...THROW_KFUNCS,
   ...OBJECT_KFUNCS,
   ...LIST_KFUNCS,
   ...TREE_KFUNCS,

@@ -57,6 +57,7 @@ export function declareKfuncTypes(builder: BtfBuilder): BtfBuilder {
     .enum('xdp_rss_hash_type', XDP_RSS_HASH_TYPE)
     .struct('bpf_dynptr', 16, { __opaque: ['__u64[2]', 0] })
     .struct('bpf_iter_num', 8, { __opaque: ['__u64[1]', 0] })
+    .struct('bpf_iter_bits', 16, { __opaque: ['__u64[2]', 0] })
     .struct('bpf_list_head', 16, { __opaque: ['__u64[2]', 0] })
     .struct('bpf_list_node', 24, { __opaque: ['__u64[3]', 0] })
     .struct('bpf_rb_root', 16, { __opaque: ['__u64[2]', 0] })

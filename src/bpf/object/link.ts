@@ -11,6 +11,7 @@ import type { CoreTarget } from '../btf/core-match.js';
 import { makeSlot, readSlots, type Slot } from '../instruction.js';
 import { PSEUDO } from '../opcodes.js';
 import { relocateCore } from './core.js';
+import { exceptionCallback } from './exceptions.js';
 import { describeFunctionPlace } from './place.js';
 import { SESSION_KFUNCS } from './session-kfuncs.js';
 import type { ExternSpec, FunctionSpec, ObjectSpec, ProgramSpec, Relocation } from './spec.js';
@@ -59,6 +60,8 @@ export function linkProgram(
     }
   };
   visit(program.functionIndex);
+  const callback = exceptionCallback(object, program);
+  if (callback !== undefined) visit(callback);
   const [main, ...others] = order.map((index): LinkedFunction => {
     const spec = functionAt(object, index);
     return { spec, slots: relocate(object, spec, order, addresses) };

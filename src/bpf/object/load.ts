@@ -22,6 +22,7 @@ import type { LocalTypes } from '../btf/local-types.js';
 import type { BtfRecord } from '../btf/record.js';
 import type { BpfHost } from '../host.js';
 import { encodeSlots, makeSlot, type Slot } from '../instruction.js';
+import { BPF_THROW } from '../kfuncs/throw.js';
 import { findKfunc } from '../kfuncs/table.js';
 import { createMap } from '../maps/create.js';
 import type { BpfMap } from '../maps/map.js';
@@ -35,6 +36,7 @@ import { verify } from '../verifier/verify.js';
 import { rewriteSocketLoad } from './bpf-sock.js';
 import { contextBytes, rewriteContext } from './ctx-rewrite.js';
 import { analyze, type FunctionFlow } from './data-flow.js';
+import { DEFAULT_CALLBACK, DEFAULT_CALLBACK_NAME, exceptionCallback } from './exceptions.js';
 import { expandMayGoto, fixupInstruction } from './fixups.js';
 import { helperName } from './helper-names.js';
 import { fillInitialValues } from './initial-values.js';
@@ -52,6 +54,7 @@ import { rewriteXdpSockLoad } from './xdp-sock.js';
 import { describePlace } from './place.js';
 import {
   hasTrampoline,
+  type FunctionSpec,
   type MapDefinition,
   type ObjectSpec,
   type ProgramSpec,
@@ -316,7 +319,7 @@ function loadProgram(
     linked.map((each, i) => withoutDeadCode(each, verified?.functions[i]?.dead)),
     verified?.functions,
   );
-  const live = patches.map((each) => each.linked);
+  const live = patches.map((each) => (verified ? ended(each.linked) : each.linked));
   // what the verifier did not walk may be anything
   const [problem] = validate(
     (verified ? live : linked).map(({ spec, slots }) => xlated(spec.name, slots, 0)),
@@ -329,9 +332,18 @@ function loadProgram(
   const flows = facts ? flowsOf(facts, patches) : analyze(live);
   for (const { calls } of flows)
     for (const each of recordsOf(calls?.values() ?? [])) records.add(each);
-  const finished = live.map((each, i) =>
-    finishFunction(program, each, flows[i] as FunctionFlow, host),
-  );
+  const caught = exceptionCallback(object, program);
+  const catcher = caught === undefined ? undefined : object.functions[caught];
+  const throws = live.some(({ slots }) => slots.some((slot) => isThrow(slot, host)));
+  const finished = live.map((each, i) => {
+    const { xlated: made, info } = finishFunction(program, each, flows[i] as FunctionFlow, host);
+    const marks = {
+      ...(i === 0 && throws ? { exceptionBoundary: true } : {}),
+      ...(catcher !== undefined && isFunction(each, catcher) ? { exceptionCallback: true } : {}),
+    };
+    return { xlated: { ...made, ...marks }, info };
+  });
+  if (throws && catcher === undefined) finished.push(DEFAULT_CATCHER);
   const [main, ...others] = finished;
   if (!main) throw new InputError(`program '${program.name}' has no function`);
   return {
@@ -365,6 +377,27 @@ function refuseUnverified(program: ProgramSpec, functions: readonly LinkedFuncti
       );
     }
   }
+}
+
+/** What a program that throws ends in when it names nothing else: it gives the number thrown. */
+const DEFAULT_CATCHER = {
+  xlated: { ...xlated(DEFAULT_CALLBACK_NAME, DEFAULT_CALLBACK, 0), exceptionCallback: true },
+  info: { name: DEFAULT_CALLBACK_NAME, btfId: 0, lines: [] },
+};
+
+function isThrow({ code, src, imm }: Slot, host: BpfHost): boolean {
+  if (OPCODES[code]?.kind !== 'call' || src !== PSEUDO.KFUNC_CALL) return false;
+  return host.kfuncAddress?.(BPF_THROW) === host.callBase + BigInt(imm);
+}
+
+/** Behind a call that never returns is nothing; the engines want an exit there. */
+function ended({ spec, slots }: LinkedFunction): LinkedFunction {
+  const last = OPCODES[slots[slots.length - 1]?.code ?? 0]?.kind;
+  return { spec, slots: last === 'call' ? [...slots, makeSlot(0x95)] : slots };
+}
+
+function isFunction({ spec }: LinkedFunction, { section, offset }: FunctionSpec): boolean {
+  return spec.section === section && spec.offset === offset;
 }
 
 /** Whether the loader passes more to a kernel function than the program does. */

@@ -9,6 +9,7 @@
  */
 import type { Btf } from '../btf/btf.js';
 import { essentialName } from '../btf/core-spec.js';
+import { exceptionCallback } from '../object/exceptions.js';
 import { localTypes, type LocalTypes } from '../btf/local-types.js';
 import { kernelStructs } from '../kfuncs/kernel-structs.js';
 import { SLOT_SIZE, type Slot } from '../instruction.js';
@@ -66,6 +67,8 @@ export function verifierInput(
     if (!map) throw new InputError(`there is no map '${name}'`);
     return map;
   };
+  const callback = exceptionCallback(object, program);
+  const catcher = callback === undefined ? undefined : object.functions[callback];
   return {
     name: program.name,
     kind: program.kind,
@@ -79,7 +82,16 @@ export function verifierInput(
     ...(target?.kind === 'traced' && target.resultRange ? { resultRange: target.resultRange } : {}),
     functions: linked.map((each, i) =>
       // what extends a program takes the arguments of the function it replaces
-      verifierFunction(object, each, program.kind, i === 0 && target?.kind !== 'replaced', find),
+      ({
+        ...verifierFunction(
+          object,
+          each,
+          program.kind,
+          i === 0 && target?.kind !== 'replaced',
+          find,
+        ),
+        ...(each.spec === catcher ? { exceptionCallback: true } : {}),
+      }),
     ),
   };
 }

@@ -61,7 +61,7 @@ export function leave(env: Env): boolean {
   }
   if (state.frames.length === 1) {
     refuseLeaks(env, 'BPF_EXIT instruction in main prog');
-    checkResult(env);
+    checkResult(env, 0);
     return false;
   }
   const result = frame.regs[0];
@@ -82,19 +82,21 @@ export function leave(env: Env): boolean {
   return true;
 }
 
-/** R0 at the end of the program, or of a global function. */
-function checkResult(env: Env): void {
-  const value = env.read(0);
-  if (env.fn !== 0) {
+/** What is in `register` at the end of the program, or of a global function that is verified alone. */
+export function checkResult(env: Env, register: number): void {
+  const value = env.read(register);
+  const outermost = env.state.frames[0]?.fn ?? 0;
+  // what an exception callback gives is the program's result
+  if (outermost !== 0 && !env.input.functions[outermost]?.exceptionCallback) {
     if (value.kind !== 'scalar') {
-      env.refuse('EINVAL', 'At subprogram exit the register R0 is not a scalar value');
+      env.refuse('EINVAL', `At subprogram exit the register R${register} is not a scalar value`);
     }
     return;
   }
   const allowed = allowedResult(env.input);
   if (!allowed) return;
   const seen = allowed.only32 && value.kind === 'scalar' ? lowHalf(value) : value;
-  refuseResult(env, seen, allowed.min, allowed.max, 'program exit');
+  refuseResult(env, seen, allowed.min, allowed.max, 'program exit', register);
 }
 
 /** The number in the lower 32 bits, signed. */
@@ -107,18 +109,25 @@ function checkCallbackResult(env: Env, max: bigint): void {
   refuseResult(env, env.read(0), 0n, max, 'callback return');
 }
 
-function refuseResult(env: Env, value: Value, min: bigint, max: bigint, when: string): void {
+function refuseResult(
+  env: Env,
+  value: Value,
+  min: bigint,
+  max: bigint,
+  when: string,
+  register = 0,
+): void {
   if (value.kind !== 'scalar') {
     return env.refuse(
       'EINVAL',
-      `At ${when} the register R0 is not a known value (${typeName(value)})`,
+      `At ${when} the register R${register} is not a known value (${typeName(value)})`,
     );
   }
   markPrecise(value);
   if (value.smin >= min && value.smax <= max) return;
   env.refuse(
     'EINVAL',
-    `At ${when} the register R0 has ${describeValue(value)} should have been in [${min}, ${max}]`,
+    `At ${when} the register R${register} has ${describeValue(value)} should have been in [${min}, ${max}]`,
   );
 }
 

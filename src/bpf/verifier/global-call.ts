@@ -84,9 +84,9 @@ function checkPassedMemory(
   if (isNull) markPrecise(value);
   else {
     try {
-      if (value?.kind === 'pointer' && value.type === 'btf')
+      if (value?.kind === 'pointer' && value.type === 'btf') {
         readThrough(env, register, value, size);
-      else checkWritable(env, register, value, size);
+      } else checkWritable(env, register, value, size);
     } catch (error) {
       if (!(error instanceof Refusal)) throw error;
       env.refuse('EINVAL', error.reason);

@@ -67,6 +67,8 @@ export interface VerifierFunction {
   readonly poisoned?: ReadonlyMap<number, string>;
   /** Arguments of a global function, which is verified alone. Absent: verified at each call. */
   readonly global?: readonly ArgumentType[];
+  /** What exceptions of the program end in: a global function. Default: no. */
+  readonly exceptionCallback?: boolean;
   /** Whether a global function gives back an integer or enum, as it must. Default: true. */
   readonly returnsScalar?: boolean;
 }

@@ -8,8 +8,10 @@ import { kernelKfunc } from '../kfuncs/kernel-kfuncs.js';
 import type { Kfunc } from '../kfuncs/kfunc.js';
 import { kernelStructs } from '../kfuncs/kernel-structs.js';
 import { findKfunc, KFUNC_BTF } from '../kfuncs/table.js';
+import { BPF_THROW } from '../kfuncs/throw.js';
 import type { SectionKind } from '../object/spec.js';
 import type { Env } from './env.js';
+import { checkThrown } from './exception.js';
 import { giveToRoot, inTreeCallback, setLessArguments } from './graph.js';
 import { pushCallback } from './helper-call.js';
 import { splitAtNext } from './iterator.js';
@@ -49,6 +51,7 @@ export function callKfunc(env: Env, imm: number): State | undefined {
     env.refuse('EINVAL', 'function calls are not allowed while holding a lock');
   }
   const facts = checkKfuncArguments(env, kfunc, KFUNC_BTF, prototype);
+  if (name === BPF_THROW) checkThrown(env);
   const callback = name === TREE_ADD ? enterLess(env, kfunc.id, facts) : undefined;
   changeSection(env, name);
   if (facts.released !== 0) release(env, facts.released);

@@ -12,11 +12,13 @@
 import { imm64, type Slot } from '../instruction.js';
 import { OPCODES, PSEUDO, type AluOperation, type Opcode } from '../opcodes.js';
 import { disassembleSlot } from '../disassemble.js';
+import { BPF_THROW } from '../kfuncs/throw.js';
 import { branch } from './branch.js';
 import { covers, inherit, iteratorDepthsDiffer, looksAlike } from './compare.js';
 import { refusedMap } from './context.js';
 import { describeFrame, Env } from './env.js';
 import { Refusal, VerifierError } from './error.js';
+import { checkExceptionCallback } from './exception.js';
 import { callFunction, leave } from './function-call.js';
 import { globalArgument } from './global-call.js';
 import { callHelper, TAIL_CALL } from './helper-call.js';
@@ -134,6 +136,9 @@ class Walk {
       for (const [i, type] of extended.entries()) main.regs[i + 1] = globalArgument(env, type);
     } else main.regs[1] = new Pointer('ctx');
     this.#walkFrom(main);
+    for (const [fn, { exceptionCallback }] of this.#input.functions.entries()) {
+      if (exceptionCallback) env.calledGlobals.add(fn);
+    }
     const done = new Set<number>();
     for (let more = true; more;) {
       more = false;
@@ -143,6 +148,7 @@ class Walk {
         more = true;
         const frame = newFrame(callee, -1);
         const types = this.#input.functions[callee]?.global ?? [];
+        checkExceptionCallback(this.#input, callee);
         for (const [i, type] of types.entries()) frame.regs[i + 1] = globalArgument(env, type);
         this.#walkFrom(frame);
       }
@@ -375,8 +381,7 @@ class Walk {
         state.at = at + 1 + (opcode.long ? slot.imm : slot.off);
         return true;
       case 'call':
-        this.#call(slot);
-        return true;
+        return this.#call(slot);
       case 'exit':
         this.#jumps++;
         return leave(env);
@@ -523,21 +528,25 @@ class Walk {
     return true;
   }
 
-  #call(slot: Slot): void {
+  /** False when it does not come back: something is thrown. */
+  #call(slot: Slot): boolean {
     const env = this.#env;
     this.#jumps++;
     if (slot.src === PSEUDO.CALL) {
       callFunction(env, slot.off, this.#structures);
-      return;
+      return true;
     }
     if (slot.src !== 0) {
+      const throws = env.function.kfuncs.get(env.at) === BPF_THROW;
       const more = callKfunc(env, slot.imm);
       if (more) this.#push(more);
-      return;
+      if (throws) refuseLeaks(env, BPF_THROW);
+      return !throws;
     }
     const callback = callHelper(env, slot.imm);
     if (callback) this.#push(callback);
     if (slot.imm === TAIL_CALL && env.state.frames.length > 1) this.#returnOfTailCall();
+    return true;
   }
 
   /** In a subprogram, a program called by tail call returns to the subprogram's caller. */

@@ -10,7 +10,7 @@ import { high32, join64, low32 } from '../../common/bytes.js';
 import { InputError } from '../../common/errors.js';
 import type { AccessFault, AccessKind } from '../../cpu/fault.js';
 import type { Memory, MemoryListener, Region } from '../../cpu/memory.js';
-import type { BpfHost, Callback, RegisterPairs } from '../host.js';
+import { ProgramExit, type BpfHost, type Callback, type RegisterPairs } from '../host.js';
 import { MAX_TAIL_CALLS, tailCallTarget } from '../interpreter/calls.js';
 import { holdsFunctionAddress } from '../interpreter/link.js';
 import type { BpfMap } from '../maps/map.js';
@@ -313,6 +313,18 @@ export class Runtime implements MemoryListener {
     registers[1] = words[1] as number;
   }
 
+  /** The result of a program that a helper ended: an exception goes to the program's callback. */
+  ended({ functions }: XlatedProgram, entry: Entry, { r0, isException }: ProgramExit): bigint {
+    const callback = functions.findIndex((fn) => fn.exceptionCallback);
+    if (!isException || callback < 0) return r0;
+    const registers = new Int32Array(2 * REGISTER_COUNT);
+    registers[2] = low32(r0);
+    registers[3] = high32(r0);
+    if (this.#isRunning) this.#callNested(entry, callback, registers);
+    else this.#callAlone(entry, callback, registers);
+    return join64(registers[0] ?? 0, registers[1] ?? 0);
+  }
+
   #allocate(name: string, size: number): Region {
     const region = this.host.allocate(name, size);
     this.#regions.push(region);
@@ -427,7 +439,16 @@ export class Runtime implements MemoryListener {
       entry = this.#targets.get(program);
       if (!entry) throw new RangeError(`no entry for ${program.name}`);
     }
-    entry.enter(entry.first, depth);
+    try {
+      entry.enter(entry.first, depth);
+    } catch (error) {
+      if (!(error instanceof ProgramExit && error.isException)) throw error;
+      // to its caller it is a program that returned
+      this.#view.setInt32(this.#at + STATE.depth, depth, true);
+      const r0 = this.ended(program, entry, error);
+      this.words[0] = low32(r0);
+      this.words[1] = high32(r0);
+    }
     return 1;
   };
 

@@ -24,6 +24,7 @@ import { Network } from '../../bpf/network.js';
 import { BPF_REDIRECT_INFO, type RedirectTargets } from '../../bpf/redirect-info.js';
 import { Timers } from '../../bpf/timers.js';
 import { hasKernelKfunc } from '../../bpf/kfuncs/kernel-kfuncs.js';
+import { BPF_THROW } from '../../bpf/kfuncs/throw.js';
 import { KFUNCS } from '../../bpf/kfuncs/table.js';
 import { LocalObjects } from '../../bpf/local/objects.js';
 import type { BpfMap } from '../../bpf/maps/map.js';
@@ -115,12 +116,16 @@ export class KernelBpfHost implements BpfHost {
     const functions = [...helpers.values()].map(({ name, body }) =>
       helperFunction(`bpf_${name}`, body, this),
     );
-    const kfuncs = KFUNCS.map(({ name, prototype, body }) => ({
-      ...helperFunction(name, body, this),
-      prototype,
-    }));
+    // A64 code unwinds in the kernel's own bpf_throw, where there is one
+    const present = KFUNCS.filter(({ name }) => name !== BPF_THROW || options.profile.exceptions);
+    const kfuncs = present
+      .filter(({ name }) => name !== BPF_THROW)
+      .map(({ name, prototype, body }) => ({
+        ...helperFunction(name, body, this),
+        prototype,
+      }));
     kernel.define(...functions, ...kfuncs);
-    for (const { name, body } of KFUNCS) {
+    for (const { name, body } of present) {
       const address = kernel.symbol(name);
       this.#kfuncs.set(name, address);
       this.#bodies.set(address, body);
