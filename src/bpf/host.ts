@@ -94,6 +94,14 @@ export class ProgramExit extends Error {
   }
 }
 
+/** Memory of each CPU. */
+export interface PerCpuRegions {
+  /** The per-CPU pointer: a CPU's region is at it plus the CPU's offset. */
+  readonly pointer: bigint;
+  /** By CPU. */
+  readonly regions: readonly Region[];
+}
+
 /** Where clock and random numbers of a host lie: offsets in the backing store. */
 export interface HostCells {
   /** u64: the last reading in nanoseconds, and how much each moves it on. */
@@ -134,6 +142,10 @@ export interface BpfHost {
    */
   allocate(name: string, size: number): Region;
   release(region: Region): void;
+
+  /** The same for each CPU: one region per CPU, as far from each other as the CPUs' offsets are. */
+  allocatePerCpu(name: string, size: number): PerCpuRegions;
+  releasePerCpu(regions: PerCpuRegions): void;
 
   /** The address that helper call immediates are relative to. */
   readonly callBase: bigint;

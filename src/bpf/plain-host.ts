@@ -12,7 +12,7 @@
 import { alignUp } from '../common/bytes.js';
 import { Memory, PAGE_SIZE, type Region } from '../cpu/memory.js';
 import { CallbackTable } from './callbacks.js';
-import type { BpfHost, Callback, HelperBody, HostCells } from './host.js';
+import type { BpfHost, Callback, HelperBody, HostCells, PerCpuRegions } from './host.js';
 import { CELLS_SIZE, CellState } from './host-cells.js';
 import { findKfunc } from './kfuncs/table.js';
 import type { BpfMap } from './maps/map.js';
@@ -82,6 +82,16 @@ export class PlainHost implements BpfHost {
 
   release(region: Region): void {
     this.memory.unmap(region);
+  }
+
+  /** CPU 0 has offset 0; the others lie anywhere. */
+  allocatePerCpu(name: string, size: number): PerCpuRegions {
+    const regions = Array.from({ length: this.cpuCount }, () => this.allocate(name, size));
+    return { pointer: regions[0]?.address ?? 0n, regions };
+  }
+
+  releasePerCpu({ regions }: PerCpuRegions): void {
+    for (const region of regions) this.release(region);
   }
 
   helperAddress(id: number): bigint | undefined {

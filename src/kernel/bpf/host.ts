@@ -17,6 +17,7 @@ import type {
   Callback,
   HelperBody,
   HostCells,
+  PerCpuRegions,
   RegisterPairs,
 } from '../../bpf/host.js';
 import { CELLS_SIZE, CellState } from '../../bpf/host-cells.js';
@@ -141,6 +142,14 @@ export class KernelBpfHost implements BpfHost {
   release(region: Region): void {
     this.memory.unmap(region);
     this.#kernel.vmalloc.release(region.pageAddress);
+  }
+
+  allocatePerCpu(name: string, size: number): PerCpuRegions {
+    return this.#kernel.perCpu.map(name, size);
+  }
+
+  releasePerCpu(regions: PerCpuRegions): void {
+    this.#kernel.perCpu.unmap(regions);
   }
 
   helperAddress(id: number): bigint | undefined {
