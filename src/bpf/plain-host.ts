@@ -14,6 +14,7 @@ import { Memory, PAGE_SIZE, type Region } from '../cpu/memory.js';
 import { CallbackTable } from './callbacks.js';
 import type { BpfHost, Callback, HelperBody, HostCells, PerCpuRegions } from './host.js';
 import { CELLS_SIZE, CellState } from './host-cells.js';
+import { mapFunctionNumber } from './helpers/map-functions.js';
 import { findKfunc } from './kfuncs/table.js';
 import type { BpfMap } from './maps/map.js';
 import { Network } from './network.js';
@@ -37,6 +38,8 @@ export interface PlainHostOptions {
 
 const FIRST_ADDRESS = 0xffff_8000_9000_0000n;
 const CELLS_ADDRESS = FIRST_ADDRESS - 2n * BigInt(PAGE_SIZE);
+const JIFFIES_SIZE = 8;
+const JIFFIES_ADDRESS = CELLS_ADDRESS + BigInt(PAGE_SIZE - JIFFIES_SIZE);
 const FOUR_GIB = 1n << 32n;
 const CLOCK_STEP_NS = 1000n;
 
@@ -109,6 +112,19 @@ export class PlainHost implements BpfHost {
     return kfunc && this.helperAddress(kfunc.id);
   }
 
+  functionAddress(name: string): bigint | undefined {
+    const number = mapFunctionNumber(name);
+    return number === undefined ? undefined : this.helperAddress(number);
+  }
+
+  /** `jiffies`, and nothing else. */
+  symbolAddress(name: string): bigint | undefined {
+    if (name !== 'jiffies') return undefined;
+    // there from now on
+    this.jiffies();
+    return JIFFIES_ADDRESS;
+  }
+
   addCallbacks(callbacks: readonly Callback[]): bigint {
     return this.#callbacks.add(callbacks);
   }
@@ -148,6 +164,10 @@ export class PlainHost implements BpfHost {
     return this.#state.clock();
   }
 
+  jiffies(): bigint {
+    return this.#state.jiffies;
+  }
+
   get cells(): HostCells {
     return this.#state.cells;
   }
@@ -156,11 +176,12 @@ export class PlainHost implements BpfHost {
     if (this.#cellState) return this.#cellState;
     const { offset } = this.memory.mapAtPageEnd({
       name: 'clock and random numbers',
-      size: CELLS_SIZE,
+      size: CELLS_SIZE + JIFFIES_SIZE,
       permissions: 'r',
       pageAddress: CELLS_ADDRESS,
     });
-    this.#cellState = new CellState(this.memory, offset, CLOCK_STEP_NS, this.#seed);
+    const place = { offset, jiffies: offset + CELLS_SIZE };
+    this.#cellState = new CellState(this.memory, place, CLOCK_STEP_NS, this.#seed);
     return this.#cellState;
   }
 

@@ -520,7 +520,9 @@ export class Kernel implements KernelContext {
     const sp_el0 = task.address;
     const tpidr_el1 = this.perCpu.area(cpuNumber);
     if (before.sp_el0 === sp_el0 && before.tpidr_el1 === tpidr_el1) return before;
-    this.#system = { ...NO_SYSTEM_REGISTERS, sp_el0, tpidr_el1 };
+    // where a kernel at EL2 has it
+    const tpidr_el2 = tpidr_el1;
+    this.#system = { ...NO_SYSTEM_REGISTERS, sp_el0, tpidr_el1, tpidr_el2 };
     return this.#system;
   }
 

@@ -502,7 +502,7 @@ function executeSlice(machine: Machine, entry: number, budget: number): number {
         case 0x110: // call helper
           machine.record = pc;
           helpers[m[pc + 4]](m, host);
-          pc = (pc + 8) | 0;
+          pc = (pc + m[pc + 3]) | 0;
           continue;
         case 0x10f: // call pc+n
           if (!machine.push(m, pc + 8)) return machine.stopAt(count, pc, OUTCOME.CALL_DEPTH);

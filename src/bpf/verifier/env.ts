@@ -5,7 +5,13 @@
  */
 import type { ErrnoName } from '../../common/errno.js';
 import { Refusal } from './error.js';
-import type { AccessKind, VerifierFunction, VerifierInput, VerifyOptions } from './input.js';
+import type {
+  AccessKind,
+  VerifierFunction,
+  VerifierInput,
+  VerifierMap,
+  VerifyOptions,
+} from './input.js';
 import { describeScalar } from './scalar.js';
 import { MAX_STACK, topFrame, type Frame, type StackSlot, type State } from './state.js';
 import { describePointer, type Value } from './value.js';
@@ -13,6 +19,8 @@ import { describePointer, type Value } from './value.js';
 /** Facts about one function, collected. */
 interface Facts {
   readonly accesses: Map<number, AccessKind>;
+  readonly maps: Map<number, VerifierMap | undefined>;
+  readonly loops: Map<number, number | undefined>;
   stackDepth: number;
   readonly reached: Uint8Array;
 }
@@ -39,6 +47,8 @@ export class Env {
     this.state = state;
     this.facts = input.functions.map(({ slots }) => ({
       accesses: new Map(),
+      maps: new Map(),
+      loops: new Map(),
       stackDepth: 0,
       reached: new Uint8Array(slots.length),
     }));
@@ -90,6 +100,19 @@ export class Env {
       return;
     }
     accesses.set(this.at, kind);
+  }
+
+  /** Notes which map the call at hand is given: undefined when it is not always the same. */
+  noteMap(map: VerifierMap): void {
+    const { maps } = this.facts[this.fn] as Facts;
+    maps.set(this.at, maps.has(this.at) && maps.get(this.at) !== map ? undefined : map);
+  }
+
+  /** Notes what bpf_loop calls: undefined when it is not always the same function, or flags are given. */
+  noteLoop(callback: number | undefined): void {
+    const { loops } = this.facts[this.fn] as Facts;
+    const same = !loops.has(this.at) || loops.get(this.at) === callback;
+    loops.set(this.at, same ? callback : undefined);
   }
 
   /** Notes that a frame's stack is used down to `off`, which is negative. */

@@ -157,8 +157,10 @@ class Walk {
       new Set([...done].filter((key) => key < 0).map((key) => -1 - key)),
     );
     return {
-      functions: env.facts.map(({ accesses, stackDepth, reached }, fn) => ({
+      functions: env.facts.map(({ accesses, maps, loops, stackDepth, reached }, fn) => ({
         accesses,
+        maps,
+        loops,
         stackDepth,
         dead: deadSlots(this.#input.functions[fn] as VerifierFunction, reached),
       })),
