@@ -317,6 +317,7 @@ export { SELECTION_POLICIES, type SelectionPolicy } from './smc/device/devices.j
 export { LOOPBACK_FORMS, type LoopbackForm } from './smc/device/loopback.js';
 export { DECLINE_REASONS, type DeclineReason, type DeclinedBy } from './smc/reasons.js';
 export { createSmc, type Smc, type SmcOptions } from './smc/smc.js';
+export { smcStatistics, type SmcStatistics } from './smc/statistics.js';
 export type { SmcSocket, SocketAddress as SmcAddress } from './smc/socket/smc-socket.js';
 export type { Endpoint as SmcEndpoint } from './smc/socket/tcp.js';
 export {

@@ -7,6 +7,7 @@
  */
 import type { Memory, Region } from '../cpu/memory.js';
 import type { Btf } from './btf/btf.js';
+import type { LocalObjects } from './local/objects.js';
 import type { BpfMap } from './maps/map.js';
 import type { XlatedProgram } from './program.js';
 import type { Network } from './network.js';
@@ -149,8 +150,16 @@ export interface BpfHost {
   release(region: Region): void;
 
   /** The same for each CPU: one region per CPU, as far from each other as the CPUs' offsets are. */
-  allocatePerCpu(name: string, size: number): PerCpuRegions;
-  releasePerCpu(regions: PerCpuRegions): void;
+  mapPercpu(name: string, size: number): PerCpuRegions;
+  unmapPercpu(regions: PerCpuRegions): void;
+  /** Zeroed bytes of slab memory. Throws when there are none. */
+  kmalloc(size: number): bigint;
+  kfree(address: bigint): void;
+  /** A pointer to zeroed bytes that each CPU has. Throws KernelError when there are none. */
+  allocPercpu(size: number): bigint;
+  freePercpu(pointer: bigint): void;
+  /** Where a CPU has them. */
+  perCpuAddress(pointer: bigint, cpu: number): bigint;
 
   /** The address that helper call immediates are relative to. */
   readonly callBase: bigint;
@@ -175,6 +184,8 @@ export interface BpfHost {
   symbolAddress?(name: string): bigint | undefined;
   /** Entry address of a kernel function that programs may call. */
   kfuncAddress?(name: string): bigint | undefined;
+  /** Whether its kernel has such a function, although there is no address. Default: no. */
+  hasKfunc?(name: string): boolean;
 
   /**
    * Entry address of a kernel function that no program may name, but that the verifier puts calls of into
@@ -227,4 +238,6 @@ export interface BpfHost {
   /** Devices, routes and what else helpers ask of a network. */
   readonly network: Network;
   readonly timers: Timers;
+  /** What programs allocate. */
+  readonly objects: LocalObjects;
 }

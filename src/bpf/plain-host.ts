@@ -15,7 +15,10 @@ import { CallbackTable } from './callbacks.js';
 import type { BpfHost, Callback, HelperBody, HostCells, PerCpuRegions } from './host.js';
 import { CELLS_SIZE, CellState } from './host-cells.js';
 import { mapFunctionNumber } from './helpers/map-functions.js';
+import { kernelKfunc } from './kfuncs/kernel-kfuncs.js';
 import { findKfunc } from './kfuncs/table.js';
+import { LocalObjects } from './local/objects.js';
+import { Slab } from './local/slab.js';
 import type { BpfMap } from './maps/map.js';
 import { Network } from './network.js';
 import { BPF_REDIRECT_INFO } from './redirect-info.js';
@@ -51,6 +54,7 @@ export class PlainHost implements BpfHost {
   readonly log: string[] = [];
   readonly network = new Network();
   readonly timers = new Timers();
+  readonly objects = new LocalObjects();
 
   readonly #helpers: ReadonlyMap<number, HelperBody>;
   readonly #stride: bigint;
@@ -61,6 +65,9 @@ export class PlainHost implements BpfHost {
   #cellState: CellState | undefined;
   /** Of all CPUs: one runs at a time. */
   #redirectInfo: Region | undefined;
+  readonly #slab = new Slab((size) => this.allocate('slab', size));
+  /** Regions of per-CPU memory, by address: that of CPU 0, which the others follow. */
+  readonly #perCpu = new Map<bigint, { readonly region: Region; readonly size: number }>();
   #mapCount = 0;
   #next = FIRST_ADDRESS;
   #cpu = 0;
@@ -88,13 +95,46 @@ export class PlainHost implements BpfHost {
   }
 
   /** CPU 0 has offset 0; the others lie anywhere. */
-  allocatePerCpu(name: string, size: number): PerCpuRegions {
+  mapPercpu(name: string, size: number): PerCpuRegions {
     const regions = Array.from({ length: this.cpuCount }, () => this.allocate(name, size));
     return { pointer: regions[0]?.address ?? 0n, regions };
   }
 
-  releasePerCpu({ regions }: PerCpuRegions): void {
+  unmapPercpu({ regions }: PerCpuRegions): void {
     for (const region of regions) this.release(region);
+  }
+
+  kmalloc(size: number): bigint {
+    const block = this.#slab.take(size);
+    this.memory.writeBytes(block.address, new Uint8Array(block.size));
+    return block.address;
+  }
+
+  kfree(address: bigint): void {
+    this.#slab.put(address);
+  }
+
+  /** Bytes that `kmalloc` gave and that were not given back. */
+  get liveBytes(): number {
+    return this.#slab.liveBytes;
+  }
+
+  allocPercpu(size: number): bigint {
+    const stride = alignUp(size, 8);
+    const region = this.allocate('per-CPU memory', stride * this.cpuCount);
+    this.#perCpu.set(region.address, { region, size: stride });
+    return region.address;
+  }
+
+  freePercpu(pointer: bigint): void {
+    const found = this.#perCpu.get(pointer);
+    if (!found) throw new RangeError(`0x${pointer.toString(16)} is no per-CPU pointer`);
+    this.#perCpu.delete(pointer);
+    this.release(found.region);
+  }
+
+  perCpuAddress(pointer: bigint, cpu: number): bigint {
+    return pointer + BigInt(cpu * (this.#perCpu.get(pointer)?.size ?? 0));
   }
 
   helperAddress(id: number): bigint | undefined {
@@ -123,6 +163,10 @@ export class PlainHost implements BpfHost {
     // there from now on
     this.jiffies();
     return JIFFIES_ADDRESS;
+  }
+
+  hasKfunc(name: string): boolean {
+    return kernelKfunc(name) !== undefined;
   }
 
   addCallbacks(callbacks: readonly Callback[]): bigint {

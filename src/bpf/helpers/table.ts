@@ -13,6 +13,7 @@ import { checksumHelpers, type HelperVersion } from './checksum.js';
 import { DYNPTR_HELPERS } from './dynptr.js';
 import { generalHelpers, taskHelpers } from './general.js';
 import type { Helper } from './helper.js';
+import { KPTR_HELPERS } from './kptr.js';
 import { LOCK_HELPERS } from './locks.js';
 import { loopHelpers } from './loops.js';
 import { mapFunctions } from './map-functions.js';
@@ -50,6 +51,7 @@ export function helperTable(options: HelperOptions = {}): ReadonlyMap<number, He
     ...checksumHelpers(options.version ?? '6.12'),
     ...loopHelpers(),
     ...LOCK_HELPERS,
+    ...KPTR_HELPERS,
     ...RING_HELPERS,
     ...DYNPTR_HELPERS,
     ...REDIRECT_HELPERS,

@@ -89,9 +89,18 @@ export class ArrayMap extends MapBase {
     for (let each = 0; each < this.cpuCount; each++) {
       if (cpu < 0 || this.cpuCount === 1 || each === cpu) {
         this.copyValue(value, this.valueAt(index, each));
+        this.releaseFields(this.firstValue(each).address + BigInt(index * this.stride));
       }
     }
     return 0;
+  }
+
+  protected override releaseAll(): void {
+    for (const { address } of this.#values) {
+      for (let index = 0; index < this.spec.maxEntries; index++) {
+        this.releaseFields(address + BigInt(index * this.stride));
+      }
+    }
   }
 
   protected erase(): number {

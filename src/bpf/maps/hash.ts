@@ -128,12 +128,24 @@ export abstract class HashBase extends MapBase {
     for (let each = 0; each < this.cpuCount; each++) {
       if (cpu < 0 || this.cpuCount === 1 || each === cpu) {
         this.copyValue(value, this.valueAt(element, each));
+        // written in place
+        if (this.cpuCount > 1) this.releaseFields(this.valueAddressOf(element, each));
       }
     }
   }
 
-  protected addressOfValue(element: number): bigint {
-    return this.firstValue(0).address + BigInt(element * this.step);
+  protected valueAddressOf(element: number, cpu: number): bigint {
+    return this.firstValue(cpu).address + BigInt(element * this.step);
+  }
+
+  /** Gives back what an element's values hold, on all CPUs. */
+  protected releaseElement(element: number): void {
+    if (!this.spec.record) return;
+    for (const cpu of this.#values.keys()) this.releaseFields(this.valueAddressOf(element, cpu));
+  }
+
+  protected override releaseAll(): void {
+    for (let element = 0; element < this.table.count; element++) this.releaseElement(element);
   }
 
   /** check_flags of hashtab.c. */
@@ -178,7 +190,7 @@ export class HashMap extends HashBase {
     const element = this.table.find(key);
     if (element < 0) return -ERRNO.ENOENT;
     this.table.unlink(element);
-    this.releaseFields(this.addressOfValue(element));
+    this.releaseElement(element);
     this.#freeList[this.#freeCount++] = element;
     return 0;
   }
@@ -203,7 +215,7 @@ export class HashMap extends HashBase {
     // the key may be the old element's own: link copies it before that is unlinked
     this.table.link(own, key);
     this.table.unlink(element);
-    this.releaseFields(this.addressOfValue(element));
+    this.releaseElement(element);
     this.#spares[this.host.currentCpu()] = element;
   }
 }

@@ -13,6 +13,7 @@ import type { Slot } from '../instruction.js';
 import { OPCODES, PSEUDO, type Opcode } from '../opcodes.js';
 import { jumpDistance } from '../validate.js';
 import type { InlinedMap } from './inline-maps.js';
+import type { CallFixup } from '../verifier/input.js';
 import type { LinkedFunction } from './link.js';
 import {
   add,
@@ -48,6 +49,8 @@ export interface FunctionFlow {
   /** The maps that calls of helpers are always given, and what they always loop over, by slot; the same. */
   readonly maps?: ReadonlyMap<number, InlinedMap>;
   readonly loops?: ReadonlyMap<number, number>;
+  /** What calls on objects of the program need, by slot; only the verifier knows. */
+  readonly calls?: ReadonlyMap<number, CallFixup>;
   /** Bytes of stack below R10. */
   readonly stackDepth: number;
 }

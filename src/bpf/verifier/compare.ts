@@ -11,6 +11,7 @@
 import { sameBounds } from './range.js';
 import { boundsContain, markPrecise, UNKNOWN_RANGE, type Scalar } from './scalar.js';
 import {
+  ALL_ZERO,
   inheritReads,
   isObject,
   isRead,
@@ -64,7 +65,8 @@ export function covers(
   }
   if ((old.lock === undefined) !== (state.lock === undefined)) return false;
   if (old.lock && state.lock) {
-    if (old.lock.map !== state.lock.map || !sameId(old.lock.id, state.lock.id, pairs)) return false;
+    if (old.lock.owner !== state.lock.owner || !sameId(old.lock.id, state.lock.id, pairs))
+      return false;
   }
   for (let depth = state.frames.length - 1; depth >= 0; depth--) {
     const a = old.frames[depth] as Frame;
@@ -111,6 +113,8 @@ function slotSafe(
   if (isObject(old) || (now && isObject(now))) return objectSafe(old, now, how, pairs);
   if (old.kind === 'spill') {
     if (now?.kind === 'spill') {
+      const zeros = old.rest & ALL_ZERO;
+      if (how === 'exact' ? old.rest !== now.rest : (zeros & ~now.rest) !== 0) return false;
       return old.size === now.size && safe(old.value, now.value, how, pairs);
     }
     if (how === 'exact' || old.value.kind === 'pointer' || old.value.kernel) return false;
@@ -119,9 +123,10 @@ function slotSafe(
   }
   if (how === 'exact') return now?.kind === 'bytes' && now.bytes === old.bytes;
   if (now?.kind === 'spill' && now.value.kind === 'pointer') return old.bytes === 0;
-  const zeros = old.bytes & 0xaaaa;
+  const zeros = old.bytes & ALL_ZERO;
   if (zeros === 0) return true;
   if (now?.kind === 'spill') {
+    if ((zeros & ~now.rest) === 0) return true;
     if (now.size !== 8 || now.value.kind !== 'scalar' || !now.value.is(0n)) return false;
     markPrecise(now.value);
     return true;
@@ -177,10 +182,20 @@ function scalarSafe(old: Scalar, now: Scalar, how: How, pairs: Pairs): boolean {
   if (old.kernel && !now.kernel) return false;
   if (how === 'walked' && !old.precise) return true;
   // places that shared a number must still share one
-  const paired = pairs.scalars.get(old);
-  if (paired !== undefined && paired !== now) return false;
-  pairs.scalars.set(old, now);
+  if (!isPaired(old, now, pairs)) return false;
+  if (old.link) {
+    const { delta, width } = old.link;
+    if (delta !== now.link?.delta || width !== now.link.width) return false;
+    if (!isPaired(old.link.base, now.link.base, pairs)) return false;
+  }
   return old === now || boundsContain(old.bounds, now.bounds);
+}
+
+function isPaired(old: Scalar, now: Scalar, { scalars }: Pairs): boolean {
+  const paired = scalars.get(old);
+  if (paired !== undefined) return paired === now;
+  scalars.set(old, now);
+  return true;
 }
 
 function pointerSafe(old: Pointer, now: Pointer, how: How, pairs: Pairs): boolean {
@@ -198,6 +213,10 @@ function pointerSafe(old: Pointer, now: Pointer, how: How, pairs: Pairs): boolea
     old.typeId !== now.typeId ||
     old.trusted !== now.trusted ||
     old.untrusted !== now.untrusted ||
+    old.alloc !== now.alloc ||
+    old.nonOwning !== now.nonOwning ||
+    old.rcu !== now.rcu ||
+    old.perCpu !== now.perCpu ||
     (how === 'exact' || old.range < 0 || now.range < 0
       ? old.range !== now.range
       : old.range > now.range)

@@ -7,6 +7,7 @@ import type { ErrnoName } from '../../common/errno.js';
 import { Refusal } from './error.js';
 import type {
   AccessKind,
+  CallFixup,
   VerifierFunction,
   VerifierInput,
   VerifierMap,
@@ -21,6 +22,7 @@ interface Facts {
   readonly accesses: Map<number, AccessKind>;
   readonly maps: Map<number, VerifierMap | undefined>;
   readonly loops: Map<number, number | undefined>;
+  readonly calls: Map<number, CallFixup>;
   stackDepth: number;
   readonly reached: Uint8Array;
 }
@@ -49,6 +51,7 @@ export class Env {
       accesses: new Map(),
       maps: new Map(),
       loops: new Map(),
+      calls: new Map(),
       stackDepth: 0,
       reached: new Uint8Array(slots.length),
     }));
@@ -80,11 +83,15 @@ export class Env {
     return value;
   }
 
+  /** A register that is written must be one that may be. */
+  checkWritable(register: number): void {
+    if (register < 10) return;
+    if (register > 10) this.refuse('EINVAL', `R${register} is invalid`);
+    this.refuse('EACCES', 'frame pointer is read only');
+  }
+
   write(register: number, value: Value | undefined): void {
-    if (register >= 10) {
-      if (register > 10) this.refuse('EINVAL', `R${register} is invalid`);
-      this.refuse('EACCES', 'frame pointer is read only');
-    }
+    this.checkWritable(register);
     this.frame.regs[register] = value;
   }
 
@@ -115,6 +122,17 @@ export class Env {
     loops.set(this.at, same ? callback : undefined);
   }
 
+  /** Notes what the call at hand needs. */
+  noteCall(fixup: CallFixup): void {
+    this.facts[this.fn]?.calls.set(this.at, fixup);
+  }
+
+  /** What RCU protects does not go away here (in_rcu_cs). */
+  get inRcuSection(): boolean {
+    const { rcuLocked, lock } = this.state;
+    return rcuLocked || lock !== undefined || this.input.sleepable !== true;
+  }
+
   /** Notes that a frame's stack is used down to `off`, which is negative. */
   noteStack(frame: number, off: number): void {
     const owner = this.state.frames[frame];
@@ -130,7 +148,7 @@ function isAlone(kind: AccessKind): boolean {
 
 /** A load that is guarded when it has to be on any path. */
 function isGuardable(kind: AccessKind): boolean {
-  return kind === 'kernel' || kind === 'trusted';
+  return kind === 'kernel' || kind === 'trusted' || kind === 'object';
 }
 
 /** `R0=5 R1=ctx() R10=fp0`, with spilled values when `withStack`. */
@@ -149,13 +167,18 @@ export function describeFrame(frame: Frame, withStack: boolean): string {
   return parts.join(' ');
 }
 
+/** The `count` bytes at the upper end of a slot. */
+function describeBytes(bytes: number, count: number): string {
+  return Array.from({ length: count }, (_, i) => '?m0'[(bytes >> (2 * (7 - i))) & 3]).join('');
+}
+
 /** The upper half of a dynptr shows with the lower one. */
 function describeSlot(slot: StackSlot): string {
   switch (slot.kind) {
     case 'spill':
-      return describeValue(slot.value);
+      return describeBytes(slot.rest, 8 - slot.size) + describeValue(slot.value);
     case 'bytes':
-      return Array.from({ length: 8 }, (_, i) => '?m0'[(slot.bytes >> (2 * (7 - i))) & 3]).join('');
+      return describeBytes(slot.bytes, 8);
     case 'dynptr': {
       const ref = slot.ref === 0 ? '' : `,ref_id=${slot.ref}`;
       return slot.first ? `dynptr_${slot.type}(id=${slot.id}${ref})` : '';

@@ -164,7 +164,7 @@ export function widenFrom(state: State, before: State): void {
       const value = widened(was.value, slot.value);
       if (!value || value === slot.value) continue;
       const cut = slot.size === 8 ? value : unsignedScalar((1n << BigInt(8 * slot.size)) - 1n);
-      stack[k] = { kind: 'spill', value: cut, size: slot.size };
+      stack[k] = { ...slot, value: cut };
     }
   }
 }

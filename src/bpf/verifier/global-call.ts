@@ -8,10 +8,10 @@ import { dynptrArgument, useDynptr } from './dynptr.js';
 import type { Env } from './env.js';
 import { Refusal } from './error.js';
 import type { ArgumentType, VerifierFunction } from './input.js';
-import { structName } from './btf-pointer.js';
 import { checkWritable } from './arguments.js';
+import { readThrough } from './btf-pointer.js';
 import { markPrecise, unknownScalar } from './scalar.js';
-import { Pointer, typeName, type Value } from './value.js';
+import { Pointer, structName, typeName, type Value } from './value.js';
 
 /** Checks all arguments of a call of global function `callee`. */
 export function checkPassed(
@@ -31,13 +31,13 @@ export function checkPassed(
 }
 
 function checkArgument(env: Env, register: number, type: ArgumentType): void {
-  const value = env.read(register);
+  const value = env.frame.regs[register];
   switch (type.kind) {
     case 'scalar':
-      if (value.kind !== 'scalar') env.refuse('EINVAL', `R${register} is not a scalar`);
+      if (value?.kind !== 'scalar') env.refuse('EINVAL', `R${register} is not a scalar`);
       return;
     case 'ctx':
-      if (value.kind !== 'pointer' || value.type !== 'ctx') {
+      if (value?.kind !== 'pointer' || value.type !== 'ctx') {
         return env.refuse('EINVAL', `arg#${register - 1} expects pointer to ctx`);
       }
       checkContext(env, register, value);
@@ -46,21 +46,24 @@ function checkArgument(env: Env, register: number, type: ArgumentType): void {
       checkPassedMemory(env, register, value, type);
       return;
     case 'dynptr':
-      if (value.kind !== 'pointer' || (value.type !== 'stack' && value.type !== 'dynptr')) {
-        return env.refuse('EINVAL', `R${register} type=${typeName(value)} expected=fp, dynptr_ptr`);
+      if (value?.kind !== 'pointer' || (value.type !== 'stack' && value.type !== 'dynptr')) {
+        return env.refuse(
+          'EINVAL',
+          `R${register} type=${value ? typeName(value) : '?'} expected=fp, dynptr_ptr`,
+        );
       }
       useDynptr(env, register, value);
       return;
     case 'trusted': {
-      if (!type.nonNull && value.kind === 'scalar' && value.is(0n)) {
+      if (!type.nonNull && value?.kind === 'scalar' && value.is(0n)) {
         markPrecise(value);
         return;
       }
-      const isOne = value.kind === 'pointer' && value.type === 'btf' && !value.untrusted;
+      const isOne = value?.kind === 'pointer' && value.type === 'btf' && !value.untrusted;
       if (!isOne || (value.orNull && type.nonNull) || structName(value) !== type.struct) {
         env.refuse(
           'EACCES',
-          `R${register} type=${typeName(value)} expected=ptr_, trusted_ptr_, rcu_ptr_ of struct ${type.struct}`,
+          `R${register} type=${value ? typeName(value) : '?'} expected=ptr_, trusted_ptr_, rcu_ptr_ of struct ${type.struct}`,
         );
       }
       return;
@@ -74,20 +77,22 @@ function checkArgument(env: Env, register: number, type: ArgumentType): void {
 function checkPassedMemory(
   env: Env,
   register: number,
-  value: Value,
+  value: Value | undefined,
   { size, nonNull }: Extract<ArgumentType, { kind: 'memory' }>,
 ): void {
-  const isNull = value.kind === 'scalar' && value.is(0n);
+  const isNull = value?.kind === 'scalar' && value.is(0n);
   if (isNull) markPrecise(value);
   else {
     try {
-      checkWritable(env, register, value, size);
+      if (value?.kind === 'pointer' && value.type === 'btf')
+        readThrough(env, register, value, size);
+      else checkWritable(env, register, value, size);
     } catch (error) {
       if (!(error instanceof Refusal)) throw error;
       env.refuse('EINVAL', error.reason);
     }
   }
-  if (nonNull && (isNull || (value.kind === 'pointer' && value.orNull))) {
+  if (nonNull && (isNull || (value?.kind === 'pointer' && value.orNull))) {
     env.refuse('EINVAL', `arg#${register - 1} is expected to be non-NULL`);
   }
 }

@@ -85,14 +85,14 @@ export function computeHalf(op: HalfOperation, a: Half, b: Half): Half {
       const carried = ((sum + a.mask32 + b.mask32) | 0) ^ sum;
       const [smin, smax] = [a.s32min + b.s32min, a.s32max + b.s32max];
       const mask = carried | a.mask32 | b.mask32;
-      return halfOf(a.u32min + b.u32min, a.u32max + b.u32max, smin, smax, sum, mask);
+      return wrappedHalf(a.u32min + b.u32min, a.u32max + b.u32max, smin, smax, sum, mask);
     }
     case 'sub': {
       const difference = (a.value32 - b.value32) | 0;
       const borrowed = ((difference + a.mask32) | 0) ^ ((difference - b.mask32) | 0);
       const [smin, smax] = [a.s32min - b.s32max, a.s32max - b.s32min];
       const mask = borrowed | a.mask32 | b.mask32;
-      return halfOf(a.u32min - b.u32max, a.u32max - b.u32min, smin, smax, difference, mask);
+      return wrappedHalf(a.u32min - b.u32max, a.u32max - b.u32min, smin, smax, difference, mask);
     }
     case 'mul': {
       // inexact beyond 2^53, but then far outside anyway; + 0 makes -0 a plain zero
@@ -115,7 +115,9 @@ export function computeHalf(op: HalfOperation, a: Half, b: Half): Half {
     case 'xor':
       return halfOf(0, U32_MAX, S32_MIN, S32_MAX, a.value32 ^ b.value32, a.mask32 | b.mask32);
     case 'lsh': {
-      const [min, max] = [a.u32min * 2 ** by, a.u32max * 2 ** by];
+      // the kernel lets the highest bit be set by the least number only
+      const fits = a.u32max <= 2 ** (31 - by);
+      const [min, max] = fits ? [a.u32min * 2 ** by, a.u32max * 2 ** by] : [0, U32_MAX];
       return halfOf(min, max, S32_MIN, S32_MAX, a.value32 << by, a.mask32 << by);
     }
     case 'rsh': {
@@ -127,6 +129,19 @@ export function computeHalf(op: HalfOperation, a: Half, b: Half): Half {
       return halfOf(0, U32_MAX, smin, smax, a.value32 >> by, a.mask32 >> by);
     }
   }
+}
+
+/** Where both ends overflow the order is kept. */
+function wrappedHalf(
+  umin: number,
+  umax: number,
+  smin: number,
+  smax: number,
+  value: number,
+  mask: number,
+): Half {
+  const by = umin > U32_MAX ? -(2 ** 32) : umax < 0 ? 2 ** 32 : 0;
+  return halfOf(umin + by, umax + by, smin, smax, value, mask);
 }
 
 /** A range that does not fit says nothing. */

@@ -17,6 +17,7 @@ import {
   S64_MIN,
   Scalar,
   tightened,
+  UNKNOWN,
   unknownScalar,
 } from './scalar.js';
 import {
@@ -28,6 +29,7 @@ import {
   tnumShiftLeft,
   tnumShiftRight,
   tnumSub,
+  tnumSwap,
   tnumXor,
   U64_MAX,
   type Tnum,
@@ -194,13 +196,14 @@ function compute64(op: Followed, left: Range, right: Range): Range {
   switch (op) {
     case 'add': {
       const signed = unlessOverflow([left.smin + right.smin, left.smax + right.smax]);
-      return whole(half, tnumAdd(left.bits, right.bits), unsignedSum(left, right), signed);
+      const unsigned = wrapped(left.umin + right.umin, left.umax + right.umax);
+      return whole(half, tnumAdd(left.bits, right.bits), unsigned, signed);
     }
     case 'sub': {
-      const [umin, umax] = [left.umin - right.umax, left.umax - right.umin];
+      const unsigned = wrapped(left.umin - right.umax, left.umax - right.umin);
       const signed = unlessOverflow([left.smin - right.smax, left.smax - right.smin]);
       const bits = tnumSub(left.bits, right.bits);
-      return whole(half, bits, umin >= 0n ? [umin, umax] : undefined, signed);
+      return whole(half, bits, unsigned, signed);
     }
     case 'mul': {
       const most = left.umax * right.umax;
@@ -227,11 +230,10 @@ function compute64(op: Followed, left: Range, right: Range): Range {
   }
 }
 
-function unsignedSum(left: Range, right: Range): Ends | undefined {
-  const [umin, umax] = [left.umin + right.umin, left.umax + right.umax];
-  if (umax <= U64_MAX) return [umin, umax];
-  // both ends overflow: the order is kept
-  return umin > U64_MAX ? [umin - U64_MAX - 1n, umax - U64_MAX - 1n] : undefined;
+/** Unsigned ends of a sum or difference: where both overflow the order is kept. */
+function wrapped(umin: bigint, umax: bigint): Ends | undefined {
+  const isOrdered = umin >> 64n === umax >> 64n;
+  return isOrdered ? [BigInt.asUintN(64, umin), BigInt.asUintN(64, umax)] : undefined;
 }
 
 /** The least and the greatest of them, when they are signed 64-bit numbers. */
@@ -250,8 +252,9 @@ function shift64(op: 'lsh' | 'rsh' | 'arsh', left: Range, distance: number): Ran
   switch (op) {
     case 'lsh': {
       const bits = tnumShiftLeft(left.bits, distance);
-      const highest = left.umax << by;
-      const unsigned = highest <= U64_MAX ? ([left.umin << by, highest] as const) : undefined;
+      // the kernel lets the highest bit be set by the least number only
+      const fits = left.umax <= 1n << BigInt(63 - distance);
+      const unsigned = fits ? ([left.umin << by, left.umax << by] as const) : undefined;
       // the first half of a sign extension
       const { s32min, s32max } = left;
       const signed =
@@ -269,6 +272,12 @@ function shift64(op: 'lsh' | 'rsh' | 'arsh', left: Range, distance: number): Ran
         left.smax >> by,
       ]);
   }
+}
+
+/** The low `size` bytes the other way round; only bits are followed, no ranges. */
+export function byteSwapped(scalar: Scalar, size: number): Scalar {
+  const bits = tnumSwap(scalar.bits, size);
+  return new Scalar(tightened({ ...UNKNOWN, bits }), scalar);
 }
 
 /** `-scalar` in `width` bits. */

@@ -7,7 +7,7 @@ import type { JumpOperation } from '../opcodes.js';
 import { ComputedTable } from './computed-table.js';
 import { S32_MAX, S32_MIN, U32_MAX, type Half } from './half.js';
 import type { Bounds, Range } from './range.js';
-import { refine, refineHalf } from './scalar.js';
+import { refine, refineHalf, syncBounds, UNKNOWN } from './scalar.js';
 import { tnumIntersect, U64_MAX } from './tnum.js';
 
 const S64_MIN = -(1n << 63n);
@@ -198,7 +198,12 @@ function narrowWhole(op: Comparison, left: Range, right: Range): Maybe {
 }
 
 function narrowHalf(op: Comparison, part: Part, left: Range, right: Range): Maybe {
-  const [forLeft, forRight] = limits32(part === 'low' ? UNSIGNED[op] : op, left, right);
+  const [forLeft, forRight] =
+    part === 'half'
+      ? limits32(op, left, right)
+      : op === 'jeq'
+        ? [unsignedOnly(right), unsignedOnly(left)]
+        : limits32(UNSIGNED[op], left, right);
   return [
     left.isConst ? left : refineHalf(left, forLeft),
     right.isConst ? right : refineHalf(right, forRight),
@@ -220,13 +225,17 @@ const UNSIGNED: Readonly<Record<Comparison, Comparison>> = {
   jsle: 'jle',
 };
 
+function unsignedOnly({ u32min, u32max, value32, mask32 }: Range): Partial<Half> {
+  return { u32min, u32max, value32, mask32 };
+}
+
 type Limits = readonly [Partial<Bounds>, Partial<Bounds>];
 type HalfLimits = readonly [Partial<Half>, Partial<Half>];
 
 function limits64(op: Comparison, left: Range, right: Range): Limits {
   switch (op) {
     case 'jeq':
-      return [right, left];
+      return [wholeOnly(right), wholeOnly(left)];
     case 'jne':
       return [excluding64(left, right), excluding64(right, left)];
     case 'jgt':
@@ -270,6 +279,11 @@ function excluding64(scalar: Range, other: Range): Partial<Bounds> {
     ...(scalar.smin === smin && smin < S64_MAX ? { smin: smin + 1n } : {}),
     ...(scalar.smax === smin && smin > S64_MIN ? { smax: smin - 1n } : {}),
   };
+}
+
+/** What a comparison of all 64 bits is about: 32-bit ranges are found out from these anew. */
+function wholeOnly({ umin, umax, smin, smax, bits }: Range): Partial<Bounds> {
+  return { umin, umax, smin, smax, bits };
 }
 
 function limits32(op: Comparison, left: Range, right: Range): HalfLimits {
@@ -322,18 +336,28 @@ function excluding32(scalar: Range, other: Range): Partial<Half> {
 
 /** `left & right` is not zero when taken; else all bits of a known mask are clear. */
 function narrowedBits(part: Part, left: Range, right: Range, taken: boolean): Sides | undefined {
-  if (part === 'whole') {
-    if (!right.isConst || left.isConst) return [left, right];
-    const tested = right.umin;
-    if (taken && (tested === 0n || (tested & (tested - 1n)) !== 0n)) return [left, right];
-    const bits = { value: taken ? tested : 0n, mask: U64_MAX & ~tested };
-    const first = refine(left, { bits });
+  if (isKnown(part, right)) {
+    const first = testedBy(part, left, right, taken);
     return first && [first, right];
   }
-  if (right.mask32 !== 0 || left.isConst) return [left, right];
-  const tested = right.value32;
+  if (!isKnown(part, left)) return [left, right];
+  const second = testedBy(part, right, left, taken);
+  return second && [left, second];
+}
+
+function isKnown(part: Part, range: Range): boolean {
+  return part === 'whole' ? range.isConst : range.mask32 === 0;
+}
+
+function testedBy(part: Part, range: Range, known: Range, taken: boolean): Range | undefined {
+  if (range.isConst) return range;
+  const tested = part === 'whole' ? known.umin : BigInt(known.value32 >>> 0);
+  if (!taken) {
+    // the kernel forgets the ranges and keeps the bits
+    const { value, mask } = range.bits;
+    return syncBounds({ ...UNKNOWN, bits: { value: value & ~tested, mask: mask & ~tested } });
+  }
   // one bit tested: it is set
-  if (taken && (tested === 0 || (tested & (tested - 1)) !== 0)) return [left, right];
-  const first = refineHalf(left, { value32: taken ? tested : 0, mask32: ~tested });
-  return first && [first, right];
+  const isOne = tested !== 0n && (tested & (tested - 1n)) === 0n;
+  return isOne ? refine(range, { bits: { value: tested, mask: U64_MAX & ~tested } }) : range;
 }

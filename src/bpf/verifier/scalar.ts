@@ -42,6 +42,14 @@ export function lowRange(half: Half): Range {
   return rangeOf(syncHalf(half) ?? UNKNOWN_HALF);
 }
 
+/** What a scalar is a constant apart from (`linked-scalars.ts`). */
+export interface Link {
+  readonly base: Scalar;
+  readonly delta: bigint;
+  /** Bits of the addition; in 32 of them it wraps at 2^32, and `base` is below that. */
+  readonly width: 32 | 64;
+}
+
 export class Scalar implements Bounds {
   readonly kind = 'scalar';
   readonly bounds: Range;
@@ -53,12 +61,14 @@ export class Scalar implements Bounds {
   needed = false;
   readonly first: Scalar | undefined;
   readonly second: Scalar | undefined;
+  readonly link: Link | undefined;
 
-  constructor(bounds: Range, first?: Scalar, second?: Scalar, kernel = false) {
+  constructor(bounds: Range, first?: Scalar, second?: Scalar, kernel = false, link?: Link) {
     this.bounds = bounds;
     this.first = first;
     this.second = second;
     this.kernel = kernel;
+    this.link = link;
   }
 
   get umin(): bigint {
@@ -416,6 +426,13 @@ export function refineHalf(range: Range, limits: Partial<Half>): Range | undefin
   const { umin, umax, smin, smax, bits } = range;
   const low = { value: BigInt(half.value32 >>> 0), mask: BigInt(mask >>> 0) };
   return syncBounds({ umin, umax, smin, smax, ...half, bits: tnumWithLow(bits, low) });
+}
+
+/** The lower half is these 32 bits; of the upper one nothing more is known than before (__mark_reg32_known). */
+export function withLow(scalar: Scalar, low: number): Scalar {
+  const half = { u32min: low >>> 0, u32max: low >>> 0, s32min: low, s32max: low };
+  const range = refineHalf(scalar.bounds, { ...half, value32: low, mask32: 0 });
+  return new Scalar(range ?? scalar.bounds, scalar);
 }
 
 /** Ranges that were cut, by the key and the range. */

@@ -88,12 +88,11 @@ export function loadStack(
       return value;
     }
     if (first === 0 && size <= slot.size) return truncate(value, size);
-    if (value.isConst && first + size <= slot.size) {
+    if (first + size <= slot.size) {
+      if (!value.is(0n)) return unknownOf(size);
       markPrecise(value);
-      const shifted = value.bits.value >> BigInt(8 * first);
-      return constScalar(BigInt.asUintN(8 * size, shifted), value);
+      return constScalar(0n, value);
     }
-    return unknownOf(size);
   }
   for (let i = 0; i < size; i++) {
     if (byteOf(slot, first + i) !== BYTE.zero) return unknownOf(size);
@@ -107,6 +106,7 @@ function unknownOf(size: number): Value {
 
 function byteOf(slot: StackSlot | undefined, index: number): number {
   if (!slot) return BYTE.invalid;
+  if (slot.kind === 'spill') return index < slot.size ? BYTE.misc : (slot.rest >> (2 * index)) & 3;
   if (slot.kind !== 'bytes') return BYTE.misc;
   return (slot.bytes >> (2 * index)) & 3;
 }
@@ -147,7 +147,7 @@ export function storeStack(
   const first = low & 7;
   if (first === 0 && (size === 8 || value.kind === 'scalar')) {
     const kept = value.kind === 'scalar' ? truncate(value, size) : value;
-    stack[index] = { kind: 'spill', value: kept, size };
+    stack[index] = { kind: 'spill', value: kept, size, rest: restOf(stack[index], size) };
     if (size === 8) noteStackWrite(env.state, pointer.frame, index);
     return;
   }
@@ -155,6 +155,31 @@ export function storeStack(
   for (let i = 0; i < size; i++) {
     setByte(stack, index, first + i, isZero ? BYTE.zero : BYTE.misc);
   }
+}
+
+/** What the bytes from `size` on are when the ones below are overwritten: zero stays, others are not known. */
+function restOf(slot: StackSlot | undefined, size: number): number {
+  let rest = 0;
+  for (let i = size; i < 8; i++) {
+    const byte = byteOf(slot, i);
+    rest |= byte << (2 * i);
+  }
+  return rest;
+}
+
+/** The constant that `size` bytes of a map's key are (get_constant_map_key). */
+export function constantAt(env: Env, pointer: Pointer, size: number): bigint | undefined {
+  if (pointer.type !== 'stack' || pointer.variable) return undefined;
+  const slot = frameOf(env, pointer).stack[slotAt(pointer.off)];
+  const first = pointer.off & 7;
+  const isZero = (i: number): boolean => byteOf(slot, first + i) === BYTE.zero;
+  if (first + size <= 8 && Array.from({ length: size }, (_, i) => i).every(isZero)) return 0n;
+  // a number of just that size
+  if (slot?.kind !== 'spill' || slot.size - first !== size) return undefined;
+  const { value } = slot;
+  if (value.kind !== 'scalar' || !value.isConst) return undefined;
+  markPrecise(value);
+  return value.umin;
 }
 
 function setByte(stack: (StackSlot | undefined)[], index: number, at: number, kind: number): void {

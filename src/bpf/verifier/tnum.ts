@@ -86,6 +86,19 @@ export function tnumArithmeticShift({ value, mask }: Tnum, by: number, bits: 32 
   return { value: shift(value) & ~shift(mask), mask: shift(mask) };
 }
 
+/** The low `bytes` bytes in the opposite order; the bytes above are zero. */
+export function tnumSwap({ value, mask }: Tnum, bytes: number): Tnum {
+  const swap = (from: bigint): bigint => {
+    let [left, to] = [from, 0n];
+    for (let i = 0; i < bytes; i++) {
+      to = (to << 8n) | (left & 0xffn);
+      left >>= 8n;
+    }
+    return to;
+  };
+  return { value: swap(value), mask: swap(mask) };
+}
+
 /** What is in both; undefined when nothing is. */
 export function tnumIntersect(a: Tnum, b: Tnum): Tnum | undefined {
   if (((a.value ^ b.value) & ~a.mask & ~b.mask) !== 0n) return undefined;

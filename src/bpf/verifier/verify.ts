@@ -4,7 +4,7 @@
  * An abstract interpreter in the manner of kernel/bpf/verifier.c (do_check, is_state_visited,
  * check_max_stack_depth), for privileged programs: paths are walked depth first, states are kept at
  * branch targets, and a path ends where a kept state covers it. Needs no memory and no host. Left out:
- * kptrs, arenas, speculation.
+ * arenas, speculation.
  *
  * Usage:
  *   const { functions } = verify(input);   // throws VerifierError
@@ -24,18 +24,21 @@ import type { VerifiedProgram, VerifierFunction, VerifierInput, VerifyOptions } 
 import { asksActiveIterator, splitAtMayGoto } from './iterator.js';
 import { callKfunc } from './kfunc-call.js';
 import { checkKfuncsDeclared } from './kfunc-declarations.js';
+import { linkedSum, unlinked } from './linked-scalars.js';
 import { atomic, load, store } from './memory.js';
 import { pointerArithmetic } from './pointer-alu.js';
 import { invalidatePackets, refuseLeaks } from './references.js';
 import {
   constScalar,
   kernelScalar,
+  type Scalar,
   signExtend,
   truncate,
   unknownScalar,
   unsignedScalar,
+  withLow,
 } from './scalar.js';
-import { compute, negated } from './scalar-alu.js';
+import { byteSwapped, compute, negated } from './scalar-alu.js';
 import { checkStackDepth } from './stack-depth.js';
 import {
   copyState,
@@ -157,8 +160,9 @@ class Walk {
       new Set([...done].filter((key) => key < 0).map((key) => -1 - key)),
     );
     return {
-      functions: env.facts.map(({ accesses, maps, loops, stackDepth, reached }, fn) => ({
+      functions: env.facts.map(({ accesses, calls, maps, loops, stackDepth, reached }, fn) => ({
         accesses,
+        calls,
         maps,
         loops,
         stackDepth,
@@ -308,7 +312,8 @@ class Walk {
   #push(state: State): void {
     const env = this.#env;
     if (this.#pending.length >= MAX_PENDING) {
-      env.refuse('E2BIG', `The sequence of ${this.#pending.length + 1} jumps is too complex.`);
+      // the kernel says EFAULT where it has no room for another state
+      env.refuse('EFAULT', `The sequence of ${this.#pending.length + 1} jumps is too complex.`);
     }
     if (state.parent) state.parent.branches++;
     this.#pending.push({ state, logged: this.#log?.length ?? 0 });
@@ -331,19 +336,31 @@ class Walk {
         );
         return true;
       }
-      case 'end':
-        // the kernel follows no byte swap, not even of a constant
-        env.read(slot.dst);
-        env.write(slot.dst, unknownScalar());
+      case 'end': {
+        const value = env.read(slot.dst);
+        const size = slot.imm / 8;
+        const swaps = opcode.to !== 'le';
+        if (value.kind === 'pointer') env.write(slot.dst, unknownScalar());
+        else env.write(slot.dst, swaps ? byteSwapped(value, size) : truncate(value, size));
         return true;
+      }
       case 'load':
         env.read(slot.src);
         env.write(slot.dst, load(env, slot.src, slot.off, opcode.size, opcode.signed));
         return true;
       case 'store': {
         const value =
-          opcode.source === 'register' ? env.read(slot.src) : constScalar(BigInt(slot.imm));
-        store(env, slot.dst, slot.off, opcode.size, value);
+          opcode.source === 'register'
+            ? this.#shared(slot.src, env.read(slot.src))
+            : constScalar(BigInt(slot.imm));
+        store(
+          env,
+          slot.dst,
+          slot.off,
+          opcode.size,
+          value,
+          opcode.source === 'register' ? slot.src : -1,
+        );
         return true;
       }
       case 'atomic':
@@ -382,16 +399,47 @@ class Walk {
     const env = this.#env;
     const { op, width } = opcode;
     const src = opcode.source === 'register' ? env.read(slot.src) : constScalar(BigInt(slot.imm));
-    if (op === 'mov') return moved(src, width, slot.off);
+    if (op === 'mov') {
+      const copy = moved(src, width, slot.off);
+      if (opcode.source === 'immediate' || copy !== src) return copy;
+      return this.#shared(slot.src, src);
+    }
     const dst = env.read(slot.dst);
     if (opcode.source === 'immediate') this.#checkImmediate(op, width, slot.imm);
+    env.checkWritable(slot.dst);
     if (dst.kind === 'pointer' || src.kind === 'pointer') {
       return pointerArithmetic(env, op, opcode.symbol, width, slot.dst, dst, src);
     }
     if (dst.kernel && width === 64 && (op === 'add' || op === 'sub') && src.isConst) {
       return kernelScalar();
     }
-    return compute(op, width, dst, src);
+    if ((op === 'and' || op === 'or') && src.isConst) {
+      return compute(op, width, this.#signMask(slot.dst, dst), src);
+    }
+    const result = compute(op, width, dst, src);
+    if ((op !== 'add' && op !== 'sub') || !src.isConst) return result;
+    const addend = width === 32 ? BigInt(src.bounds.s32min) : src.smin;
+    return linkedSum(dst, op === 'add' ? addend : -addend, width, result);
+  }
+
+  /** The value of a register that is about to be somewhere else, too. */
+  #shared(register: number, value: Value): Value {
+    const env = this.#env;
+    const copy = unlinked(value);
+    if (copy !== value) env.frame.regs[register] = copy;
+    return copy;
+  }
+
+  /** A number that is 0 or -1, as a shift of the sign gives it: -1, and another path has 0 (maybe_fork_scalars). */
+  #signMask(register: number, scalar: Scalar): Scalar {
+    const isWhole = scalar.smin === -1n && scalar.smax === 0n;
+    if (!isWhole && (scalar.s32min !== -1 || scalar.s32max !== 0)) return scalar;
+    const env = this.#env;
+    const other = copyState(env.state);
+    other.at = env.at;
+    topFrame(other).regs[register] = isWhole ? constScalar(0n) : withLow(scalar, 0);
+    this.#push(other);
+    return isWhole ? constScalar(-1n) : withLow(scalar, -1);
   }
 
   /** Division by a constant zero, shifts by more than there is. */
@@ -413,7 +461,7 @@ class Walk {
     }
     const value = env.read(src);
     if (imm === 0x110) {
-      store(env, dst, off, size, value);
+      store(env, dst, off, size, value, src);
       return;
     }
     const isExchange = imm === 0xf1;
@@ -558,6 +606,8 @@ function deadSlots({ slots }: VerifierFunction, reached: Uint8Array): Set<number
 /** A move, with sign extension from `bits` when that is not 0. */
 function moved(src: Value, width: 32 | 64, bits: number): Value {
   if (src.kind === 'pointer') return width === 64 && bits === 0 ? src : unknownScalar();
+  // what stays as it is stays the same number
+  if (bits !== 0 && src.umax < 1n << BigInt(bits - 1)) return src;
   if (bits !== 0) return signExtend(src, bits / 8, width);
   return width === 64 ? src : truncate(src, 4);
 }

@@ -25,7 +25,9 @@ import { CELLS_SIZE, CellState } from '../../bpf/host-cells.js';
 import { Network } from '../../bpf/network.js';
 import { BPF_REDIRECT_INFO, type RedirectTargets } from '../../bpf/redirect-info.js';
 import { Timers } from '../../bpf/timers.js';
+import { hasKernelKfunc } from '../../bpf/kfuncs/kernel-kfuncs.js';
 import { KFUNCS } from '../../bpf/kfuncs/table.js';
+import { LocalObjects } from '../../bpf/local/objects.js';
 import type { BpfMap } from '../../bpf/maps/map.js';
 import { ProgArray } from '../../bpf/maps/prog-array.js';
 import type { XlatedProgram } from '../../bpf/program.js';
@@ -54,6 +56,7 @@ export class KernelBpfHost implements BpfHost {
   readonly types: KernelTypes;
   readonly network = new Network();
   readonly timers = new Timers();
+  readonly objects = new LocalObjects();
   readonly #kernel: Kernel;
   readonly #addresses = new Map<number, bigint>();
   readonly #kfuncs = new Map<string, bigint>();
@@ -70,6 +73,7 @@ export class KernelBpfHost implements BpfHost {
   redirectTargets: RedirectTargets | undefined;
   returnFragment: ((page: number) => void) | undefined;
   adjustTailBug: AdjustTailBug | undefined;
+  readonly #version: BpfProfile['version'];
   readonly #isBpfText: (address: bigint) => boolean;
   readonly #loadProgram: (program: XlatedProgram) => KernelProgram;
   /** Programs in prog arrays, and in how many slots. */
@@ -90,6 +94,7 @@ export class KernelBpfHost implements BpfHost {
     const { seed, profile } = options;
     this.#isBpfText = options.isBpfText;
     this.#loadProgram = options.loadProgram;
+    this.#version = profile.version;
     this.arrayOffsets = profile.offsets;
     this.argumentCountMask = profile.sessions ? 0xff : undefined;
     this.jitInlines = inlinedHelpers(profile);
@@ -159,12 +164,32 @@ export class KernelBpfHost implements BpfHost {
     this.#kernel.vmalloc.release(region.pageAddress);
   }
 
-  allocatePerCpu(name: string, size: number): PerCpuRegions {
+  mapPercpu(name: string, size: number): PerCpuRegions {
     return this.#kernel.perCpu.map(name, size);
   }
 
-  releasePerCpu(regions: PerCpuRegions): void {
+  unmapPercpu(regions: PerCpuRegions): void {
     this.#kernel.perCpu.unmap(regions);
+  }
+
+  kmalloc(size: number): bigint {
+    return this.#kernel.kmalloc(size);
+  }
+
+  kfree(address: bigint): void {
+    this.#kernel.kfree(address);
+  }
+
+  allocPercpu(size: number): bigint {
+    return this.#kernel.allocPercpu(size);
+  }
+
+  freePercpu(pointer: bigint): void {
+    this.#kernel.freePercpu(pointer);
+  }
+
+  perCpuAddress(pointer: bigint, cpu: number): bigint {
+    return this.#kernel.perCpuAddress(pointer, cpu);
   }
 
   helperAddress(id: number): bigint | undefined {
@@ -177,6 +202,10 @@ export class KernelBpfHost implements BpfHost {
 
   functionAddress(name: string): bigint | undefined {
     return this.#functions.get(name);
+  }
+
+  hasKfunc(name: string): boolean {
+    return hasKernelKfunc(name, this.#version);
   }
 
   helperAt(address: bigint): HelperBody | undefined {

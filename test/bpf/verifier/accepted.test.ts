@@ -14,7 +14,7 @@ const END = '\nr0 = 0\nexit';
 
 /** R0 = a value of the map, or the program ends. */
 const lookup = (map: number, label = 'found'): string => `
-  *(u32 *)(r10 -4) = 0
+  *(u32 *)(r10 -4) = 1
   r2 = r10
   r2 += -4
   r1 = map[fd:${map}]

@@ -5,7 +5,7 @@ type Row = readonly [what: string, program: string, verdict: string, options?: T
 
 /** R0 = a value of the 48-byte array, or the program ends. */
 const LOOKUP = `
-  *(u32 *)(r10 -4) = 0
+  *(u32 *)(r10 -4) = 1
   r2 = r10
   r2 += -4
   r1 = map[fd:1]
@@ -284,7 +284,7 @@ const TABLE: Readonly<Record<string, readonly Row[]>> = {
     ],
     [
       'arithmetic before the check',
-      'r2 = r10\nr2 += -4\n*(u32 *)(r10 -4) = 0\nr1 = map[fd:1]\ncall 1\nr0 += 8\nr0 = 0\nexit',
+      'r2 = r10\nr2 += -4\n*(u32 *)(r10 -4) = 1\nr1 = map[fd:1]\ncall 1\nr0 += 8\nr0 = 0\nexit',
       'EACCES R0 pointer arithmetic on map_value_or_null prohibited, null-check it first',
     ],
     [

@@ -1,0 +1,56 @@
+/**
+ * kmalloc for a host without a kernel: blocks of power-of-two sizes, cut from pages.
+ *
+ * Blocks are zeroed when they are handed out. Reference: mm/slub.c, reduced to that; the lab's kernel has
+ * its own (`kernel/linear-map.ts`).
+ */
+import type { Region } from '../../cpu/memory.js';
+
+const SMALLEST = 16;
+const SLAB_SIZE = 16384;
+
+/** Gives a region of so many bytes. */
+export type SlabSource = (size: number) => Region;
+
+export class Slab {
+  readonly #source: SlabSource;
+  readonly #free = new Map<number, bigint[]>();
+  readonly #live = new Map<bigint, number>();
+
+  constructor(source: SlabSource) {
+    this.#source = source;
+  }
+
+  /** Bytes of blocks that are in use. */
+  get liveBytes(): number {
+    let bytes = 0;
+    for (const size of this.#live.values()) bytes += size;
+    return bytes;
+  }
+
+  /** Address and size class of a block of at least `size` bytes, whose contents are anything. */
+  take(size: number): { readonly address: bigint; readonly size: number } {
+    let block = SMALLEST;
+    while (block < size) block *= 2;
+    let list = this.#free.get(block);
+    if (!list) this.#free.set(block, (list = []));
+    const address = list.pop() ?? this.#cut(block, list);
+    this.#live.set(address, block);
+    return { address, size: block };
+  }
+
+  put(address: bigint): void {
+    const size = this.#live.get(address);
+    if (size === undefined) throw new RangeError(`0x${address.toString(16)} is not allocated`);
+    this.#live.delete(address);
+    this.#free.get(size)?.push(address);
+  }
+
+  /** A new slab: its first block, the others are free. */
+  #cut(block: number, list: bigint[]): bigint {
+    const size = Math.max(SLAB_SIZE, block);
+    const { address } = this.#source(size);
+    for (let at = size - block; at > 0; at -= block) list.push(address + BigInt(at));
+    return address;
+  }
+}
