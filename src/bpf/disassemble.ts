@@ -5,14 +5,22 @@
  *      1: (79) r0 = *(u64 *)(r1 +8)
  *      2: (25) if r1 > 0x5 goto pc+3
  *
- * Reference: kernel/bpf/disasm.c (print_bpf_insn) of 6.12. `assemble` reads the same syntax. Left
- * out: arena accesses and per-CPU address forms.
+ * Reference: kernel/bpf/disasm.c (print_bpf_insn) of 6.12. `assemble` reads the same syntax, but for moves that
+ * make addresses of per-CPU pointers. Left out: arena accesses.
  *
  * Usage:
  *   for (const line of disassemble(insns)) print(`${line.index}: ${line.text}`);
  */
 import { imm64, readSlots, type Slot } from './instruction.js';
-import { ATOMIC, atomicOperation, OPCODES, PSEUDO, type Opcode, type Size } from './opcodes.js';
+import {
+  ATOMIC,
+  atomicOperation,
+  OPCODES,
+  PERCPU_MOVE,
+  PSEUDO,
+  type Opcode,
+  type Size,
+} from './opcodes.js';
 
 /** Names that make a listing readable; each may give undefined for "no name". */
 export interface DisassemblyNames {
@@ -103,6 +111,9 @@ export function disassembleSlot(
 
 function disassembleAlu(slot: Slot, opcode: Opcode & { readonly kind: 'alu' }): string {
   const register = letter(opcode.width);
+  if (opcode.op === 'mov' && opcode.width === 64 && slot.off === PERCPU_MOVE) {
+    return `r${slot.dst} = &(void __percpu *)(r${slot.src})`;
+  }
   const isSigned = (opcode.op === 'div' || opcode.op === 'mod') && slot.off === 1;
   const symbol = isSigned ? `s${opcode.symbol}` : opcode.symbol;
   const extension = opcode.op === 'mov' && slot.off !== 0 ? `(s${slot.off})` : '';

@@ -26,8 +26,10 @@ export type HelperIntrinsic =
   | { readonly kind: 'constant'; readonly value: number }
   /** R0 = the CPU that the run began on. */
   | { readonly kind: 'current_cpu' }
-  /** R0 = `BpfHost.clock` in units of so many nanoseconds. */
-  | { readonly kind: 'clock'; readonly unit: number }
+  /** R0 = `BpfHost.clock`. */
+  | { readonly kind: 'clock' }
+  /** R0 = `BpfHost.jiffies`. */
+  | { readonly kind: 'jiffies' }
   /** R0 = `BpfHost.random`. */
   | { readonly kind: 'random' }
   /** bpf_map_lookup_elem, bpf_map_update_elem */
@@ -100,13 +102,24 @@ export class ProgramExit extends Error {
   }
 }
 
-/** Where clock and random numbers of a host lie: offsets in the backing store. */
+/** Memory of each CPU. */
+export interface PerCpuRegions {
+  /** The per-CPU pointer: a CPU's region is at it plus the CPU's offset. */
+  readonly pointer: bigint;
+  /** By CPU. */
+  readonly regions: readonly Region[];
+}
+
+/** Where clock, ticks and random numbers of a host lie: offsets in the backing store. */
 export interface HostCells {
   /** u64: the last reading in nanoseconds, and how much each moves it on. */
   readonly clock: number;
   readonly clockStep: number;
   /** Four words: the state of `Random`. */
   readonly random: number;
+  /** u64: ticks, and the reading of the clock from which on there is one more. */
+  readonly jiffies: number;
+  readonly nextTick: number;
 }
 
 /**
@@ -141,6 +154,9 @@ export interface BpfHost {
   allocate(name: string, size: number): Region;
   release(region: Region): void;
 
+  /** The same for each CPU: one region per CPU, as far from each other as the CPUs' offsets are. */
+  mapPercpu(name: string, size: number): PerCpuRegions;
+  unmapPercpu(regions: PerCpuRegions): void;
   /** Zeroed bytes of slab memory. Throws when there are none. */
   kmalloc(size: number): bigint;
   kfree(address: bigint): void;
@@ -177,6 +193,14 @@ export interface BpfHost {
   hasKfunc?(name: string): boolean;
 
   /**
+   * Entry address of a kernel function that no program may name, but that the verifier puts calls of into
+   * programs (operations of maps). Default: none, and helpers stay helpers.
+   */
+  functionAddress?(name: string): bigint | undefined;
+  /** Whether its JIT knows the move that makes an address of a per-CPU pointer (since 6.10). Default: yes. */
+  readonly percpuMoves?: boolean;
+
+  /**
    * Entry addresses for functions of a program, 16 bytes apart, from the one it returns. An engine
    * takes them when it links a program that holds function addresses (ld_imm64 with src_reg 4): the
    * constant that the program loads is the callee's entry. Helpers know a function by nothing else.
@@ -197,6 +221,8 @@ export interface BpfHost {
   currentCpu(): number;
   /** Nanoseconds of a deterministic clock. */
   clock(): bigint;
+  /** Ticks of that clock, HZ=250. */
+  jiffies(): bigint;
   /** A random u32 from the host's seed. */
   random(): number;
   /** Where engines find clock and random numbers. Default: they call. */

@@ -26,6 +26,9 @@ export const PSEUDO = {
   KFUNC_CALL: 2,
 } as const;
 
+/** BPF_ADDR_PERCPU: off of a 64-bit move that makes an address of a per-CPU pointer. Kernel-internal. */
+export const PERCPU_MOVE = -1;
+
 type Source = 'immediate' | 'register';
 export type Width = 32 | 64;
 export type Size = 1 | 2 | 4 | 8;

@@ -12,8 +12,9 @@
 import { alignUp } from '../common/bytes.js';
 import { Memory, PAGE_SIZE, type Region } from '../cpu/memory.js';
 import { CallbackTable } from './callbacks.js';
-import type { BpfHost, Callback, HelperBody, HostCells } from './host.js';
+import type { BpfHost, Callback, HelperBody, HostCells, PerCpuRegions } from './host.js';
 import { CELLS_SIZE, CellState } from './host-cells.js';
+import { mapFunctionNumber } from './helpers/map-functions.js';
 import { kernelKfunc } from './kfuncs/kernel-kfuncs.js';
 import { findKfunc } from './kfuncs/table.js';
 import { LocalObjects } from './local/objects.js';
@@ -40,6 +41,8 @@ export interface PlainHostOptions {
 
 const FIRST_ADDRESS = 0xffff_8000_9000_0000n;
 const CELLS_ADDRESS = FIRST_ADDRESS - 2n * BigInt(PAGE_SIZE);
+const JIFFIES_SIZE = 8;
+const JIFFIES_ADDRESS = CELLS_ADDRESS + BigInt(PAGE_SIZE - JIFFIES_SIZE);
 const FOUR_GIB = 1n << 32n;
 const CLOCK_STEP_NS = 1000n;
 
@@ -91,6 +94,16 @@ export class PlainHost implements BpfHost {
     this.memory.unmap(region);
   }
 
+  /** CPU 0 has offset 0; the others lie anywhere. */
+  mapPercpu(name: string, size: number): PerCpuRegions {
+    const regions = Array.from({ length: this.cpuCount }, () => this.allocate(name, size));
+    return { pointer: regions[0]?.address ?? 0n, regions };
+  }
+
+  unmapPercpu({ regions }: PerCpuRegions): void {
+    for (const region of regions) this.release(region);
+  }
+
   kmalloc(size: number): bigint {
     const block = this.#slab.take(size);
     this.memory.writeBytes(block.address, new Uint8Array(block.size));
@@ -139,6 +152,19 @@ export class PlainHost implements BpfHost {
     return kfunc && this.helperAddress(kfunc.id);
   }
 
+  functionAddress(name: string): bigint | undefined {
+    const number = mapFunctionNumber(name);
+    return number === undefined ? undefined : this.helperAddress(number);
+  }
+
+  /** `jiffies`, and nothing else. */
+  symbolAddress(name: string): bigint | undefined {
+    if (name !== 'jiffies') return undefined;
+    // there from now on
+    this.jiffies();
+    return JIFFIES_ADDRESS;
+  }
+
   hasKfunc(name: string): boolean {
     return kernelKfunc(name) !== undefined;
   }
@@ -182,6 +208,10 @@ export class PlainHost implements BpfHost {
     return this.#state.clock();
   }
 
+  jiffies(): bigint {
+    return this.#state.jiffies;
+  }
+
   get cells(): HostCells {
     return this.#state.cells;
   }
@@ -190,11 +220,12 @@ export class PlainHost implements BpfHost {
     if (this.#cellState) return this.#cellState;
     const { offset } = this.memory.mapAtPageEnd({
       name: 'clock and random numbers',
-      size: CELLS_SIZE,
+      size: CELLS_SIZE + JIFFIES_SIZE,
       permissions: 'r',
       pageAddress: CELLS_ADDRESS,
     });
-    this.#cellState = new CellState(this.memory, offset, CLOCK_STEP_NS, this.#seed);
+    const place = { offset, jiffies: offset + CELLS_SIZE };
+    this.#cellState = new CellState(this.memory, place, CLOCK_STEP_NS, this.#seed);
     return this.#cellState;
   }
 

@@ -9,8 +9,20 @@
  * Map and global-data references are plain 64-bit constants by now.
  */
 
+import type { Slot } from './instruction.js';
+
 /** What a program is attached to; decides its context and what it may call. */
 export type ProgramType = 'xdp' | 'tracing' | 'socket_filter' | 'kprobe' | 'raw';
+
+/** Instructions that stand for a call. Nothing jumps into them. */
+export interface InlinedCall {
+  /** The first slot, and how many there are. */
+  readonly first: number;
+  readonly length: number;
+  /** The slot that the call takes: a fault of the call is one of this instruction. */
+  readonly at: number;
+  readonly call: Slot;
+}
 
 export interface XlatedFunction {
   readonly name: string;
@@ -18,6 +30,8 @@ export interface XlatedFunction {
   readonly insns: Uint8Array;
   /** Bytes of stack below R10 that it uses (not rounded). */
   readonly stackDepth: number;
+  /** Look-ups that are code in `insns`, in their order; see `inlined-calls.ts`. Default: none. */
+  readonly inlined?: readonly InlinedCall[];
   /** aux->exception_boundary: a main program that bpf_throw may unwind to. */
   readonly exceptionBoundary?: boolean;
   /** aux->exception_cb: called by bpf_throw, on the frame of the boundary. */

@@ -18,7 +18,7 @@ const USAGE = `dump xlated|jited PROG [opcodes] [linum] [--program NAME] [--kern
   opcodes           with the bytes (jited: words) of each instruction
   linum             with file, line and column of source lines
 ${PROGRAM_USAGE}
-  --kernel V        jited: whose JIT, 6.1, 6.12 (default) or 7.3
+  --kernel V        whose verifier and JIT: 6.1, 6.12 (default) or 7.3
   --json, -j        as JSON`;
 
 const FORMS = ['xlated', 'jited'] as const;

@@ -33,7 +33,7 @@ import type { KernelOptions } from './kernel-options.js';
 import { LinearMap } from './linear-map.js';
 import { Modules, type KernelModule, type ModuleSpec } from './module/modules.js';
 import type { PatchObserver } from './patch-observer.js';
-import { PER_CPU_SIZE, PerCpu } from './per-cpu.js';
+import { PerCpu } from './per-cpu.js';
 import type { RangeAllocator } from './range-allocator.js';
 import { Rcu } from './rcu.js';
 import { SymbolTable } from './symbols.js';
@@ -76,6 +76,7 @@ export class Kernel implements KernelContext {
   readonly linear: LinearMap;
   readonly physical: PhysicalAllocator;
   readonly vmalloc: RangeAllocator;
+  readonly perCpu: PerCpu;
   readonly cpus: readonly Cpu[];
   readonly executor: Executor;
   readonly ftrace: Ftrace;
@@ -94,7 +95,6 @@ export class Kernel implements KernelContext {
   readonly log: string[] = [];
   /** Exception tables that a faulting pc is looked up in. */
   readonly fixups: FaultFixup[] = [];
-  readonly #perCpu: PerCpu;
   readonly #tasks: TaskList;
   readonly #atomics = new Map<string, AtomicTarget>();
   /** What `#systemRegisters` gave last. */
@@ -144,8 +144,7 @@ export class Kernel implements KernelContext {
     }
 
     this.cpus = Array.from({ length: options.cpus ?? 1 }, () => options.cpu.create(this.memory));
-    const areas = this.cpus.map(() => this.linear.kmalloc(PER_CPU_SIZE));
-    this.#perCpu = new PerCpu(this.memory, areas);
+    this.perCpu = new PerCpu(this.memory, this.vmalloc, this.layout.vmallocEnd, this.cpus.length);
     this.#tasks = new TaskList(this.memory, this.linear, this.vmalloc);
     this.executor = new Executor(
       {
@@ -412,16 +411,16 @@ export class Kernel implements KernelContext {
    * -ENOMEM.
    */
   allocPercpu(size: number): bigint {
-    return this.#perCpu.alloc(size);
+    return this.perCpu.alloc(size);
   }
 
   freePercpu(pointer: bigint): void {
-    this.#perCpu.free(pointer);
+    this.perCpu.free(pointer);
   }
 
   /** Where a CPU has what `allocPercpu` gave. */
   perCpuAddress(pointer: bigint, cpuNumber: number): bigint {
-    return this.#perCpu.address(pointer, cpuNumber);
+    return this.perCpu.address(pointer, cpuNumber);
   }
 
   get current(): bigint {
@@ -519,9 +518,11 @@ export class Kernel implements KernelContext {
   #systemRegisters(task: Task, cpuNumber: number): Registers['system'] {
     const before = this.#system;
     const sp_el0 = task.address;
-    const tpidr_el1 = this.#perCpu.area(cpuNumber);
+    const tpidr_el1 = this.perCpu.area(cpuNumber);
     if (before.sp_el0 === sp_el0 && before.tpidr_el1 === tpidr_el1) return before;
-    this.#system = { ...NO_SYSTEM_REGISTERS, sp_el0, tpidr_el1 };
+    // where a kernel at EL2 has it
+    const tpidr_el2 = tpidr_el1;
+    this.#system = { ...NO_SYSTEM_REGISTERS, sp_el0, tpidr_el1, tpidr_el2 };
     return this.#system;
   }
 

@@ -37,7 +37,7 @@ class SymbolHost extends PlainHost {
     this.kfuncs = kfuncs;
   }
 
-  symbolAddress(name: string): bigint | undefined {
+  override symbolAddress(name: string): bigint | undefined {
     return name === 'bpf_fentry_test1' ? SYMBOL : undefined;
   }
 

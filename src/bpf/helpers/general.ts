@@ -18,9 +18,7 @@ import {
 import { MemoryAccessError } from '../../cpu/fault.js';
 import { withIntrinsic, type BpfHost, type HelperBody, type RegisterPairs } from '../host.js';
 
-const NS_PER_JIFFY = 4_000_000;
-
-const clock = withIntrinsic({ kind: 'clock', unit: 1 }, (registers, host) =>
+const clock = withIntrinsic({ kind: 'clock' }, (registers, host) =>
   setResult64(registers, host.clock()),
 );
 
@@ -39,8 +37,8 @@ export function generalHelpers(pidTgid: (host: BpfHost) => bigint): readonly Hel
       name: 'jiffies64',
       arguments: [],
       result: 'integer',
-      body: withIntrinsic({ kind: 'clock', unit: NS_PER_JIFFY }, (registers, host) =>
-        setResult64(registers, host.clock() / BigInt(NS_PER_JIFFY)),
+      body: withIntrinsic({ kind: 'jiffies' }, (registers, host) =>
+        setResult64(registers, host.jiffies()),
       ),
     },
     {

@@ -89,7 +89,7 @@ function* elementsOf(
   if (map instanceof HashBase) {
     yield* map.elements(host.currentCpu());
   } else if (map instanceof ArrayMap) {
-    const { address } = map.valueRegion(host.currentCpu());
+    const { address } = map.firstValue(host.currentCpu());
     const key = keyRegion();
     for (let index = 0; index < map.spec.maxEntries; index++) {
       host.memory.write32(key.address, index);

@@ -16,6 +16,7 @@ import type { Helper } from './helper.js';
 import { KPTR_HELPERS } from './kptr.js';
 import { LOCK_HELPERS } from './locks.js';
 import { loopHelpers } from './loops.js';
+import { mapFunctions } from './map-functions.js';
 import { mapHelpers } from './maps.js';
 import { REDIRECT_HELPERS } from './redirect.js';
 import { RING_HELPERS } from './rings.js';
@@ -64,8 +65,9 @@ export function helperTable(options: HelperOptions = {}): ReadonlyMap<number, He
   return new Map(helpers.map((helper) => [helper.id, helper]));
 }
 
-/** The bodies alone, kfuncs among them, as `PlainHost` takes them. */
+/** The bodies alone, kfuncs and operations of maps among them, as `PlainHost` takes them. */
 export function helperBodies(options: HelperOptions = {}): ReadonlyMap<number, HelperBody> {
-  const all = [...helperTable(options).values(), ...KFUNCS];
+  const helpers = helperTable(options);
+  const all = [...helpers.values(), ...KFUNCS, ...mapFunctions(helpers)];
   return new Map(all.map(({ id, body }) => [id, body]));
 }

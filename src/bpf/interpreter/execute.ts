@@ -413,7 +413,7 @@ function executeSlice(machine: Machine, entry: number, budget: number): number {
           helpers[m[pc | 4]](m, host);
           // as one word: see above
           x[0] = (BigInt(m[1]) << 32n) | BigInt(m[0] >>> 0);
-          pc = (pc + 8) | 0;
+          pc = (pc + m[pc | 3]) | 0;
           continue;
         case 0x10b: // call pc+n
           if (!machine.push(pc + 8)) return machine.stopAt(count, pc, OUTCOME.CALL_DEPTH);

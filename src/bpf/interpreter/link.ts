@@ -4,10 +4,10 @@
  * The array begins with the register file (R0..R11 as (lo, hi) pairs, as helpers see it), then holds
  * one record of 8 words per instruction, all functions behind each other:
  *
- *   0 operation | dst << 16           3 jump target, or memory offset
- *   1 source operand                  4, 5 the immediate, sign-extended (lo, hi)
- *   2 size of an access, negative     6 slot number in its function
- *     when it extends the sign
+ *   0 operation | dst << 16           3 jump target, memory offset, or distance to where
+ *   1 source operand                    a helper returns
+ *   2 size of an access, negative     4, 5 the immediate, sign-extended (lo, hi)
+ *     when it extends the sign        6 slot number in its function
  *
  * Operands are numbered in units of 64 bits from the start of the array: registers by their number, an
  * immediate by where it lies in its record, so `r1 += r2` and `r1 += 5` are the same operation. Operations are
@@ -20,9 +20,10 @@
 import { InputError } from '../../common/errors.js';
 import { CALLBACK_STRIDE } from '../callbacks.js';
 import type { BpfHost, HelperBody, RegisterPairs } from '../host.js';
-import { imm64, readSlots, type Slot } from '../instruction.js';
+import { slotsWithCalls } from '../inlined-calls.js';
+import { imm64, type Slot } from '../instruction.js';
 import { OPCODES, PSEUDO, type Opcode } from '../opcodes.js';
-import type { XlatedProgram } from '../program.js';
+import type { InlinedCall, XlatedProgram } from '../program.js';
 import { validate } from '../validate.js';
 
 /** Index of the first record: behind R0..R10 and the auxiliary R11. */
@@ -104,7 +105,7 @@ export function linkProgram(
     ? []
     : validate(program.functions, { allowAuxiliary: program.type !== 'raw' });
   if (problem !== undefined) throw new InputError(`program ${program.name}: ${problem}`);
-  const functions = program.functions.map(({ insns }) => readSlots(insns));
+  const functions = program.functions.map(slotsWithCalls);
   const entries: number[] = [];
   let end = CODE_START;
   for (const slots of functions) {
@@ -121,7 +122,9 @@ export function linkProgram(
     : undefined;
   const linker = new Linker(program, host, new Int32Array(end), entries, callbackBase);
   linker.magnitude = magnitude;
-  for (const [index, slots] of functions.entries()) linker.addFunction(index, slots);
+  for (const [index, slots] of functions.entries()) {
+    linker.addFunction(index, slots, program.functions[index]?.inlined ?? []);
+  }
   const { words, values, helpers } = linker;
   linked = { program, words, values, helpers, entries, callbackBase };
   return linked;
@@ -178,7 +181,11 @@ class Linker {
     this.#callbackBase = callbackBase ?? 0n;
   }
 
-  addFunction(functionIndex: number, slots: readonly Slot[]): void {
+  addFunction(
+    functionIndex: number,
+    slots: readonly Slot[],
+    inlined: readonly InlinedCall[],
+  ): void {
     const entry = this.#entries[functionIndex] as number;
     const records = new Int32Array(slots.length);
     let at = entry;
@@ -192,6 +199,13 @@ class Linker {
       const opcode = OPCODES[slot.code] as Opcode;
       this.#addRecord(records, slots, index, slot, opcode);
       if (opcode.kind === 'ld_imm64') index++;
+    }
+    for (const each of inlined) {
+      // the call takes the first record, goes on behind the last one, and keeps its number
+      const from = records[each.at] as number;
+      const to = records[each.first] as number;
+      this.words.copyWithin(to, from, from + RECORD);
+      this.words[to + 3] = RECORD * each.length;
     }
   }
 
@@ -266,7 +280,7 @@ class Linker {
       }
       case 'call':
         operation = this.#linkCall(record, slot, opcode.source === 'register');
-        extra = slot.src === PSEUDO.CALL ? (this.#entries[slot.off] as number) : 0;
+        extra = slot.src === PSEUDO.CALL ? (this.#entries[slot.off] as number) : RECORD;
         break;
       case 'nospec':
         operation = OPERATION.NOP;

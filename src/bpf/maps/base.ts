@@ -2,8 +2,9 @@
  * What all map types share: the `struct bpf_map` in memory, value regions, access by address.
  *
  * The header at `address` has map_type, key_size, value_size, max_entries and map_flags where 6.12
- * keeps them (JITed tail calls read max_entries where the host says); its other fields are zero. Values lie in
- * regions of their own (one per CPU for per-CPU maps), so a program that runs out of them faults.
+ * keeps them (JITed tail calls read max_entries where the host says); its other fields are zero. Values lie where
+ * code that the verifier inlines looks for them: behind the header of an array, in the elements of a hash table,
+ * one region per CPU in per-CPU maps. The last one ends at a page end, so a program that runs out of them faults.
  * `locate` works on offsets in the backing store and allocates nothing.
  */
 import { alignUp, high32, low32 } from '../../common/bytes.js';
@@ -12,7 +13,7 @@ import { KernelError, InputError } from '../../common/errors.js';
 import { MemoryAccessError, type AccessKind } from '../../cpu/fault.js';
 import type { Memory, Permissions, Region } from '../../cpu/memory.js';
 import { hasField } from '../btf/record.js';
-import type { BpfHost, RegisterPairs } from '../host.js';
+import type { BpfHost, PerCpuRegions, RegisterPairs } from '../host.js';
 import { BPF_MAP_TYPE, isPerCpu, type BpfMap, type MapSpec } from './map.js';
 
 /** Offsets in `struct bpf_map`, 6.12 arm64 (vectors/jit/meta-6.12.json). */
@@ -25,12 +26,32 @@ export const BPF_MAP = {
   size: 248,
 } as const;
 
+/** Offset of what follows elem_size, index_mask and aux in `struct bpf_array`; 264 in 6.12 arm64. */
+export function arrayElements(host: BpfHost): number {
+  return host.arrayOffsets?.ptrs ?? 264;
+}
+
 /** Flags of update; 0 is BPF_ANY. */
 export const BPF_NOEXIST = 1;
 export const BPF_EXIST = 2;
 export const BPF_F_LOCK = 4;
 /** All flags of update; numbers beyond are one refused number. */
 const UPDATE_FLAGS = 7n;
+
+export const POINTER_SIZE = 8;
+
+/** The values of one CPU: where the first one is. */
+export interface Values {
+  readonly region: Region;
+  readonly address: bigint;
+  /** In the backing store. */
+  readonly offset: number;
+}
+
+/** Values that have a region of their own. */
+export function valuesIn(region: Region): Values {
+  return { region, address: region.address, offset: region.offset };
+}
 
 export interface MapEntry {
   readonly key: Uint8Array;
@@ -48,19 +69,31 @@ export abstract class MapBase implements BpfMap {
   readonly stride: number;
   protected readonly host: BpfHost;
   protected readonly memory: Memory;
+  /** Where the `struct bpf_map` begins, and in some maps more. */
+  protected readonly header: Region;
   readonly #regions: Region[] = [];
+  readonly #perCpu: PerCpuRegions[] = [];
   /** Holds the key of `set` and `get`. */
   #scratch: Region | undefined;
   #lastRegion: Region | undefined;
   #lastLo = 0;
   #lastHi = 0;
 
-  constructor(spec: MapSpec, host: BpfHost, headerSize: number = BPF_MAP.size) {
+  /** @param header how big it is, and what faults call it; default: a `struct bpf_map` alone */
+  constructor(
+    spec: MapSpec,
+    host: BpfHost,
+    { what, size }: { readonly what: string; readonly size: number } = {
+      what: 'bpf_map',
+      size: BPF_MAP.size,
+    },
+  ) {
     this.spec = spec;
     this.host = host;
     this.memory = host.memory;
     this.stride = alignUp(spec.valueSize, 8);
-    const header = this.allocate('bpf_map', headerSize).address;
+    this.header = this.allocate(what, size);
+    const header = this.header.address;
     this.address = header;
     this.memory.write32(header + BigInt(BPF_MAP.mapType), BPF_MAP_TYPE[spec.type]);
     this.memory.write32(header + BigInt(BPF_MAP.keySize), spec.keySize);
@@ -162,7 +195,12 @@ export abstract class MapBase implements BpfMap {
     if (this.alive && this.spec.record) this.releaseAll();
     this.alive = false;
     this.host.removeMap(this);
+    this.#release();
+  }
+
+  #release(): void {
     for (const region of this.#regions.splice(0)) this.host.release(region);
+    for (const regions of this.#perCpu.splice(0)) this.host.unmapPercpu(regions);
   }
 
   /** Values per key: the CPUs of a per-CPU map, else 1. */
@@ -206,14 +244,29 @@ export abstract class MapBase implements BpfMap {
 
   /** @param permissions those of programs: the map itself stores to its regions anyway. */
   protected allocate(what: string, size: number, permissions: Permissions = 'rw'): Region {
-    try {
+    return this.#orNoMemory(() => {
       const writable = this.host.allocate(`${what} ${this.spec.name}`, size);
       const region = permissions === 'rw' ? writable : this.memory.protect(writable, permissions);
       this.#regions.push(region);
       return region;
+    });
+  }
+
+  /** `size` bytes for each CPU. */
+  protected allocatePerCpu(what: string, size: number): PerCpuRegions {
+    return this.#orNoMemory(() => {
+      const regions = this.host.mapPercpu(`${what} ${this.spec.name}`, size);
+      this.#perCpu.push(regions);
+      return regions;
+    });
+  }
+
+  #orNoMemory<T>(allocate: () => T): T {
+    try {
+      return allocate();
     } catch (error) {
       if (!(error instanceof RangeError)) throw error;
-      for (const region of this.#regions.splice(0)) this.host.release(region);
+      this.#release();
       throw new KernelError('ENOMEM', `map ${this.spec.name}: ${error.message}`);
     }
   }

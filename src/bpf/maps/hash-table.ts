@@ -1,12 +1,13 @@
 /**
- * The hash table under all hash maps: elements with a key, chained in buckets, all of it in memory.
+ * The hash table under all hash maps: elements chained in buckets, all of it in memory.
  *
- * Its region holds the first element of each bucket, a mark per element for maps that age their entries,
- * and the elements: next one in the chain, hash, key. Elements are numbers; programs get addresses of keys
- * in bpf_for_each_map_elem, but cannot store there. The wasm tier looks keys up in the same place, so
+ * Two regions. One is the table's own, which programs cannot store to: the first element of each bucket, and of
+ * each element the next one in the chain and its hash. The other has the elements, each laid out like a
+ * `struct htab_elem`, as inlined look-ups go through it: 48 bytes (in an LRU map with the mark of use), the key,
+ * the value or a pointer to it. Elements are numbers. The wasm tier looks keys up in the same place, so
  * layout and hash function are in `HashLayout` and `wasm/hash.ts`. Reference: struct bucket and
- * htab_elem in kernel/bpf/hashtab.c. The hash function is this lab's: the kernel's has a random seed, so
- * no result may depend on it.
+ * htab_elem in kernel/bpf/hashtab.c; its own links (`hash_node`) are left zero. The hash function is this lab's:
+ * the kernel's has a random seed, so no result may depend on it.
  */
 import { alignUp } from '../../common/bytes.js';
 import type { Memory, Region } from '../../cpu/memory.js';
@@ -16,74 +17,90 @@ const NONE = -1;
 /** The next one of an element that is in no bucket. */
 const FREE = -2;
 
-/** Bytes of an element in front of its key: next one, hash. */
-export const ELEMENT_HASH = 4;
-export const ELEMENT_KEY = 8;
+/** Bytes of an element's links: next one, hash. */
+export const LINK = { hash: 4, size: 8 } as const;
+
+/** offsetof(struct htab_elem, lru_node.ref), offsetof(struct htab_elem, key). */
+export const HTAB_ELEM = { ref: 35, key: 48 } as const;
 
 /** Multipliers and shifts of the hash function. */
 export const HASH = { word: 0x9e3779b1, last: 0x85ebca6b, shift: 15, high: 16, low: 13 } as const;
 
-/** Where things lie in a table's region. */
 export interface HashLayout {
   readonly keySize: number;
+  readonly count: number;
   /** A power of 2. */
   readonly buckets: number;
-  /** One byte per element. */
-  readonly marks: number;
-  readonly elements: number;
-  /** Bytes from one element to the next. */
-  readonly stride: number;
-  /** Bytes of all. */
-  readonly size: number;
+  /** Where the links begin in the table's region, and its size. */
+  readonly links: number;
+  readonly tableSize: number;
+  /** Where the value is in an element, and bytes from one element to the next. */
+  readonly value: number;
+  readonly elementSize: number;
 }
 
-export function hashLayout(keySize: number, count: number): HashLayout {
+/** Offset of the value in an element: htab_elem_value. */
+export function valueInElement(keySize: number): number {
+  return HTAB_ELEM.key + alignUp(keySize, 8);
+}
+
+/** @param valueSize bytes that an element has for the value */
+export function hashLayout(keySize: number, valueSize: number, count: number): HashLayout {
   const buckets = 2 ** Math.ceil(Math.log2(count));
-  const marks = 4 * buckets;
-  const elements = alignUp(marks + count, 8);
-  const stride = ELEMENT_KEY + alignUp(keySize, 8);
-  return { keySize, buckets, marks, elements, stride, size: elements + stride * count };
+  const links = alignUp(4 * buckets, 8);
+  const value = valueInElement(keySize);
+  return {
+    keySize,
+    count,
+    buckets,
+    links,
+    tableSize: links + LINK.size * count,
+    value,
+    elementSize: value + valueSize,
+  };
 }
 
 export class HashTable {
   readonly count: number;
   readonly layout: HashLayout;
   readonly region: Region;
-  /** One byte per element, for the map's own use. */
-  readonly marks: Uint8Array;
+  readonly elements: Region;
   readonly #memory: Memory;
   /** First element of each bucket. */
   readonly #heads: Int32Array;
-  /** The elements as words. */
-  readonly #words: Int32Array;
-  readonly #stride: number;
+  /** Next one and hash of each element. */
+  readonly #links: Int32Array;
 
-  constructor(memory: Memory, region: Region, layout: HashLayout, count: number) {
-    const { buckets, elements, marks, stride } = layout;
+  /** @param region of `layout.tableSize` bytes, `elements` of `layout.elementSize` times `layout.count` */
+  constructor(memory: Memory, region: Region, elements: Region, layout: HashLayout) {
+    const { buckets, count, links } = layout;
     const { buffer } = memory.wasm;
     this.#memory = memory;
     this.region = region;
+    this.elements = elements;
     this.layout = layout;
     this.count = count;
-    this.marks = new Uint8Array(buffer, region.offset + marks, count);
-    this.#stride = stride / 4;
     this.#heads = new Int32Array(buffer, region.offset, buckets).fill(NONE);
-    this.#words = new Int32Array(buffer, region.offset + elements, this.#stride * count);
-    for (let element = 0; element < count; element++) this.#words[element * this.#stride] = FREE;
+    this.#links = new Int32Array(buffer, region.offset + links, 2 * count);
+    for (let element = 0; element < count; element++) this.#links[2 * element] = FREE;
   }
 
   isLinked(element: number): boolean {
-    return this.#words[element * this.#stride] !== FREE;
+    return this.#links[2 * element] !== FREE;
+  }
+
+  /** Offset of an element. */
+  elementAt(element: number): number {
+    return this.elements.offset + element * this.layout.elementSize;
   }
 
   /** Offset of an element's key. */
   keyAt(element: number): number {
-    const { elements, stride } = this.layout;
-    return this.region.offset + elements + element * stride + ELEMENT_KEY;
+    return this.elementAt(element) + HTAB_ELEM.key;
   }
 
   keyAddress(element: number): bigint {
-    return this.region.address + BigInt(this.keyAt(element) - this.region.offset);
+    return this.elements.address + BigInt(this.keyAt(element) - this.elements.offset);
   }
 
   /** The element with the key at offset `key`, or -1. */
@@ -91,9 +108,8 @@ export class HashTable {
     const hash = this.#hash(key);
     let element = this.#heads[hash & (this.#heads.length - 1)];
     while (element !== NONE) {
-      const at = element * this.#stride;
-      if (this.#words[at + 1] === hash && this.#sameKey(element, key)) return element;
-      element = this.#words[at];
+      if (this.#links[2 * element + 1] === hash && this.#sameKey(element, key)) return element;
+      element = this.#links[2 * element];
     }
     return NONE;
   }
@@ -102,25 +118,24 @@ export class HashTable {
   link(element: number, key: number): void {
     const hash = this.#hash(key);
     const bucket = hash & (this.#heads.length - 1);
-    const at = element * this.#stride;
-    this.#words[at] = this.#heads[bucket];
-    this.#words[at + 1] = hash;
+    this.#links[2 * element] = this.#heads[bucket];
+    this.#links[2 * element + 1] = hash;
     this.#heads[bucket] = element;
     const to = this.keyAt(element);
     if (to !== key) this.#memory.bytes.copyWithin(to, key, key + this.layout.keySize);
   }
 
   unlink(element: number): void {
-    const at = element * this.#stride;
-    const bucket = this.#words[at + 1] & (this.#heads.length - 1);
+    const links = this.#links;
+    const bucket = links[2 * element + 1] & (this.#heads.length - 1);
     if (this.#heads[bucket] === element) {
-      this.#heads[bucket] = this.#words[at];
+      this.#heads[bucket] = links[2 * element];
     } else {
-      let before = this.#heads[bucket] * this.#stride;
-      while (this.#words[before] !== element) before = this.#words[before] * this.#stride;
-      this.#words[before] = this.#words[at];
+      let before = this.#heads[bucket];
+      while (links[2 * before] !== element) before = links[2 * before];
+      links[2 * before] = links[2 * element];
     }
-    this.#words[at] = FREE;
+    links[2 * element] = FREE;
   }
 
   #sameKey(element: number, key: number): boolean {

@@ -1,8 +1,8 @@
 /**
  * BPF_MAP_TYPE_HASH and BPF_MAP_TYPE_PERCPU_HASH: a hash table with all elements preallocated.
  *
- * Reference: kernel/bpf/hashtab.c. Values lie in memory regions, element i at i times their stride; keys
- * in the table's.
+ * Reference: kernel/bpf/hashtab.c. Keys and values lie in the elements of the table; those of a per-CPU map hold
+ * per-CPU pointers, the values lie in a region for each CPU.
  * As in the kernel an update of an existing key moves the entry to a spare element (one per CPU), so a
  * pointer from an earlier lookup keeps seeing the old value; a per-CPU value is written in place.
  * Differences: BPF_F_NO_PREALLOC preallocates too, and iteration goes by element, not by bucket.
@@ -11,7 +11,16 @@
 import { ERRNO } from '../../common/errno.js';
 import type { Region } from '../../cpu/memory.js';
 import type { BpfHost } from '../host.js';
-import { BPF_EXIST, BPF_F_LOCK, BPF_NOEXIST, MapBase, type MapEntry } from './base.js';
+import {
+  BPF_EXIST,
+  BPF_F_LOCK,
+  BPF_NOEXIST,
+  MapBase,
+  POINTER_SIZE,
+  valuesIn,
+  type MapEntry,
+  type Values,
+} from './base.js';
 import { hashLayout, HashTable } from './hash-table.js';
 import { isPerCpu, type MapSpec } from './map.js';
 
@@ -19,16 +28,31 @@ import { isPerCpu, type MapSpec } from './map.js';
 export abstract class HashBase extends MapBase {
   protected readonly cpuCount: number;
   readonly table: HashTable;
-  readonly #values: Region[] = [];
+  /** Bytes from the value of one element to that of the next. */
+  readonly step: number;
+  readonly #values: readonly Values[];
 
   constructor(spec: MapSpec, host: BpfHost, elements: number) {
     super(spec, host);
-    this.cpuCount = isPerCpu(spec.type) ? host.cpuCount : 1;
-    const layout = hashLayout(spec.keySize, elements);
-    const region = this.allocate('buckets of', layout.size, 'r');
-    this.table = new HashTable(this.memory, region, layout, elements);
-    for (let cpu = 0; cpu < this.cpuCount; cpu++) {
-      this.#values.push(this.allocate('values of', this.stride * elements));
+    const ofEachCpu = isPerCpu(spec.type);
+    this.cpuCount = ofEachCpu ? host.cpuCount : 1;
+    const layout = hashLayout(spec.keySize, ofEachCpu ? POINTER_SIZE : this.stride, elements);
+    const region = this.allocate('buckets of', layout.tableSize, 'r');
+    const what = ofEachCpu ? 'elements of' : 'values of';
+    const inTable = this.allocate(what, layout.elementSize * elements);
+    this.table = new HashTable(this.memory, region, inTable, layout);
+    if (!ofEachCpu) {
+      this.step = layout.elementSize;
+      const address = inTable.address + BigInt(layout.value);
+      this.#values = [{ region: inTable, address, offset: inTable.offset + layout.value }];
+      return;
+    }
+    this.step = this.stride;
+    const { pointer, regions } = this.allocatePerCpu('values of', this.stride * elements);
+    this.#values = regions.map(valuesIn);
+    for (let element = 0; element < elements; element++) {
+      const value = pointer + BigInt(element * this.stride);
+      this.memory.view.setBigUint64(this.table.elementAt(element) + layout.value, value, true);
     }
   }
 
@@ -37,29 +61,46 @@ export abstract class HashBase extends MapBase {
   }
 
   valueRegion(cpu: number): Region {
+    return this.firstValue(cpu).region;
+  }
+
+  /** Where the value of element 0 is for `cpu`. */
+  firstValue(cpu: number): Values {
     return this.#values[this.cpuCount === 1 ? 0 : cpu];
+  }
+
+  /** Offset of the value of `cpu` in the backing store. */
+  protected valueAt(element: number, cpu: number): number {
+    return this.firstValue(cpu).offset + element * this.step;
+  }
+
+  /** `struct htab_elem *` of the key at `keyAddress`, or 0: __htab_map_lookup_elem. */
+  findElement(keyAddress: bigint): bigint {
+    const element = this.table.find(this.offsetOf(keyAddress, this.spec.keySize, 'read'));
+    if (element < 0) return 0n;
+    const { elements, layout } = this.table;
+    return elements.address + BigInt(element * layout.elementSize);
   }
 
   locate(key: number, cpu: number): number {
     const element = this.table.find(key);
-    return element < 0 ? -1 : this.valueRegion(cpu).offset + element * this.stride;
+    return element < 0 ? -1 : this.valueAt(element, cpu);
   }
 
   /** Address of the key whose value is at `address`. */
   keyOfValue(address: bigint): bigint {
-    const region = this.valueRegion(0);
-    const element = Math.floor(Number(address - region.address) / this.stride);
+    const element = Math.floor(Number(address - this.firstValue(0).address) / this.step);
     return this.table.keyAddress(element);
   }
 
   /** Address and key offset of each entry's value for `cpu`. */
   *elements(cpu: number): Iterable<{ readonly key: bigint; readonly value: bigint }> {
-    const region = this.valueRegion(cpu);
+    const { address } = this.firstValue(cpu);
     for (let element = 0; element < this.table.count; element++) {
       if (!this.table.isLinked(element)) continue;
       yield {
         key: this.table.keyAddress(element),
-        value: region.address + BigInt(element * this.stride),
+        value: address + BigInt(element * this.step),
       };
     }
   }
@@ -69,17 +110,15 @@ export abstract class HashBase extends MapBase {
     for (let element = 0; element < this.table.count; element++) {
       if (!this.table.isLinked(element)) continue;
       const at = this.table.keyAt(element);
-      const values = this.#values.map(({ offset }) =>
-        this.valueBytes(offset + element * this.stride),
-      );
+      const values = this.#values.map((_, each) => this.valueBytes(this.valueAt(element, each)));
       yield { key: bytes.slice(at, at + this.spec.keySize), values };
     }
   }
 
   /** Zeroes an element's values. */
   protected clearValues(element: number): void {
-    for (const { offset } of this.#values) {
-      const at = offset + element * this.stride;
+    for (let each = 0; each < this.cpuCount; each++) {
+      const at = this.valueAt(element, each);
       this.memory.bytes.fill(0, at, at + this.stride);
     }
   }
@@ -88,20 +127,21 @@ export abstract class HashBase extends MapBase {
   protected writeValues(element: number, value: Uint8Array, cpu: number): void {
     for (let each = 0; each < this.cpuCount; each++) {
       if (cpu < 0 || this.cpuCount === 1 || each === cpu) {
-        const region = this.valueRegion(each);
-        this.copyValue(value, region.offset + element * this.stride);
+        this.copyValue(value, this.valueAt(element, each));
         // written in place
-        if (this.cpuCount > 1) this.releaseFields(region.address + BigInt(element * this.stride));
+        if (this.cpuCount > 1) this.releaseFields(this.valueAddressOf(element, each));
       }
     }
+  }
+
+  protected valueAddressOf(element: number, cpu: number): bigint {
+    return this.firstValue(cpu).address + BigInt(element * this.step);
   }
 
   /** Gives back what an element's values hold, on all CPUs. */
   protected releaseElement(element: number): void {
     if (!this.spec.record) return;
-    for (const { address } of this.#values) {
-      this.releaseFields(address + BigInt(element * this.stride));
-    }
+    for (const cpu of this.#values.keys()) this.releaseFields(this.valueAddressOf(element, cpu));
   }
 
   protected override releaseAll(): void {

@@ -7,13 +7,24 @@
  * With BPF_F_NO_COMMON_LRU max_entries is a multiple of the number of CPUs.
  */
 import { ERRNO } from '../../common/errno.js';
+import type { Memory } from '../../cpu/memory.js';
 import type { BpfHost } from '../host.js';
 import { BPF_EXIST } from './base.js';
 import { HashBase } from './hash.js';
-import { LruList } from './lru-list.js';
+import { HTAB_ELEM, type HashTable } from './hash-table.js';
+import { LruList, type LruMarks } from './lru-list.js';
 import { isPerCpu, type MapSpec } from './map.js';
 
 export const BPF_F_NO_COMMON_LRU = 1 << 1;
+
+/** lru_node.ref of each element. */
+function marksOf({ elements, layout }: HashTable, memory: Memory): LruMarks {
+  const first = elements.offset + HTAB_ELEM.ref;
+  return {
+    bytes: memory.bytes.subarray(first, elements.offset + elements.size),
+    stride: layout.elementSize,
+  };
+}
 
 export class LruHashMap extends HashBase {
   readonly #lru: LruList;
@@ -28,7 +39,7 @@ export class LruHashMap extends HashBase {
       nodes: maxEntries,
       cpus: cpuCount,
       common,
-      marks: this.table.marks,
+      marks: marksOf(this.table, this.memory),
       evict: (node) => this.#evict(node),
     });
   }
@@ -37,7 +48,7 @@ export class LruHashMap extends HashBase {
     const element = this.table.find(key);
     if (element < 0) return -1;
     this.#lru.mark(element);
-    return this.valueRegion(cpu).offset + element * this.stride;
+    return this.valueAt(element, cpu);
   }
 
   protected store(key: number, value: Uint8Array, cpu: number, flags: number): number {

@@ -28,13 +28,18 @@ const FREE = 2;
 const LOCAL_FREE = 3;
 const LOCAL_PENDING = 4;
 
+/** A byte per node, 1 when it was used: where that of node 0 is, and how far it is to the next one. */
+export interface LruMarks {
+  readonly bytes: Uint8Array;
+  readonly stride: number;
+}
+
 export interface LruOptions {
   readonly nodes: number;
   readonly cpus: number;
   /** One set of lists for all CPUs; else one for each. */
   readonly common: boolean;
-  /** A byte per node: 1 when it was used. */
-  readonly marks: Uint8Array;
+  readonly marks: LruMarks;
   /** Removes a node's entry from the table; false when the node holds none any more. */
   readonly evict: (node: number) => boolean;
 }
@@ -62,6 +67,7 @@ export class LruList {
   readonly #prev: Int32Array;
   readonly #place: Uint8Array;
   readonly #marked: Uint8Array;
+  readonly #markStride: number;
   readonly #cpu: Uint16Array;
   readonly #lists: readonly Lists[];
   readonly #locals: readonly Local[];
@@ -74,7 +80,8 @@ export class LruList {
     this.#next = Int32Array.from({ length: nodes + heads }, (_, i) => i);
     this.#prev = this.#next.slice();
     this.#place = new Uint8Array(nodes).fill(FREE);
-    this.#marked = options.marks;
+    this.#marked = options.marks.bytes;
+    this.#markStride = options.marks.stride;
     this.#cpu = new Uint16Array(nodes);
     let head = nodes;
     this.#lists = Array.from({ length: common ? 1 : cpus }, () => {
@@ -95,13 +102,13 @@ export class LruList {
 
   /** A lookup by a program: bpf_lru_node_set_ref. */
   mark(node: number): void {
-    this.#marked[node] = 1;
+    this.#marked[node * this.#markStride] = 1;
   }
 
   /** bpf_lru_pop_free: a node for `cpu`, evicting another entry when needed; -1 when none is left. */
   take(cpu: number): number {
     const node = this.#options.common ? this.#takeCommon(cpu) : this.#takeOwn(cpu);
-    if (node >= 0) this.#marked[node] = 0;
+    if (node >= 0) this.#marked[node * this.#markStride] = 0;
     return node;
   }
 
@@ -110,7 +117,7 @@ export class LruList {
     const local = this.#locals[this.#cpu[node]];
     if (this.#place[node] === LOCAL_PENDING && local) {
       this.#place[node] = LOCAL_FREE;
-      this.#marked[node] = 0;
+      this.#marked[node * this.#markStride] = 0;
       this.#move(node, local.free);
     } else {
       this.#moveTo(this.#listsOf(this.#cpu[node]), node, FREE);
@@ -175,7 +182,8 @@ export class LruList {
   #popPending(local: Local): number {
     for (const force of [false, true]) {
       for (let node = this.#prev[local.pending]; node !== local.pending; node = this.#prev[node]) {
-        if ((!force && this.#marked[node] === 1) || !this.#options.evict(node)) continue;
+        if ((!force && this.#marked[node * this.#markStride] === 1) || !this.#options.evict(node))
+          continue;
         this.#remove(node);
         return node;
       }
@@ -188,10 +196,10 @@ export class LruList {
     let pending = this.#prev[local.pending];
     while (pending !== local.pending) {
       const before = this.#prev[pending];
-      const place = this.#marked[pending] === 1 ? ACTIVE : INACTIVE;
+      const place = this.#marked[pending * this.#markStride] === 1 ? ACTIVE : INACTIVE;
       lists.counts[place]++;
       this.#place[pending] = place;
-      this.#marked[pending] = 0;
+      this.#marked[pending * this.#markStride] = 0;
       this.#move(pending, lists.heads[place]);
       pending = before;
     }
@@ -219,7 +227,7 @@ export class LruList {
     let node = this.#prev[head];
     for (let scanned = 1; node !== head; scanned++) {
       const before = this.#prev[node];
-      this.#moveTo(lists, node, this.#marked[node] === 1 ? ACTIVE : INACTIVE);
+      this.#moveTo(lists, node, this.#marked[node * this.#markStride] === 1 ? ACTIVE : INACTIVE);
       if (scanned === this.#scans || node === first) break;
       node = before;
     }
@@ -239,7 +247,7 @@ export class LruList {
         continue;
       }
       next = this.#prev[current];
-      if (this.#marked[current] === 1) this.#moveTo(lists, current, ACTIVE);
+      if (this.#marked[current * this.#markStride] === 1) this.#moveTo(lists, current, ACTIVE);
       if (current === last) break;
       current = next;
       scanned++;
@@ -265,7 +273,7 @@ export class LruList {
     let node = this.#prev[head];
     for (let scanned = 1; node !== head; scanned++) {
       const before = this.#prev[node];
-      if (this.#marked[node] === 1) {
+      if (this.#marked[node * this.#markStride] === 1) {
         this.#moveTo(lists, node, ACTIVE);
       } else if (this.#options.evict(node)) {
         this.#moveToFree(lists, node, to, place);
@@ -286,7 +294,7 @@ export class LruList {
       if (place < FREE) lists.counts[place]++;
       this.#place[node] = place;
     }
-    this.#marked[node] = 0;
+    this.#marked[node * this.#markStride] = 0;
     this.#move(node, lists.heads[place]);
   }
 

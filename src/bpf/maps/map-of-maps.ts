@@ -9,11 +9,10 @@
 import { ERRNO } from '../../common/errno.js';
 import type { BpfHost, RegisterPairs } from '../host.js';
 import { ArrayMap } from './array.js';
-import { BPF_MAP, flagNumber, type MapBase, type MapEntry } from './base.js';
+import { BPF_MAP, flagNumber, POINTER_SIZE, type MapBase, type MapEntry } from './base.js';
 import { HashMap } from './hash.js';
 import type { BpfMap, MapOfMaps, MapSpec } from './map.js';
 
-const POINTER_SIZE = 8;
 const BPF_F_INNER_MAP = 1 << 12;
 
 /** bpf_map_meta_equal and array_map_meta_equal */

@@ -11,13 +11,8 @@ import { KernelError } from '../../common/errors.js';
 import type { Region } from '../../cpu/memory.js';
 import type { BpfHost } from '../host.js';
 import type { XlatedProgram } from '../program.js';
-import { MapBase, type MapEntry } from './base.js';
+import { arrayElements, MapBase, type MapEntry } from './base.js';
 import type { MapSpec, ProgArrayMap } from './map.js';
-
-/** Offset of the pointers in `struct bpf_array`; 264 in 6.12 arm64. */
-function ptrsOf(host: BpfHost): number {
-  return host.arrayOffsets?.ptrs ?? 264;
-}
 
 export class ProgArray extends MapBase implements ProgArrayMap {
   protected readonly cpuCount = 1;
@@ -26,7 +21,10 @@ export class ProgArray extends MapBase implements ProgArrayMap {
   readonly #held = new Set<number>();
 
   constructor(spec: MapSpec, host: BpfHost) {
-    super(spec, host, ptrsOf(host) + 8 * spec.maxEntries);
+    super(spec, host, {
+      what: 'bpf_map',
+      size: arrayElements(host) + 8 * spec.maxEntries,
+    });
     this.#programs = Array.from({ length: spec.maxEntries }, () => undefined);
   }
 
@@ -49,7 +47,7 @@ export class ProgArray extends MapBase implements ProgArrayMap {
     this.#put(index);
     if (held !== undefined) this.#held.add(index);
     this.#programs[index] = program;
-    const slot = this.address + BigInt(ptrsOf(this.host) + 8 * index);
+    const slot = this.address + BigInt(arrayElements(this.host) + 8 * index);
     this.memory.write64(slot, program ? (address ?? held ?? 0n) : 0n);
     return 0;
   }

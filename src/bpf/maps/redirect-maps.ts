@@ -10,7 +10,7 @@
 import { ERRNO } from '../../common/errno.js';
 import type { BpfHost } from '../host.js';
 import { ArrayMap } from './array.js';
-import { BPF_EXIST, BPF_NOEXIST, type MapEntry } from './base.js';
+import { arrayElements, BPF_EXIST, BPF_NOEXIST, type MapEntry } from './base.js';
 import { HashMap } from './hash.js';
 import type { MapSpec, RedirectMap } from './map.js';
 
@@ -32,8 +32,8 @@ abstract class SlotMap extends ArrayMap implements RedirectMap {
   /** By slot: physical address of what is there, 0 for nothing. */
   readonly #targets: Float64Array;
 
-  constructor(spec: MapSpec, host: BpfHost) {
-    super(spec, host);
+  constructor(spec: MapSpec, host: BpfHost, apart = false) {
+    super(spec, host, apart);
     this.#targets = new Float64Array(spec.maxEntries);
   }
 
@@ -64,7 +64,7 @@ abstract class SlotMap extends ArrayMap implements RedirectMap {
 
   /** Fills a slot with a value; an undefined one empties it. Returns 0 or a negative errno. */
   protected fill(index: number, given: Uint8Array | undefined): number {
-    const at = this.valueRegion(0).offset + index * this.stride;
+    const at = this.valueAt(index, 0);
     const old = this.target(index);
     const value = given?.slice();
     const created = value ? this.host.redirectTargets?.create(this, index, value) : 0;
@@ -72,9 +72,13 @@ abstract class SlotMap extends ArrayMap implements RedirectMap {
     this.#targets[index] = created ?? at;
     this.memory.bytes.fill(0, at, at + this.stride);
     if (value) this.memory.bytes.set(value, at);
+    this.filled(index, value !== undefined);
     if (old !== 0) this.host.redirectTargets?.free(this, old);
     return 0;
   }
+
+  /** For a type that keeps more than the value. */
+  protected filled(_index: number, _filled: boolean): void {}
 
   /** The errno of a slot number and flags, or 0. */
   protected checkSlot(index: number, flags: number): number {
@@ -118,11 +122,27 @@ export class Cpumap extends SlotMap {
   }
 }
 
+/** offsetof(struct xsk_map, xsk_map): behind lock and count, where a `struct bpf_array` has two sizes and `aux`. */
+export function xskMapElements(host: BpfHost): number {
+  return arrayElements(host) - 8;
+}
+
 /** Where the receive queue of an entry's socket lies, behind the descriptor. */
 export const XSK_QUEUE = 4;
 
+/** Its values are what a program may read of a socket; `xsk_map[]` has their addresses, and NULL. */
 export class Xskmap extends SlotMap {
   readonly canBroadcast = false;
+
+  constructor(spec: MapSpec, host: BpfHost) {
+    super(spec, host, true);
+  }
+
+  protected override filled(index: number, filled: boolean): void {
+    const slot = this.address + BigInt(xskMapElements(this.host) + 8 * index);
+    const { address } = this.firstValue(0);
+    this.memory.write64(slot, filled ? address + BigInt(index * this.stride) : 0n);
+  }
 
   /** Puts an AF_XDP socket into a slot, by its descriptor; 0 or a negative errno. */
   setSocket(index: number, socket: number, flags = 0): number {
@@ -141,7 +161,7 @@ export class Xskmap extends SlotMap {
   #setQueue(index: number): void {
     const { host, memory } = this;
     const queue = host.redirectTargets?.queueOf(this.target(index)) ?? index;
-    const at = this.valueRegion(0).offset + index * this.stride + XSK_QUEUE;
+    const at = this.valueAt(index, 0) + XSK_QUEUE;
     memory.view.setUint32(at, queue, true);
   }
 

@@ -40,6 +40,7 @@ import { DEFAULT_CALLBACK, DEFAULT_CALLBACK_NAME, exceptionCallback } from './ex
 import { expandMayGoto, fixupInstruction } from './fixups.js';
 import { helperName } from './helper-names.js';
 import { fillInitialValues } from './initial-values.js';
+import { CallInliner } from './inline-calls.js';
 import { inlineHelper } from './inline-helpers.js';
 import { inlineKfunc } from './inline-kfuncs.js';
 import { beforeCall, recordsOf } from './kfunc-fixups.js';
@@ -410,7 +411,13 @@ function flowsOf(
   functions: VerifiedProgram['functions'],
   live: readonly LiveFunction[],
 ): FunctionFlow[] {
-  return functions.map(({ accesses, calls, stackDepth }, i) => {
+  return functions.map(({ accesses, calls, maps, loops, stackDepth }, i) => {
+    const known = <T>(facts: ReadonlyMap<number, T | undefined>): Map<number, T> =>
+      new Map(
+        [...facts].flatMap(([slot, fact]) =>
+          fact === undefined ? [] : [[live[i]?.moved[slot] ?? slot, fact] as const],
+        ),
+      );
     const slotsOf = (wanted: AccessKind): number[] =>
       [...accesses].flatMap(([slot, kind]) =>
         kind === wanted ? [live[i]?.moved[slot] ?? slot] : [],
@@ -420,6 +427,8 @@ function flowsOf(
       guarded: new Set(slotsOf('kernel')),
       sockets: new Set(slotsOf('sock')),
       xdpSockets: new Set(slotsOf('xdp_sock')),
+      maps: known(maps),
+      loops: known(loops),
       calls: new Map([...calls].map(([slot, fixup]) => [live[i]?.moved[slot] ?? slot, fixup])),
       stackDepth,
     };
@@ -474,6 +483,7 @@ function finishFunction(
   host: BpfHost,
 ): { readonly xlated: XlatedFunction; readonly info: LoadedFunction } {
   const { spec, slots } = linked;
+  const calls = new CallInliner(flow, host);
   const replacements = rewriteContext(program, linked, flow);
   for (const at of flow.sockets ?? []) replacements.set(at, rewriteSocketLoad(slots[at] as Slot));
   for (const at of flow.xdpSockets ?? []) {
@@ -495,18 +505,20 @@ function finishFunction(
     }
     replacements.set(
       at,
-      inlineHelper(program.kind, slot.imm, host.argumentCountMask) ?? [
-        helperCall(program, linked, at, slot, host),
-      ],
+      inlineHelper(program.kind, slot.imm, host.argumentCountMask) ??
+        calls.at(at, slot.imm) ?? [helperCall(program, linked, at, slot, host)],
     );
   }
   const plain = patchSlots(slots, replacements);
-  const counted = expandMayGoto(plain.slots, flow.stackDepth);
+  const counted = expandMayGoto(plain.slots, calls.stackDepth);
   const patched = counted
     ? { slots: counted.slots, moved: plain.moved.map((at) => counted.moved[at] ?? at) }
     : plain;
   return {
-    xlated: xlated(spec.name, patched.slots, counted?.stackDepth ?? flow.stackDepth),
+    xlated: {
+      ...xlated(spec.name, patched.slots, counted?.stackDepth ?? calls.stackDepth),
+      inlined: calls.inlined(patched.moved),
+    },
     info: {
       name: spec.name,
       btfId: spec.btfId,
@@ -592,8 +604,22 @@ function withoutDeadFunctions(
   };
   return {
     patches: patches.filter((_, i) => kept.includes(i)).map(renumbered),
-    facts: facts?.filter((_, i) => kept.includes(i)),
+    facts: facts
+      ?.filter((_, i) => kept.includes(i))
+      .map((fact) => ({ ...fact, loops: renumberedLoops(fact.loops, kept) })),
   };
+}
+
+function renumberedLoops(
+  loops: VerifiedProgram['functions'][number]['loops'],
+  kept: readonly number[],
+): ReadonlyMap<number, number | undefined> {
+  return new Map(
+    [...loops].map(([slot, callee]) => [
+      slot,
+      callee === undefined ? callee : kept.indexOf(callee),
+    ]),
+  );
 }
 
 /** Lines whose instructions are gone are left out. */

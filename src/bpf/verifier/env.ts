@@ -10,6 +10,7 @@ import type {
   CallFixup,
   VerifierFunction,
   VerifierInput,
+  VerifierMap,
   VerifyOptions,
 } from './input.js';
 import { describeScalar } from './scalar.js';
@@ -19,6 +20,8 @@ import { describePointer, type Value } from './value.js';
 /** Facts about one function, collected. */
 interface Facts {
   readonly accesses: Map<number, AccessKind>;
+  readonly maps: Map<number, VerifierMap | undefined>;
+  readonly loops: Map<number, number | undefined>;
   readonly calls: Map<number, CallFixup>;
   stackDepth: number;
   readonly reached: Uint8Array;
@@ -46,6 +49,8 @@ export class Env {
     this.state = state;
     this.facts = input.functions.map(({ slots }) => ({
       accesses: new Map(),
+      maps: new Map(),
+      loops: new Map(),
       calls: new Map(),
       stackDepth: 0,
       reached: new Uint8Array(slots.length),
@@ -102,6 +107,19 @@ export class Env {
       return;
     }
     accesses.set(this.at, kind);
+  }
+
+  /** Notes which map the call at hand is given: undefined when it is not always the same. */
+  noteMap(map: VerifierMap): void {
+    const { maps } = this.facts[this.fn] as Facts;
+    maps.set(this.at, maps.has(this.at) && maps.get(this.at) !== map ? undefined : map);
+  }
+
+  /** Notes what bpf_loop calls: undefined when it is not always the same function, or flags are given. */
+  noteLoop(callback: number | undefined): void {
+    const { loops } = this.facts[this.fn] as Facts;
+    const same = !loops.has(this.at) || loops.get(this.at) === callback;
+    loops.set(this.at, same ? callback : undefined);
   }
 
   /** Notes what the call at hand needs. */

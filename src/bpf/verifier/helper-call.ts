@@ -6,6 +6,7 @@
  */
 import { hasField } from '../btf/record.js';
 import { helperName, LAST_HELPER } from '../object/helper-names.js';
+import { isMapOperation } from '../maps/operations.js';
 import { bytesToText, formatPrintk } from '../helpers/text.js';
 import { checkArguments, checkMapType, type CallFacts } from './arguments.js';
 import type { Env } from './env.js';
@@ -38,6 +39,7 @@ const GET_SMP_PROCESSOR_ID = 8;
 const SPIN_UNLOCK = 94;
 const FOR_EACH_MAP_ELEM = 164;
 const TIMER_SET_CALLBACK = 170;
+const LOOP = 181;
 const SNPRINTF = 165;
 const DYNPTR_FROM_MEM = 197;
 /** Helpers that give how much they wrote, or an errno. */
@@ -57,8 +59,10 @@ export function callHelper(env: Env, id: number): State | undefined {
   if (id === SNPRINTF) checkFormat(env);
   if (id === TAIL_CALL) refuseLeaks(env, 'tail_call');
   if (facts.released !== 0) release(env, facts.released);
+  if (id === LOOP) noteLoop(env, facts.callback);
   const callback = enterCallback(env, id, facts);
   if (facts.map) checkMapType(env, id, facts.map);
+  if (facts.map && isMapOperation(id)) env.noteMap(facts.map);
   const { regs } = env.frame;
   const result = resultOf(env, prototype, facts);
   regs.fill(undefined, 0, 6);
@@ -66,6 +70,14 @@ export function callHelper(env: Env, id: number): State | undefined {
   // a tail call that fails changes nothing
   if (CHANGES_PACKET.has(id) && id !== TAIL_CALL) invalidatePackets(env);
   return callback;
+}
+
+/** update_loop_inline_state */
+function noteLoop(env: Env, callback: number): void {
+  const flags = env.read(4);
+  const isZero = flags.kind === 'scalar' && flags.isConst && flags.bits.value === 0n;
+  if (isZero) markPrecise(flags);
+  env.noteLoop(isZero ? callback : undefined);
 }
 
 function prototypeOf(env: Env, id: number): Prototype {

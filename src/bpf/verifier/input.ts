@@ -145,6 +145,10 @@ export interface VerifiedFunction {
   readonly calls: ReadonlyMap<number, CallFixup>;
   /** Bytes of stack below R10. */
   readonly stackDepth: number;
+  /** The map that a call of a helper on maps is given, by slot; undefined: not always the same. */
+  readonly maps: ReadonlyMap<number, VerifierMap | undefined>;
+  /** Index of the function that a bpf_loop without flags calls, by slot; undefined: not always the same. */
+  readonly loops: ReadonlyMap<number, number | undefined>;
   /** Slots that no path reaches. */
   readonly dead: ReadonlySet<number>;
 }

@@ -166,9 +166,11 @@ class Walk {
       new Set([...done].filter((key) => key < 0).map((key) => -1 - key)),
     );
     return {
-      functions: env.facts.map(({ accesses, calls, stackDepth, reached }, fn) => ({
+      functions: env.facts.map(({ accesses, calls, maps, loops, stackDepth, reached }, fn) => ({
         accesses,
         calls,
+        maps,
+        loops,
         stackDepth,
         dead: deadSlots(this.#input.functions[fn] as VerifierFunction, reached),
       })),

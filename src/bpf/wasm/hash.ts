@@ -4,7 +4,7 @@
  * What `HashTable.find` does, on the same bytes; an LRU map's element gets its mark. Key size and places
  * are constants, so hash and comparison are straight code.
  */
-import { ELEMENT_HASH, ELEMENT_KEY, HASH } from '../maps/hash-table.js';
+import { HASH, HTAB_ELEM, LINK } from '../maps/hash-table.js';
 import type { HashBase } from '../maps/hash.js';
 import { LruHashMap } from '../maps/lru-hash.js';
 import { I32, OP, type CodeWriter } from './emitter.js';
@@ -16,13 +16,14 @@ const KEY = 0;
 const HASHED = 1;
 const ELEMENT = 2;
 const AT = 3;
-export const HASH_LOCALS = [[3, I32]] as const;
+const DATA = 4;
+export const HASH_LOCALS = [[4, I32]] as const;
 
 /** `pushValues` pushes the address of the first value, as i64. */
 export function emitHashLookup(code: CodeWriter, map: HashBase, pushValues: () => void): void {
   const isAged = map instanceof LruHashMap;
-  const { region, layout } = map.table;
-  const { keySize, buckets, elements, marks, stride } = layout;
+  const { region, elements, layout } = map.table;
+  const { keySize, buckets, links, elementSize } = layout;
   emitHash(code, keySize);
   code
     .get(HASHED)
@@ -34,29 +35,31 @@ export function emitHashLookup(code: CodeWriter, map: HashBase, pushValues: () =
   const end = code.open(OP.block);
   const again = code.open(OP.loop);
   code.get(ELEMENT).i32(0).op(OP.i32_lt_s).branch(end, OP.br_if);
-  code
-    .get(ELEMENT)
-    .i32(stride)
-    .op(OP.i32_mul)
-    .i32(region.offset + elements)
-    .op(OP.i32_add)
-    .set(AT);
+  code.get(ELEMENT).i32(LINK.size).op(OP.i32_mul).set(AT);
   const other = code.open(OP.block);
-  code.get(AT).memory(OP.i32_load, ELEMENT_HASH).get(HASHED);
+  code
+    .get(AT)
+    .memory(OP.i32_load, region.offset + links + LINK.hash)
+    .get(HASHED);
   code.op(OP.i32_ne).branch(other, OP.br_if);
-  emitDifference(code, keySize);
+  code.get(ELEMENT).i32(elementSize).op(OP.i32_mul).set(DATA);
+  emitDifference(code, keySize, elements.offset + HTAB_ELEM.key);
   code.branch(other, OP.br_if);
   if (isAged) {
     code
-      .get(ELEMENT)
+      .get(DATA)
       .i32(1)
-      .memory(OP.i32_store8, region.offset + marks);
+      .memory(OP.i32_store8, elements.offset + HTAB_ELEM.ref);
   }
-  code.get(ELEMENT).op(OP.i64_extend_i32_u).i64(map.stride).op(OP.i64_mul);
+  code.get(ELEMENT).op(OP.i64_extend_i32_u).i64(map.step).op(OP.i64_mul);
   pushValues();
   code.op(OP.i64_add).op(OP.return);
   code.end();
-  code.get(AT).memory(OP.i32_load).set(ELEMENT).branch(again);
+  code
+    .get(AT)
+    .memory(OP.i32_load, region.offset + links)
+    .set(ELEMENT)
+    .branch(again);
   code.end().end();
   code.i64(0);
 }
@@ -94,16 +97,16 @@ const PIECES = [
   { size: 1, load: OP.i32_load8_u, differs: OP.i32_ne },
 ] as const;
 
-/** Pushes whether the key and that of the element differ. */
-function emitDifference(code: CodeWriter, keySize: number): void {
+/** Pushes whether the key and that of the element differ; `keys` is where the key of element 0 is. */
+function emitDifference(code: CodeWriter, keySize: number, keys: number): void {
   let at = 0;
   for (const { size, load, differs } of PIECES) {
     for (; at + size <= keySize; at += size) {
       code
         .get(KEY)
         .memory(load, at)
-        .get(AT)
-        .memory(load, ELEMENT_KEY + at);
+        .get(DATA)
+        .memory(load, keys + at);
       code.op(differs);
       if (at > 0) code.op(OP.i32_or);
     }

@@ -12,7 +12,7 @@ import type { Slot } from '../instruction.js';
 import type { FunctionContext } from './context.js';
 import { csumDiff } from './csum.js';
 import { OP } from './emitter.js';
-import { clock, constant, currentCpu, random, type InPlace } from './in-place.js';
+import { clock, constant, currentCpu, jiffies, random, type InPlace } from './in-place.js';
 import { mapLookup, mapUpdate } from './map-access.js';
 import {
   emitFuelLoad,
@@ -57,7 +57,9 @@ function inPlaceOf(
     case 'current_cpu':
       return currentCpu(context);
     case 'clock':
-      return clock(context, intrinsic.unit);
+      return clock(context);
+    case 'jiffies':
+      return jiffies(context);
     case 'random':
       return random(context);
     case 'map_lookup':

@@ -5,6 +5,8 @@
  * from the same ones.
  */
 import { RANDOM_SHIFTS } from '../../common/random.js';
+import type { HostCells } from '../host.js';
+import { NS_PER_JIFFY } from '../host-cells.js';
 import type { FunctionContext } from './context.js';
 import { OP } from './emitter.js';
 import { STATE } from './state.js';
@@ -37,8 +39,7 @@ export function currentCpu(context: FunctionContext): InPlace {
   );
 }
 
-/** `unit`: nanoseconds that count as 1. */
-export function clock(context: FunctionContext, unit: number): InPlace | undefined {
+export function clock(context: FunctionContext): InPlace | undefined {
   const { code, program, locals } = context;
   const { cells } = program.host;
   if (!cells) return undefined;
@@ -47,9 +48,27 @@ export function clock(context: FunctionContext, unit: number): InPlace | undefin
     code.i32(0).memory(OP.i64_load, cells.clock);
     code.i32(0).memory(OP.i64_load, cells.clockStep);
     code.op(OP.i64_add).tee(locals.temporary).memory(OP.i64_store, cells.clock);
+    emitTick(context, cells);
     code.get(locals.temporary);
-    if (unit !== 1) code.i64(unit).op(OP.i64_div_u);
   });
+}
+
+/** Sets jiffies when the clock, which is in `temporary`, has got there. */
+function emitTick({ code, locals }: FunctionContext, cells: HostCells): void {
+  code.get(locals.temporary).i32(0).memory(OP.i64_load, cells.nextTick).op(OP.i64_ge_u);
+  code.open(OP.if);
+  code.i32(0).get(locals.temporary).i64(NS_PER_JIFFY).op(OP.i64_div_u);
+  code.memory(OP.i64_store, cells.jiffies);
+  code.i32(0).i32(0).memory(OP.i64_load, cells.jiffies).i64(1).op(OP.i64_add);
+  code.i64(NS_PER_JIFFY).op(OP.i64_mul).memory(OP.i64_store, cells.nextTick);
+  code.end();
+}
+
+export function jiffies(context: FunctionContext): InPlace | undefined {
+  const { code, program } = context;
+  const { cells } = program.host;
+  if (!cells) return undefined;
+  return setsResult(context, () => void code.i32(0).memory(OP.i64_load, cells.jiffies));
 }
 
 /** xorshift128: `Random.u32`. */

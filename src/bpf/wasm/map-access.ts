@@ -67,7 +67,7 @@ function emitArrayLookup(
   code.get(key.local).memory(OP.i32_load, key.offset).tee(locals.at);
   code.i32(map.spec.maxEntries).op(OP.i32_lt_u).op(OP.if).u8(I64);
   code.get(locals.at).op(OP.i64_extend_i32_u).i64(map.stride).op(OP.i64_mul);
-  emitForCpu(code, program, map, (cpu) => void code.i64Big(map.valueRegion(cpu).address));
+  emitForCpu(code, program, map, (cpu) => void code.i64Big(map.firstValue(cpu).address));
   code.op(OP.i64_add).op(OP.else).i64(0).op(OP.end);
   code.set(locals.registers[0] as number);
 }
@@ -102,7 +102,7 @@ function emitHashCall(context: FunctionContext, insn: number, map: HashBase, bod
     locals: HASH_LOCALS,
     write: (to) =>
       emitHashLookup(to, map, () =>
-        emitForCpu(to, program, map, (cpu) => void to.i64Big(map.valueRegion(cpu).address)),
+        emitForCpu(to, program, map, (cpu) => void to.i64Big(map.firstValue(cpu).address)),
       ),
   });
   code.get(key.local);
@@ -139,7 +139,7 @@ function emitArrayUpdate(
   const span = { register: 3, size: valueSize, write: false, insn } as const;
   const value = emitSpan(context, span, locals.at, body);
   code.get(locals.second).i32(map.stride).op(OP.i32_mul);
-  emitForCpu(code, program, map, (cpu) => void code.i32(map.valueRegion(cpu).offset));
+  emitForCpu(code, program, map, (cpu) => void code.i32(map.firstValue(cpu).offset));
   code.op(OP.i32_add).set(locals.second);
   emitCopyBytes(code, locals.second, value, valueSize);
   code.i64(0).set(locals.registers[0] as number);

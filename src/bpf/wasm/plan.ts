@@ -66,7 +66,7 @@ export function planProgram(
       !named.has(index) &&
       !calls(slots) &&
       !(named.size > 0 && mayCallBack(slots, host)) &&
-      length <= MAX_UNCOUNTED;
+      length - countNothings(slots) <= MAX_UNCOUNTED;
     return {
       index,
       name: program.functions[index]?.name ?? '',
@@ -98,6 +98,13 @@ function highestArgument(mask: number): number {
 function countInstructions(slots: readonly Slot[]): number {
   let count = 0;
   for (const { code } of slots) if (OPCODES[code]) count++;
+  return count;
+}
+
+/** Slots that are no code: what else stood for an inlined look-up. */
+function countNothings(slots: readonly Slot[]): number {
+  let count = 0;
+  for (const { code } of slots) if (OPCODES[code]?.kind === 'nospec') count++;
   return count;
 }
 

@@ -16,7 +16,8 @@ import { holdsFunctionAddress } from '../interpreter/link.js';
 import type { BpfMap } from '../maps/map.js';
 import type { XlatedFunction, XlatedProgram } from '../program.js';
 import { validate } from '../validate.js';
-import { readSlots, type Slot } from '../instruction.js';
+import { slotsWithCalls } from '../inlined-calls.js';
+import type { Slot } from '../instruction.js';
 import { PSEUDO } from '../opcodes.js';
 import { compilePrograms, type CompiledModule } from './compile.js';
 import type { Site } from './context.js';
@@ -140,7 +141,7 @@ export class Runtime implements MemoryListener {
 
   /** Those from number `firstTarget` on are reached by tail calls. */
   #loadAll(programs: readonly XlatedProgram[], firstTarget: number): Entry[] {
-    const decoded = programs.map(({ functions }) => functions.map(({ insns }) => readSlots(insns)));
+    const decoded = programs.map(({ functions }) => functions.map(slotsWithCalls));
     if (!this.#validated) {
       for (const [index, program] of programs.entries()) {
         checkProgram(program, decoded[index] ?? [], this.host);

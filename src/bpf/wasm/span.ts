@@ -27,6 +27,7 @@ export const SPANS: Readonly<
   constant: [],
   current_cpu: [],
   clock: [],
+  jiffies: [],
   random: [],
   map_lookup: [{ register: 2, write: false }],
   map_update: [

@@ -93,7 +93,8 @@ export class Bpf {
     this.#kernel = kernel;
     this.#functionSite = options.functionSite ?? ((...parts) => new FtraceSite(...parts));
     const codegen = codegenOf(options.codegen);
-    this.profile = { ...BPF_PROFILES[options.version], codegen };
+    const base = BPF_PROFILES[options.version];
+    this.profile = { ...base, codegen, offsets: { ...base.offsets, ...codegen.offsets } };
     this.images =
       this.profile.images === 'packs'
         ? new ProgPack(kernel.memory, kernel.vmalloc, options.guarded)

@@ -6,7 +6,7 @@
  * as arch/arm64/net/bpf_jit_comp.c asks for them. The default is a CPU with LSE atomics that runs the kernel at
  * EL1, and a distribution's GCC build: PAC, no BTI.
  */
-import type { JitConfig, JitCpu, JitProfile } from '../../jit/profile.js';
+import type { JitConfig, JitCpu, JitProfile, StructOffsets } from '../../jit/profile.js';
 import type { TrampolineProfile } from '../../jit/trampoline-profile.js';
 
 export interface Codegen {
@@ -15,6 +15,8 @@ export interface Codegen {
   /** Changes to the version's profiles: mistakes of older versions, ideas to try. */
   readonly jit: Partial<JitProfile>;
   readonly trampoline: Partial<TrampolineProfile>;
+  /** Offsets of structs that are the configuration's: where the elements of a `struct bpf_array` are. */
+  readonly offsets: Partial<Pick<StructOffsets, 'ptrs'>>;
 }
 
 /** What differs from the default. */
@@ -25,6 +27,7 @@ export const DEFAULT_CODEGEN: Codegen = {
   config: { pac: true, bti: false },
   jit: {},
   trampoline: {},
+  offsets: {},
 };
 
 export function codegenOf(options: CodegenOptions = {}): Codegen {
@@ -33,5 +36,6 @@ export function codegenOf(options: CodegenOptions = {}): Codegen {
     config: { ...DEFAULT_CODEGEN.config, ...options.config },
     jit: { ...options.jit },
     trampoline: { ...options.trampoline },
+    offsets: { ...options.offsets },
   };
 }

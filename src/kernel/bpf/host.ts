@@ -7,6 +7,7 @@
  */
 import { join64, alignUp } from '../../common/bytes.js';
 import type { HelperVersion } from '../../bpf/helpers/checksum.js';
+import { mapFunctions } from '../../bpf/helpers/map-functions.js';
 import { helperTable } from '../../bpf/helpers/table.js';
 import type { Btf } from '../../bpf/btf/btf.js';
 import { CallbackTable } from '../../bpf/callbacks.js';
@@ -17,6 +18,7 @@ import type {
   Callback,
   HelperBody,
   HostCells,
+  PerCpuRegions,
   RegisterPairs,
 } from '../../bpf/host.js';
 import { CELLS_SIZE, CellState } from '../../bpf/host-cells.js';
@@ -50,6 +52,7 @@ export class KernelBpfHost implements BpfHost {
   readonly callBase: bigint;
   readonly argumentCountMask: number | undefined;
   readonly jitInlines: ReadonlySet<number>;
+  readonly percpuMoves: boolean;
   readonly cpuCount: number;
   readonly types: KernelTypes;
   readonly network = new Network();
@@ -58,6 +61,7 @@ export class KernelBpfHost implements BpfHost {
   readonly #kernel: Kernel;
   readonly #addresses = new Map<number, bigint>();
   readonly #kfuncs = new Map<string, bigint>();
+  readonly #functions = new Map<string, bigint>();
   readonly #bodies = new Map<bigint, HelperBody>();
   readonly #maps = new Map<bigint, BpfMap>();
   readonly #callbacks = new CallbackTable();
@@ -95,14 +99,19 @@ export class KernelBpfHost implements BpfHost {
     this.arrayOffsets = profile.offsets;
     this.argumentCountMask = profile.sessions ? 0xff : undefined;
     this.jitInlines = inlinedHelpers(profile);
+    this.percpuMoves = profile.percpuMoves;
     this.#kernel = kernel;
     this.types = new KernelTypes(profile, kernel.text.prototypes);
     this.memory = kernel.memory;
     this.cpuCount = kernel.cpus.length;
     const { data, memory } = kernel;
-    const within = data.define('bpf_clock_and_random', CELLS_SIZE) - data.region.address;
-    const offset = data.region.offset + Number(within);
-    this.#state = new CellState(memory, offset, CLOCK_STEP, seed);
+    const define = (name: string, size: number): number =>
+      data.region.offset + Number(data.define(name, size) - data.region.address);
+    const place = {
+      offset: define('bpf_clock_and_random', CELLS_SIZE),
+      jiffies: define('jiffies', 8),
+    };
+    this.#state = new CellState(memory, place, CLOCK_STEP, seed);
     const infos = data.define('bpf_redirect_info', BPF_REDIRECT_INFO.size * this.cpuCount);
     this.#redirectInfo = memory.ram.virtToPhys(infos);
     this.callBase = kernel.symbol('__bpf_call_base');
@@ -124,7 +133,14 @@ export class KernelBpfHost implements BpfHost {
         ...helperFunction(name, body, this),
         prototype,
       }));
-    kernel.define(...functions, ...kfuncs);
+    const operations = mapFunctions(helpers);
+    const operationFunctions = operations.map(({ name, body }) => helperFunction(name, body, this));
+    kernel.define(...functions, ...kfuncs, ...operationFunctions);
+    for (const { name, body } of operations) {
+      const address = kernel.symbol(name);
+      this.#functions.set(name, address);
+      this.#bodies.set(address, body);
+    }
     for (const { name, body } of present) {
       const address = kernel.symbol(name);
       this.#kfuncs.set(name, address);
@@ -153,6 +169,14 @@ export class KernelBpfHost implements BpfHost {
     this.#kernel.vmalloc.release(region.pageAddress);
   }
 
+  mapPercpu(name: string, size: number): PerCpuRegions {
+    return this.#kernel.perCpu.map(name, size);
+  }
+
+  unmapPercpu(regions: PerCpuRegions): void {
+    this.#kernel.perCpu.unmap(regions);
+  }
+
   kmalloc(size: number): bigint {
     return this.#kernel.kmalloc(size);
   }
@@ -179,6 +203,10 @@ export class KernelBpfHost implements BpfHost {
 
   kfuncAddress(name: string): bigint | undefined {
     return this.#kfuncs.get(name);
+  }
+
+  functionAddress(name: string): bigint | undefined {
+    return this.#functions.get(name);
   }
 
   hasKfunc(name: string): boolean {
@@ -285,6 +313,10 @@ export class KernelBpfHost implements BpfHost {
 
   clock(): bigint {
     return this.#state.clock();
+  }
+
+  jiffies(): bigint {
+    return this.#state.jiffies;
   }
 
   /** Lets time pass. */

@@ -41,6 +41,8 @@ export interface BpfProfile {
   readonly sessions: boolean;
   /** bpf_throw (since 6.7). */
   readonly exceptions: boolean;
+  /** Code may turn per-CPU pointers into addresses, so look-ups in per-CPU maps are inlined (since 6.10). */
+  readonly percpuMoves: boolean;
   /** What is baked into code. */
   readonly offsets: StructOffsets;
   readonly bpfProg: BpfProgOffsets;
@@ -53,6 +55,7 @@ const LINUX_6_1: BpfProfile = {
   images: 'pages',
   sessions: false,
   exceptions: false,
+  percpuMoves: false,
   offsets: { maxEntries: 36, ptrs: 272, bpfFunc: 48, insnsi: 72, threadInfoCpu: 16 },
   bpfProg: { len: 12, jited_len: 16, stats: 32, active: 40, bpf_func: 48, insnsi: 72 },
   trampImage: { image: 0, pcref: 608, ip_after_call: 624, ip_epilogue: 632, size: 672 },
@@ -64,6 +67,7 @@ const LINUX_6_12: BpfProfile = {
   version: '6.12',
   images: 'packs',
   exceptions: true,
+  percpuMoves: true,
   offsets: { ...LINUX_6_1.offsets, ptrs: 264 },
   trampImage: { image: 0, pcref: 616, ip_after_call: 632, ip_epilogue: 640, size: 680 },
 };

@@ -161,8 +161,8 @@ export class Workbench {
 
 function clear(map: BpfMap, memory: Uint8Array): void {
   if (map instanceof ArrayMap) {
-    const { offset, size } = map.valueRegion(0);
-    memory.fill(0, offset, offset + size);
+    const { offset } = map.firstValue(0);
+    memory.fill(0, offset, offset + map.stride * map.spec.maxEntries);
   } else {
     for (const { key } of map.entries()) map.remove(key);
   }
@@ -189,13 +189,12 @@ function contents(map: BpfMap, memory: Uint8Array): MapContents[] {
 /** Index and value of each element, without an object for each. */
 function arrayContents(map: ArrayMap, memory: Uint8Array): Uint8Array {
   const { maxEntries, keySize, valueSize } = map.spec;
-  const { offset, size } = map.valueRegion(0);
-  const stride = size / maxEntries;
+  const { offset } = map.firstValue(0);
   const bytes = new Uint8Array(maxEntries * (keySize + valueSize));
   const view = viewOf(bytes);
   for (let index = 0, at = 0; index < maxEntries; index++, at += keySize + valueSize) {
     view.setUint32(at, index, true);
-    const from = offset + index * stride;
+    const from = offset + index * map.stride;
     bytes.set(memory.subarray(from, from + valueSize), at + keySize);
   }
   return bytes;

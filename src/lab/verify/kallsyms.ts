@@ -1,9 +1,7 @@
 /**
- * /proc/kallsyms of the machine that an image comes from, and which helper a kernel function is.
+ * /proc/kallsyms of the machine that an image comes from, and what a kernel function is called here.
  *
- * A line is `ffff80008029e968 T bpf_map_lookup_elem`, with ` [module]` behind it where there is one. The
- * verifier replaces calls of map helpers by calls of the map type's own functions (do_misc_fixups of
- * kernel/bpf/verifier.c), which take the same arguments; only `__htab_map_lookup_elem` returns something else.
+ * A line is `ffff80008029e968 T bpf_map_lookup_elem`, with ` [module]` behind it where there is one.
  */
 import { InputError } from '../../common/errors.js';
 
@@ -42,19 +40,13 @@ export class Kallsyms {
   }
 }
 
-const MAP_OPERATION =
-  /^_*(?:htab_lru_percpu|htab_percpu|htab_lru|htab|array|percpu_array|trie|queue_stack|queue|stack|bloom_map|dev|cpu|xsk)_map_(lookup|update|delete|push|pop|peek)_elem$/;
+/** Helpers of which the kernel has copies for some programs: with the user's state, without checks. */
+const COPIES: ReadonlyMap<string, string> = new Map([
+  ['bpf_user_rnd_u32', 'bpf_get_prandom_u32'],
+  ['bpf_get_raw_cpu_id', 'bpf_get_smp_processor_id'],
+]);
 
-/** `bpf_map_update_elem` for `htab_map_update_elem`; other names are as they are. */
+/** `bpf_get_prandom_u32` for `bpf_user_rnd_u32`; other names are as they are. */
 export function helperOf(name: string): string {
-  const operation = MAP_OPERATION.exec(name)?.[1];
-  if (operation !== undefined) return `bpf_map_${operation}_elem`;
-  if (name.endsWith('_map_redirect')) return 'bpf_redirect_map';
-  // tracing programs have a copy of their own; the generator of random numbers has the user's state
-  if (name === 'bpf_user_rnd_u32') return 'bpf_get_prandom_u32';
-  if (name === 'bpf_get_raw_cpu_id') return 'bpf_get_smp_processor_id';
-  return name;
+  return COPIES.get(name) ?? name;
 }
-
-/** Returns a struct htab_elem, not the value in it. */
-export const HTAB_ELEMENT_LOOKUP = '__htab_map_lookup_elem';

@@ -12,20 +12,19 @@
  * Usage:
  *   const result = verifyImage(kernel, { image, kallsyms, load, packets });
  */
-import type { BpfMap, MapTypeName } from '../../bpf/maps/map.js';
+import type { BpfMap } from '../../bpf/maps/map.js';
 import type { LoadedObject } from '../../bpf/object/load.js';
 import { XdpTestFrame } from '../../bpf/xdp-test-run.js';
 import { bytesToHex, hex64 } from '../../common/bytes.js';
 import { InputError } from '../../common/errors.js';
 import { KernelOops } from '../../kernel/executor.js';
 import type { KernelFunction } from '../../kernel/function.js';
-import { mrs } from '../../jit/emit.js';
 import type { Kernel } from '../../kernel/kernel.js';
 import { readTraits } from '../check/booted/traits.js';
 import { createRunner } from '../run-program.js';
 import { ForeignText } from './foreign-text.js';
 import { arrayValueOffset, type ForeignImage } from './image.js';
-import { helperOf, HTAB_ELEMENT_LOOKUP, type Kallsyms } from './kallsyms.js';
+import { helperOf, type Kallsyms } from './kallsyms.js';
 import { MapWindows } from './windows.js';
 
 export interface VerifyRequest {
@@ -57,12 +56,6 @@ interface Side {
   run(packet: Uint8Array): Outcome;
   close(): void;
 }
-
-/** sizeof of what is in front of the key in a struct htab_elem: hash_node or lru_node, then the hash. */
-const HTAB_ELEMENT_KEY = 48;
-
-/** mrs x0, tpidr_el1 and tpidr_el2. */
-const PER_CPU_BASE: readonly number[] = [mrs('tpidr_el1', 0), mrs('tpidr_el2', 0)];
 
 /** Throws InputError for an image that the lab cannot run. */
 export function verifyImage(kernel: Kernel, request: VerifyRequest): VerifyResult {
@@ -158,8 +151,8 @@ function foreignSide(kernel: Kernel, request: VerifyRequest): Side {
   };
   const maps = [...object.maps.values()];
   const { xlated } = object.program(program);
-  const looksInto = (type: MapTypeName): boolean => looksIntoMaps(image, kallsyms, type);
-  const windows = new MapWindows(kernel.memory, xlated, maps, image.constants, offsets, looksInto);
+  const { ptrs } = kernel.bpf.profile.offsets;
+  const windows = new MapWindows(kernel.memory, xlated, maps, image.constants, offsets, ptrs);
   const close: (() => void)[] = [() => windows.close()];
   try {
     const helpers = new Map(
@@ -187,22 +180,6 @@ function foreignSide(kernel: Kernel, request: VerifyRequest): Side {
   return sideOf(kernel, object, run, () => close.forEach((step) => step()));
 }
 
-/** Per-CPU values are found through TPIDR; an element of an LRU map is marked as used. */
-function looksIntoMaps(image: ForeignImage, kallsyms: Kallsyms, type: MapTypeName): boolean {
-  switch (type) {
-    case 'PERCPU_ARRAY':
-    case 'PERCPU_HASH':
-    case 'LRU_PERCPU_HASH':
-      return image.functions.some(({ words }) =>
-        words.some((word) => PER_CPU_BASE.includes((word & ~0x1f) >>> 0)),
-      );
-    case 'LRU_HASH':
-      return image.calls.some((address) => kallsyms.nameAt(address) === HTAB_ELEMENT_LOOKUP);
-    default:
-      return true;
-  }
-}
-
 /** The lab's helper in the place of the other kernel's function at `address`. */
 function helperAt(
   kernel: Kernel,
@@ -222,12 +199,9 @@ function helperAt(
 
 /** The function with maps and pointers into them translated on the way in and out. */
 function translated(fn: KernelFunction, windows: MapWindows): KernelFunction {
-  const result = (args: readonly bigint[], value: bigint | void): bigint => {
+  const result = (value: bigint | void): bigint => {
     windows.push();
-    const pointer = windows.toForeign(value ?? 0n);
-    if (fn.name !== HTAB_ELEMENT_LOOKUP || pointer === 0n) return pointer;
-    const keySize = windows.mapAt(args[0] ?? 0n)?.spec.keySize ?? 0;
-    return pointer - BigInt(HTAB_ELEMENT_KEY + Math.ceil(keySize / 8) * 8);
+    return windows.toForeign(value ?? 0n);
   };
   // its `leaf` would go past the translation
   const { leaf: _, ...signature } = fn;
@@ -236,7 +210,7 @@ function translated(fn: KernelFunction, windows: MapWindows): KernelFunction {
     *body(kernel, ...args) {
       windows.pull();
       const inner = fn.body(kernel, ...args.map((value) => windows.toLab(value)));
-      return result(args, typeof inner === 'object' ? yield* inner : inner);
+      return result(typeof inner === 'object' ? yield* inner : inner);
     },
   };
 }

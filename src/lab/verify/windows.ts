@@ -3,11 +3,12 @@
  *
  * An array's values are read and written by the image itself, at the map's address plus
  * offsetof(struct bpf_array, value). They get a copy there, its window; what helpers see is the lab's own map.
- * Around each helper call the two are made equal, so that either side sees what the other did. A prog array
- * is a window with `max_entries` and no programs: tail calls fall through.
+ * Around each helper call the two are made equal, so that either side sees what the other did. A per-CPU array has
+ * the lab's per-CPU pointers in its window; elements of hash tables are the lab's own, as they are laid out alike.
+ * A prog array is a window with `max_entries` and no programs: tail calls fall through.
  */
 import { InputError } from '../../common/errors.js';
-import type { BpfMap, MapTypeName } from '../../bpf/maps/map.js';
+import type { BpfMap } from '../../bpf/maps/map.js';
 import { readSlots } from '../../bpf/instruction.js';
 import type { XlatedProgram } from '../../bpf/program.js';
 import type { Memory, Region } from '../../cpu/memory.js';
@@ -60,12 +61,12 @@ export class MapWindows {
   readonly #windows: Window[] = [];
   readonly #regions: Region[] = [];
   readonly #memory: Memory;
-  readonly #looksInto: (type: MapTypeName) => boolean;
+  readonly #ptrs: number;
 
   /**
    * @param constants the image's, in order: as many as the program has references
    * @param offsets of the kernel that the image comes from
-   * @param looksInto whether the image itself reads what helpers read in other images
+   * @param ptrs where the lab's own arrays have their elements
    */
   constructor(
     memory: Memory,
@@ -73,10 +74,10 @@ export class MapWindows {
     maps: readonly BpfMap[],
     constants: readonly bigint[],
     offsets: Pick<StructOffsets, 'maxEntries' | 'ptrs'>,
-    looksInto: (type: MapTypeName) => boolean,
+    ptrs: number,
   ) {
     this.#memory = memory;
-    this.#looksInto = looksInto;
+    this.#ptrs = ptrs;
     const references = referencesOf(program, maps);
     if (references.length !== constants.length) {
       const list = constants.map((each) => `0x${each.toString(16)}`).join(', ');
@@ -112,7 +113,17 @@ export class MapWindows {
         this.#memory.write32(start + BigInt(offsets.maxEntries), maxEntries);
         return;
       }
+      case 'PERCPU_ARRAY': {
+        // per-CPU pointers mean the same there: they are the lab's
+        const { address } = this.#map(`pointers of ${name}`, values, 8 * maxEntries);
+        const from = map.address + BigInt(this.#ptrs);
+        this.#memory.writeBytes(address, this.#memory.readBytes(from, 8 * maxEntries));
+        return;
+      }
       case 'HASH':
+      case 'LRU_HASH':
+      case 'PERCPU_HASH':
+      case 'LRU_PERCPU_HASH':
       case 'LPM_TRIE':
       case 'QUEUE':
       case 'STACK':
@@ -124,9 +135,8 @@ export class MapWindows {
       case 'XSKMAP':
         return;
       default:
-        if (!this.#looksInto(type)) return;
         throw new InputError(
-          `map ${name}: the image looks into ${type} maps itself, and the lab lays them out otherwise`,
+          `map ${name}: the image looks into ${type} maps itself, which the lab does not follow`,
         );
     }
   }

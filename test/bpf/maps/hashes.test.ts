@@ -135,7 +135,7 @@ describe('LRU', () => {
       nodes: 300,
       cpus: 2,
       common: true,
-      marks: new Uint8Array(300),
+      marks: { bytes: new Uint8Array(300), stride: 1 },
       evict: () => false,
     });
     for (let i = 0; i < 300; i++) held.add(lru.take(i % 2));

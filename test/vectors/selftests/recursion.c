@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* fentry on bpf_map_delete_elem that deletes again from inside: the inner call is a miss. */
+/* fentry on htab_map_delete_elem that deletes again from inside: the inner call is a miss. */
 #include "selftest.h"
 
 MAP(hash1, BPF_MAP_TYPE_HASH, u32, u64, 1);
@@ -7,7 +7,7 @@ MAP(hash2, BPF_MAP_TYPE_HASH, u32, u64, 1);
 
 u64 pass1, pass2;
 
-SEC("fentry/bpf_map_delete_elem")
+SEC("fentry/htab_map_delete_elem")
 int on_delete(u64 *ctx)
 {
 	u32 key = 0;

@@ -4,7 +4,7 @@
  * Up to three results per program: its image from the recorded xlated instructions, our xlated
  * instructions from those that were loaded, and a run of the latter. One per program that the kernel
  * refused: our verdict has to have its errno. Skipped, with their reasons: runs that need a socket buffer
- * or depend on time, xlated instructions that the kernel inlined map operations into.
+ * or depend on time.
  */
 import { KernelError } from '../../../common/errors.js';
 import { errnoName } from '../../../common/errno.js';
@@ -26,8 +26,6 @@ import { readTraits } from './traits.js';
 
 const CALL = 0x85;
 const MAY_GOTO = 0xe5;
-const BPF_FUNC_MAP_LOOKUP_ELEM = 1;
-const BPF_FUNC_JIFFIES64 = 118;
 
 /** Throws InputError for a malformed file or a kernel without a profile. */
 export async function* checkJitCorpus(
@@ -37,7 +35,11 @@ export async function* checkJitCorpus(
 ): AsyncGenerator<CaseResult> {
   const corpus = readCorpus(name, json);
   const setting = settingOf(corpus);
-  const kernel = await options.boot(setting.kernel.lab, { far: false });
+  const { ptrs } = setting.offsets;
+  const kernel = await options.boot(setting.kernel.lab, {
+    far: false,
+    codegen: { offsets: { ptrs } },
+  });
   const runner = new CorpusRunner(kernel, options.engine, corpus.programs);
   for (const program of corpus.programs) {
     yield checkImages(program, setting);
@@ -95,13 +97,14 @@ function* checkLoaded(program: CorpusProgram, runner: CorpusRunner): Generator<C
     return;
   }
   try {
-    const reason = inlinedThere(program);
-    yield reason === undefined
-      ? verdict(xlated, () => compareLoaded(program, object))
-      : skipped(xlated, reason);
-    yield isTimed(program)
-      ? skipped(run, 'may_goto is limited by time there, by a count here')
-      : verdict(run, () => runner.run(program, object));
+    if (isTimed(program)) {
+      const reason = 'may_goto is limited by time there, by a count here';
+      yield skipped(xlated, reason);
+      yield skipped(run, reason);
+      return;
+    }
+    yield verdict(xlated, () => compareLoaded(program, object));
+    yield verdict(run, () => runner.run(program, object));
   } finally {
     object.free();
   }
@@ -121,23 +124,12 @@ function compareLoaded(program: CorpusProgram, object: LoadedObject): string | u
   return undefined;
 }
 
-const calls = ({ slots }: CorpusProgram, helper: number): boolean =>
-  slots.some(({ code, src, imm }) => code === CALL && src === 0 && imm === helper);
-
 const hasMayGoto = ({ slots }: CorpusProgram): boolean =>
   slots.some(({ code }) => code === MAY_GOTO);
 
 /** Is a may_goto there more than a counter: does the xlated program call something for it? */
 function isTimed(program: CorpusProgram): boolean {
   return hasMayGoto(program) && program.functions.flat().some(({ code }) => code === CALL);
-}
-
-/** Why xlated instructions are not comparable. */
-function inlinedThere(program: CorpusProgram): string | undefined {
-  if (calls(program, BPF_FUNC_MAP_LOOKUP_ELEM)) return 'map look-ups are inlined there, calls here';
-  if (calls(program, BPF_FUNC_JIFFIES64))
-    return 'jiffies are read from memory there; no tick counts them here';
-  return isTimed(program) ? 'may_goto is limited by time there, by a count here' : undefined;
 }
 
 /** -EINVAL of the verifier; a JIT that gives up is -ENOTSUPP (there is no interpreter to fall back to). */

@@ -1,11 +1,11 @@
 /**
  * Our xlated instructions of a program against those of a booted kernel, slot by slot.
  *
- * Not compared, since they are addresses: map references (which map it is and where in its value is), and
- * distances of helpers. The register that the verifier uses for itself has number 11, from 7.x on 12.
+ * Not compared, since they are addresses: map references (which map it is and where in its value is), constants
+ * that point into the kernel (jiffies), and distances of helpers. The register that the verifier uses for itself has number 11, from 7.x on 12.
  */
 import { disassembleSlot } from '../../../bpf/disassemble.js';
-import type { Slot } from '../../../bpf/instruction.js';
+import { imm64, type Slot } from '../../../bpf/instruction.js';
 import { isMapReference, type CorpusProgram } from './corpus-file.js';
 
 const CALL = 0x85;
@@ -37,9 +37,18 @@ function sameSlot(theirs: readonly Slot[], ours: readonly Slot[], at: number): b
   if (register(slot.dst) !== register(own.dst)) return false;
   if (isMapReference(theirs, at)) return own.code === LD_IMM64 && own.src === 0;
   if (isMapReference(theirs, at - 1)) return true;
+  if (isKernelAddress(theirs, at) && isKernelAddress(ours, at)) return true;
+  if (isKernelAddress(theirs, at - 1)) return true;
   if (register(slot.src) !== register(own.src)) return false;
   // the callee of a bpf2bpf call is in off
   return slot.code === CALL || slot.imm === own.imm;
+}
+
+/** Is slot `at` the first of an ld_imm64 of an address in vmalloc space, where the kernel itself is? */
+function isKernelAddress(slots: readonly Slot[], at: number): boolean {
+  const [slot, second] = [slots[at], slots[at + 1]];
+  if (slot?.code !== LD_IMM64 || slot.src !== 0 || !second) return false;
+  return imm64(slot, second) >> 32n === 0xffff_8000n;
 }
 
 function register(number: number): number {
