@@ -9,12 +9,19 @@ import { makeDynptr, releaseDynptr, useDynptr } from './dynptr.js';
 import type { Env } from './env.js';
 import type { VerifierMap } from './input.js';
 import { checkContext, checkMemory, type Access } from './memory.js';
-import { HELPERS_OF_MAP, MAPS_OF_HELPER, type ArgumentRule, type Prototype } from './prototypes.js';
+import {
+  HELPERS_OF_MAP,
+  MAPS_OF_HELPER,
+  TAKES_PACKET,
+  type ArgumentRule,
+  type Prototype,
+} from './prototypes.js';
 import { lockOrUnlock } from './references.js';
 import { markPrecise } from './scalar.js';
 import { constantAt, helperStack, isAligned } from './stack.js';
 import type { DynptrSlot } from './state.js';
 import {
+  isPacket,
   typeName,
   variableText,
   withFields,
@@ -94,6 +101,9 @@ function checkArgument(
 ): void {
   const register = index + 1;
   const value = env.read(register);
+  if (rule !== 'any' && isPacket(value) && !TAKES_PACKET.has(id)) {
+    env.refuse('EACCES', 'helper access to the packet is not allowed');
+  }
   switch (rule) {
     case 'any':
       return;

@@ -182,10 +182,13 @@ function findPrunePoints(each: VerifierFunction): Uint8Array {
     if (opcode.kind === 'may_goto') mark(at, PRUNE.mayGoto);
     if (opcode.kind === 'call') {
       if (slot.src === 0 && CALLS_CALLBACK.has(slot.imm)) mark(at, PRUNE.callback);
-      if (slot.src === PSEUDO.CALL) mark(at + 1, PRUNE.compare);
+      mark(at + 1, PRUNE.compare);
       if (kfuncAt(each, at)?.flags.includes('KF_ITER_NEXT')) mark(at, PRUNE.iterator);
     }
-    if (opcode.kind === 'ld_imm64') at++;
+    if (opcode.kind === 'ld_imm64') {
+      at++;
+      if (slot.src === PSEUDO.FUNC) mark(at + 1, PRUNE.compare);
+    }
   }
   return points;
 }
