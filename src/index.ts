@@ -56,7 +56,7 @@ export {
   type LoadedProgram,
 } from './bpf/object/load.js';
 export { parseObject } from './bpf/object/parse.js';
-export type { SectionKind } from './bpf/object/spec.js';
+export type { ObjectSpec, SectionKind } from './bpf/object/spec.js';
 export { selectProgram, withTailCallees } from './bpf/object/select.js';
 export { PlainHost } from './bpf/plain-host.js';
 export type { KernelVersion } from './jit/profile.js';
@@ -234,6 +234,7 @@ export { listMap, mapTypes } from './lab/map-listing.js';
 export { dumpMap, type DumpOptions, type MapTypes } from './bpf/maps/dump.js';
 export { UserMap } from './bpf/maps/user.js';
 export { applySetting } from './lab/map-setting.js';
+export { withGlobal, withMaxEntries } from './lab/object-setting.js';
 export { RedirectSetup, describeXdpEvent } from './lab/redirect-setup.js';
 export {
   createRunner,
@@ -317,6 +318,7 @@ export { SELECTION_POLICIES, type SelectionPolicy } from './smc/device/devices.j
 export { LOOPBACK_FORMS, type LoopbackForm } from './smc/device/loopback.js';
 export { DECLINE_REASONS, type DeclineReason, type DeclinedBy } from './smc/reasons.js';
 export { createSmc, type Smc, type SmcOptions } from './smc/smc.js';
+export { smcStatistics, type SmcStatistics } from './smc/statistics.js';
 export type { SmcSocket, SocketAddress as SmcAddress } from './smc/socket/smc-socket.js';
 export type { Endpoint as SmcEndpoint } from './smc/socket/tcp.js';
 export {

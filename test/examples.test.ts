@@ -117,6 +117,30 @@ describe('count_protocols', () => {
   });
 });
 
+describe('top_talkers', () => {
+  it('keeps the highest addresses in a tree, and gives all back', () => {
+    const run = xdp('top_talkers');
+    const seen = new Set<number>();
+    let total = 0;
+    verdicts(run, 'top_talkers', mixed, (frame, verdict) => {
+      expect(XDP_ACTIONS[verdict]).toBe('XDP_PASS');
+      const view = viewOf(frame);
+      if (frame.length < 34 || view.getUint16(12) !== ETHERTYPE.IPV4) return;
+      seen.add(view.getUint32(26));
+      total += frame.length;
+    });
+    const value = (name: string): number => {
+      const bytes = readVariable(run.object, run.host.memory, name);
+      return Number(viewOf(bytes).getBigUint64(0, true));
+    };
+    expect(seen.size).toBeGreaterThan(8);
+    expect(value('total')).toBe(total);
+    expect([value('in_tree'), value('dropped')]).toEqual([8, seen.size - 8]);
+    run.object.free();
+    expect(run.host.liveBytes).toBe(0);
+  });
+});
+
 describe('drop_ports', () => {
   it('drops listed ports only, and counts them', () => {
     const run = xdp('drop_ports');

@@ -7,6 +7,7 @@
  */
 import type { Memory, Region } from '../cpu/memory.js';
 import type { Btf } from './btf/btf.js';
+import type { LocalObjects } from './local/objects.js';
 import type { BpfMap } from './maps/map.js';
 import type { XlatedProgram } from './program.js';
 import type { Network } from './network.js';
@@ -135,6 +136,15 @@ export interface BpfHost {
   allocate(name: string, size: number): Region;
   release(region: Region): void;
 
+  /** Zeroed bytes of slab memory. Throws when there are none. */
+  kmalloc(size: number): bigint;
+  kfree(address: bigint): void;
+  /** A pointer to zeroed bytes that each CPU has. Throws KernelError when there are none. */
+  allocPercpu(size: number): bigint;
+  freePercpu(pointer: bigint): void;
+  /** Where a CPU has them. */
+  perCpuAddress(pointer: bigint, cpu: number): bigint;
+
   /** The address that helper call immediates are relative to. */
   readonly callBase: bigint;
   /** Entry address of helper `id`; `undefined` when there is none. */
@@ -158,6 +168,8 @@ export interface BpfHost {
   symbolAddress?(name: string): bigint | undefined;
   /** Entry address of a kernel function that programs may call. */
   kfuncAddress?(name: string): bigint | undefined;
+  /** Whether its kernel has such a function, although there is no address. Default: no. */
+  hasKfunc?(name: string): boolean;
 
   /**
    * Entry addresses for functions of a program, 16 bytes apart, from the one it returns. An engine
@@ -200,4 +212,6 @@ export interface BpfHost {
   /** Devices, routes and what else helpers ask of a network. */
   readonly network: Network;
   readonly timers: Timers;
+  /** What programs allocate. */
+  readonly objects: LocalObjects;
 }

@@ -113,7 +113,7 @@ export class Interpreter {
     words[3] = r1Hi;
     words[4] = r2Lo;
     words[5] = r2Hi;
-    machine.start(this.#main, words, budget);
+    machine.start(this.#main, budget);
     try {
       this.#outcome = execute(machine, CODE_START, budget);
     } catch (error) {

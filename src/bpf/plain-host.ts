@@ -14,7 +14,10 @@ import { Memory, PAGE_SIZE, type Region } from '../cpu/memory.js';
 import { CallbackTable } from './callbacks.js';
 import type { BpfHost, Callback, HelperBody, HostCells } from './host.js';
 import { CELLS_SIZE, CellState } from './host-cells.js';
+import { kernelKfunc } from './kfuncs/kernel-kfuncs.js';
 import { findKfunc } from './kfuncs/table.js';
+import { LocalObjects } from './local/objects.js';
+import { Slab } from './local/slab.js';
 import type { BpfMap } from './maps/map.js';
 import { Network } from './network.js';
 import { BPF_REDIRECT_INFO } from './redirect-info.js';
@@ -48,6 +51,7 @@ export class PlainHost implements BpfHost {
   readonly log: string[] = [];
   readonly network = new Network();
   readonly timers = new Timers();
+  readonly objects = new LocalObjects();
 
   readonly #helpers: ReadonlyMap<number, HelperBody>;
   readonly #stride: bigint;
@@ -58,6 +62,9 @@ export class PlainHost implements BpfHost {
   #cellState: CellState | undefined;
   /** Of all CPUs: one runs at a time. */
   #redirectInfo: Region | undefined;
+  readonly #slab = new Slab(this);
+  /** Regions of per-CPU memory, by address: that of CPU 0, which the others follow. */
+  readonly #perCpu = new Map<bigint, { readonly region: Region; readonly size: number }>();
   #mapCount = 0;
   #next = FIRST_ADDRESS;
   #cpu = 0;
@@ -84,6 +91,39 @@ export class PlainHost implements BpfHost {
     this.memory.unmap(region);
   }
 
+  kmalloc(size: number): bigint {
+    const block = this.#slab.take(size);
+    this.memory.writeBytes(block.address, new Uint8Array(block.size));
+    return block.address;
+  }
+
+  kfree(address: bigint): void {
+    this.#slab.put(address);
+  }
+
+  /** Bytes that `kmalloc` gave and that were not given back. */
+  get liveBytes(): number {
+    return this.#slab.liveBytes;
+  }
+
+  allocPercpu(size: number): bigint {
+    const stride = alignUp(size, 8);
+    const region = this.allocate('per-CPU memory', stride * this.cpuCount);
+    this.#perCpu.set(region.address, { region, size: stride });
+    return region.address;
+  }
+
+  freePercpu(pointer: bigint): void {
+    const found = this.#perCpu.get(pointer);
+    if (!found) throw new RangeError(`0x${pointer.toString(16)} is no per-CPU pointer`);
+    this.#perCpu.delete(pointer);
+    this.release(found.region);
+  }
+
+  perCpuAddress(pointer: bigint, cpu: number): bigint {
+    return pointer + BigInt(cpu * (this.#perCpu.get(pointer)?.size ?? 0));
+  }
+
   helperAddress(id: number): bigint | undefined {
     return this.#helpers.has(id) ? this.callBase + BigInt(id) * this.#stride : undefined;
   }
@@ -97,6 +137,10 @@ export class PlainHost implements BpfHost {
   kfuncAddress(name: string): bigint | undefined {
     const kfunc = findKfunc(name);
     return kfunc && this.helperAddress(kfunc.id);
+  }
+
+  hasKfunc(name: string): boolean {
+    return kernelKfunc(name) !== undefined;
   }
 
   addCallbacks(callbacks: readonly Callback[]): bigint {

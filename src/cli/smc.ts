@@ -18,6 +18,7 @@ import {
   messageName,
   openTransfer,
   runPeers,
+  smcStatistics,
   UsageError,
   type ConnectionState,
   type DeclinedBy,
@@ -29,6 +30,7 @@ import {
 } from '../index.js';
 import { SMALL, measureSmc, type SmcBenchResult } from '../../bench/smc.js';
 import { bootLab } from '../node/index.js';
+import { statisticsLines } from './smc-stats.js';
 import {
   choiceOption,
   integerOption,
@@ -38,10 +40,11 @@ import {
   type Output,
 } from './command.js';
 
-const USAGE = `smc handshake|run|state|reasons|bench [OPTIONS]
+const USAGE = `smc handshake|run|state|stats|reasons|bench [OPTIONS]
   handshake        connects two sockets and prints every message, field by field
   run              sends messages over a connection and counts copies, records and signals
   state            sockets, link groups and devices of some connections, as smcss and smcd show them
+  stats            what the kernel counted while connections carried messages, as smcd stats shows it
   reasons          the codes of a decline: who falls back to TCP with which, and when
   bench            copy against nocopy, beside Node's TCP and UNIX sockets in the same run
   --copy           a loopback device that copies (default: sender and receiver share the buffer)
@@ -49,11 +52,12 @@ const USAGE = `smc handshake|run|state|reasons|bench [OPTIONS]
   --ism            an ISM device beside it, which can only copy
   --policy P       order of devices: landed (loopback, ISM; default) or maintainer (ISM, loopback)
   --ueid NAME      user EID of this machine (default SMC-LAB); none for none
-  --connections N  how many (handshake default 1, state default 2)
-  --size N         run: bytes of a message (default 6000); --count N messages (default 8)
-  --buffer N       run: SO_RCVBUF and SO_SNDBUF (default 16384)
+  --connections N  how many (handshake default 1, state and stats 2)
+  --size N         run, stats: bytes of a message (default 6000); --count N messages (default 8)
+  --buffer N       run, stats: SO_RCVBUF and SO_SNDBUF (default 16384)
   --trace          run: cursors and the receiver's ring after every call
   --random SEED    run: random calls of both sides instead; --bytes N of them (default 10000000)
+  --details        stats: counts of each side and why sockets fell back, as smcd -d stats
   --json, -j       as JSON`;
 
 const OPTIONS = {
@@ -67,6 +71,7 @@ const OPTIONS = {
   count: { type: 'string' },
   buffer: { type: 'string' },
   trace: { type: 'boolean' },
+  details: { type: 'boolean' },
   random: { type: 'string' },
   bytes: { type: 'string' },
   json: { type: 'boolean', short: 'j' },
@@ -78,6 +83,7 @@ const OPTIONS_OF = {
   handshake: [...MACHINE_OPTIONS, 'connections'],
   run: [...MACHINE_OPTIONS, 'size', 'count', 'buffer', 'trace', 'random', 'bytes'],
   state: [...MACHINE_OPTIONS, 'connections'],
+  stats: [...MACHINE_OPTIONS, 'connections', 'size', 'count', 'buffer', 'details'],
   reasons: ['json'],
   bench: ['json'],
 } as const satisfies Readonly<Record<string, readonly (keyof typeof OPTIONS)[]>>;
@@ -332,6 +338,29 @@ async function showState(smc: Smc, values: Values, output: Output): Promise<void
   });
 }
 
+// ---- stats
+
+/** Each client sends; what does not fit stays unsent, over TCP too. */
+async function showStatistics(smc: Smc, values: Values, output: Output): Promise<void> {
+  const connections = integerOption('connections', values.connections, 2, { min: 1, max: 100 });
+  const size = integerOption('size', values.size, 6000, { min: 1, max: MAX });
+  const count = integerOption('count', values.count, 8, { min: 1, max: 10_000_000 });
+  const buffer = integerOption('buffer', values.buffer, 16384, { min: 1, max: MAX });
+  const message = new Uint8Array(size);
+  const received = new Uint8Array(size);
+  for (let i = 0; i < connections; i++) {
+    const to = { address: ADDRESS, port: 5000 + i };
+    const { client, server } = await connectPair(smc, to, { rcvbuf: buffer, sndbuf: buffer });
+    for (let n = 0; n < count; n++) {
+      client.sendNow(message);
+      server.recvNow(received);
+    }
+  }
+  const statistics = smcStatistics(smc);
+  if (values.json) output.line(JSON.stringify(statistics));
+  else for (const line of statisticsLines(statistics, values.details === true)) output.line(line);
+}
+
 // ---- reasons
 
 const BY: Readonly<Record<DeclinedBy, string>> = {
@@ -421,10 +450,10 @@ async function smcCommand(args: string[], output: Output): Promise<number> {
   const { values, positionals } = parseOptions(args, OPTIONS);
   const [what, ...more] = positionals;
   if (more.length > 0)
-    throw new UsageError(`one of handshake, run, state, reasons, bench, not '${more[0] ?? ''}'`);
+    throw new UsageError(`smc ${what ?? ''} takes nothing more, not '${more[0] ?? ''}'`);
   if (!isPart(what)) {
     const given = what === undefined ? 'nothing' : `'${what}'`;
-    throw new UsageError(`handshake, run, state, reasons or bench, not ${given}`);
+    throw new UsageError(`handshake, run, state, stats, reasons or bench, not ${given}`);
   }
   checkOptions(what, values);
   if (what === 'bench') {
@@ -443,6 +472,9 @@ async function smcCommand(args: string[], output: Output): Promise<number> {
         return 0;
       case 'run':
         return await run(smc, values, output);
+      case 'stats':
+        await showStatistics(smc, values, output);
+        return 0;
       case 'state':
         await showState(smc, values, output);
         return 0;

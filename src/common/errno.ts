@@ -27,6 +27,7 @@ export const ERRNO = {
   EPIPE: 32,
   ERANGE: 34,
   EDEADLK: 35,
+  ELOOP: 40,
   EPROTO: 71,
   EBADRQC: 56,
   ENODATA: 61,

@@ -70,11 +70,25 @@ export interface MemorySnapshot {
 /** Told of bytes that TypeScript code is about to store at an address. */
 export type StoreWatch = (address: bigint, bytes: Uint8Array) => void;
 
-const CACHE_SIZE = 256;
+const WINDOWS = 256;
+
+function openWindow(windows: Int32Array, at: number, hi: number, region: Region): void {
+  windows[at] = hi;
+  windows[at + 1] = low32(region.address);
+  windows[at + 2] = region.size;
+  windows[at + 3] = region.offset;
+}
+
+/** Index of the first word of the window that an address may lie in: by page and 4 GiB. */
+export function windowOf(hi: number, lo: number): number {
+  return (((lo >>> 12) ^ (hi << 3)) & (WINDOWS - 1)) << 2;
+}
 
 export class Memory {
   readonly wasm: WebAssembly.Memory;
   readonly bytes: Uint8Array;
+  readonly halfwords: Uint16Array;
+  readonly words: Int32Array;
   readonly view: DataView;
   /** The store by physical address: offset in it. */
   readonly ram: Ram;
@@ -87,25 +101,22 @@ export class Memory {
   readonly #listeners = new Set<MemoryListener>();
   #storeWatch: StoreWatch | undefined;
 
-  // One cache per kind of access. A size of 0 never matches.
-  readonly #fetchHi = new Int32Array(CACHE_SIZE);
-  readonly #fetchLo = new Int32Array(CACHE_SIZE);
-  readonly #fetchSize = new Int32Array(CACHE_SIZE);
-  readonly #fetchOffset = new Int32Array(CACHE_SIZE);
-  readonly #readHi = new Int32Array(CACHE_SIZE);
-  readonly #readLo = new Int32Array(CACHE_SIZE);
-  readonly #readSize = new Int32Array(CACHE_SIZE);
-  readonly #readOffset = new Int32Array(CACHE_SIZE);
-  readonly #writeHi = new Int32Array(CACHE_SIZE);
-  readonly #writeLo = new Int32Array(CACHE_SIZE);
-  readonly #writeSize = new Int32Array(CACHE_SIZE);
-  readonly #writeOffset = new Int32Array(CACHE_SIZE);
+  /**
+   * The regions last accessed, by `windowOf`: four words each, high and low half of the address, size, offset in
+   * the store. A size of 0 never matches. Loops that cannot afford a call look here before they ask
+   * `offsetRead` or `offsetWrite`.
+   */
+  readonly readWindows = new Int32Array(WINDOWS * 4);
+  readonly writeWindows = new Int32Array(WINDOWS * 4);
+  readonly #fetchWindows = new Int32Array(WINDOWS * 4);
 
   /** @param size bytes of backing store, at most 1 GiB; rounded up to 64 KiB. */
   constructor(size: number) {
     const pages = Math.ceil(size / 65536);
     this.wasm = new WebAssembly.Memory({ initial: pages, maximum: pages });
     this.bytes = new Uint8Array(this.wasm.buffer);
+    this.halfwords = new Uint16Array(this.wasm.buffer);
+    this.words = new Int32Array(this.wasm.buffer);
     this.view = new DataView(this.wasm.buffer);
     this.ram = new Ram(this.wasm.buffer, (address) => this.regionAt(address));
     this.#free = [[0, pages * 65536]];
@@ -222,33 +233,36 @@ export class Memory {
    * The caller of a refused access gets the reason from `faultAt`.
    */
   offsetRead(hi: number, lo: number, size: number): number {
-    const slot = ((lo >>> 12) ^ (hi << 3)) & (CACHE_SIZE - 1);
-    const within = (lo - (this.#readLo[slot] as number)) >>> 0;
-    if (this.#readHi[slot] === hi && within <= (this.#readSize[slot] as number) - size) {
-      return (this.#readOffset[slot] as number) + within;
+    const windows = this.readWindows;
+    const at = windowOf(hi, lo);
+    const within = (lo - (windows[at + 1] as number)) >>> 0;
+    if (windows[at] === hi && within <= (windows[at + 2] as number) - size) {
+      return (windows[at + 3] as number) + within;
     }
-    return this.#missRead(hi, lo, size, slot);
+    return this.#missRead(hi, lo, size, at);
   }
 
   /** As `offsetRead`, for `size` writable bytes. */
   offsetWrite(hi: number, lo: number, size: number): number {
-    const slot = ((lo >>> 12) ^ (hi << 3)) & (CACHE_SIZE - 1);
-    const within = (lo - (this.#writeLo[slot] as number)) >>> 0;
-    if (this.#writeHi[slot] === hi && within <= (this.#writeSize[slot] as number) - size) {
-      return (this.#writeOffset[slot] as number) + within;
+    const windows = this.writeWindows;
+    const at = windowOf(hi, lo);
+    const within = (lo - (windows[at + 1] as number)) >>> 0;
+    if (windows[at] === hi && within <= (windows[at + 2] as number) - size) {
+      return (windows[at + 3] as number) + within;
     }
-    return this.#missWrite(hi, lo, size, slot);
+    return this.#missWrite(hi, lo, size, at);
   }
 
   /** Offset of the instruction word at (hi:lo), or -1 when it cannot be fetched. */
   offsetFetch(hi: number, lo: number): number {
     if ((lo & 3) !== 0) return -1;
-    const slot = ((lo >>> 12) ^ (hi << 3)) & (CACHE_SIZE - 1);
-    const within = (lo - (this.#fetchLo[slot] as number)) >>> 0;
-    if (this.#fetchHi[slot] === hi && within <= (this.#fetchSize[slot] as number) - 4) {
-      return (this.#fetchOffset[slot] as number) + within;
+    const windows = this.#fetchWindows;
+    const at = windowOf(hi, lo);
+    const within = (lo - (windows[at + 1] as number)) >>> 0;
+    if (windows[at] === hi && within <= (windows[at + 2] as number) - 4) {
+      return (windows[at + 3] as number) + within;
     }
-    return this.#missFetch(hi, lo, slot);
+    return this.#missFetch(hi, lo, at);
   }
 
   /** Why an access of `size` bytes at `address` is refused; `undefined` when it is allowed. */
@@ -420,18 +434,15 @@ export class Memory {
     return within >= 0 && within < region.size ? region : undefined;
   }
 
-  #missRead(hi: number, lo: number, size: number, slot: number): number {
+  #missRead(hi: number, lo: number, size: number, at: number): number {
     const region = this.#regionAt(hi, lo);
     if (!region) return -1;
-    this.#readHi[slot] = hi;
-    this.#readLo[slot] = low32(region.address);
-    this.#readSize[slot] = region.size;
-    this.#readOffset[slot] = region.offset;
+    openWindow(this.readWindows, at, hi, region);
     const within = (lo - low32(region.address)) >>> 0;
     return within <= region.size - size ? region.offset + within : -1;
   }
 
-  #missWrite(hi: number, lo: number, size: number, slot: number): number {
+  #missWrite(hi: number, lo: number, size: number, at: number): number {
     const region = this.#regionAt(hi, lo);
     if (!region || !region.permissions.includes('w')) return -1;
     const within = (lo - low32(region.address)) >>> 0;
@@ -440,29 +451,23 @@ export class Memory {
       // never cached: each store to such text is told
       if (fits) this.#textStored(region, within, size);
     } else {
-      this.#writeHi[slot] = hi;
-      this.#writeLo[slot] = low32(region.address);
-      this.#writeSize[slot] = region.size;
-      this.#writeOffset[slot] = region.offset;
+      openWindow(this.writeWindows, at, hi, region);
     }
     return fits ? region.offset + within : -1;
   }
 
-  #missFetch(hi: number, lo: number, slot: number): number {
+  #missFetch(hi: number, lo: number, at: number): number {
     const region = this.#regionAt(hi, lo);
     if (!region || !region.permissions.includes('x')) return -1;
-    this.#fetchHi[slot] = hi;
-    this.#fetchLo[slot] = low32(region.address);
-    this.#fetchSize[slot] = region.size;
-    this.#fetchOffset[slot] = region.offset;
+    openWindow(this.#fetchWindows, at, hi, region);
     const within = (lo - low32(region.address)) >>> 0;
     return within <= region.size - 4 ? region.offset + within : -1;
   }
 
   #forgetCached(): void {
-    this.#fetchSize.fill(0);
-    this.#readSize.fill(0);
-    this.#writeSize.fill(0);
+    this.#fetchWindows.fill(0);
+    this.readWindows.fill(0);
+    this.writeWindows.fill(0);
   }
 
   /** Index of the first region that starts above `address`. */

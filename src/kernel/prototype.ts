@@ -3,7 +3,7 @@
  * arguments, how wide, and whether something is returned.
  *
  * The counterpart of `struct btf_func_model` (include/linux/bpf.h) for functions that have no BTF
- * here. A structure by value needs its size. Left out: function pointers as arguments.
+ * here. A structure by value needs its size; a function is written `bool (less)(int a, int b)`.
  */
 import { InputError } from '../common/errors.js';
 
@@ -59,6 +59,10 @@ const SIZES: Readonly<Record<string, number>> = {
 
 const STRUCT = /^(?:const )?struct (\w+)$/;
 
+/** A comma that parts two parameters, not two of a parameter that is a function. */
+const BETWEEN = /,(?![^(]*\))/;
+const FUNCTION = /^(.+?) ?\(\*?(\w+)\)\((.*)\)$/;
+
 function sizeOf(type: string, prototype: string, structs: StructSizes): number {
   if (type.includes('*')) return 8;
   const tag = STRUCT.exec(type)?.[1];
@@ -78,11 +82,16 @@ function sizeOf(type: string, prototype: string, structs: StructSizes): number {
 
 /** Throws InputError for what is no prototype. */
 export function parsePrototype(text: string, structs: StructSizes = {}): Prototype {
-  const match = /^(.*?)(\w+)\s*\(([^()]*)\)$/.exec(text.trim());
+  const match = /^([^()]*?)(\w+)\s*\((.*)\)$/.exec(text.trim());
   if (!match) throw new InputError(`'${text}' is no C prototype`);
   const [, returnType, name, list] = match as unknown as [string, string, string, string];
-  const items = list.trim() === '' || list.trim() === 'void' ? [] : list.split(',');
+  const items = list.trim() === '' || list.trim() === 'void' ? [] : list.split(BETWEEN);
   const parameters = items.map((item, i) => {
+    const called = FUNCTION.exec(item.trim());
+    if (called) {
+      const [, result = '', callback = '', takes = ''] = called;
+      return { name: callback, type: `${result} (*)(${takes})`, size: 8, struct: false };
+    }
     const parts = /^(.*?[\s*])(\w+)$/.exec(item.trim());
     const type = (parts?.[1] ?? item).trim();
     return {

@@ -33,8 +33,8 @@ function packageRoot(from: string): string {
 
 /** The texts of a kernel: entry code of its ftrace, and the functions of the tracing test runs. Default 6.12. */
 export function kernelAsm(version: FtraceVersion = '6.12'): AsmSources {
-  const testRun = readAsm(`test-run/${KERNEL_OF_FTRACE[version]}`);
-  return { ...readAsm(FTRACE_PROFILES[version].asm), ...testRun };
+  const folders = [...FTRACE_PROFILES[version].asm, `test-run/${KERNEL_OF_FTRACE[version]}`];
+  return folders.map(readAsm).reduce((texts, each) => ({ ...texts, ...each }));
 }
 
 /** The assembly texts of one folder (`asm/6.12/`), in name order. */

@@ -130,6 +130,10 @@ export const SMC_LGR_FREE_DELAY = 600_000;
 /** net.smc.rmem, net.smc.wmem; net.core.rmem_max, net.core.wmem_max. */
 export const SMC_SYSCTL_MEM = 65536;
 export const CORE_MEM_MAX = 212992;
+/** Bits of tcp_sock.nonagle. */
+export const TCP_NAGLE_OFF = 1;
+export const TCP_NAGLE_CORK = 2;
+
 /** SOCK_MIN_RCVBUF, SOCK_MIN_SNDBUF of a 64-bit 6.12: measured. */
 export const SOCK_MIN_RCVBUF = 2304;
 export const SOCK_MIN_SNDBUF = 4608;

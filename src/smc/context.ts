@@ -14,7 +14,7 @@ import type { SmcdDevices } from './device/devices.js';
 import type { IpPrefix } from './clc/messages.js';
 import type { TcpSocket, TcpStack } from './socket/tcp.js';
 
-/** Counts since boot, of the whole kernel. */
+/** What a kernel does not count: copies and signals since boot. What it counts is in `core/statistics.ts`. */
 export interface SmcStats {
   /** Payload bytes copied: from user memory, by the device, to user memory. */
   userToKernel: number;
@@ -28,12 +28,6 @@ export interface SmcStats {
   tasklets: number;
   /** CDCs that only return space. */
   windowUpdates: number;
-  bufAllocs: number;
-  bufReuses: number;
-  bufDowngrades: number;
-  /** Sends larger than the send ring, and than the peer's. */
-  sndbufTooSmall: number;
-  rmbPeerTooSmall: number;
   handshakeBytes: number;
 }
 
@@ -47,11 +41,6 @@ export function newStats(): SmcStats {
     signals: 0,
     tasklets: 0,
     windowUpdates: 0,
-    bufAllocs: 0,
-    bufReuses: 0,
-    bufDowngrades: 0,
-    sndbufTooSmall: 0,
-    rmbPeerTooSmall: 0,
     handshakeBytes: 0,
   };
 }
@@ -79,6 +68,11 @@ export interface SmcContext {
   readonly kernel: KernelContext;
   readonly ram: Ram;
   readonly stats: SmcStats;
+  /** Physical addresses of net->smc.smc_stats and net->smc.fback_rsn. */
+  readonly smcStats: number;
+  readonly fbackRsn: number;
+  /** A msghdr for what the kernel itself sends and receives over TCP. */
+  readonly kernelMsg: number;
   readonly devices: SmcdDevices;
   readonly eids: EidTable;
   readonly tcp: TcpStack;

@@ -40,6 +40,7 @@ import { ismFunctionsOfCore } from './core/ism.js';
 import { ismEventFunctions, raiseIsmEvent, type IsmEvent } from './core/ism-events.js';
 import { lgrFunctions } from './core/lgr.js';
 import { rxFunctions } from './core/rx.js';
+import { SMC_STATS, SMC_STATS_RSN } from './core/statistics.js';
 import { txFunctions } from './core/tx.js';
 import {
   SELECTION_POLICIES,
@@ -62,9 +63,10 @@ import { clientFunctions } from './handshake/client.js';
 import { serverFunctions } from './handshake/server.js';
 import { hsCtrlType } from './hs-ctrl.js';
 import { socketFunctions } from './socket/af-smc.js';
+import { inetFunctions } from './socket/inet.js';
 import { SmcSocket } from './socket/smc-socket.js';
 import { TcpStack, type TcpSocket } from './socket/tcp.js';
-import { SMCD_DEV, SMC_LO_DEV, SMC_SOCK } from './structs.js';
+import { MSGHDR, SMCD_DEV, SMC_LO_DEV, SMC_SOCK } from './structs.js';
 import { declareSmcTypes } from './types.js';
 
 export interface SmcOptions {
@@ -120,6 +122,9 @@ export class Smc implements SmcContext {
   readonly kernel: Kernel;
   readonly ram: Ram;
   readonly stats = newStats();
+  readonly smcStats: number;
+  readonly fbackRsn: number;
+  readonly kernelMsg: number;
   readonly devices: SmcdDevices;
   readonly eids: EidTable;
   readonly tcp: TcpStack;
@@ -153,6 +158,9 @@ export class Smc implements SmcContext {
     const form = options.loopback ?? '6.12';
     this.kernel = kernel;
     this.ram = kernel.memory.ram;
+    this.smcStats = kernel.physical.alloc(SMC_STATS.size);
+    this.fbackRsn = kernel.physical.alloc(SMC_STATS_RSN.size);
+    this.kernelMsg = kernel.physical.alloc(MSGHDR.size);
     this.devices = new SmcdDevices(kernel, options.policy ?? SELECTION_POLICIES.landed);
     const ownSeid = form === 'rfc-attachment' ? RFC_SYSTEM_EID : undefined;
     this.eids = new EidTable(options.systemEid ?? ownSeid);
@@ -203,7 +211,7 @@ export class Smc implements SmcContext {
     const smc = this.kernel.physical.alloc(SMC_SOCK.size);
     setSkState(this.ram, smc, SMC_STATE.INIT);
     this.ram.set16(smc + SOCK.type, SOCK_STREAM);
-    this.ram.setPointer(smc + S.clcsock, clcsock.address);
+    this.ram.setPointer(smc + S.clcsock, clcsock.socket);
     this.ram.set32(smc + S.sk_rcvbuf, 2 * SMC_SYSCTL_MEM);
     this.ram.set32(smc + S.sk_sndbuf, 2 * SMC_SYSCTL_MEM);
     this.#socks.set(smc, { released: false });
@@ -412,6 +420,7 @@ export class Smc implements SmcContext {
       ...clientFunctions(this),
       ...serverFunctions(this),
       ...socketFunctions(this),
+      ...inetFunctions(this),
     );
     kernel.bpf.host.types.declare(declareSmcTypes);
     kernel.bpf.structOps.define(

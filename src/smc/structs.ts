@@ -191,6 +191,8 @@ export const SMC_SOCK = struct({
   sk_err: 'u32',
   sk_rcvbuf: 'u32',
   sk_sndbuf: 'u32',
+  /** SOCK_SNDBUF_LOCK, SOCK_RCVBUF_LOCK: sizes that somebody asked for. */
+  sk_userlocks: 'u8',
   /** TCP_CORK */
   nonagle: 'u32',
   sk_socket: 'u64',
@@ -201,7 +203,10 @@ export const SMC_SOCK = struct({
   conn: SMC_CONNECTION.size,
 });
 
-export const SOCKET = struct({ state: 'u32', type: 'u16', sk: 'u64' });
+export const SOCKET = struct({ state: 'u32', type: 'u16', flags: 'u8', file: 'u64', sk: 'u64' });
+
+/** What a file descriptor leads to; `private_data`: the socket that calls on it go to. */
+export const FILE = struct({ private_data: 'u64' });
 
 /** User memory is outside the kernel's: `iov_offset` counts in what the caller has (`Smc.user`). */
 export const MSGHDR = struct({ msg_flags: 'u32', iov_offset: 'u32', iov_len: 'u32' });
@@ -209,7 +214,15 @@ export const MSGHDR = struct({ msg_flags: 'u32', iov_offset: 'u32', iov_len: 'u3
 export const SOCKADDR_IN = struct({ sin_family: 'u16', sin_port: 'u16', sin_addr: 'u32' });
 
 /** What BPF programs and the SYN's option look at; streams of bytes are outside (`socket/tcp.ts`). */
-export const TCP_SOCK = struct({ inet_conn: SOCK.size, syn_smc: 'u8' });
+export const TCP_SOCK = struct({
+  inet_conn: SOCK.size,
+  sk_socket: 'u64',
+  syn_smc: 'u8',
+  sk_flags: 'u8',
+  nonagle: 'u32',
+  sk_rcvbuf: 'u32',
+  sk_sndbuf: 'u32',
+});
 export const INET_REQUEST_SOCK = struct({ req: SOCK.commonSize, smc_ok: 'u8' });
 
 /** An event that waits for its kworker: struct smc_ism_event_work with its ism_event. */
@@ -258,3 +271,10 @@ export const SMC_HS_CTRL = {
 export const SOCK_DEAD = 1;
 export const SOCK_DONE = 2;
 export const SOCK_URGINLINE = 4;
+
+/** A bit of socket.flags: a sender wants to know when there is room. */
+export const SOCK_NOSPACE = 4;
+
+/** sk_userlocks bits. */
+export const SOCK_SNDBUF_LOCK = 1;
+export const SOCK_RCVBUF_LOCK = 2;

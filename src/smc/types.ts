@@ -12,6 +12,7 @@ import { declareLayout, type FieldTypes } from '../bpf/btf/layout-types.js';
 import { SOCK } from '../bpf/socket.js';
 import type { StructLayout } from '../common/struct.js';
 import {
+  FILE,
   INET_REQUEST_SOCK,
   MSGHDR,
   SMCD_DEV,
@@ -58,15 +59,16 @@ const TYPES: Readonly<Record<string, FieldTypes>> = {
   },
   smc_sock: {
     sk: 'struct sock',
-    clcsock: 'struct tcp_sock *',
+    clcsock: 'struct socket *',
     listen_smc: 'struct smc_sock *',
     sk_socket: 'struct socket *',
     conn: 'struct smc_connection',
   },
-  socket: { sk: 'struct sock *' },
+  socket: { file: 'struct file *', sk: 'struct sock *' },
+  file: { private_data: 'void *' },
   smc_init_info: { negotiated_eid: 'u8[32]' },
   inet_request_sock: { req: 'struct request_sock' },
-  tcp_sock: { inet_conn: 'struct inet_connection_sock' },
+  tcp_sock: { inet_conn: 'struct inet_connection_sock', sk_socket: 'struct socket *' },
 };
 
 export function declareSmcTypes(builder: BtfBuilder): void {
@@ -93,6 +95,7 @@ export function declareSmcTypes(builder: BtfBuilder): void {
   add('tcp_sock', TCP_SOCK);
   add('inet_request_sock', INET_REQUEST_SOCK);
   add('smc_sock', SMC_SOCK);
+  add('file', FILE);
   add('socket', SOCKET);
   add('msghdr', MSGHDR);
   add('sockaddr_in', SOCKADDR_IN);

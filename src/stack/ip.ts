@@ -10,9 +10,10 @@ import { atomic, type KernelContext, type KernelFunction } from '../kernel/funct
 import { ipFastCsum, ipSendCheck } from './checksum.js';
 import { PACKET } from './ethernet.js';
 import { IPPROTO, IPV4, IP_MF_OFFSET, be16 } from './headers.js';
-import { dropSkb, skbNet, skbPages, type StackHost } from './host.js';
+import { skbNet, skbPages, type StackHost } from './host.js';
 import { NET_DEVICE } from './net-device.js';
-import { AF_INET, FIB_INFO, NET, count, fibLookup, isLocal, type MibName } from './net.js';
+import { AF_INET, FIB_INFO, NET, count, fibLookup, isLocal } from './net.js';
+import { NET_RX_SUCCESS, refuseOn } from './refuse.js';
 import {
   CHECKSUM_COMPLETE,
   CHECKSUM_NONE,
@@ -24,10 +25,6 @@ import {
   skbShinfo,
   skbTrim,
 } from './skb.js';
-import type { DropReason } from './host.js';
-
-const NET_RX_SUCCESS = 0;
-const NET_RX_DROP = 1;
 
 const SKB = SK_BUFF.offset;
 const DEV = NET_DEVICE.offset;
@@ -39,17 +36,7 @@ function networkHeader(ram: Ram, skb: number): number {
 }
 
 export function ipFunctions(host: StackHost): readonly KernelFunction[] {
-  function refuse(
-    kernel: KernelContext,
-    skb: number,
-    counter: MibName | undefined,
-    reason: DropReason,
-    where: string,
-  ): number {
-    if (counter) count(kernel.memory.ram, skbNet(kernel, skb), counter);
-    dropSkb(kernel, host, skb, reason, where);
-    return NET_RX_DROP;
-  }
+  const refuse = refuseOn(host);
 
   /** `ip_rcv_core`: the header is sound, and the skb as long as it says. */
   function ipRcv(kernel: KernelContext, skb: number, _dev: number): number {

@@ -8,9 +8,10 @@
 import { atomic, type KernelContext, type KernelFunction } from '../kernel/function.js';
 import { PACKET } from './ethernet.js';
 import { IP6_MF_OFFSET, IPPROTO, IPV6, be16 } from './headers.js';
-import { dropSkb, skbNet, skbPages, type DropReason, type StackHost } from './host.js';
+import { skbNet, skbPages, type StackHost } from './host.js';
 import { exceedsMtu, trimRcsum } from './ip.js';
-import { AF_INET6, NET, count, fibLookup, isLocal, type MibName } from './net.js';
+import { AF_INET6, NET, count, fibLookup, isLocal } from './net.js';
+import { NET_RX_SUCCESS, refuseOn } from './refuse.js';
 import {
   CHECKSUM_COMPLETE,
   CHECKSUM_NONE,
@@ -20,23 +21,10 @@ import {
   skbPull,
 } from './skb.js';
 
-const NET_RX_SUCCESS = 0;
-const NET_RX_DROP = 1;
-
 const SKB = SK_BUFF.offset;
 
 export function ipv6Functions(host: StackHost): readonly KernelFunction[] {
-  function refuse(
-    kernel: KernelContext,
-    skb: number,
-    counter: MibName | undefined,
-    reason: DropReason,
-    where: string,
-  ): number {
-    if (counter) count(kernel.memory.ram, skbNet(kernel, skb), counter);
-    dropSkb(kernel, host, skb, reason, where);
-    return NET_RX_DROP;
-  }
+  const refuse = refuseOn(host);
 
   function ipv6Rcv(kernel: KernelContext, skb: number, _dev: number): number {
     const { ram } = kernel.memory;

@@ -42,7 +42,7 @@ function relocated(
   const copy = slots.slice();
   const relocation = { offset: 0, type: root ?? 0, access, kind: CORE_KIND[kind] };
   try {
-    relocateCore(copy, [relocation], local, new CoreTarget(target), () => 'here');
+    relocateCore(copy, [relocation], local, () => new CoreTarget(target), () => 'here');
   } catch (error) {
     return error instanceof Error ? error.message : String(error);
   }
@@ -96,6 +96,25 @@ describe('the types of the lab', () => {
       /ESRCH: CO-RE relocations need the BTF of the kernel/,
     );
     expect(host.memory.regions).toEqual([]);
+  });
+});
+
+describe('a member that the kernel does not have', () => {
+  const loadAlone = (name: string): unknown => {
+    const spec = parseObject(read('objects/missing_member.o'));
+    const programs = spec.programs.filter((program) => program.name === name);
+    const host = new PlainHost({ memorySize: 1 << 20 });
+    return load(spec, host, { kernelBtf: labTypes.btf, programs });
+  };
+
+  it('is named where it is read', () => {
+    expect(() => loadAlone('reads')).toThrow(
+      /^-EINVAL: invalid CO-RE relocation: the kernel has no struct xdp_buff\.no_such_member: program 'reads' insn \d+ \(missing_member\.c:12: return/,
+    );
+  });
+
+  it('may be read where the program has made sure of it', () => {
+    expect(loadAlone('asks')).toBeDefined();
   });
 });
 

@@ -403,7 +403,7 @@ describe('bad objects, each with one clear line', () => {
     [
       'unknown helper',
       unknownHelper(),
-      /^-EINVAL: unknown func bpf_kptr_xchg#194: program 'count_protocols' insn \d+ \(count_protocols\.c:\d+: /,
+      /^-EINVAL: unknown func bpf_user_ringbuf_drain#209: program 'count_protocols' insn \d+ \(count_protocols\.c:\d+: /,
     ],
     [
       'context offset',
@@ -425,7 +425,7 @@ describe('bad objects, each with one clear line', () => {
     const insns = counterMain().insns;
     let slot = 0;
     while (insns[8 * slot] !== 0x85) slot++;
-    return withCode(counter, slot, 4, 194);
+    return withCode(counter, slot, 4, 209);
   }
 
   /** For the jump: a distance that leaves the program. */

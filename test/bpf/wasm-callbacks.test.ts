@@ -1,4 +1,5 @@
 /** Helpers that call functions of programs in the wasm tier: as in the interpreter. */
+import { plainRecord } from '../../src/bpf/btf/record.js';
 import { describe, expect, it } from 'vitest';
 import { assemble } from '../../src/bpf/assemble.js';
 import { helperBodies } from '../../src/bpf/helpers/table.js';
@@ -440,7 +441,7 @@ describe('timers', () => {
     ];
     for (const create of ENGINES) {
       const { host, data } = new Lab();
-      const map = createMap(specOf({ valueSize: 24, fields: { timer: 8 } }), host);
+      const map = createMap(specOf({ valueSize: 24, record: plainRecord({ bpf_timer: 8 }) }), host);
       map.set(u32(1), new Uint8Array(24));
       const engine = create(link(text(map)), host);
       expect(engine.run(data, { budget: 1000 })).toEqual({ kind: 'return', r0: 0n });

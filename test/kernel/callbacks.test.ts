@@ -2,6 +2,7 @@
  * Functions of JIT images that helpers call back, against the interpreter on the same kernel: results and
  * maps are equal, the text runs on the CPU.
  */
+import { plainRecord } from '../../src/bpf/btf/record.js';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { assemble } from '../../src/bpf/assemble.js';
 import { createMap } from '../../src/bpf/maps/create.js';
@@ -178,7 +179,12 @@ describe.each(engines)('callbacks of JIT images on %s', (engine) => {
 
     it('timers run their callback as a task of its own', () => {
       const map = createMap(
-        specOf({ type: 'ARRAY', valueSize: 32, maxEntries: 1, fields: { timer: 8 } }),
+        specOf({
+          type: 'ARRAY',
+          valueSize: 32,
+          maxEntries: 1,
+          record: plainRecord({ bpf_timer: 8 }),
+        }),
         kernel.bpf.host,
       );
       const value = map.lookup(kernel.bpf.host.allocate('key', 4).address);

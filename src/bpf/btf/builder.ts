@@ -2,9 +2,9 @@
  * Makes a table of types from C declarations with known offsets: how a model says what its structs
  * look like.
  *
- * Types are written as C text: `u32`, `char[16]`, `struct net_device *`, `const void *`. A struct that is
+ * Types are written as C text: `u32`, `char[16]`, `struct net_device *`, `const void *`, `bool (*)(int a)`. A struct that is
  * only pointed to becomes a forward declaration. Layouts are given, not computed, because the models
- * have them already. Left out: function pointers, anonymous members.
+ * have them already. Left out: anonymous members.
  *
  * Usage:
  *   const builder = new BtfBuilder();
@@ -145,6 +145,16 @@ export class BtfBuilder {
         indexType,
         count: Number(count),
       });
+    }
+    const called = /^(.+?) ?\( ?\*\)\((.*)\)$/.exec(text);
+    if (called) {
+      const [, result = '', list = ''] = called;
+      const parameters = list.split(', ').map((each) => {
+        const [, type = '', name = ''] = /^(.+?)(\w+)$/.exec(each) ?? [];
+        return { name, type: this.type(type) };
+      });
+      const type = this.#add({ kind: 'func_proto', returnType: this.type(result), parameters });
+      return this.#add({ kind: 'ptr', type });
     }
     if (text.endsWith('*')) return this.#add({ kind: 'ptr', type: this.type(text.slice(0, -1)) });
     if (text.startsWith('const ')) {

@@ -51,6 +51,10 @@ export type ArgumentKind =
   | 'uninit_dynptr'
   | 'dynptr'
   | 'release_dynptr'
+  /** A field of a map value or object that holds a pointer; what is put there; a per-CPU object. */
+  | 'kptr'
+  | 'kptr_or_null'
+  | 'percpu'
   | 'size'
   | 'size_or_zero'
   | 'anything';
@@ -64,6 +68,7 @@ export type ResultKind =
   | 'memory_or_null'
   /** To be released. */
   | 'socket_or_null'
+  | 'kptr_or_null'
   | 'void';
 
 export interface Helper {

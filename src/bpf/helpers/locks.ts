@@ -6,6 +6,7 @@
  * (`Timers.run`).
  */
 import { MemoryAccessError } from '../../cpu/fault.js';
+import { offsetOfField } from '../btf/record.js';
 import type { BpfHost, RegisterPairs } from '../host.js';
 import { MapBase } from '../maps/base.js';
 import { HashBase } from '../maps/hash.js';
@@ -37,7 +38,7 @@ function unlock(registers: RegisterPairs, { memory }: BpfHost): void {
 function timerInit(registers: RegisterPairs, host: BpfHost): void {
   const timer = argument(registers, 1);
   const map = host.mapAt(argument(registers, 2));
-  const offset = map?.spec.fields?.timer;
+  const offset = offsetOfField(map?.spec.record, 'bpf_timer');
   if (!CLOCKS.includes(argument(registers, 3)) || !(map instanceof MapBase)) {
     fail(registers, 'EINVAL');
     return;

@@ -42,7 +42,7 @@ function callbackAt(host: BpfHost, address: bigint): Callback {
 }
 
 /** A body that calls each function there and then. */
-function callingBody(calling: CallingBody): HelperBody {
+export function callingBody(calling: CallingBody): HelperBody {
   const body: HelperBody = (registers, host) => {
     let at: bigint | undefined;
     let callback: Callback | undefined;

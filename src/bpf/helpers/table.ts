@@ -13,6 +13,7 @@ import { checksumHelpers, type HelperVersion } from './checksum.js';
 import { DYNPTR_HELPERS } from './dynptr.js';
 import { generalHelpers, taskHelpers } from './general.js';
 import type { Helper } from './helper.js';
+import { KPTR_HELPERS } from './kptr.js';
 import { LOCK_HELPERS } from './locks.js';
 import { loopHelpers } from './loops.js';
 import { mapHelpers } from './maps.js';
@@ -49,6 +50,7 @@ export function helperTable(options: HelperOptions = {}): ReadonlyMap<number, He
     ...checksumHelpers(options.version ?? '6.12'),
     ...loopHelpers(),
     ...LOCK_HELPERS,
+    ...KPTR_HELPERS,
     ...RING_HELPERS,
     ...DYNPTR_HELPERS,
     ...REDIRECT_HELPERS,

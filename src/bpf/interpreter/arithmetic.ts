@@ -8,21 +8,8 @@
  */
 import { OPERATION } from './link.js';
 
-/** Upper 32 bits of the unsigned product of two 32-bit numbers. */
-export function mulHigh(a: number, b: number): number {
-  const a0 = a & 0xffff;
-  const a1 = a >>> 16;
-  const b0 = b & 0xffff;
-  const b1 = b >>> 16;
-  const low = Math.imul(a0, b0) >>> 16;
-  const mid = (Math.imul(a1, b0) >>> 0) + low;
-  const cross = (Math.imul(a0, b1) >>> 0) + (mid & 0xffff);
-  // mid < 2^32, because (2^16-1)^2 + 2^16-1 < 2^32; cross likewise
-  return (Math.imul(a1, b1) + (mid >>> 16) + (cross >>> 16)) | 0;
-}
-
 /** dst = dst / src or dst % src, unsigned. */
-export function divide64(words: Int32Array, d: number, s: number, wantRemainder: boolean): void {
+function divide64(words: Int32Array, d: number, s: number, wantRemainder: boolean): void {
   const aLo = (words[d] as number) >>> 0;
   const aHi = (words[d + 1] as number) >>> 0;
   const bLo = (words[s] as number) >>> 0;
@@ -45,9 +32,13 @@ export function divide64(words: Int32Array, d: number, s: number, wantRemainder:
   put(words, d, wantRemainder ? a % b : a / b);
 }
 
-/** The operations numbered from SDIV64 to NEG32: none of them touches memory. */
+/** What the loop leaves to others of the operations that do not touch memory. */
 export function rareOperation(words: Int32Array, operation: number, d: number, s: number): void {
   switch (operation) {
+    case OPERATION.DIV64:
+    case OPERATION.MOD64:
+      divide64(words, d, s, operation === OPERATION.MOD64);
+      return;
     case OPERATION.SDIV64:
     case OPERATION.SMOD64: {
       const a = signed64(words, d);
@@ -69,23 +60,12 @@ export function rareOperation(words: Int32Array, operation: number, d: number, s
     case OPERATION.SMOD32_INT:
       divideByAbs(words, d, s, operation === OPERATION.SMOD32_INT);
       return;
-    case OPERATION.NEG64: {
-      const lo = -(words[d] as number) | 0;
-      words[d] = lo;
-      words[d + 1] = lo === 0 ? -(words[d + 1] as number) : ~(words[d + 1] as number);
+    case OPERATION.SWAP64: {
+      const lo = swap32(words[d] as number);
+      words[d] = swap32(words[d + 1] as number);
+      words[d + 1] = lo;
       return;
     }
-    case OPERATION.NEG32:
-      words[d] = -(words[d] as number);
-      words[d + 1] = 0;
-      return;
-    case OPERATION.LE:
-      truncate(words, d, words[s] as number);
-      return;
-    case OPERATION.BE:
-    case OPERATION.SWAP:
-      swap(words, d, words[s] as number);
-      return;
     default:
       throw new RangeError(`no operation 0x${operation.toString(16)}`);
   }
@@ -108,38 +88,9 @@ function divideByAbs(words: Int32Array, d: number, s: number, wantRemainder: boo
   words[d] = Number(BigInt.asIntN(32, isNegative ? -magnitude : magnitude));
 }
 
-/** dst = src sign-extended from `bits`; a 32-bit move clears the upper half. */
-export function moveSigned(
-  words: Int32Array,
-  d: number,
-  s: number,
-  bits: number,
-  is64: boolean,
-): void {
-  const lo = ((words[s] as number) << (32 - bits)) >> (32 - bits);
-  words[d] = lo;
-  words[d + 1] = is64 ? lo >> 31 : 0;
-}
-
 /** Bytes of a 32-bit word in reverse order. */
 function swap32(value: number): number {
   return (value << 24) | ((value & 0xff00) << 8) | ((value >>> 8) & 0xff00) | (value >>> 24);
-}
-
-function truncate(words: Int32Array, d: number, bits: number): void {
-  if (bits === 16) words[d] = (words[d] as number) & 0xffff;
-  if (bits < 64) words[d + 1] = 0;
-}
-
-function swap(words: Int32Array, d: number, bits: number): void {
-  const lo = swap32(words[d] as number);
-  if (bits === 64) {
-    words[d] = swap32(words[d + 1] as number);
-    words[d + 1] = lo;
-  } else {
-    words[d] = bits === 16 ? lo >>> 16 : lo;
-    words[d + 1] = 0;
-  }
 }
 
 function signed64(words: Int32Array, index: number): bigint {

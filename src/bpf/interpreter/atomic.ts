@@ -3,36 +3,26 @@
  *
  * One program runs at a time, so a read and a write behind each other are atomic.
  */
-import type { Memory } from '../../cpu/memory.js';
+/** BPF_STORE_REL */
+const STORE_RELEASE = 0x110;
 
 /**
- * Executes the operation `imm` on `size` bytes at (hi:lo). `d` and `s` are indexes of the dst and src
- * registers in `words`. Gives false when memory refuses.
+ * Executes the operation `imm`, load_acquire excepted, on `size` bytes at `at`. `s` is the
+ * index of the src register in `words`.
  */
 export function atomic(
-  memory: Memory,
+  view: DataView,
   words: Int32Array,
   imm: number,
   size: number,
-  d: number,
   s: number,
-  hi: number,
-  lo: number,
-): boolean {
-  const { view } = memory;
-  if (imm === 0x100) {
-    const at = memory.offsetRead(hi, lo, size);
-    if (at < 0) return false;
-    readTo(view, at, size, words, d);
-    return true;
-  }
-  const at = memory.offsetWrite(hi, lo, size);
-  if (at < 0) return false;
+  at: number,
+): void {
   const srcLo = words[s] as number;
   const srcHi = words[s + 1] as number;
-  if (imm === 0x110) {
-    write(view, at, size, srcLo, srcHi);
-    return true;
+  if (imm === STORE_RELEASE) {
+    store(view, at, size, srcLo, srcHi);
+    return;
   }
   const oldLo = view.getInt32(at, true);
   const oldHi = size === 8 ? view.getInt32(at + 4, true) : 0;
@@ -40,44 +30,38 @@ export function atomic(
     case 0x00: {
       const sum = (oldLo + srcLo) | 0;
       const carry = sum >>> 0 < oldLo >>> 0 ? 1 : 0;
-      write(view, at, size, sum, (oldHi + srcHi + carry) | 0);
+      store(view, at, size, sum, (oldHi + srcHi + carry) | 0);
       break;
     }
     case 0x40:
-      write(view, at, size, oldLo | srcLo, oldHi | srcHi);
+      store(view, at, size, oldLo | srcLo, oldHi | srcHi);
       break;
     case 0x50:
-      write(view, at, size, oldLo & srcLo, oldHi & srcHi);
+      store(view, at, size, oldLo & srcLo, oldHi & srcHi);
       break;
     case 0xa0:
-      write(view, at, size, oldLo ^ srcLo, oldHi ^ srcHi);
+      store(view, at, size, oldLo ^ srcLo, oldHi ^ srcHi);
       break;
     case 0xe0:
-      write(view, at, size, srcLo, srcHi);
+      store(view, at, size, srcLo, srcHi);
       break;
     default: {
       // cmpxchg: R0 is what is expected, and gets what was there
       const same = oldLo === words[0] && (size === 4 || oldHi === words[1]);
-      if (same) write(view, at, size, srcLo, srcHi);
+      if (same) store(view, at, size, srcLo, srcHi);
       words[0] = oldLo;
       words[1] = oldHi;
-      return true;
+      return;
     }
   }
   if ((imm & 1) === 1) {
     words[s] = oldLo;
     words[s + 1] = oldHi;
   }
-  return true;
 }
 
-function readTo(view: DataView, at: number, size: number, words: Int32Array, d: number): void {
-  words[d + 1] = size === 8 ? view.getInt32(at + 4, true) : 0;
-  if (size >= 4) words[d] = view.getInt32(at, true);
-  else words[d] = size === 2 ? view.getUint16(at, true) : view.getUint8(at);
-}
-
-function write(view: DataView, at: number, size: number, lo: number, hi: number): void {
+/** Puts the low `size` bytes of (hi, lo) at `at`. */
+export function store(view: DataView, at: number, size: number, lo: number, hi: number): void {
   if (size === 1) view.setInt8(at, lo);
   else if (size === 2) view.setInt16(at, lo, true);
   else view.setInt32(at, lo, true);

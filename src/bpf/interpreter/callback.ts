@@ -28,7 +28,7 @@ export function runCallback(
 function runNested(machine: Machine, entry: number, registers: RegisterPairs): void {
   const { words } = machine.linked;
   const { baseDepth, executed, record } = machine;
-  if (!machine.push(words, record)) throw new CallbackStop(OUTCOME.CALL_DEPTH);
+  if (!machine.push(record)) throw new CallbackStop(OUTCOME.CALL_DEPTH);
   if (registers !== words) words.set(registers.subarray(...ARGUMENTS), ARGUMENTS[0]);
   machine.baseDepth = machine.depth;
   const outcome = execute(machine, entry, machine.callbackBudget);
@@ -53,7 +53,7 @@ function runAlone(
   words.fill(0, 0, CODE_START);
   words.set(registers.subarray(...ARGUMENTS), ARGUMENTS[0]);
   const before = machine.linked;
-  machine.start(linked, words, TIMER_BUDGET);
+  machine.start(linked, TIMER_BUDGET);
   try {
     const outcome = execute(machine, entry, TIMER_BUDGET);
     if (outcome !== OUTCOME.RETURN) throw new CallbackStop(outcome);

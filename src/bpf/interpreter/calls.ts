@@ -1,8 +1,7 @@
 /**
- * Calls that are not known before they run, and loads that may fault: what the loop leaves to others.
+ * Calls that are not known before they run.
  */
 import { join64 } from '../../common/bytes.js';
-import type { Memory } from '../../cpu/memory.js';
 import type { BpfHost, RegisterPairs } from '../host.js';
 import { CALLBACK_STRIDE } from '../callbacks.js';
 import { isProgArray } from '../maps/map.js';
@@ -18,19 +17,19 @@ export const MAX_TAIL_CALLS = 33;
  * at, or a negative `OUTCOME`.
  */
 export function callRegister(machine: Machine, words: Int32Array, d: number, pc: number): number {
-  const address = join64(words[d], words[d + 1]);
+  const address = join64(words[2 * d], words[2 * d + 1]);
   const { callbackBase, entries } = machine.linked;
   if (callbackBase !== undefined) {
     const distance = Number(address - callbackBase) / CALLBACK_STRIDE;
     const entry = Number.isInteger(distance) ? entries[distance] : undefined;
     if (entry !== undefined) {
-      return machine.push(words, pc + 8) ? entry : -OUTCOME.CALL_DEPTH;
+      return machine.push(pc + 8) ? entry : -OUTCOME.CALL_DEPTH;
     }
   }
   const body = machine.host.helperAt(address);
   if (!body) {
-    machine.addressHi = words[d + 1];
-    machine.addressLo = words[d];
+    machine.addressHi = words[2 * d + 1];
+    machine.addressLo = words[2 * d];
     return -OUTCOME.CALL_TARGET;
   }
   machine.record = pc;
@@ -54,32 +53,6 @@ export function tailCall(machine: Machine, words: Int32Array, pc: number): numbe
   }
   if (next !== machine.linked) machine.switchTo(next);
   return firstEntry(next);
-}
-
-/** A load that gives 0 where nothing is mapped (PROBE_MEM, PROBE_MEMSX). */
-export function probeLoad(
-  memory: Memory,
-  words: Int32Array,
-  pc: number,
-  d: number,
-  s: number,
-): void {
-  const size = Math.abs(words[pc + 2]);
-  const isSigned = words[pc + 2] < 0;
-  const off = words[pc + 3];
-  const lo = (words[s] + off) | 0;
-  const carry = lo >>> 0 < off >>> 0 ? 1 : 0;
-  const at = memory.offsetRead((words[s + 1] + (off >> 31) + carry) | 0, lo, size);
-  if (at < 0) {
-    words[d] = words[d + 1] = 0;
-    return;
-  }
-  let value = size >= 4 ? memory.view.getInt32(at, true) : memory.view.getUint8(at);
-  if (size === 2) value = memory.view.getUint16(at, true);
-  if (isSigned && size < 4) value = (value << (32 - 8 * size)) >> (32 - 8 * size);
-  words[d] = value;
-  if (size === 8) words[d + 1] = memory.view.getInt32(at + 4, true);
-  else words[d + 1] = isSigned ? value >> 31 : 0;
 }
 
 /** The program in slot R3 of the prog array R2, if there is one. */

@@ -5,7 +5,6 @@
  * of which one runs at a time may share them. Reference: MAX_BPF_STACK and MAX_CALL_FRAMES in
  * include/linux/{filter,bpf_verifier}.h.
  */
-import { high32, low32 } from '../../common/bytes.js';
 import type { Region } from '../../cpu/memory.js';
 import type { BpfHost } from '../host.js';
 
@@ -15,8 +14,8 @@ const STACK_SIZE = 512;
 export const MAX_CALL_FRAMES = 8;
 
 export class FrameStack {
-  /** Frame pointer of each depth, (lo, hi). */
-  readonly pointers = new Int32Array(2 * MAX_CALL_FRAMES);
+  /** Frame pointer of each depth. */
+  readonly pointers = new BigInt64Array(MAX_CALL_FRAMES);
   readonly #host: BpfHost;
   readonly #frames: Region[] = [];
 
@@ -33,10 +32,8 @@ export class FrameStack {
   grow(): void {
     const depth = this.#frames.length;
     const frame = this.#host.allocate(`bpf_stack_${depth}`, STACK_SIZE);
-    const top = frame.address + BigInt(STACK_SIZE);
     this.#frames.push(frame);
-    this.pointers[2 * depth] = low32(top);
-    this.pointers[2 * depth + 1] = high32(top);
+    this.pointers[depth] = frame.address + BigInt(STACK_SIZE);
   }
 
   /** Gives the frames back to the host. */

@@ -4,20 +4,24 @@
  * The array begins with the register file (R0..R11 as (lo, hi) pairs, as helpers see it), then holds
  * one record of 8 words per instruction, all functions behind each other:
  *
- *   0 operation | dst index << 16     3 jump target, or memory offset
- *   1 index of the source operand     4, 5 the immediate, sign-extended (lo, hi)
- *   2 width or size                   6 slot number in its function
+ *   0 operation | dst << 16           3 jump target, or memory offset
+ *   1 source operand                  4, 5 the immediate, sign-extended (lo, hi)
+ *   2 size of an access, negative     6 slot number in its function
+ *     when it extends the sign
  *
- * The source index points at a register or at the record's own immediate, so `r1 += r2` and
- * `r1 += 5` are the same operation. Operations are numbered by the opcode byte of the register form;
- * numbers from 0x100 are forms that share an opcode byte or are worth a case of their own.
+ * Operands are numbered in units of 64 bits from the start of the array: registers by their number, an
+ * immediate by where it lies in its record, so `r1 += r2` and `r1 += 5` are the same operation. Operations are
+ * numbered by the opcode byte of the register form; numbers from 0x100 are forms that share an opcode byte
+ * or are worth a case of their own. What another operation does as well is written as that one:
+ *
+ *   r1 <<= n    r1 *= 2^n         r1 = -r1      r1 *= -1
+ *   le16 r1     r1 &= 0xffff      le32 r1       w1 = w1
  */
 import { InputError } from '../../common/errors.js';
-import { high32, low32 } from '../../common/bytes.js';
 import { CALLBACK_STRIDE } from '../callbacks.js';
 import type { BpfHost, HelperBody, RegisterPairs } from '../host.js';
 import { imm64, readSlots, type Slot } from '../instruction.js';
-import { atomicOperation, OPCODES, PSEUDO, type Opcode } from '../opcodes.js';
+import { OPCODES, PSEUDO, type Opcode } from '../opcodes.js';
 import type { XlatedProgram } from '../program.js';
 import { validate } from '../validate.js';
 
@@ -32,27 +36,30 @@ export const OPERATION = {
   SMOD64: 0x101,
   SDIV32: 0x102,
   SMOD32: 0x103,
-  MOVSX: 0x104,
-  LE: 0x105,
-  BE: 0x106,
-  SWAP: 0x107,
-  NEG64: 0x108,
-  NEG32: 0x109,
-  /** Shift by a constant of 1..31 and of 32..63. */
-  LSH64_LOW: 0x10a,
-  LSH64_HIGH: 0x10b,
-  RSH64_LOW: 0x10c,
-  RSH64_HIGH: 0x10d,
-  ATOMIC: 0x10e,
-  CALL_LOCAL: 0x10f,
-  CALL_HELPER: 0x110,
-  CALL_REGISTER: 0x111,
-  /** Nothing: shifts by 0, speculation barriers. */
-  NOP: 0x112,
-  LOAD_PROBE: 0x113,
   /** Division of 32 bits whose magnitudes are made by abs() of an int (`MachineOptions.magnitude`). */
-  SDIV32_INT: 0x114,
-  SMOD32_INT: 0x115,
+  SDIV32_INT: 0x104,
+  SMOD32_INT: 0x105,
+  DIV64: 0x106,
+  MOD64: 0x107,
+  SWAP64: 0x108,
+  ATOMIC: 0x109,
+  LOAD_PROBE: 0x10a,
+  CALL_LOCAL: 0x10b,
+  CALL_HELPER: 0x10c,
+  CALL_REGISTER: 0x10d,
+  /** Nothing: shifts by 0, speculation barriers. */
+  NOP: 0x10e,
+  SWAP16: 0x10f,
+  SWAP32: 0x110,
+  /** Shift by a constant of 1..31 and of 32..63. */
+  RSH64_LOW: 0x111,
+  RSH64_HIGH: 0x112,
+  /** Sign extension to 64 and to 32 bits. */
+  MOVSX8: 0x113,
+  MOVSX16: 0x114,
+  MOVSX32: 0x115,
+  MOVSX8_32: 0x116,
+  MOVSX16_32: 0x117,
 } as const;
 
 /**
@@ -65,6 +72,8 @@ export interface LinkedProgram {
   readonly program: XlatedProgram;
   /** Registers and records. */
   readonly words: Int32Array;
+  /** The same in units of 64 bits. */
+  readonly values: BigInt64Array;
   /** Bodies of the helpers it calls, indexed by immediate of CALL_HELPER records. */
   readonly helpers: readonly HelperBody[];
   /** Index of each function's first record. */
@@ -113,7 +122,8 @@ export function linkProgram(
   const linker = new Linker(program, host, new Int32Array(end), entries, callbackBase);
   linker.magnitude = magnitude;
   for (const [index, slots] of functions.entries()) linker.addFunction(index, slots);
-  linked = { program, words: linker.words, helpers: linker.helpers, entries, callbackBase };
+  const { words, values, helpers } = linker;
+  linked = { program, words, values, helpers, entries, callbackBase };
   return linked;
 }
 
@@ -144,6 +154,7 @@ function countInstructions(slots: readonly Slot[]): number {
 
 class Linker {
   readonly words: Int32Array;
+  readonly values: BigInt64Array;
   magnitude: Magnitude = 'u32';
   readonly helpers: HelperBody[] = [];
   readonly #program: XlatedProgram;
@@ -162,6 +173,7 @@ class Linker {
     this.#program = program;
     this.#host = host;
     this.words = words;
+    this.values = new BigInt64Array(words.buffer);
     this.#entries = entries;
     this.#callbackBase = callbackBase ?? 0n;
   }
@@ -192,29 +204,36 @@ class Linker {
   ): void {
     const { words } = this;
     const record = records[index] as number;
-    const register = 2 * slot.src;
+    const immediate = (record + 4) >> 1;
     let operation = slot.code;
-    let source = register;
+    let source = slot.src;
     let extra = slot.off;
     words[record + 4] = slot.imm;
     words[record + 5] = slot.imm >> 31;
     words[record + 6] = index;
     switch (opcode.kind) {
       case 'alu':
-        source = opcode.source === 'register' ? register : record + 4;
+        if (opcode.source === 'immediate') source = immediate;
         operation = aluOperation(slot, opcode, this.magnitude);
-        words[record + 2] = opcode.width;
+        // one shift of a constant amount is a product: 0x2f, 0x2c
+        if (opcode.op === 'lsh' && opcode.source === 'immediate') {
+          this.#putImmediate(record, 1n << BigInt(slot.imm & (opcode.width - 1)));
+        }
         break;
       case 'neg':
-        operation = opcode.width === 64 ? OPERATION.NEG64 : OPERATION.NEG32;
+        operation = opcode.width === 64 ? MULTIPLY64 : MULTIPLY32;
+        source = immediate;
+        this.#putImmediate(record, -1n);
         break;
       case 'end':
-        operation = { le: OPERATION.LE, be: OPERATION.BE, swap: OPERATION.SWAP }[opcode.to];
-        source = record + 4;
+        operation = swapOperation(opcode.to, slot.imm);
+        if (operation === AND64) source = immediate;
+        if (operation === MOVE32) source = slot.dst;
+        this.#putImmediate(record, 0xffffn);
         break;
       case 'jump':
         operation |= 0x08;
-        source = opcode.source === 'register' ? register : record + 4;
+        if (opcode.source === 'immediate') source = immediate;
         extra = records[index + 1 + slot.off] as number;
         break;
       case 'goto':
@@ -223,29 +242,26 @@ class Linker {
         break;
       case 'store':
         operation |= 0x01;
-        source = opcode.source === 'register' ? register : record + 4;
+        words[record + 2] = opcode.size;
+        if (opcode.source === 'immediate') source = immediate;
         break;
       case 'load':
-        if (opcode.probe) {
-          operation = OPERATION.LOAD_PROBE;
-          words[record + 2] = opcode.signed ? -opcode.size : opcode.size;
-        }
+        if (opcode.probe) operation = OPERATION.LOAD_PROBE;
+        words[record + 2] = opcode.signed ? -opcode.size : opcode.size;
         break;
       case 'atomic':
         operation = OPERATION.ATOMIC;
         words[record + 2] = opcode.size;
-        if (atomicOperation(slot.imm, opcode.size) === 'load_acquire') source = register;
         break;
       case 'ld_imm64': {
         operation = 0xbf;
-        source = record + 4;
+        source = immediate;
         const second = slots[index + 1] as Slot;
         const value =
           slot.src === PSEUDO.FUNC
             ? this.#callbackBase + BigInt(CALLBACK_STRIDE * second.off)
             : imm64(slot, second);
-        words[record + 4] = low32(value);
-        words[record + 5] = high32(value);
+        this.#putImmediate(record, value);
         break;
       }
       case 'call':
@@ -262,9 +278,13 @@ class Linker {
       case 'packet_load':
         throw new InputError(`insn ${index}: opcode 0x${slot.code.toString(16)} cannot run`);
     }
-    words[record] = operation | ((2 * slot.dst) << 16);
+    words[record] = operation | (slot.dst << 16);
     words[record + 1] = source;
     words[record + 3] = extra;
+  }
+
+  #putImmediate(record: number, value: bigint): void {
+    this.values[(record + 4) >> 1] = value;
   }
 
   #linkCall(record: number, slot: Slot, byRegister: boolean): number {
@@ -278,6 +298,7 @@ class Linker {
           {
             program: this.#program,
             words: this.words,
+            values: this.values,
             helpers: [],
             entries: this.#entries,
             callbackBase: undefined,
@@ -296,25 +317,52 @@ class Linker {
   }
 }
 
+/** Case labels of the loop that other instructions use too. */
+const MULTIPLY64 = 0x2f;
+const MULTIPLY32 = 0x2c;
+const AND64 = 0x5f;
+const MOVE32 = 0xbc;
+
+function swapOperation(to: 'le' | 'be' | 'swap', bits: number): number {
+  if (to !== 'le') {
+    if (bits === 64) return OPERATION.SWAP64;
+    return bits === 32 ? OPERATION.SWAP32 : OPERATION.SWAP16;
+  }
+  if (bits === 64) return OPERATION.NOP;
+  return bits === 32 ? MOVE32 : AND64;
+}
+
+/** Moves with sign extension, by width and bits. */
+const EXTENSIONS: Readonly<Record<64 | 32, Readonly<Record<number, number | undefined>>>> = {
+  64: { 8: OPERATION.MOVSX8, 16: OPERATION.MOVSX16, 32: OPERATION.MOVSX32 },
+  32: { 8: OPERATION.MOVSX8_32, 16: OPERATION.MOVSX16_32 },
+};
+
 function aluOperation(
   slot: Slot,
   opcode: Opcode & { readonly kind: 'alu' },
   magnitude: Magnitude,
 ): number {
   const { op, width, source } = opcode;
-  if (op === 'div' && slot.off === 1) {
-    if (width === 64) return OPERATION.SDIV64;
-    return magnitude === 'int' ? OPERATION.SDIV32_INT : OPERATION.SDIV32;
+  if (op === 'div') {
+    if (slot.off === 1) {
+      if (width === 64) return OPERATION.SDIV64;
+      return magnitude === 'int' ? OPERATION.SDIV32_INT : OPERATION.SDIV32;
+    }
+    if (width === 64) return OPERATION.DIV64;
   }
-  if (op === 'mod' && slot.off === 1) {
-    if (width === 64) return OPERATION.SMOD64;
-    return magnitude === 'int' ? OPERATION.SMOD32_INT : OPERATION.SMOD32;
+  if (op === 'mod') {
+    if (slot.off === 1) {
+      if (width === 64) return OPERATION.SMOD64;
+      return magnitude === 'int' ? OPERATION.SMOD32_INT : OPERATION.SMOD32;
+    }
+    if (width === 64) return OPERATION.MOD64;
   }
-  if (op === 'mov' && slot.off !== 0) return OPERATION.MOVSX;
-  if (width === 64 && source === 'immediate' && (op === 'lsh' || op === 'rsh')) {
+  if (op === 'mov' && slot.off !== 0) return EXTENSIONS[width][slot.off] ?? slot.code | 0x08;
+  if (source === 'immediate' && op === 'lsh') return width === 64 ? MULTIPLY64 : MULTIPLY32;
+  if (source === 'immediate' && op === 'rsh' && width === 64) {
     const amount = slot.imm & 63;
     if (amount === 0) return OPERATION.NOP;
-    if (op === 'lsh') return amount < 32 ? OPERATION.LSH64_LOW : OPERATION.LSH64_HIGH;
     return amount < 32 ? OPERATION.RSH64_LOW : OPERATION.RSH64_HIGH;
   }
   return slot.code | 0x08;

@@ -16,8 +16,8 @@ import {
   type Magnitude,
 } from './link.js';
 
-/** Words a call saves: R6..R9, return record. */
-const SAVED_WORDS = 9;
+/** R6..R9 */
+const SAVED_REGISTERS = 4;
 
 export interface MachineOptions {
   /** Stack frames to use; whoever made them closes them. Default: its own. */
@@ -80,12 +80,14 @@ export class Machine {
   readonly targets = new Map<XlatedProgram, LinkedProgram>();
 
   readonly #main: LinkedProgram;
-  readonly #saved = new Int32Array(MAX_CALL_FRAMES * SAVED_WORDS);
+  readonly #saved = new BigInt64Array(MAX_CALL_FRAMES * SAVED_REGISTERS);
+  /** Where each depth goes on when its callee returns: record and program. */
+  readonly #returns = new Int32Array(MAX_CALL_FRAMES);
   readonly #callers: LinkedProgram[] = [];
   readonly #frames: FrameStack;
   readonly #ownsFrames: boolean;
-  /** Frame pointer of each depth, (lo, hi). */
-  readonly #framePointers: Int32Array;
+  /** Frame pointer of each depth. */
+  readonly #framePointers: BigInt64Array;
 
   constructor(
     host: BpfHost,
@@ -105,7 +107,7 @@ export class Machine {
   }
 
   /** Ready to run `linked` from the outermost frame. */
-  start(linked: LinkedProgram, words: Int32Array, budget: number): void {
+  start(linked: LinkedProgram, budget: number): void {
     this.linked = linked;
     this.depth = 0;
     this.baseDepth = 0;
@@ -113,35 +115,31 @@ export class Machine {
     this.running = true;
     this.callbackBudget = budget;
     this.callbackExecuted = 0;
-    this.setFramePointer(words);
+    this.#setFramePointer();
   }
 
   /** Points R10 at the stack of the current depth. */
-  setFramePointer(words: Int32Array): void {
+  #setFramePointer(): void {
     const { depth } = this;
     if (depth >= this.#frames.mapped) this.#frames.grow();
-    words[20] = this.#framePointers[2 * depth];
-    words[21] = this.#framePointers[2 * depth + 1];
+    this.linked.values[10] = this.#framePointers[depth];
   }
 
   /** Saves what the callee must not change; false when the calls are nested too deep. */
-  push(words: Int32Array, returnRecord: number): boolean {
-    const { depth } = this;
+  push(returnRecord: number): boolean {
+    const { depth, linked } = this;
     if (depth + 1 >= MAX_CALL_FRAMES) return false;
+    const { values } = linked;
     const saved = this.#saved;
-    const base = depth * SAVED_WORDS;
-    saved[base] = words[12];
-    saved[base + 1] = words[13];
-    saved[base + 2] = words[14];
-    saved[base + 3] = words[15];
-    saved[base + 4] = words[16];
-    saved[base + 5] = words[17];
-    saved[base + 6] = words[18];
-    saved[base + 7] = words[19];
-    saved[base + 8] = returnRecord;
-    this.#callers[depth] = this.linked;
+    const base = depth * SAVED_REGISTERS;
+    saved[base] = values[6];
+    saved[base + 1] = values[7];
+    saved[base + 2] = values[8];
+    saved[base + 3] = values[9];
+    this.#returns[depth] = returnRecord;
+    this.#callers[depth] = linked;
     this.depth = depth + 1;
-    this.setFramePointer(words);
+    this.#setFramePointer();
     return true;
   }
 
@@ -151,20 +149,15 @@ export class Machine {
     this.depth = depth;
     const caller = this.#callers[depth];
     if (caller !== this.linked) this.switchTo(caller);
-    const { words } = caller;
+    const { values } = caller;
     const saved = this.#saved;
-    const base = depth * SAVED_WORDS;
-    words[12] = saved[base];
-    words[13] = saved[base + 1];
-    words[14] = saved[base + 2];
-    words[15] = saved[base + 3];
-    words[16] = saved[base + 4];
-    words[17] = saved[base + 5];
-    words[18] = saved[base + 6];
-    words[19] = saved[base + 7];
-    words[20] = this.#framePointers[2 * depth];
-    words[21] = this.#framePointers[2 * depth + 1];
-    return saved[base + 8];
+    const base = depth * SAVED_REGISTERS;
+    values[6] = saved[base];
+    values[7] = saved[base + 1];
+    values[8] = saved[base + 2];
+    values[9] = saved[base + 3];
+    values[10] = this.#framePointers[depth];
+    return this.#returns[depth];
   }
 
   /** Goes on with another program: its registers take the present values. */
@@ -180,19 +173,12 @@ export class Machine {
     return outcome;
   }
 
-  fault(
-    count: number,
-    record: number,
-    hi: number,
-    lo: number,
-    size: number,
-    access: AccessKind,
-  ): number {
+  /** Keeps what memory has refused. */
+  refuse(hi: number, lo: number, size: number, access: AccessKind): void {
     this.addressHi = hi;
     this.addressLo = lo;
     this.accessSize = size;
     this.access = access;
-    return this.stopAt(count, record, OUTCOME.FAULT);
   }
 
   get address(): bigint {

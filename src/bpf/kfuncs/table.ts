@@ -6,10 +6,14 @@
  */
 import type { Btf } from '../btf/btf.js';
 import { CAST_KFUNCS } from './cast.js';
+import { CPUMASK_KFUNCS } from './cpumask.js';
 import { CRITICAL_KFUNCS } from './critical.js';
 import { DYNPTR_KFUNCS } from './dynptr.js';
 import { ITER_NUM_KFUNCS } from './iter-num.js';
 import type { Kfunc } from './kfunc.js';
+import { LIST_KFUNCS } from './lists.js';
+import { OBJECT_KFUNCS } from './objects.js';
+import { TREE_KFUNCS } from './trees.js';
 import { kfuncBtf, parseKfuncPrototype } from './types.js';
 import { XDP_METADATA_KFUNCS } from './xdp-metadata.js';
 
@@ -22,6 +26,10 @@ export const KFUNCS: readonly Kfunc[] = [
   ...ITER_NUM_KFUNCS,
   ...CRITICAL_KFUNCS,
   ...CAST_KFUNCS,
+  ...OBJECT_KFUNCS,
+  ...LIST_KFUNCS,
+  ...TREE_KFUNCS,
+  ...CPUMASK_KFUNCS,
 ].map((row, index) => ({
   ...row,
   id: KFUNC_BASE + index,

@@ -11,6 +11,7 @@ import { InputError } from '../../common/errors.js';
 import { BtfBuilder } from '../btf/builder.js';
 import type { Btf } from '../btf/btf.js';
 import { declareUapiTypes } from '../btf/uapi-types.js';
+import { CPUMASK } from '../local/cpumask.js';
 
 /** Bits of enum xdp_rss_hash_type. */
 export const XDP_RSS_HASH_TYPE = {
@@ -36,11 +37,14 @@ interface KfuncPrototype {
 export function parseKfuncPrototype(text: string): KfuncPrototype {
   const [, returns = '', name = '', list = ''] = /^(.+?)(\w+)\((.*)\)$/.exec(text) ?? [];
   if (name === '') throw new InputError(`'${text}' is no C prototype`);
-  const parameters = list === 'void' ? [] : list.split(', ');
+  // a comma inside a parameter that is a function does not part two
+  const parameters = list === 'void' || list === '' ? [] : list.split(/, (?![^(]*\))/);
   return {
     name,
     returns: returns.trim(),
     parameters: parameters.map((parameter) => {
+      const [, result, called = '', takes] = /^(.+) \((\w+)\)\((.*)\)$/.exec(parameter) ?? [];
+      if (result !== undefined) return [called, `${result} (*)(${takes})`];
       const [, type = '', each = ''] = /^(.+?)(\w+)$/.exec(parameter) ?? [];
       return [each, type.trim()];
     }),
@@ -52,12 +56,26 @@ export function declareKfuncTypes(builder: BtfBuilder): BtfBuilder {
   return builder
     .enum('xdp_rss_hash_type', XDP_RSS_HASH_TYPE)
     .struct('bpf_dynptr', 16, { __opaque: ['__u64[2]', 0] })
-    .struct('bpf_iter_num', 8, { __opaque: ['__u64[1]', 0] });
+    .struct('bpf_iter_num', 8, { __opaque: ['__u64[1]', 0] })
+    .struct('bpf_list_head', 16, { __opaque: ['__u64[2]', 0] })
+    .struct('bpf_list_node', 24, { __opaque: ['__u64[3]', 0] })
+    .struct('bpf_rb_root', 16, { __opaque: ['__u64[2]', 0] })
+    .struct('bpf_rb_node', 32, { __opaque: ['__u64[4]', 0] })
+    .struct('bpf_refcount', 4, { __opaque: ['__u32[1]', 0] })
+    .struct('cpumask', 8 * CPUMASK.words, { bits: [`unsigned long[${CPUMASK.words}]`, 0] })
+    .struct('refcount_struct', 4, { refs: ['int', 0] })
+    .struct('bpf_cpumask', CPUMASK.size, {
+      cpumask: ['struct cpumask', 0],
+      usage: ['struct refcount_struct', CPUMASK.usage],
+    });
 }
 
 /** BTF with a func for each prototype. */
 export function kfuncBtf(prototypes: readonly string[]): Btf {
-  const builder = declareKfuncTypes(declareUapiTypes(new BtfBuilder()));
+  // what else is in a task the BTF of a kernel says
+  const builder = declareKfuncTypes(declareUapiTypes(new BtfBuilder())).struct('task_struct', 8, {
+    stack: ['void *', 0],
+  });
   for (const text of prototypes) {
     const { name, returns, parameters } = parseKfuncPrototype(text);
     builder.func(name, returns, parameters);

@@ -11,8 +11,9 @@ import { ERRNO } from '../../common/errno.js';
 import { KernelError, InputError } from '../../common/errors.js';
 import { MemoryAccessError, type AccessKind } from '../../cpu/fault.js';
 import type { Memory, Permissions, Region } from '../../cpu/memory.js';
+import { hasField } from '../btf/record.js';
 import type { BpfHost, RegisterPairs } from '../host.js';
-import { BPF_MAP_TYPE, isPerCpu, type BpfMap, type MapSpec, type ValueFields } from './map.js';
+import { BPF_MAP_TYPE, isPerCpu, type BpfMap, type MapSpec } from './map.js';
 
 /** Offsets in `struct bpf_map`, 6.12 arm64 (vectors/jit/meta-6.12.json). */
 export const BPF_MAP = {
@@ -30,10 +31,6 @@ export const BPF_EXIST = 2;
 export const BPF_F_LOCK = 4;
 /** All flags of update; numbers beyond are one refused number. */
 const UPDATE_FLAGS = 7n;
-
-/** sizeof(struct bpf_spin_lock), sizeof(struct bpf_timer) */
-const SPIN_LOCK_SIZE = 4;
-const TIMER_SIZE = 16;
 
 export interface MapEntry {
   readonly key: Uint8Array;
@@ -162,6 +159,7 @@ export abstract class MapBase implements BpfMap {
   }
 
   free(): void {
+    if (this.alive && this.spec.record) this.releaseAll();
     this.alive = false;
     this.host.removeMap(this);
     for (const region of this.#regions.splice(0)) this.host.release(region);
@@ -173,36 +171,38 @@ export abstract class MapBase implements BpfMap {
   /** Copies a value to offset `to`, leaving the kernel's objects in it alone. */
   protected copyValue(value: Uint8Array, to: number): void {
     const { bytes } = this.memory;
-    const { fields } = this.spec;
-    if (!fields) {
-      bytes.set(value, to);
-      return;
+    let from = 0;
+    for (const { offset, size } of this.spec.record?.fields ?? []) {
+      bytes.set(value.subarray(from, offset), to + from);
+      from = offset + size;
     }
-    for (let i = 0; i < value.length; i++) {
-      if (!isInField(fields, i)) bytes[to + i] = value[i];
-    }
+    bytes.set(value.subarray(from), to + from);
   }
 
   /** A copy of the value at offset `at` as user space sees it: the kernel's objects read as zero. */
   protected valueBytes(at: number): Uint8Array {
     const value = this.memory.bytes.slice(at, at + this.spec.valueSize);
-    const { fields } = this.spec;
-    if (fields) for (let i = 0; i < value.length; i++) if (isInField(fields, i)) value[i] = 0;
+    for (const { offset, size } of this.spec.record?.fields ?? []) {
+      value.fill(0, offset, offset + size);
+    }
     return value;
   }
 
   /** The errno of an update's flags, or 0: BPF_F_LOCK needs a lock in the value. */
   protected checkFlags(flags: number): number {
     if ((flags & ~BPF_F_LOCK) > BPF_EXIST) return -ERRNO.EINVAL;
-    const locks = this.spec.fields?.spinLock !== undefined;
+    const locks = hasField(this.spec.record, 'bpf_spin_lock');
     return (flags & BPF_F_LOCK) !== 0 && !locks ? -ERRNO.EINVAL : 0;
   }
 
-  /** Cancels the timer in the value at `address`, as freeing the value does. */
+  /** Gives back what the fields of the value at `address` hold: timers, objects, lists (bpf_obj_free_fields). */
   protected releaseFields(address: bigint): void {
-    const timer = this.spec.fields?.timer;
-    if (timer !== undefined) this.host.timers.cancel(address + BigInt(timer));
+    const { record } = this.spec;
+    if (record) this.host.objects.freeFields(this.host, record, address);
   }
+
+  /** Gives back what all values hold: the map is freed. */
+  protected releaseAll(): void {}
 
   /** @param permissions those of programs: the map itself stores to its regions anyway. */
   protected allocate(what: string, size: number, permissions: Permissions = 'rw'): Region {
@@ -250,9 +250,4 @@ export abstract class MapBase implements BpfMap {
 /** Update flags as a number; every unknown flag gives one that no map takes. */
 export function flagNumber(flags: bigint): number {
   return flags >= 0n && flags <= UPDATE_FLAGS ? Number(flags) : 8;
-}
-
-function isInField({ spinLock, timer }: ValueFields, i: number): boolean {
-  if (spinLock !== undefined && i >= spinLock && i < spinLock + SPIN_LOCK_SIZE) return true;
-  return timer !== undefined && i >= timer && i < timer + TIMER_SIZE;
 }

@@ -8,7 +8,8 @@
 import { alignUp } from '../../common/bytes.js';
 import type { ErrnoName } from '../../common/errno.js';
 import { PAGE_SIZE } from '../../cpu/memory.js';
-import type { MapSpec } from './map.js';
+import type { FieldKind } from '../btf/record.js';
+import type { MapSpec, MapTypeName } from './map.js';
 
 /** Flags of creation (include/uapi/linux/bpf.h). */
 export const BPF_F = {
@@ -65,7 +66,7 @@ export const access: MapCheck = ({ flags }) => {
 };
 
 export const entries: MapCheck = ({ maxEntries }) =>
-  maxEntries <= 0 ? ['EINVAL', `max_entries ${maxEntries}`] : undefined;
+  maxEntries <= 0 ? ['EINVAL', `max_entries ${maxEntries}: its loader is to size it`] : undefined;
 
 export const someValue: MapCheck = ({ valueSize }) =>
   valueSize <= 0 ? ['EINVAL', `value size ${valueSize}`] : undefined;
@@ -163,4 +164,55 @@ export const inner: MapCheck = ({ inner: template }) => {
     default:
       return undefined;
   }
+};
+
+const LOCKABLE: readonly MapTypeName[] = [
+  'HASH',
+  'ARRAY',
+  'CGROUP_STORAGE',
+  'SK_STORAGE',
+  'INODE_STORAGE',
+  'TASK_STORAGE',
+  'CGRP_STORAGE',
+];
+const GLOBAL: readonly MapTypeName[] = ['HASH', 'LRU_HASH', 'ARRAY'];
+const OWNING: readonly MapTypeName[] = [
+  'HASH',
+  'PERCPU_HASH',
+  'LRU_HASH',
+  'LRU_PERCPU_HASH',
+  'ARRAY',
+  'PERCPU_ARRAY',
+  'SK_STORAGE',
+  'INODE_STORAGE',
+  'TASK_STORAGE',
+  'CGRP_STORAGE',
+];
+
+/** Map types whose values may have a field, in the order in which the kernel asks. */
+const MAPS_OF_FIELD: readonly (readonly [FieldKind, readonly MapTypeName[]])[] = [
+  ['bpf_spin_lock', LOCKABLE],
+  ['bpf_timer', GLOBAL],
+  ['kptr_untrusted', OWNING],
+  ['kptr', OWNING],
+  ['percpu_kptr', OWNING],
+  ['bpf_list_head', GLOBAL],
+  ['bpf_rb_root', GLOBAL],
+  ['bpf_refcount', OWNING],
+  ['bpf_wq', GLOBAL],
+];
+
+/** map_check_btf: what of the kernel's the values have. */
+export const record: MapCheck = ({ type, flags, record: fields }) => {
+  if (!fields) return undefined;
+  if (flags & (BPF_F.RDONLY_PROG | BPF_F.WRONLY_PROG)) {
+    return [
+      'EACCES',
+      'values with fields of the kernel, and BPF_F_RDONLY_PROG or BPF_F_WRONLY_PROG',
+    ];
+  }
+  const refused = MAPS_OF_FIELD.find(
+    ([kind, types]) => fields.fields.some((each) => each.kind === kind) && !types.includes(type),
+  );
+  return refused && ['EOPNOTSUPP', `values of ${type} cannot have a ${refused[0]}`];
 };

@@ -142,7 +142,7 @@ function checkSpec(spec: MapSpec, { flags, check: checkType }: MapType): Complai
   if (spec.mapExtra && spec.type !== 'BLOOM_FILTER') {
     return ['EINVAL', `map_extra ${spec.mapExtra} is for bloom filters`];
   }
-  return checkType(spec);
+  return checkType(spec) ?? check.record(spec);
 }
 
 function refuse(spec: MapSpec, complaint: Complaint): void {

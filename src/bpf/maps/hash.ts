@@ -88,13 +88,24 @@ export abstract class HashBase extends MapBase {
   protected writeValues(element: number, value: Uint8Array, cpu: number): void {
     for (let each = 0; each < this.cpuCount; each++) {
       if (cpu < 0 || this.cpuCount === 1 || each === cpu) {
-        this.copyValue(value, this.valueRegion(each).offset + element * this.stride);
+        const region = this.valueRegion(each);
+        this.copyValue(value, region.offset + element * this.stride);
+        // written in place
+        if (this.cpuCount > 1) this.releaseFields(region.address + BigInt(element * this.stride));
       }
     }
   }
 
-  protected addressOfValue(element: number): bigint {
-    return this.valueRegion(0).address + BigInt(element * this.stride);
+  /** Gives back what an element's values hold, on all CPUs. */
+  protected releaseElement(element: number): void {
+    if (!this.spec.record) return;
+    for (const { address } of this.#values) {
+      this.releaseFields(address + BigInt(element * this.stride));
+    }
+  }
+
+  protected override releaseAll(): void {
+    for (let element = 0; element < this.table.count; element++) this.releaseElement(element);
   }
 
   /** check_flags of hashtab.c. */
@@ -139,7 +150,7 @@ export class HashMap extends HashBase {
     const element = this.table.find(key);
     if (element < 0) return -ERRNO.ENOENT;
     this.table.unlink(element);
-    this.releaseFields(this.addressOfValue(element));
+    this.releaseElement(element);
     this.#freeList[this.#freeCount++] = element;
     return 0;
   }
@@ -164,7 +175,7 @@ export class HashMap extends HashBase {
     // the key may be the old element's own: link copies it before that is unlinked
     this.table.link(own, key);
     this.table.unlink(element);
-    this.releaseFields(this.addressOfValue(element));
+    this.releaseElement(element);
     this.#spares[this.host.currentCpu()] = element;
   }
 }

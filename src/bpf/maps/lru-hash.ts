@@ -104,6 +104,6 @@ export class LruHashMap extends HashBase {
 
   #unlink(element: number): void {
     this.table.unlink(element);
-    this.releaseFields(this.addressOfValue(element));
+    this.releaseElement(element);
   }
 }

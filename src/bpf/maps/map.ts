@@ -6,6 +6,7 @@
  * a guard that recognises them.
  */
 
+import type { BtfRecord } from '../btf/record.js';
 import type { XlatedProgram } from '../program.js';
 
 /** Map types by their uapi numbers (include/uapi/linux/bpf.h). */
@@ -45,12 +46,6 @@ export const BPF_MAP_TYPE = {
 
 export type MapTypeName = keyof typeof BPF_MAP_TYPE;
 
-/** Where the kernel's own objects lie in a value, in bytes; from the value's BTF. */
-export interface ValueFields {
-  readonly spinLock?: number;
-  readonly timer?: number;
-}
-
 /** How a map is made: pure data, as `bpf(BPF_MAP_CREATE)` takes it. */
 export interface MapSpec {
   readonly name: string;
@@ -66,8 +61,8 @@ export interface MapSpec {
   readonly mapExtra?: number;
   /** Map-in-map: what its maps look like. */
   readonly inner?: MapSpec;
-  /** Locks and timers in the values. Default: none. */
-  readonly fields?: ValueFields;
+  /** The kernel's fields in the values: locks, timers, lists and so on, from their BTF. Default: none. */
+  readonly record?: BtfRecord;
 }
 
 /** A live map. Keys and values are given by address in the host's memory. */

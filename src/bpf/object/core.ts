@@ -41,7 +41,7 @@ export function relocateCore(
   slots: Slot[],
   relocations: readonly CoreRelocation[],
   local: Btf,
-  target: CoreTarget,
+  kernelTypes: () => CoreTarget,
   describe: (slot: number) => string,
 ): void {
   for (const relocation of relocations) {
@@ -52,12 +52,17 @@ export function relocateCore(
     }
     try {
       const spec = specOf(relocation, local);
-      patch(slots, at, first, resolve(relocation.kind, spec, target), spec);
+      patch(slots, at, first, resolve(relocation.kind, spec, kernelTypes), spec);
     } catch (error) {
       if (!(error instanceof InputError)) throw error;
       throw new KernelError('EINVAL', `${describe(at)}: ${error.message}`);
     }
   }
+}
+
+/** What a relocation asks for, as libbpf writes it. */
+export function describeRelocation(relocation: CoreRelocation, local: Btf): string {
+  return describeCoreSpec(specOf(relocation, local));
 }
 
 function specOf({ kind, type, access }: CoreRelocation, local: Btf): CoreSpec {
@@ -66,14 +71,16 @@ function specOf({ kind, type, access }: CoreRelocation, local: Btf): CoreSpec {
   return parseCoreAccess(local, type, access, subject);
 }
 
-function resolve(kind: number, spec: CoreSpec, target: CoreTarget): Resolution {
+function resolve(kind: number, spec: CoreSpec, kernelTypes: () => CoreTarget): Resolution {
   const local = coreValue(kind, spec);
   if (!local) throw new InputError(`CO-RE relocation of ${describeCoreSpec(spec)} has no value`);
+  // asks nothing of the kernel
   if (kind === CORE_KIND.TYPE_ID_LOCAL) return { local, target: local, targetSpec: undefined };
   const root = spec.btf.at(spec.root);
   if (!('name' in root) || root.name === '') {
     throw new InputError(`CO-RE relocation of an anonymous ${root.kind} has no counterpart`);
   }
+  const target = kernelTypes();
   const subject = CORE_SUBJECTS[kind] ?? 'field';
   const how = kind === CORE_KIND.TYPE_MATCHES ? 'match' : subject;
   let found: Resolution | undefined;

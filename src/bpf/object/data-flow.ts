@@ -12,6 +12,7 @@ import { KernelError } from '../../common/errors.js';
 import type { Slot } from '../instruction.js';
 import { OPCODES, PSEUDO, type Opcode } from '../opcodes.js';
 import { jumpDistance } from '../validate.js';
+import type { CallFixup } from '../verifier/input.js';
 import type { LinkedFunction } from './link.js';
 import {
   add,
@@ -44,6 +45,8 @@ export interface FunctionFlow {
   readonly sockets?: ReadonlySet<number>;
   /** The same of `struct bpf_xdp_sock`. */
   readonly xdpSockets?: ReadonlySet<number>;
+  /** What calls on objects of the program need, by slot; only the verifier knows. */
+  readonly calls?: ReadonlyMap<number, CallFixup>;
   /** Bytes of stack below R10. */
   readonly stackDepth: number;
 }

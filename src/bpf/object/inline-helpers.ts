@@ -14,6 +14,8 @@ import type { SectionKind } from './spec.js';
 const LDX_DW = 0x79;
 const STX_DW = 0x7b;
 const MOV64_IMM = 0xb7;
+const MOV64_REG = 0xbf;
+const XCHG = makeSlot(0xdb, { dst: 1, imm: 0xe1 });
 const LSH64_IMM = 0x67;
 const ADD64_REG = 0x0f;
 const AND64_IMM = 0x57;
@@ -34,6 +36,7 @@ const GET_FUNC_ARG = 183;
 const GET_FUNC_RET = 184;
 const GET_FUNC_ARG_CNT = 185;
 const TAIL_CALL = 12;
+const KPTR_XCHG = 194;
 
 /** R0 = the number of arguments. */
 function loadCount(mask: number | undefined): readonly Slot[] {
@@ -51,6 +54,8 @@ export function inlineHelper(
   countMask?: number,
 ): readonly Slot[] | undefined {
   if (id === TAIL_CALL) return [makeSlot(0xf5)];
+  // r0 = r2; r0 = xchg((u64 *)(r1 + 0), r0)
+  if (id === KPTR_XCHG) return [makeSlot(MOV64_REG, { src: 2 }), XCHG];
   if (kind === 'fsession') {
     const inlined = inlineSessionKfunc(id);
     if (inlined) return inlined;

@@ -42,6 +42,13 @@ export function kfuncAddress(
   );
 }
 
+/** Whether the kernel has the function, and the lab does not. */
+export function isForeignKfunc(name: string, host: BpfHost, kernelBtf: Btf | undefined): boolean {
+  const essential = essentialName(name);
+  if (host.kfuncAddress?.(essential) !== undefined) return false;
+  return host.hasKfunc?.(essential) === true || kernelBtf?.find('func', essential) !== undefined;
+}
+
 export function missingExtern(name: string, what: string, where: string): KernelError {
   return new KernelError(
     'ESRCH',

@@ -81,7 +81,7 @@ function relocate(
 ): Slot[] {
   const slots = readSlots(spec.insns);
   if (spec.coreRelocations.length > 0 && object.btf) {
-    relocateCore(slots, spec.coreRelocations, object.btf, addresses.kernelTypes(), (slot) =>
+    relocateCore(slots, spec.coreRelocations, object.btf, addresses.kernelTypes, (slot) =>
       describeFunctionPlace(spec, slot),
     );
   }

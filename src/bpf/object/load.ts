@@ -17,15 +17,19 @@ import { InputError, KernelError } from '../../common/errors.js';
 import type { Btf } from '../btf/btf.js';
 import { CoreTarget } from '../btf/core-match.js';
 import { callDistance, callImmediate } from '../call-immediate.js';
+import { essentialName } from '../btf/core-spec.js';
+import type { LocalTypes } from '../btf/local-types.js';
+import type { BtfRecord } from '../btf/record.js';
 import type { BpfHost } from '../host.js';
 import { encodeSlots, makeSlot, type Slot } from '../instruction.js';
+import { findKfunc } from '../kfuncs/table.js';
 import { createMap } from '../maps/create.js';
 import type { BpfMap } from '../maps/map.js';
 import { OPCODES, PSEUDO } from '../opcodes.js';
 import type { ProgramType, XlatedFunction, XlatedProgram } from '../program.js';
 import { tracedFunction, type TracedFunction } from '../traced-function.js';
 import { validate } from '../validate.js';
-import { verifierInput } from '../verifier/from-object.js';
+import { objectTypes, verifierInput } from '../verifier/from-object.js';
 import type { AccessKind, VerifiedProgram } from '../verifier/input.js';
 import { verify } from '../verifier/verify.js';
 import { rewriteSocketLoad } from './bpf-sock.js';
@@ -36,9 +40,10 @@ import { helperName } from './helper-names.js';
 import { fillInitialValues } from './initial-values.js';
 import { inlineHelper } from './inline-helpers.js';
 import { inlineKfunc } from './inline-kfuncs.js';
+import { beforeCall, recordsOf } from './kfunc-fixups.js';
 import { DEFAULT_KCONFIG, kconfigData, type Kconfig } from './kconfig.js';
 import { linkProgram, type Addresses, type LinkedFunction } from './link.js';
-import { kfuncAddress, missingExtern } from './kfunc-externs.js';
+import { isForeignKfunc, kfuncAddress, missingExtern } from './kfunc-externs.js';
 import { KCONFIG_SECTION } from './map-definitions.js';
 import { mapSpec } from './map-types.js';
 import { patchSlots, type Patched } from './patch.js';
@@ -152,18 +157,22 @@ const LD_IMM64 = 0x18;
 export function load(spec: ObjectSpec, host: BpfHost, options: LoadOptions = {}): LoadedObject {
   const maps = new Map<string, BpfMap>();
   const definitions: MapDefinition[] = [];
+  const records = new Set<BtfRecord>();
   const free = (): void => {
     for (const map of maps.values()) map.free();
     maps.clear();
+    host.objects.forget(host, records);
   };
   try {
+    const types = objectTypes(spec.btf, options.kernelBtf ?? host.kernelBtf);
     for (const definition of spec.maps) {
       const wanted = options.adjustMap?.(definition) ?? definition;
       const adjusted = withKconfig(spec, wanted, options.kconfig);
-      definitions.push(adjusted);
-      maps.set(definition.name, makeMap(adjusted, spec, host));
+      const made = makeMap(adjusted, types, host);
+      definitions.push(made.definition);
+      maps.set(definition.name, made.map);
     }
-    const addresses = addressesOf(spec, maps, host, options.kernelBtf);
+    const addresses = addressesOf(spec, maps, host, options);
     const programs = (options.programs ?? spec.programs).map((program) =>
       loadProgram(
         spec,
@@ -172,7 +181,8 @@ export function load(spec: ObjectSpec, host: BpfHost, options: LoadOptions = {})
         addresses,
         host,
         options,
-        options.check === false ? undefined : definitions,
+        options.check === false ? undefined : { definitions, types },
+        records,
       ),
     );
     fillInitialValues(spec, maps, programs);
@@ -203,10 +213,29 @@ function withKconfig(
   return { ...definition, data: kconfigData(externs, definition.valueSize, btf, values) };
 }
 
-function makeMap(definition: MapDefinition, { btf }: ObjectSpec, host: BpfHost): BpfMap {
+/** A map, and its definition as it was made: without types where the kernel refuses them, as libbpf does. */
+function makeMap(
+  definition: MapDefinition,
+  types: LocalTypes | undefined,
+  host: BpfHost,
+): { readonly map: BpfMap; readonly definition: MapDefinition } {
+  try {
+    return { map: makeMapOf(definition, types, host), definition };
+  } catch (error) {
+    if (!(error instanceof KernelError) || !types || definition.valueType === 0) throw error;
+    const untyped = { ...definition, keyType: 0, valueType: 0 };
+    return { map: makeMapOf(untyped, undefined, host), definition: untyped };
+  }
+}
+
+function makeMapOf(
+  definition: MapDefinition,
+  types: LocalTypes | undefined,
+  host: BpfHost,
+): BpfMap {
   let map: BpfMap;
   try {
-    map = createMap(mapSpec(definition, { btf, cpuCount: host.cpuCount }), host);
+    map = createMap(mapSpec(definition, { types, cpuCount: host.cpuCount }), host);
   } catch (error) {
     // the host's memory says RangeError when it is full
     if (!(error instanceof RangeError)) throw error;
@@ -241,7 +270,11 @@ function loadProgram(
   host: BpfHost,
   { kernelBtf = host.kernelBtf, deviceBound = false }: LoadOptions,
   /** For the verifier; undefined leaves it out. */
-  definitions: readonly MapDefinition[] | undefined,
+  known:
+    | { readonly definitions: readonly MapDefinition[]; readonly types: LocalTypes | undefined }
+    | undefined,
+  /** Gets the records that the program passes to kernel functions. */
+  records: Set<BtfRecord>,
 ): LoadedProgram {
   const program = target?.kind === 'replaced' ? { ...named, ...target.program } : named;
   const type = PROGRAM_TYPES[program.kind];
@@ -266,9 +299,10 @@ function loadProgram(
   const bound = deviceBound !== false;
   const linked = linkProgram(object, program, addresses);
   const verified =
-    definitions &&
+    known &&
     verify(
-      verifierInput(object, program, linked, definitions, {
+      verifierInput(object, program, linked, known.definitions, {
+        types: known.types,
         deviceBound: bound,
         kernelBtf,
         target,
@@ -291,8 +325,10 @@ function loadProgram(
   if (problem !== undefined) {
     throw new KernelError('EINVAL', `program '${program.name}': ${problem}`);
   }
-  if (!verified) refuseSockets(program, live);
+  if (!verified) refuseUnverified(program, live);
   const flows = facts ? flowsOf(facts, patches) : analyze(live);
+  for (const { calls } of flows)
+    for (const each of recordsOf(calls?.values() ?? [])) records.add(each);
   const finished = live.map((each, i) =>
     finishFunction(program, each, flows[i] as FunctionFlow, host),
   );
@@ -311,9 +347,17 @@ function loadProgram(
   };
 }
 
-/** Loads of sockets are rewritten, and which loads those are only the verifier knows. */
-function refuseSockets(program: ProgramSpec, functions: readonly LinkedFunction[]): void {
-  for (const { slots } of functions) {
+/** Loads of sockets and calls on objects are rewritten, and how only the verifier knows. */
+function refuseUnverified(program: ProgramSpec, functions: readonly LinkedFunction[]): void {
+  for (const { slots, spec } of functions) {
+    const called = spec.relocations.find(
+      (each) => each.kind === 'extern' && needsVerifier(essentialName(each.symbol)),
+    );
+    if (called) {
+      throw new InputError(
+        `program '${program.name}' allocates objects: it does not run without the verifier`,
+      );
+    }
     for (const at of slots.keys()) {
       if (!isHelperCall(slots, at) || !SOCKET_LOOKUPS.includes(slots[at]?.imm ?? 0)) continue;
       throw new InputError(
@@ -323,12 +367,17 @@ function refuseSockets(program: ProgramSpec, functions: readonly LinkedFunction[
   }
 }
 
+/** Whether the loader passes more to a kernel function than the program does. */
+function needsVerifier(kfunc: string): boolean {
+  return findKfunc(kfunc)?.prototype.includes('meta__ign') ?? false;
+}
+
 /** What the rewriting needs of what the verifier found. */
 function flowsOf(
   functions: VerifiedProgram['functions'],
   live: readonly LiveFunction[],
 ): FunctionFlow[] {
-  return functions.map(({ accesses, stackDepth }, i) => {
+  return functions.map(({ accesses, calls, stackDepth }, i) => {
     const slotsOf = (wanted: AccessKind): number[] =>
       [...accesses].flatMap(([slot, kind]) =>
         kind === wanted ? [live[i]?.moved[slot] ?? slot] : [],
@@ -338,6 +387,7 @@ function flowsOf(
       guarded: new Set(slotsOf('kernel')),
       sockets: new Set(slotsOf('sock')),
       xdpSockets: new Set(slotsOf('xdp_sock')),
+      calls: new Map([...calls].map(([slot, fixup]) => [live[i]?.moved[slot] ?? slot, fixup])),
       stackDepth,
     };
   });
@@ -347,7 +397,7 @@ function addressesOf(
   { btf }: ObjectSpec,
   maps: ReadonlyMap<string, BpfMap>,
   host: BpfHost,
-  kernelBtf = host.kernelBtf,
+  { kernelBtf = host.kernelBtf, check = true }: LoadOptions,
 ): Addresses {
   const find = (name: string): BpfMap => {
     const map = maps.get(name);
@@ -366,6 +416,8 @@ function addressesOf(
       return address ?? 0n;
     },
     kfunc: (extern, where) => {
+      // the verifier says of calls that it comes to what is wrong with them
+      if (check && isForeignKfunc(extern.name, host, kernelBtf)) return 0;
       const address = kfuncAddress(extern, btf, host, where);
       return address === undefined ? undefined : callDistance(extern.name, address, host);
     },
@@ -395,6 +447,12 @@ function finishFunction(
     replacements.set(at, [rewriteXdpSockLoad(slots[at] as Slot)]);
   }
   for (const [at, slot] of slots.entries()) {
+    const fixup = flow.calls?.get(at);
+    if (fixup) {
+      const call = isHelperCall(slots, at) ? helperCall(program, linked, at, slot, host) : slot;
+      replacements.set(at, [...beforeCall(fixup, host), call]);
+      continue;
+    }
     if (!isHelperCall(slots, at)) {
       const fixed = flow.guarded?.has(at)
         ? [guardLoad(slot)]

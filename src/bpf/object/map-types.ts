@@ -6,8 +6,8 @@
  */
 import { InputError } from '../../common/errors.js';
 import { PAGE_SIZE } from '../../cpu/memory.js';
-import type { Btf } from '../btf/btf.js';
-import { BPF_MAP_TYPE, type MapSpec, type MapTypeName, type ValueFields } from '../maps/map.js';
+import type { LocalTypes } from '../btf/local-types.js';
+import { BPF_MAP_TYPE, type MapSpec, type MapTypeName } from '../maps/map.js';
 import type { MapDefinition } from './spec.js';
 
 const NAMES = `
@@ -30,8 +30,8 @@ export function mapTypeName(type: number): string | undefined {
 
 /** What `mapSpec` needs to know besides the definition. */
 export interface MapSpecOptions {
-  /** BTF of the object: locks and timers in values are found by it. */
-  readonly btf?: Btf | undefined;
+  /** Types of the object: the kernel's fields in values are found by them. Default: values have none. */
+  readonly types?: LocalTypes | undefined;
   /** CPUs of the machine: the size of a perf event array that names none. */
   readonly cpuCount: number;
 }
@@ -45,7 +45,8 @@ export function mapSpec(definition: MapDefinition, options: MapSpecOptions): Map
   if (!isSupported(type)) {
     throw new InputError(`map '${name}': map type ${definition.type} (${type}) is not supported`);
   }
-  const fields = options.btf ? valueFields(options.btf, definition.valueType) : undefined;
+  const { valueType } = definition;
+  const record = valueType === 0 ? undefined : options.types?.valueRecord(valueType, valueSize);
   return {
     name,
     type,
@@ -55,7 +56,7 @@ export function mapSpec(definition: MapDefinition, options: MapSpecOptions): Map
     flags,
     ...(mapExtra ? { mapExtra } : {}),
     ...(inner ? { inner: mapSpec(inner, options) } : {}),
-    ...(fields ? { fields } : {}),
+    ...(record ? { record } : {}),
   };
 }
 
@@ -65,25 +66,4 @@ function entriesOf(type: MapTypeName, maxEntries: number, cpuCount: number): num
   if (type !== 'RINGBUF' || maxEntries === 0) return maxEntries;
   // a power of two of whole pages
   return Math.max(PAGE_SIZE, 2 ** Math.ceil(Math.log2(maxEntries)));
-}
-
-/** Where a value has a `struct bpf_spin_lock` or `struct bpf_timer` as a member. */
-function valueFields(btf: Btf, valueType: number): ValueFields | undefined {
-  if (valueType === 0) return undefined;
-  const struct = btf.resolve(valueType);
-  if (struct.kind !== 'struct') return undefined;
-  const offsetOf = (name: string): number | undefined => {
-    const member = struct.members.find(({ type }) => {
-      const resolved = btf.resolve(type);
-      return resolved.kind === 'struct' && resolved.name === name;
-    });
-    return member && member.bitOffset / 8;
-  };
-  const spinLock = offsetOf('bpf_spin_lock');
-  const timer = offsetOf('bpf_timer');
-  if (spinLock === undefined && timer === undefined) return undefined;
-  return {
-    ...(spinLock === undefined ? {} : { spinLock }),
-    ...(timer === undefined ? {} : { timer }),
-  };
 }

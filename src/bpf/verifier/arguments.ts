@@ -4,10 +4,13 @@
  * Reference: check_func_arg, check_reg_type, check_mem_size_reg, check_map_func_compatibility in
  * kernel/bpf/verifier.c.
  */
+import { offsetOfField, type BtfField } from '../btf/record.js';
 import { helperName } from '../object/helper-names.js';
 import { makeDynptr, releaseDynptr, useDynptr } from './dynptr.js';
 import type { Env } from './env.js';
+import { inTreeCallback } from './graph.js';
 import type { VerifierMap } from './input.js';
+import { checkExchanged, exchangedField, recordOf } from './kptr.js';
 import { checkContext, checkMemory, type Access } from './memory.js';
 import {
   HELPERS_OF_MAP,
@@ -22,6 +25,7 @@ import { constantAt, helperStack, isAligned } from './stack.js';
 import type { DynptrSlot } from './state.js';
 import {
   isPacket,
+  isPlainObject,
   typeName,
   variableText,
   withFields,
@@ -56,6 +60,10 @@ export interface CallFacts {
   callback: number;
   /** The dynptr that is used. */
   dynptr: DynptrSlot | undefined;
+  /** The kptr that is exchanged. */
+  kptr: BtfField | undefined;
+  /** The per-CPU object. */
+  place: Pointer | undefined;
 }
 
 /** Pointer types that count as memory, and how messages list them. */
@@ -80,6 +88,8 @@ export function checkArguments(env: Env, prototype: Prototype): CallFacts {
     released: 0,
     callback: -1,
     dynptr: undefined,
+    kptr: undefined,
+    place: undefined,
   };
   for (const [index, rule] of prototype.arguments.entries()) {
     checkArgument(env, rule, index, prototype, facts);
@@ -188,7 +198,19 @@ function checkArgument(
       checkString(env, register, expect(env, register, value, ['map_value'], 'map_value'));
       return;
     case 'spin_lock':
-      lockOrUnlock(env, id, register, expect(env, register, value, ['map_value'], 'map_value'));
+      if (inTreeCallback(env.state)) {
+        env.refuse('EACCES', "can't spin_{lock,unlock} in rbtree cb");
+      }
+      lockArgument(env, id, register, expectHolder(env, register, value));
+      return;
+    case 'kptr_place':
+      facts.kptr = exchangedField(env, register, expectHolder(env, register, value));
+      return;
+    case 'kptr_or_null':
+      if (facts.kptr) checkExchanged(env, register, value, facts.kptr);
+      return;
+    case 'percpu':
+      facts.place = expectPerCpu(env, register, value);
       return;
     case 'timer':
       facts.timer = expect(env, register, value, ['map_value'], 'map_value');
@@ -251,6 +273,24 @@ function expect(
     return env.refuse('EACCES', `R${register} type=${typeName(value)} expected=${names}`);
   }
   return value;
+}
+
+function lockArgument(env: Env, id: number, register: number, value: Pointer): void {
+  lockOrUnlock(env, id, register, value, recordOf(env, value));
+}
+
+/** A map value, or an object of the program. */
+function expectHolder(env: Env, register: number, value: Value): Pointer {
+  if (value.kind === 'pointer' && isPlainObject(value)) return value;
+  return expect(env, register, value, ['map_value'], 'map_value, ptr_');
+}
+
+function expectPerCpu(env: Env, register: number, value: Value): Pointer {
+  if (value.kind === 'pointer' && value.type === 'btf' && value.perCpu) {
+    if (!value.alloc && !value.untrusted && !value.orNull) return value;
+  }
+  const names = 'percpu_ptr_, percpu_rcu_ptr_, percpu_trusted_ptr_';
+  return env.refuse('EACCES', `R${register} type=${typeName(value)} expected=${names}`);
 }
 
 function expectSocket(env: Env, register: number, value: Value): Pointer {
@@ -370,11 +410,12 @@ function checkTimer(env: Env, register: number, value: Pointer): void {
   if (!map?.hasBtf) {
     env.refuse('EINVAL', `map '${map?.name ?? ''}' has to have BTF in order to use bpf_timer`);
   }
-  if (map.timer === undefined) env.refuse('EINVAL', `map '${map.name}' has no valid bpf_timer`);
-  if (map.timer !== value.off) {
+  const timer = offsetOfField(map.record, 'bpf_timer');
+  if (timer === undefined) env.refuse('EINVAL', `map '${map.name}' has no valid bpf_timer`);
+  if (timer !== value.off) {
     env.refuse(
       'EINVAL',
-      `off ${value.off} doesn't point to 'struct bpf_timer' that is at ${map.timer}`,
+      `off ${value.off} doesn't point to 'struct bpf_timer' that is at ${timer}`,
     );
   }
 }

@@ -8,15 +8,19 @@
  */
 import type { Slot } from '../instruction.js';
 import type { JumpOperation, Opcode } from '../opcodes.js';
+import { hasField } from '../btf/record.js';
 import type { Env } from './env.js';
+import { mayHoldLock } from './kptr.js';
+import { narrowLinked } from './linked-scalars.js';
 import { forget } from './references.js';
 import type { Range } from './range.js';
-import { constScalar, markPrecise, Scalar } from './scalar.js';
+import { constScalar, markPrecise, type Scalar } from './scalar.js';
 import { decided, MIRRORED, outcomesOf, type Outcomes } from './scalar-compare.js';
 import { copyState, replaceValues, topFrame, type State } from './state.js';
 import {
   distance,
   isPacket,
+  isTrusted,
   PACKET_END,
   Pointer,
   withFields,
@@ -51,7 +55,7 @@ export function branch(env: Env, slot: Slot, opcode: Extract<Opcode, { kind: 'ju
   const scalar = (left.kind === 'pointer' ? right : left) as Scalar;
   if ((opcode.op !== 'jeq' && opcode.op !== 'jne') || !scalar.is(0n)) return both;
   // loads through such a pointer do not fault: it may be NULL
-  if (pointer.type === 'btf' && !pointer.trusted) return both;
+  if (pointer.type === 'btf' && !pointer.orNull && !isTrusted(pointer)) return both;
   // a valid pointer is not NULL
   if (!pointer.orNull && NEVER_NULL.includes(pointer.type)) {
     markPrecise(scalar);
@@ -84,7 +88,7 @@ function comparePointers(
   if (left.orNull !== right.orNull && left.type !== 'btf' && right.type !== 'btf') {
     const [register, pointer] = left.orNull ? [slot.dst, left] : [slot.src, right];
     const equal = op === 'jeq' ? both.taken : op === 'jne' ? both.fallen : undefined;
-    if (equal) topFrame(equal).regs[register] = validated(pointer);
+    if (equal) topFrame(equal).regs[register] = validated(env, pointer);
   }
   return both;
 }
@@ -138,15 +142,13 @@ function ofItself(op: JumpOperation, width: 32 | 64, range: Range): Outcomes {
 
 /** All places that hold the compared numbers hold the narrowed ones. */
 function narrow(state: State, left: Scalar, right: Scalar, [a, b]: readonly [Range, Range]): void {
-  if (a === left.bounds && b === right.bounds) return;
-  const newLeft = narrowedScalar(left, a, right);
-  const newRight = narrowedScalar(right, b, left);
-  replaceValues(state, (value) => (value === left ? newLeft : value === right ? newRight : value));
+  narrowLinked(state, right, b, left);
+  // in a set of both, the right one told all
+  if (rootOf(left) !== rootOf(right)) narrowLinked(state, left, a, right);
 }
 
-function narrowedScalar(scalar: Scalar, range: Range, other: Scalar): Scalar {
-  if (scalar.isConst) return scalar;
-  return new Scalar(range, scalar, other, scalar.kernel && !range.isConst);
+function rootOf(scalar: Scalar): Scalar {
+  return scalar.link?.base ?? scalar;
 }
 
 /** All copies of a pointer that may be NULL become NULL or valid. */
@@ -160,19 +162,19 @@ function settleNull(state: State, env: Env, pointer: Pointer, isNull: boolean): 
   }
   replaceValues(state, (value) => {
     if (value.kind !== 'pointer' || !value.orNull || value.id !== pointer.id) return value;
-    return isNull ? constScalar(0n) : validated(value);
+    return isNull ? constScalar(0n) : validated(env, value);
   });
 }
 
-function validated(pointer: Pointer): Pointer {
+function validated(env: Env, pointer: Pointer): Pointer {
   const { map } = pointer;
   if (pointer.type === 'map_value' && map?.inner) {
-    const mapId = map.inner.timer === undefined ? 0 : pointer.id;
+    const mapId = hasField(map.inner.record, 'bpf_timer', 'bpf_wq') ? pointer.id : 0;
     return new Pointer('map', { map: map.inner, mapId });
   }
   if (pointer.type === 'map_value' && map?.type === 'XSKMAP') return new Pointer('xdp_sock');
   // the id still tells locks of different values apart
-  const id = map?.spinLock === undefined ? 0 : pointer.id;
+  const id = mayHoldLock(env, pointer) ? pointer.id : 0;
   return withFields(pointer, { orNull: false, id });
 }
 

@@ -65,7 +65,8 @@ export function covers(
   }
   if ((old.lock === undefined) !== (state.lock === undefined)) return false;
   if (old.lock && state.lock) {
-    if (old.lock.map !== state.lock.map || !sameId(old.lock.id, state.lock.id, pairs)) return false;
+    if (old.lock.owner !== state.lock.owner || !sameId(old.lock.id, state.lock.id, pairs))
+      return false;
   }
   for (let depth = state.frames.length - 1; depth >= 0; depth--) {
     const a = old.frames[depth] as Frame;
@@ -181,10 +182,20 @@ function scalarSafe(old: Scalar, now: Scalar, how: How, pairs: Pairs): boolean {
   if (old.kernel && !now.kernel) return false;
   if (how === 'walked' && !old.precise) return true;
   // places that shared a number must still share one
-  const paired = pairs.scalars.get(old);
-  if (paired !== undefined && paired !== now) return false;
-  pairs.scalars.set(old, now);
+  if (!isPaired(old, now, pairs)) return false;
+  if (old.link) {
+    const { delta, width } = old.link;
+    if (delta !== now.link?.delta || width !== now.link.width) return false;
+    if (!isPaired(old.link.base, now.link.base, pairs)) return false;
+  }
   return old === now || boundsContain(old.bounds, now.bounds);
+}
+
+function isPaired(old: Scalar, now: Scalar, { scalars }: Pairs): boolean {
+  const paired = scalars.get(old);
+  if (paired !== undefined) return paired === now;
+  scalars.set(old, now);
+  return true;
 }
 
 function pointerSafe(old: Pointer, now: Pointer, how: How, pairs: Pairs): boolean {
@@ -202,6 +213,10 @@ function pointerSafe(old: Pointer, now: Pointer, how: How, pairs: Pairs): boolea
     old.typeId !== now.typeId ||
     old.trusted !== now.trusted ||
     old.untrusted !== now.untrusted ||
+    old.alloc !== now.alloc ||
+    old.nonOwning !== now.nonOwning ||
+    old.rcu !== now.rcu ||
+    old.perCpu !== now.perCpu ||
     (how === 'exact' || old.range < 0 || now.range < 0
       ? old.range !== now.range
       : old.range > now.range)

@@ -5,6 +5,7 @@
  * kernel/trace/bpf_trace.c; of tracing programs see `traced-context.ts`. Of
  * struct __sk_buff only the form of accesses is checked, since programs with it do not load.
  */
+import { hasField, type FieldKind } from '../btf/record.js';
 import { isProbe } from '../object/spec.js';
 import { isPtRegsAccess } from '../pt-regs.js';
 import type { VerifierInput, VerifierMap } from './input.js';
@@ -52,14 +53,22 @@ export function contextField(
   }
 }
 
+/** Fields that keep probes from a map, and how messages name them. */
+const NOT_FOR_PROBES: readonly (readonly [readonly FieldKind[], string])[] = [
+  [['bpf_list_head', 'bpf_rb_root'], 'bpf_{list_head,rb_root}'],
+  [['bpf_spin_lock'], 'bpf_spin_lock'],
+  [['bpf_timer'], 'bpf_timer'],
+  [['bpf_wq'], 'bpf_wq'],
+];
+
 /** Why no program of that kind may refer to the map (check_map_prog_compatibility). */
-export function refusedMap(
-  { kind }: VerifierInput,
-  { spinLock, timer }: VerifierMap,
-): string | undefined {
+export function refusedMap({ kind }: VerifierInput, { record }: VerifierMap): string | undefined {
+  if (kind === 'socket' && hasField(record, 'bpf_spin_lock')) {
+    return 'socket filter progs cannot use bpf_spin_lock yet';
+  }
   if (!isProbe(kind)) return undefined;
-  if (spinLock !== undefined) return 'tracing progs cannot use bpf_spin_lock yet';
-  return timer === undefined ? undefined : 'tracing progs cannot use bpf_timer yet';
+  const found = NOT_FOR_PROBES.find(([kinds]) => hasField(record, ...kinds));
+  return found && `tracing progs cannot use ${found[1]} yet`;
 }
 
 /** Range of results that the program type allows; undefined when anything goes. */

@@ -5,7 +5,13 @@
  */
 import type { ErrnoName } from '../../common/errno.js';
 import { Refusal } from './error.js';
-import type { AccessKind, VerifierFunction, VerifierInput, VerifyOptions } from './input.js';
+import type {
+  AccessKind,
+  CallFixup,
+  VerifierFunction,
+  VerifierInput,
+  VerifyOptions,
+} from './input.js';
 import { describeScalar } from './scalar.js';
 import { MAX_STACK, topFrame, type Frame, type StackSlot, type State } from './state.js';
 import { describePointer, type Value } from './value.js';
@@ -13,6 +19,7 @@ import { describePointer, type Value } from './value.js';
 /** Facts about one function, collected. */
 interface Facts {
   readonly accesses: Map<number, AccessKind>;
+  readonly calls: Map<number, CallFixup>;
   stackDepth: number;
   readonly reached: Uint8Array;
 }
@@ -39,6 +46,7 @@ export class Env {
     this.state = state;
     this.facts = input.functions.map(({ slots }) => ({
       accesses: new Map(),
+      calls: new Map(),
       stackDepth: 0,
       reached: new Uint8Array(slots.length),
     }));
@@ -96,6 +104,17 @@ export class Env {
     accesses.set(this.at, kind);
   }
 
+  /** Notes what the call at hand needs. */
+  noteCall(fixup: CallFixup): void {
+    this.facts[this.fn]?.calls.set(this.at, fixup);
+  }
+
+  /** What RCU protects does not go away here (in_rcu_cs). */
+  get inRcuSection(): boolean {
+    const { rcuLocked, lock } = this.state;
+    return rcuLocked || lock !== undefined || this.input.sleepable !== true;
+  }
+
   /** Notes that a frame's stack is used down to `off`, which is negative. */
   noteStack(frame: number, off: number): void {
     const owner = this.state.frames[frame];
@@ -111,7 +130,7 @@ function isAlone(kind: AccessKind): boolean {
 
 /** A load that is guarded when it has to be on any path. */
 function isGuardable(kind: AccessKind): boolean {
-  return kind === 'kernel' || kind === 'trusted';
+  return kind === 'kernel' || kind === 'trusted' || kind === 'object';
 }
 
 /** `R0=5 R1=ctx() R10=fp0`, with spilled values when `withStack`. */

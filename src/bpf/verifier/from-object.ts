@@ -1,20 +1,30 @@
 /**
  * What the verifier needs to know about a program, from the object it is in.
  *
- * Relocations say what each ld_imm64 stands for; BTF says where a map value has a lock or timer, and
- * what arguments a global function takes. Reference: btf_parse_fields in kernel/bpf/btf.c.
+ * Relocations say what each ld_imm64 stands for; BTF says what of the kernel's lies in map values and objects,
+ * and what arguments a global function takes.
  *
  * Usage:
  *   verify(verifierInput(object, program, linked, object.maps));
  */
 import type { Btf } from '../btf/btf.js';
 import { essentialName } from '../btf/core-spec.js';
+import { localTypes, type LocalTypes } from '../btf/local-types.js';
+import { kernelStructs } from '../kfuncs/kernel-structs.js';
+import { SLOT_SIZE, type Slot } from '../instruction.js';
+import { describeRelocation, POISON } from '../object/core.js';
 import type { LinkedFunction } from '../object/link.js';
 import { mapTypeName } from '../object/map-types.js';
 import type { LoadTarget } from '../object/load.js';
-import type { MapDefinition, ObjectSpec, ProgramSpec, SectionKind } from '../object/spec.js';
+import type {
+  FunctionSpec,
+  MapDefinition,
+  ObjectSpec,
+  ProgramSpec,
+  SectionKind,
+} from '../object/spec.js';
 import { PSEUDO } from '../opcodes.js';
-import { InputError } from '../../common/errors.js';
+import { InputError, KernelError } from '../../common/errors.js';
 import { globalArguments, returnsScalar } from './global-arguments.js';
 import type { Reference, VerifierFunction, VerifierInput, VerifierMap } from './input.js';
 
@@ -44,13 +54,16 @@ export function verifierInput(
     deviceBound = false,
     kernelBtf,
     target,
+    types = objectTypes(object.btf, kernelBtf),
   }: {
     readonly deviceBound?: boolean;
     readonly kernelBtf?: Btf | undefined;
     readonly target?: LoadTarget | undefined;
+    /** Those of `objectTypes`, where they are known. */
+    readonly types?: LocalTypes | undefined;
   } = {},
 ): VerifierInput {
-  const known = new Map(maps.map((map) => [map.name, verifierMap(map, object.btf)]));
+  const known = new Map(maps.map((map) => [map.name, verifierMap(map, types)]));
   const find = (name: string): VerifierMap => {
     const map = known.get(name);
     if (!map) throw new InputError(`there is no map '${name}'`);
@@ -63,6 +76,8 @@ export function verifierInput(
     gpl: GPL_LICENSES.includes(object.license),
     deviceBound,
     ...(kernelBtf ? { kernelBtf } : {}),
+    ...(types && object.btf ? { types, btf: object.btf } : {}),
+    sleepable: program.sleepable,
     ...(target?.kind === 'traced' ? { traced: target.traced } : {}),
     ...(target?.kind === 'traced' && target.resultRange ? { resultRange: target.resultRange } : {}),
     functions: linked.map((each, i) =>
@@ -107,15 +122,31 @@ function verifierFunction(
     references,
     kfuncs,
     numbered,
+    poisoned: poisonedRelocations(btf, spec, slots),
     ...(global && btf ? { global, returnsScalar: returnsScalar(btf, spec.btfId) } : {}),
   };
 }
 
-export function verifierMap(definition: MapDefinition, btf: Btf | undefined): VerifierMap {
+function poisonedRelocations(
+  btf: Btf | undefined,
+  { coreRelocations }: FunctionSpec,
+  slots: readonly Slot[],
+): Map<number, string> {
+  const poisoned = new Map<number, string>();
+  for (const relocation of btf ? coreRelocations : []) {
+    const at = relocation.offset / SLOT_SIZE;
+    const slot = slots[at];
+    if (btf && slot?.code === CALL && slot.imm === POISON) {
+      poisoned.set(at, describeRelocation(relocation, btf));
+    }
+  }
+  return poisoned;
+}
+
+export function verifierMap(definition: MapDefinition, types: LocalTypes | undefined): VerifierMap {
   const { name, keySize, valueSize, maxEntries, flags, data, valueType, inner } = definition;
-  const spinLock = fieldOffset(btf, valueType, 'bpf_spin_lock');
-  const timer = fieldOffset(btf, valueType, 'bpf_timer');
   const typeName = mapTypeName(definition.type) ?? `${definition.type}`;
+  const record = valueType === 0 ? undefined : types?.valueRecord(valueType, valueSize);
   const frozen = data !== undefined && (flags & BPF_F_RDONLY_PROG) !== 0;
   return {
     name,
@@ -125,36 +156,23 @@ export function verifierMap(definition: MapDefinition, btf: Btf | undefined): Ve
     maxEntries,
     flags: DEVICE_MAPS.includes(typeName) ? flags | BPF_F_RDONLY_PROG : flags,
     frozen,
-    hasBtf: btf !== undefined && valueType !== 0,
+    hasBtf: types !== undefined && valueType !== 0,
     ...(data ? { contents: data } : {}),
-    ...(spinLock === undefined ? {} : { spinLock }),
-    ...(timer === undefined ? {} : { timer }),
-    ...(inner ? { inner: verifierMap(inner, btf) } : {}),
+    ...(record ? { record } : {}),
+    ...(inner ? { inner: verifierMap(inner, types) } : {}),
   };
 }
 
-/** Where in a value the first member of `struct name` is, in nested structs too. */
-function fieldOffset(
+/** The types of an object's BTF; undefined where there is none, or the kernel does not take it. */
+export function objectTypes(
   btf: Btf | undefined,
-  type: number,
-  name: string,
-  depth = 0,
-): number | undefined {
-  if (!btf || type === 0 || depth > 8) return undefined;
-  const value = btf.resolve(type);
-  if (value.kind === 'datasec') {
-    for (const variable of value.variables) {
-      const found = fieldOffset(btf, variable.type, name, depth + 1);
-      if (found !== undefined) return variable.offset + found;
-    }
-    return undefined;
+  kernelBtf: Btf | undefined,
+): LocalTypes | undefined {
+  if (!btf) return undefined;
+  try {
+    return localTypes(btf, kernelStructs(kernelBtf));
+  } catch (error) {
+    if (error instanceof KernelError) return undefined;
+    throw error;
   }
-  if (value.kind === 'var') return fieldOffset(btf, value.type, name, depth + 1);
-  if (value.kind !== 'struct') return undefined;
-  if (value.name === name) return 0;
-  for (const member of value.members) {
-    const found = fieldOffset(btf, member.type, name, depth + 1);
-    if (found !== undefined) return member.bitOffset / 8 + found;
-  }
-  return undefined;
 }

@@ -8,10 +8,10 @@ import { dynptrArgument, useDynptr } from './dynptr.js';
 import type { Env } from './env.js';
 import { Refusal } from './error.js';
 import type { ArgumentType, VerifierFunction } from './input.js';
-import { structName } from './btf-pointer.js';
 import { checkWritable } from './arguments.js';
+import { readThrough } from './btf-pointer.js';
 import { markPrecise, unknownScalar } from './scalar.js';
-import { Pointer, typeName, type Value } from './value.js';
+import { Pointer, structName, typeName, type Value } from './value.js';
 
 /** Checks all arguments of a call of global function `callee`. */
 export function checkPassed(
@@ -84,7 +84,9 @@ function checkPassedMemory(
   if (isNull) markPrecise(value);
   else {
     try {
-      checkWritable(env, register, value, size);
+      if (value?.kind === 'pointer' && value.type === 'btf')
+        readThrough(env, register, value, size);
+      else checkWritable(env, register, value, size);
     } catch (error) {
       if (!(error instanceof Refusal)) throw error;
       env.refuse('EINVAL', error.reason);

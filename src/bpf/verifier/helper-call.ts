@@ -4,6 +4,7 @@
  * Reference: check_helper_call, push_callback_call, set_loop_callback_state,
  * set_map_elem_callback_state, set_timer_callback_state in kernel/bpf/verifier.c.
  */
+import { hasField } from '../btf/record.js';
 import { helperName, LAST_HELPER } from '../object/helper-names.js';
 import { bytesToText, formatPrintk } from '../helpers/text.js';
 import { checkArguments, checkMapType, type CallFacts } from './arguments.js';
@@ -16,9 +17,18 @@ import {
   XDP_HELPERS,
   type Prototype,
 } from './prototypes.js';
+import { exchange } from './kptr.js';
 import { acquire, invalidatePackets, refuseLeaks, release } from './references.js';
 import { fromBounds, markPrecise, UNKNOWN, unknownScalar } from './scalar.js';
-import { copyState, MAX_FRAMES, newFrame, topFrame, type Frame, type State } from './state.js';
+import {
+  copyState,
+  MAX_FRAMES,
+  newFrame,
+  topFrame,
+  type CallbackInfo,
+  type Frame,
+  type State,
+} from './state.js';
 import { Pointer, typeName, type Value } from './value.js';
 
 /** BPF_FUNC_tail_call */
@@ -65,6 +75,10 @@ function prototypeOf(env: Env, id: number): Prototype {
   if (id < 0 || id > LAST_HELPER) {
     // numbers of the linker's own stand for kernel functions, and for nothing else
     const kfunc = env.function.numbered?.get(env.at);
+    const poisoned = env.function.poisoned?.get(env.at);
+    if (poisoned !== undefined) {
+      env.refuse('EINVAL', `invalid CO-RE relocation: the kernel has no ${poisoned}`);
+    }
     if (kfunc === undefined) env.refuse('EINVAL', `invalid func unknown#${id}`);
     if (!prototype) {
       env.refuse('EINVAL', `calling kernel function ${kfunc}, which the kernel does not have`);
@@ -126,7 +140,7 @@ function resultOf(env: Env, { id, result }: Prototype, facts: CallFacts): Value 
       const { map, mapId, key } = facts;
       const isThere = id === MAP_LOOKUP && key !== undefined && key < BigInt(map?.maxEntries ?? 0);
       // the id tells locks of different values apart
-      const isTold = !isThere || map?.spinLock !== undefined;
+      const isTold = !isThere || hasField(map?.record, 'bpf_spin_lock');
       const fields = { map, mapId, orNull: !isThere, id: isTold ? env.nextId() : 0 };
       return new Pointer('map_value', fields);
     }
@@ -143,6 +157,13 @@ function resultOf(env: Env, { id, result }: Prototype, facts: CallFacts): Value 
         ref: facts.dynptr?.ref ?? 0,
         dynptr: facts.dynptr?.id ?? 0,
       });
+    case 'kptr_or_null':
+      return facts.kptr && exchange(env, facts.kptr, env.frame.regs[2]);
+    case 'cpu_part': {
+      const { btf, typeId = 0, rcu = false } = facts.place ?? {};
+      if (rcu) env.noteCall({ kind: 'percpu' });
+      return new Pointer('btf', { btf, typeId, alloc: true, rcu: true });
+    }
     case 'task': {
       const btf = env.input.kernelBtf;
       const typeId = btf?.find('struct', 'task_struct');
@@ -180,22 +201,35 @@ function enterCallback(env: Env, id: number, facts: CallFacts): State | undefine
       return undefined;
     }
   }
+  const info = { helper: id, maxResult: 1n, isAsync: false };
+  return pushCallback(env, facts.callback, info, (callee) => {
+    if (id === FOR_EACH_MAP_ELEM) {
+      setMapArguments(callee, facts.map);
+      callee.regs[4] = context;
+    } else {
+      callee.regs[1] = unknownScalar();
+      callee.regs[2] = context;
+    }
+  });
+}
+
+/** The state in which function `fn` is called back, with the arguments that `setArguments` gives it. */
+export function pushCallback(
+  env: Env,
+  fn: number,
+  info: CallbackInfo,
+  setArguments: (frame: Frame) => void,
+): State {
   if (env.state.frames.length >= MAX_FRAMES) {
     env.refuse('E2BIG', `the call stack of ${MAX_FRAMES + 1} frames is too deep`);
   }
   const state = copyState(env.state);
   topFrame(state).callbackDepth++;
   state.callbacksEntered++;
-  frame.callbackDepth = 0;
-  const callee = newFrame(facts.callback, env.at, { helper: id, maxResult: 1n, isAsync: false });
+  env.frame.callbackDepth = 0;
+  const callee = newFrame(fn, env.at, info);
   callee.regs[10] = new Pointer('stack', { frame: state.frames.length });
-  if (id === FOR_EACH_MAP_ELEM) {
-    setMapArguments(callee, facts.map);
-    callee.regs[4] = context;
-  } else {
-    callee.regs[1] = unknownScalar();
-    callee.regs[2] = context;
-  }
+  setArguments(callee);
   state.frames.push(callee);
   state.at = 0;
   return state;

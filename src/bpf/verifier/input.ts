@@ -6,6 +6,8 @@
  *   functions[0].accesses.get(3); // 'ctx'
  */
 import type { Btf } from '../btf/btf.js';
+import type { LocalTypes } from '../btf/local-types.js';
+import type { BtfRecord } from '../btf/record.js';
 import type { SectionKind, SourceLine } from '../object/spec.js';
 import type { Slot } from '../instruction.js';
 import type { TracedFunction } from '../traced-function.js';
@@ -24,9 +26,8 @@ export interface VerifierMap {
   readonly frozen: boolean;
   /** The one value of a global data section. */
   readonly contents?: Uint8Array;
-  /** Offsets in the value of kernel objects that programs must not touch directly. */
-  readonly spinLock?: number;
-  readonly timer?: number;
+  /** The kernel's fields in the value. */
+  readonly record?: BtfRecord;
   /** Whether BTF describes the value. */
   readonly hasBtf: boolean;
   /** What lookups in a map of maps give. */
@@ -62,6 +63,8 @@ export interface VerifierFunction {
   readonly kfuncs: ReadonlyMap<number, string>;
   /** Names of those whose call the linker made a call of a helper number, by slot: inlined or not there. */
   readonly numbered?: ReadonlyMap<number, string>;
+  /** What the kernel does not have though CO-RE relocations need it, by slot of the call that stands there now. */
+  readonly poisoned?: ReadonlyMap<number, string>;
   /** Arguments of a global function, which is verified alone. Absent: verified at each call. */
   readonly global?: readonly ArgumentType[];
   /** Whether a global function gives back an integer or enum, as it must. Default: true. */
@@ -83,6 +86,11 @@ export interface VerifierInput {
   readonly deviceBound: boolean;
   /** The kernel's types, for pointers to its structs. */
   readonly kernelBtf?: Btf;
+  /** The program's own types, for objects that it allocates. */
+  readonly btf?: Btf;
+  readonly types?: LocalTypes;
+  /** May sleep: then RCU critical sections are only where it says so. Default: false. */
+  readonly sleepable?: boolean;
   /** Main first. */
   readonly functions: readonly VerifierFunction[];
 }
@@ -108,11 +116,31 @@ export type AccessKind =
   /** Through a pointer that the kernel gave: a load must not fault. */
   | 'kernel'
   /** Through one that is valid for sure. */
-  | 'trusted';
+  | 'trusted'
+  /** An object that the program allocated. */
+  | 'object';
+
+/** What the loader has to put in front of a call. */
+export type CallFixup =
+  /** R1 = size, R2 = the record's btf_struct_meta. */
+  | { readonly kind: 'new'; readonly size: number; readonly record: BtfRecord | undefined }
+  /** R2 = btf_struct_meta */
+  | { readonly kind: 'meta'; readonly record: BtfRecord | undefined }
+  /** Register = btf_struct_meta, the next = offset of the node. */
+  | {
+      readonly kind: 'insert';
+      readonly register: number;
+      readonly record: BtfRecord | undefined;
+      readonly offset: number;
+    }
+  /** R1 = the per-CPU pointer that it points to. */
+  | { readonly kind: 'percpu' };
 
 export interface VerifiedFunction {
   /** Loads, stores and atomics, by slot. */
   readonly accesses: ReadonlyMap<number, AccessKind>;
+  /** Calls that need more than what the program passes, by slot. */
+  readonly calls: ReadonlyMap<number, CallFixup>;
   /** Bytes of stack below R10. */
   readonly stackDepth: number;
   /** Slots that no path reaches. */

@@ -5,18 +5,22 @@
  * kernel/bpf/verifier.c.
  */
 import type { Btf } from '../btf/btf.js';
+import type { BtfField } from '../btf/record.js';
 import type { Kfunc } from '../kfuncs/kfunc.js';
 import type { SectionKind } from '../object/spec.js';
 import { checkWritable } from './arguments.js';
 import { makeDynptr, useDynptr } from './dynptr.js';
 import type { Env } from './env.js';
+import { checkNewNode, checkRoot, checkTreeNode, isNode, isRoot } from './graph.js';
 import { destroyIterator, makeIterator, useIterator, type IteratorType } from './iterator.js';
 import type { Prototype } from './kfunc-declarations.js';
+import { checkCounted, checkGivenBack, checkStruct, isOfScalars } from './kfunc-objects.js';
+import { refuseReleasedOffset } from './kptr.js';
 import { checkContext } from './memory.js';
 import { markPrecise } from './scalar.js';
 import type { Place } from './stack-objects.js';
 import type { DynptrSlot } from './state.js';
-import { typeName, type Value } from './value.js';
+import { typeName, type Pointer, type Value } from './value.js';
 
 /** What a call's arguments told. */
 export interface KfuncFacts {
@@ -28,9 +32,24 @@ export interface KfuncFacts {
   iterator: Place | undefined;
   /** Reference that the result depends on. */
   ref: number;
+  /** Reference that the call gives back. */
+  released: number;
+  /** The list or tree. */
+  root: BtfField | undefined;
+  /** The object: given back, put into a list or tree, or referred to once more. */
+  object: Pointer | undefined;
+  /** Index of the callback. */
+  callback: number;
 }
 
 const MAX_SIZE = 1n << 29n;
+
+/** Functions that put a node into a list or tree. */
+const NEW_NODES: readonly string[] = [
+  'bpf_list_push_front_impl',
+  'bpf_list_push_back_impl',
+  'bpf_rbtree_add_impl',
+];
 
 /** The context types that kernel functions name. */
 const CONTEXT_STRUCT: Readonly<Partial<Record<SectionKind, string>>> = {
@@ -50,6 +69,10 @@ export function checkKfuncArguments(
     dynptr: undefined,
     iterator: undefined,
     ref: 0,
+    released: 0,
+    root: undefined,
+    object: undefined,
+    callback: -1,
   };
   for (let i = 0; i < parameters.length; i++) {
     const { name, type } = parameters[i] as Prototype['parameters'][number];
@@ -71,6 +94,9 @@ export function checkKfuncArguments(
     );
     // the size is checked with the memory
     if (isSized) i++;
+  }
+  if (kfunc.flags.includes('KF_RELEASE') && facts.released === 0) {
+    env.refuse('EINVAL', `release kernel function ${kfunc.name} expects refcounted PTR_TO_BTF_ID`);
   }
   return facts;
 }
@@ -117,8 +143,15 @@ function checkPointer(
   const isNull = value?.kind === 'scalar' && value.is(0n);
   const isNullable = name.endsWith('__nullable');
   const mayBeNull = isNull || (value?.kind === 'pointer' && value.orNull);
-  if (flags.includes('KF_TRUSTED_ARGS') && mayBeNull && !isNullable) {
+  const isRelease = flags.includes('KF_RELEASE');
+  const isRcu = flags.includes('KF_RCU');
+  const isTrustedOnly = isRelease || flags.includes('KF_TRUSTED_ARGS');
+  if ((isTrustedOnly || isRcu) && mayBeNull && !isNullable) {
     env.refuse('EACCES', `Possibly NULL pointer passed to trusted arg${index}`);
+  }
+  if (isRelease && value?.kind === 'pointer' && value.ref !== 0) {
+    facts.released = value.ref;
+    if (value.off !== 0) refuseReleasedOffset(env, register);
   }
   const struct = btf.resolve(target);
   const structName = struct.kind === 'struct' ? struct.name : '';
@@ -129,6 +162,24 @@ function checkPointer(
     return false;
   }
   if (isNullable && isNull) return false;
+  if (name.endsWith('__alloc')) {
+    checkGivenBack(env, kfunc, register, value, facts);
+    return false;
+  }
+  if (name.endsWith('__refcounted_kptr')) {
+    checkCounted(env, register, value, facts);
+    return false;
+  }
+  if (isRoot(structName)) {
+    facts.root = checkRoot(env, register, value, structName);
+    return false;
+  }
+  if (isNode(structName)) {
+    if (NEW_NODES.includes(kfunc)) checkNewNode(env, register, value, structName, facts.root);
+    else checkTreeNode(env, register, value, facts.root, kfunc);
+    if (value?.kind === 'pointer') facts.object = value;
+    return false;
+  }
   if (structName === 'bpf_dynptr') {
     checkDynptr(env, kfunc, name, register, value, facts);
     return false;
@@ -137,6 +188,27 @@ function checkPointer(
     const type = { name: structName.slice('bpf_iter_'.length), slots: btf.sizeOf(target) / 8 };
     checkIterator(env, flags, register, value, type, facts);
     return false;
+  }
+  if (value?.kind === 'pointer' && value.type === 'btf') {
+    const trust = isTrustedOnly ? 'trusted' : isRcu ? 'rcu' : 'any';
+    checkStruct(env, kfunc, isRelease, register, value, struct, trust);
+    return false;
+  }
+  if (struct.kind === 'func_proto') {
+    if (value?.kind !== 'pointer' || value.type !== 'function') {
+      return env.refuse('EINVAL', `arg${index} expected pointer to func`);
+    }
+    facts.callback = value.frame;
+    return false;
+  }
+  const isNumber = struct.kind === 'int' || struct.kind === 'enum' || struct.kind === 'enum64';
+  const isMemory = isNumber || (size !== undefined && struct.kind === 'void');
+  if (!isMemory && !isOfScalars(btf, struct, 0)) {
+    const what = size === undefined ? '' : 'void, ';
+    env.refuse(
+      'EINVAL',
+      `arg#${index} pointer type ${struct.kind.toUpperCase()} ${structName} must point to ${what}scalar, or struct with scalar`,
+    );
   }
   if (size === undefined) {
     if (!isNull) checkWritable(env, register, value, btf.sizeOf(target));

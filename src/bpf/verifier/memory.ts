@@ -10,9 +10,11 @@ import { hasTrampoline } from '../object/spec.js';
 import { isReadable } from '../object/bpf-sock.js';
 import { isXdpSockRead } from '../object/xdp-sock.js';
 import type { Env } from './env.js';
-import { loadThrough } from './btf-pointer.js';
+import { touchedField } from '../btf/record.js';
+import { loadThrough, storeThrough } from './btf-pointer.js';
 import { contextField } from './context.js';
 import type { AccessKind, VerifierMap } from './input.js';
+import { kptrAt, loadKptr, storeKptr } from './kptr.js';
 import {
   constScalar,
   kernelScalar,
@@ -29,9 +31,6 @@ const BPF_F_RDONLY_PROG = 1 << 7;
 const BPF_F_WRONLY_PROG = 1 << 8;
 /** BPF_MAX_VAR_OFF */
 const MAX_DISTANCE = 1n << 29n;
-/** sizeof(struct bpf_spin_lock), sizeof(struct bpf_timer) */
-const SPIN_LOCK_SIZE = 4;
-const TIMER_SIZE = 16;
 
 export type Access = 'read' | 'write';
 
@@ -87,8 +86,13 @@ function loadFrom(
       return field;
     }
     case 'map_value': {
-      checkMemory(env, register, base, off, size, 'read');
+      checkDirect(env, register, base, off, size, 'read');
       env.noteAccess('map_value');
+      const kptr = kptrAt(base, off);
+      if (kptr) {
+        if (signed) env.refuse('EACCES', ONLY_MEM);
+        return loadKptr(env, kptr);
+      }
       const { map } = base;
       if (!base.variable && map) {
         const known = frozenValue(map, base.off + off, size);
@@ -117,7 +121,7 @@ function loadFrom(
       env.noteAccess('sock');
       return unknownOf(size);
     default:
-      checkMemory(env, register, base, off, size, 'read');
+      checkDirect(env, register, base, off, size, 'read');
       note(env, base);
       return unknownOf(size);
   }
@@ -145,15 +149,25 @@ function frozenValue(map: VerifierMap, at: number, size: number): bigint | undef
   }
 }
 
-/** A store of `size` bytes of `value` at R`register` + `off`. */
-export function store(env: Env, register: number, off: number, size: number, value: Value): void {
+/** A store of `size` bytes of `value`, from R`from` or -1 for a number, at R`register` + `off`. */
+export function store(
+  env: Env,
+  register: number,
+  off: number,
+  size: number,
+  value: Value,
+  from: number,
+): void {
   const base = followable(env, register, env.read(register));
   if (base.type === 'stack') {
     env.noteAccess('stack');
     storeStack(env, register, base, off, size, value);
     return;
   }
-  if (base.type === 'btf') env.refuse('EACCES', 'only read is supported');
+  if (base.type === 'btf') {
+    storeThrough(env, register, base, off, size);
+    return;
+  }
   if (base.type === 'map') env.refuse('EACCES', 'only read from bpf_map is supported');
   if (isSocket(base)) {
     env.refuse('EACCES', `R${register} cannot write into ${typeName(base)}`);
@@ -162,8 +176,10 @@ export function store(env: Env, register: number, off: number, size: number, val
     checkContext(env, register, base);
     env.refuse('EACCES', `invalid bpf_context access off=${off} size=${size}`);
   }
-  checkMemory(env, register, base, off, size, 'write');
+  checkDirect(env, register, base, off, size, 'write');
   note(env, base);
+  const kptr = kptrAt(base, off);
+  if (kptr) storeKptr(env, kptr, value, from);
 }
 
 /** An atomic operation; gives the old value, which `value` stands for where it is not known. */
@@ -187,8 +203,14 @@ export function atomic(env: Env, register: number, off: number, size: number, va
     storeStack(env, register, pointer, off, size, value);
     return old;
   }
-  checkMemory(env, register, pointer, off, size, 'read');
-  checkMemory(env, register, pointer, off, size, 'write');
+  if (pointer.type === 'btf') {
+    const old = loadThrough(env, register, pointer, off, size);
+    storeThrough(env, register, pointer, off, size);
+    return old.kind === 'scalar' ? value : old;
+  }
+  checkDirect(env, register, pointer, off, size, 'read');
+  checkDirect(env, register, pointer, off, size, 'write');
+  if (kptrAt(pointer, off)) env.refuse('EACCES', ONLY_MEM);
   note(env, pointer);
   return value;
 }
@@ -225,7 +247,7 @@ export function checkContext(env: Env, register: number, base: Pointer): void {
   }
 }
 
-/** Checks `size` bytes at `pointer + off` that are neither stack nor context. */
+/** Checks `size` bytes that a helper is given, at `pointer + off`; neither stack nor context. */
 export function checkMemory(
   env: Env,
   register: number,
@@ -234,6 +256,32 @@ export function checkMemory(
   size: number,
   access: Access,
   zeroSizeAllowed = false,
+): void {
+  checkRange(env, register, pointer, off, size, access, zeroSizeAllowed);
+  checkFields(env, pointer, off, size, false);
+}
+
+/** The same for a load, store or atomic of the program itself. */
+function checkDirect(
+  env: Env,
+  register: number,
+  pointer: Pointer,
+  off: number,
+  size: number,
+  access: Access,
+): void {
+  checkRange(env, register, pointer, off, size, access, false);
+  checkFields(env, pointer, off, size, true);
+}
+
+function checkRange(
+  env: Env,
+  register: number,
+  pointer: Pointer,
+  off: number,
+  size: number,
+  access: Access,
+  zeroSizeAllowed: boolean,
 ): void {
   const kind = accessKind(pointer);
   if (!kind || kind === 'sock') {
@@ -277,7 +325,6 @@ export function checkMemory(
   if (!fits(high, size, limit, zeroSizeAllowed)) {
     env.refuse('EACCES', `${whole(high, size)}; R${register} max value ${outside}`);
   }
-  if (kind === 'map_value' && map) checkKernelFields(env, map, low, high + size);
 }
 
 function refuseNegative(env: Env, register: number): never {
@@ -343,14 +390,29 @@ function checkMapFlags(
   );
 }
 
-/** Locks and timers belong to the kernel. */
-function checkKernelFields(env: Env, map: VerifierMap, start: number, end: number): void {
-  const touches = (at: number | undefined, size: number): boolean =>
-    at !== undefined && start < at + size && end > at;
-  if (touches(map.spinLock, SPIN_LOCK_SIZE)) {
-    env.refuse('EACCES', 'bpf_spin_lock cannot be accessed directly by load/store');
+const ONLY_MEM = 'kptr in map can only be accessed using BPF_MEM instruction mode';
+
+/** What belongs to the kernel in a map value is not touched, but for kptrs: those by themselves. */
+function checkFields(
+  env: Env,
+  pointer: Pointer,
+  off: number,
+  size: number,
+  isDirect: boolean,
+): void {
+  if (pointer.type !== 'map_value') return;
+  const { smin, umax } = distance(pointer);
+  const start = pointer.off + off;
+  const [low, end] = [start + Number(smin), start + Number(umax) + size];
+  const field = touchedField(pointer.map?.record, low, end);
+  if (!field) return;
+  if (!field.kptr) env.refuse('EACCES', `${field.kind} cannot be accessed directly by load/store`);
+  if (!isDirect) env.refuse('EACCES', 'kptr cannot be accessed indirectly by helper');
+  if (pointer.variable && !pointer.variable.isConst) {
+    env.refuse('EACCES', 'kptr access cannot have variable offset');
   }
-  if (touches(map.timer, TIMER_SIZE)) {
-    env.refuse('EACCES', 'bpf_timer cannot be accessed directly by load/store');
+  if (low !== field.offset) {
+    env.refuse('EACCES', `kptr access misaligned expected=${field.offset} off=${low}`);
   }
+  if (size !== 8) env.refuse('EACCES', 'kptr access size must be BPF_DW');
 }

@@ -2,7 +2,7 @@
  * What helpers take and give, as the verifier sees it: one row per helper.
  *
  * Reference: struct bpf_func_proto of each helper, bpf_base_func_proto, xdp_func_proto,
- * tracing_prog_func_proto, kprobe_prog_func_proto, sk_filter_func_proto. Left out: kptrs.
+ * tracing_prog_func_proto, kprobe_prog_func_proto, sk_filter_func_proto.
  */
 import { PROBE_KINDS, type SectionKind } from '../object/spec.js';
 
@@ -33,6 +33,10 @@ export type ArgumentRule =
   | 'release_mem'
   | 'release_sock'
   | 'sock'
+  /** A referenced kptr in a map value or object; what is put there; a per-CPU object. */
+  | 'kptr_place'
+  | 'kptr_or_null'
+  | 'percpu'
   /** A dynptr: used, made of memory or a ring buffer record, given back. */
   | 'dynptr'
   | 'local_dynptr'
@@ -54,7 +58,11 @@ export type ResultRule =
   /** Bytes of the dynptr among the arguments. */
   | 'dynptr_mem_or_null'
   /** Address of 8 bytes. */
-  | 'session_cookie';
+  | 'session_cookie'
+  /** What the kptr held. */
+  | 'kptr_or_null'
+  /** A CPU's part of a per-CPU object. */
+  | 'cpu_part';
 
 export interface Prototype {
   readonly id: number;
@@ -128,6 +136,8 @@ const ROWS: readonly Row[] = [
   [132, 'release_mem any', 'void'],
   [133, 'release_mem any', 'void'],
   [134, 'map any'],
+  [153, 'percpu any', 'cpu_part'],
+  [154, 'percpu', 'cpu_part'],
   [158, '', 'task'],
   [160, ''],
   [163, 'ctx any fixed:4w any any', 'integer', { gpl: true, kinds: NETWORK }],
@@ -148,6 +158,7 @@ const ROWS: readonly Row[] = [
   [188, 'ctx', 'integer', { kinds: XDP }],
   [189, 'ctx any uninit size', 'integer', { kinds: XDP }],
   [190, 'ctx any mem size', 'integer', { kinds: XDP }],
+  [194, 'kptr_place kptr_or_null', 'kptr_or_null'],
   [195, 'map map_key any', 'map_value_or_null'],
   [197, 'uninit size0 any local_dynptr'],
   [198, 'map any any ringbuf_dynptr'],

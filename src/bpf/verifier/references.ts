@@ -4,6 +4,7 @@
  * Reference: acquire_reference, release_reference, check_resource_leak, process_spin_lock in
  * kernel/bpf/verifier.c.
  */
+import { offsetOfField, type BtfRecord } from '../btf/record.js';
 import type { Env } from './env.js';
 import { unknownScalar } from './scalar.js';
 import { replaceValues } from './state.js';
@@ -61,8 +62,14 @@ export function invalidatePackets(env: Env): void {
 
 const SPIN_LOCK = 93;
 
-/** bpf_spin_lock and bpf_spin_unlock on the map value in R`register`. */
-export function lockOrUnlock(env: Env, helper: number, register: number, value: Pointer): void {
+/** bpf_spin_lock and bpf_spin_unlock on the map value or object in R`register`. */
+export function lockOrUnlock(
+  env: Env,
+  helper: number,
+  register: number,
+  value: Pointer,
+  record: BtfRecord | undefined,
+): void {
   const { map } = value;
   if (value.variable) {
     env.refuse(
@@ -70,27 +77,34 @@ export function lockOrUnlock(env: Env, helper: number, register: number, value: 
       `R${register} doesn't have constant offset. bpf_spin_lock has to be at the constant offset`,
     );
   }
-  if (!map?.hasBtf) {
-    env.refuse('EINVAL', `map '${map?.name ?? ''}' has to have BTF in order to use bpf_spin_lock`);
+  if (map && !map.hasBtf) {
+    env.refuse('EINVAL', `map '${map.name}' has to have BTF in order to use bpf_spin_lock`);
   }
-  if (map.spinLock === undefined) {
-    env.refuse('EINVAL', `map '${map.name}' has no valid bpf_spin_lock`);
+  const offset = offsetOfField(record, 'bpf_spin_lock');
+  if (offset === undefined) {
+    const what = map ? `map '${map.name}'` : "local 'kptr'";
+    env.refuse('EINVAL', `${what} has no valid bpf_spin_lock`);
   }
-  if (map.spinLock !== value.off) {
+  if (offset !== value.off) {
     env.refuse(
       'EINVAL',
-      `off ${value.off} doesn't point to 'struct bpf_spin_lock' that is at ${map.spinLock}`,
+      `off ${value.off} doesn't point to 'struct bpf_spin_lock' that is at ${offset}`,
     );
   }
   const { lock } = env.state;
+  const owner: object = map ?? value.btf ?? value;
   if (helper === SPIN_LOCK) {
     if (lock) env.refuse('EINVAL', 'Locking two bpf_spin_locks are not allowed');
-    env.state.lock = { map: map.name, id: value.id };
+    env.state.lock = { owner, id: value.id };
   } else if (!lock) {
     env.refuse('EINVAL', 'bpf_spin_unlock without taking a lock');
-  } else if (lock.map !== map.name || lock.id !== value.id) {
+  } else if (lock.owner !== owner || lock.id !== value.id) {
     env.refuse('EINVAL', 'bpf_spin_unlock of different lock');
   } else {
+    // what only a list or tree owns may be gone from here on
+    replaceValues(env.state, (each) =>
+      each.kind === 'pointer' && each.nonOwning ? unknownScalar() : each,
+    );
     env.state.lock = undefined;
   }
 }

@@ -42,6 +42,14 @@ export function lowRange(half: Half): Range {
   return rangeOf(syncHalf(half) ?? UNKNOWN_HALF);
 }
 
+/** What a scalar is a constant apart from (`linked-scalars.ts`). */
+export interface Link {
+  readonly base: Scalar;
+  readonly delta: bigint;
+  /** Bits of the addition; in 32 of them it wraps at 2^32, and `base` is below that. */
+  readonly width: 32 | 64;
+}
+
 export class Scalar implements Bounds {
   readonly kind = 'scalar';
   readonly bounds: Range;
@@ -53,12 +61,14 @@ export class Scalar implements Bounds {
   needed = false;
   readonly first: Scalar | undefined;
   readonly second: Scalar | undefined;
+  readonly link: Link | undefined;
 
-  constructor(bounds: Range, first?: Scalar, second?: Scalar, kernel = false) {
+  constructor(bounds: Range, first?: Scalar, second?: Scalar, kernel = false, link?: Link) {
     this.bounds = bounds;
     this.first = first;
     this.second = second;
     this.kernel = kernel;
+    this.link = link;
   }
 
   get umin(): bigint {

@@ -68,6 +68,8 @@ export interface CallbackInfo {
   readonly maxResult: bigint;
   /** Runs later, on its own: its end is the end of the path. */
   readonly isAsync: boolean;
+  /** Compares nodes of a tree, whose lock is held. */
+  readonly inTree?: true;
 }
 
 export interface Frame {
@@ -90,8 +92,9 @@ export interface Acquired {
   readonly insn: number;
 }
 
+/** A lock by what it lies in: a map, or the BTF of allocated objects; `id` tells values and objects apart. */
 export interface Lock {
-  readonly map: string;
+  readonly owner: object;
   readonly id: number;
 }
 
@@ -178,18 +181,43 @@ export function replaceValues(state: State, change: (value: Value) => Value): vo
   }
 }
 
-/** Gives every scalar that is marked precise a fresh, unmarked successor: marks count from here on. */
+/**
+ * Gives every scalar that is marked precise a fresh, unmarked successor: marks count from here on. A link to
+ * something that is nowhere any more goes.
+ */
 export function freshenScalars(state: State): void {
+  const places = countPlaces(state);
   const fresh = new Map<Scalar, Scalar>();
-  replaceValues(state, (value) => {
-    if (value.kind !== 'scalar' || !value.precise) return value;
-    let copy = fresh.get(value);
-    if (!copy) {
-      copy = new Scalar(value.bounds, value, undefined, value.kernel);
-      fresh.set(value, copy);
-    }
+  const freshened = (value: Scalar): Scalar => {
+    const done = fresh.get(value);
+    if (done) return done;
+    const { link } = value;
+    const base = link && (places.get(link.base) ?? 0) > 1 ? freshened(link.base) : undefined;
+    const isSame = !value.precise && base === link?.base;
+    const copy = isSame
+      ? value
+      : new Scalar(value.bounds, value, undefined, value.kernel, link && base && { ...link, base });
+    fresh.set(value, copy);
     return copy;
-  });
+  };
+  replaceValues(state, (value) =>
+    value.kind === 'scalar' && (value.precise || value.link) ? freshened(value) : value,
+  );
+}
+
+/** In how many places each scalar that something is linked to is, or what is linked to it. */
+function countPlaces(state: State): ReadonlyMap<Scalar, number> {
+  const places = new Map<Scalar, number>();
+  let linked = false;
+  const count = (value: Value): Value => {
+    if (value.kind !== 'scalar' || value.isConst) return value;
+    const root = value.link?.base ?? value;
+    linked ||= value.link !== undefined;
+    places.set(root, (places.get(root) ?? 0) + 1);
+    return value;
+  };
+  replaceValues(state, count);
+  return linked ? places : new Map();
 }
 
 function hasBit(words: readonly number[], frame: number, slot: number): boolean {

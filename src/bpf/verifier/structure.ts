@@ -183,7 +183,9 @@ function findPrunePoints(each: VerifierFunction): Uint8Array {
     if (opcode.kind === 'call') {
       if (slot.src === 0 && CALLS_CALLBACK.has(slot.imm)) mark(at, PRUNE.callback);
       mark(at + 1, PRUNE.compare);
-      if (kfuncAt(each, at)?.flags.includes('KF_ITER_NEXT')) mark(at, PRUNE.iterator);
+      const kfunc = kfuncAt(each, at);
+      if (kfunc?.flags.includes('KF_ITER_NEXT')) mark(at, PRUNE.iterator);
+      if (kfunc?.body.calling) mark(at, PRUNE.callback);
     }
     if (opcode.kind === 'ld_imm64') {
       at++;

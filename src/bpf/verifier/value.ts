@@ -67,6 +67,14 @@ export class Pointer {
   readonly trusted: boolean;
   /** Made by a cast (PTR_UNTRUSTED); what is neither may be stale. */
   readonly untrusted: boolean;
+  /** To an object that a program allocated, of a type of its own (MEM_ALLOC). */
+  readonly alloc: boolean;
+  /** To one that a list or tree owns: valid until the lock is given back (NON_OWN_REF). */
+  readonly nonOwning: boolean;
+  /** Valid until the end of the RCU critical section (MEM_RCU). */
+  readonly rcu: boolean;
+  /** To memory that each CPU has (MEM_PERCPU). */
+  readonly perCpu: boolean;
 
   constructor(type: PointerType, fields: Partial<Omit<Pointer, 'kind' | 'type'>> = {}) {
     this.type = type;
@@ -87,6 +95,10 @@ export class Pointer {
     this.typeId = fields.typeId ?? 0;
     this.trusted = fields.trusted ?? false;
     this.untrusted = fields.untrusted ?? false;
+    this.alloc = fields.alloc ?? false;
+    this.nonOwning = fields.nonOwning ?? false;
+    this.rcu = fields.rcu ?? false;
+    this.perCpu = fields.perCpu ?? false;
   }
 }
 
@@ -135,8 +147,37 @@ const TYPE_NAMES: Readonly<Record<PointerType, string>> = {
 export function typeName(value: Value): string {
   if (value.kind === 'scalar') return 'scalar';
   const name = value.memory === 'ringbuf' ? 'ringbuf_mem' : TYPE_NAMES[value.type];
-  const trust = value.trusted ? 'trusted_' : value.untrusted ? 'untrusted_' : '';
-  return `${value.readOnly ? 'rdonly_' : ''}${trust}${name}${value.orNull ? '_or_null' : ''}`;
+  const parts = [
+    value.readOnly ? 'rdonly_' : '',
+    value.perCpu ? 'percpu_' : '',
+    value.rcu ? 'rcu_' : '',
+    value.untrusted ? 'untrusted_' : '',
+    value.trusted ? 'trusted_' : '',
+    name,
+  ];
+  // ptr_or_null_, map_value_or_null
+  if (value.orNull) parts.push(value.type === 'btf' ? 'or_null_' : '_or_null');
+  return parts.join('');
+}
+
+/** The name of the struct that a `btf` pointer goes to. */
+export function structName({ btf, typeId }: Pointer): string {
+  const type = btf?.at(typeId);
+  return type && 'name' in type ? type.name : '';
+}
+
+/** Valid for sure (is_trusted_reg). */
+export function isTrusted(pointer: Pointer): boolean {
+  if (pointer.ref !== 0) return true;
+  const { alloc, trusted, nonOwning, orNull, untrusted, rcu, perCpu, readOnly } = pointer;
+  if (!alloc && !trusted && !nonOwning) return false;
+  return !orNull && !untrusted && !rcu && !perCpu && !readOnly;
+}
+
+/** An owning reference to an allocated object, and nothing else (PTR_TO_BTF_ID | MEM_ALLOC). */
+export function isPlainObject(pointer: Pointer): boolean {
+  const { type, alloc, nonOwning, orNull, untrusted, rcu, perCpu } = pointer;
+  return type === 'btf' && alloc && !nonOwning && !orNull && !untrusted && !rcu && !perCpu;
 }
 
 /** The variable part as messages show it: `(0x0; 0xff)`. */
@@ -152,6 +193,7 @@ export function describePointer(pointer: Pointer): string {
   const parts: string[] = [];
   if (id !== 0) parts.push(`id=${id}`);
   if (ref !== 0) parts.push(`ref_obj_id=${ref}`);
+  if (pointer.nonOwning) parts.push('non_own_ref');
   if (off !== 0) parts.push(`off=${off}`);
   if (type === 'packet' || type === 'packet_meta') parts.push(`r=${range}`);
   if (map) {
@@ -164,5 +206,6 @@ export function describePointer(pointer: Pointer): string {
     parts.push(`smin=${smin}`, `smax=${smax}`, `umax=${umax}`);
     parts.push(`var_off=${variableText(pointer)}`);
   }
-  return `${typeName(pointer)}(${parts.join(',')})`;
+  const struct = type === 'btf' ? structName(pointer) : '';
+  return `${typeName(pointer)}${struct}(${parts.join(',')})`;
 }

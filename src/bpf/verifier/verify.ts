@@ -4,7 +4,7 @@
  * An abstract interpreter in the manner of kernel/bpf/verifier.c (do_check, is_state_visited,
  * check_max_stack_depth), for privileged programs: paths are walked depth first, states are kept at
  * branch targets, and a path ends where a kept state covers it. Needs no memory and no host. Left out:
- * kptrs, arenas, speculation.
+ * arenas, speculation.
  *
  * Usage:
  *   const { functions } = verify(input);   // throws VerifierError
@@ -24,6 +24,7 @@ import type { VerifiedProgram, VerifierFunction, VerifierInput, VerifyOptions } 
 import { asksActiveIterator, splitAtMayGoto } from './iterator.js';
 import { callKfunc } from './kfunc-call.js';
 import { checkKfuncsDeclared } from './kfunc-declarations.js';
+import { linkedSum, unlinked } from './linked-scalars.js';
 import { atomic, load, store } from './memory.js';
 import { pointerArithmetic } from './pointer-alu.js';
 import { invalidatePackets, refuseLeaks } from './references.js';
@@ -159,8 +160,9 @@ class Walk {
       new Set([...done].filter((key) => key < 0).map((key) => -1 - key)),
     );
     return {
-      functions: env.facts.map(({ accesses, stackDepth, reached }, fn) => ({
+      functions: env.facts.map(({ accesses, calls, stackDepth, reached }, fn) => ({
         accesses,
+        calls,
         stackDepth,
         dead: deadSlots(this.#input.functions[fn] as VerifierFunction, reached),
       })),
@@ -346,8 +348,17 @@ class Walk {
         return true;
       case 'store': {
         const value =
-          opcode.source === 'register' ? env.read(slot.src) : constScalar(BigInt(slot.imm));
-        store(env, slot.dst, slot.off, opcode.size, value);
+          opcode.source === 'register'
+            ? this.#shared(slot.src, env.read(slot.src))
+            : constScalar(BigInt(slot.imm));
+        store(
+          env,
+          slot.dst,
+          slot.off,
+          opcode.size,
+          value,
+          opcode.source === 'register' ? slot.src : -1,
+        );
         return true;
       }
       case 'atomic':
@@ -386,7 +397,11 @@ class Walk {
     const env = this.#env;
     const { op, width } = opcode;
     const src = opcode.source === 'register' ? env.read(slot.src) : constScalar(BigInt(slot.imm));
-    if (op === 'mov') return moved(src, width, slot.off);
+    if (op === 'mov') {
+      const copy = moved(src, width, slot.off);
+      if (opcode.source === 'immediate' || copy !== src) return copy;
+      return this.#shared(slot.src, src);
+    }
     const dst = env.read(slot.dst);
     if (opcode.source === 'immediate') this.#checkImmediate(op, width, slot.imm);
     env.checkWritable(slot.dst);
@@ -399,7 +414,18 @@ class Walk {
     if ((op === 'and' || op === 'or') && src.isConst) {
       return compute(op, width, this.#signMask(slot.dst, dst), src);
     }
-    return compute(op, width, dst, src);
+    const result = compute(op, width, dst, src);
+    if ((op !== 'add' && op !== 'sub') || !src.isConst) return result;
+    const addend = width === 32 ? BigInt(src.bounds.s32min) : src.smin;
+    return linkedSum(dst, op === 'add' ? addend : -addend, width, result);
+  }
+
+  /** The value of a register that is about to be somewhere else, too. */
+  #shared(register: number, value: Value): Value {
+    const env = this.#env;
+    const copy = unlinked(value);
+    if (copy !== value) env.frame.regs[register] = copy;
+    return copy;
   }
 
   /** A number that is 0 or -1, as a shift of the sign gives it: -1, and another path has 0 (maybe_fork_scalars). */
@@ -433,7 +459,7 @@ class Walk {
     }
     const value = env.read(src);
     if (imm === 0x110) {
-      store(env, dst, off, size, value);
+      store(env, dst, off, size, value, src);
       return;
     }
     const isExchange = imm === 0xf1;

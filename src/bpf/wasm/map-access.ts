@@ -112,7 +112,7 @@ function emitHashCall(context: FunctionContext, insn: number, map: HashBase, bod
 
 export function mapUpdate(context: FunctionContext, insn: number): InPlace | undefined {
   const map = mapOf(context, insn);
-  if (!(map instanceof ArrayMap) || !ARRAYS.includes(map.spec.type) || map.spec.fields) {
+  if (!(map instanceof ArrayMap) || !ARRAYS.includes(map.spec.type) || map.spec.record) {
     return undefined;
   }
   return { kind: 'partly', write: (body) => emitArrayUpdate(context, insn, map, body) };

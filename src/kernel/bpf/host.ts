@@ -23,7 +23,9 @@ import { CELLS_SIZE, CellState } from '../../bpf/host-cells.js';
 import { Network } from '../../bpf/network.js';
 import { BPF_REDIRECT_INFO, type RedirectTargets } from '../../bpf/redirect-info.js';
 import { Timers } from '../../bpf/timers.js';
+import { hasKernelKfunc } from '../../bpf/kfuncs/kernel-kfuncs.js';
 import { KFUNCS } from '../../bpf/kfuncs/table.js';
+import { LocalObjects } from '../../bpf/local/objects.js';
 import type { BpfMap } from '../../bpf/maps/map.js';
 import { ProgArray } from '../../bpf/maps/prog-array.js';
 import type { XlatedProgram } from '../../bpf/program.js';
@@ -51,6 +53,7 @@ export class KernelBpfHost implements BpfHost {
   readonly types: KernelTypes;
   readonly network = new Network();
   readonly timers = new Timers();
+  readonly objects = new LocalObjects();
   readonly #kernel: Kernel;
   readonly #addresses = new Map<number, bigint>();
   readonly #kfuncs = new Map<string, bigint>();
@@ -66,6 +69,7 @@ export class KernelBpfHost implements BpfHost {
   redirectTargets: RedirectTargets | undefined;
   returnFragment: ((page: number) => void) | undefined;
   adjustTailBug: AdjustTailBug | undefined;
+  readonly #version: BpfProfile['version'];
   readonly #isBpfText: (address: bigint) => boolean;
   readonly #loadProgram: (program: XlatedProgram) => KernelProgram;
   /** Programs in prog arrays, and in how many slots. */
@@ -86,6 +90,7 @@ export class KernelBpfHost implements BpfHost {
     const { seed, profile } = options;
     this.#isBpfText = options.isBpfText;
     this.#loadProgram = options.loadProgram;
+    this.#version = profile.version;
     this.arrayOffsets = profile.offsets;
     this.argumentCountMask = profile.sessions ? 0xff : undefined;
     this.jitInlines = inlinedHelpers(profile);
@@ -143,12 +148,36 @@ export class KernelBpfHost implements BpfHost {
     this.#kernel.vmalloc.release(region.pageAddress);
   }
 
+  kmalloc(size: number): bigint {
+    return this.#kernel.kmalloc(size);
+  }
+
+  kfree(address: bigint): void {
+    this.#kernel.kfree(address);
+  }
+
+  allocPercpu(size: number): bigint {
+    return this.#kernel.allocPercpu(size);
+  }
+
+  freePercpu(pointer: bigint): void {
+    this.#kernel.freePercpu(pointer);
+  }
+
+  perCpuAddress(pointer: bigint, cpu: number): bigint {
+    return this.#kernel.perCpuAddress(pointer, cpu);
+  }
+
   helperAddress(id: number): bigint | undefined {
     return this.#addresses.get(id);
   }
 
   kfuncAddress(name: string): bigint | undefined {
     return this.#kfuncs.get(name);
+  }
+
+  hasKfunc(name: string): boolean {
+    return hasKernelKfunc(name, this.#version);
   }
 
   helperAt(address: bigint): HelperBody | undefined {

@@ -53,8 +53,8 @@ export interface DirectCallProfile {
 
 export interface FtraceProfile {
   readonly version: FtraceVersion;
-  /** Folder in `asm/` with the entry code. */
-  readonly asm: string;
+  /** Folders in `asm/` with the entry code, in the order of the text. */
+  readonly asm: readonly string[];
   readonly site: SiteForm;
   /** What the entry code saves: struct pt_regs (WITH_REGS), or struct ftrace_regs (WITH_ARGS). */
   readonly frame: 'pt_regs' | 'ftrace_regs';
@@ -76,7 +76,7 @@ export interface FtraceProfile {
 
 const LINUX_6_1: FtraceProfile = {
   version: '6.1',
-  asm: '6.1',
+  asm: ['6.1', '6.1-6.3'],
   site: '2',
   frame: 'pt_regs',
   callOps: false,
@@ -92,7 +92,7 @@ const LINUX_6_1: FtraceProfile = {
 const V5: FtraceProfile = {
   ...LINUX_6_1,
   version: 'v5',
-  asm: 'v5',
+  asm: ['v5', '6.1-6.3'],
   reach: REACH_PROFILES['5.19'],
   direct: { api: 'ip', byIp: true, far: 'refused', late: 'orig_x0', modifyAsksIpmodify: false },
 };
@@ -114,7 +114,7 @@ const SEP_2022: FtraceProfile = {
 const LINUX_6_2: FtraceProfile = {
   ...LINUX_6_1,
   version: '6.2',
-  asm: '6.2',
+  asm: ['6.2', '6.1-6.3'],
   frame: 'ftrace_regs',
   modifyCall: 'refuse',
   reach: REACH_PROFILES['6.2'],
@@ -123,7 +123,7 @@ const LINUX_6_2: FtraceProfile = {
 const LINUX_6_3: FtraceProfile = {
   ...LINUX_6_2,
   version: '6.3',
-  asm: '6.3',
+  asm: ['6.3', '6.1-6.3'],
   site: '4,2',
   callOps: true,
   modifyCall: 'literal',
@@ -134,7 +134,7 @@ const LINUX_6_3: FtraceProfile = {
 const LINUX_6_12: FtraceProfile = {
   ...LINUX_6_3,
   version: '6.12',
-  asm: '6.12',
+  asm: ['6.12'],
   modifyCall: 'branch',
   direct: {
     api: 'ops',

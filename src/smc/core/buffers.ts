@@ -14,9 +14,10 @@ import type { SmcContext } from '../context.js';
 import { BUF, C, LGR, S, connOf, sockOf } from './fields.js';
 import { setIsmConn } from './ism.js';
 import { newBufDesc } from './lgr.js';
+import { countBuffer, countBufferLeft, countBufferTaken } from './statistics.js';
 
 export function bufferFunctions(smc: SmcContext): readonly KernelFunction[] {
-  const { ram, kernel, stats } = smc;
+  const { ram, kernel } = smc;
   const { physical } = kernel;
 
   /** A free buffer of exactly that size: smc_buf_get_slot. */
@@ -65,25 +66,29 @@ export function bufferFunctions(smc: SmcContext): readonly KernelFunction[] {
     const conn = connOf(smcSock);
     const lgr = ram.pointer(conn + C.lgr);
     const wanted = ram.u32(smcSock + (isRmb ? S.sk_rcvbuf : S.sk_sndbuf)) / 2;
+    const [direction, counts] = isRmb ? (['rx', 'rmb_rx'] as const) : (['tx', 'rmb_tx'] as const);
     let rc = -ERRNO.ENOMEM;
+    let isDowngraded = false;
     for (let n = compressBufsize(wanted); n >= 0; n--) {
       const size = uncompressBufsize(n);
       const head = lgr + (isRmb ? LGR.rmbs : LGR.sndbufs) + 8 * n;
       let desc = takeFree(head);
       if (desc !== 0) {
-        stats.bufReuses++;
+        countBuffer(smc, counts, 'reuse_cnt');
       } else {
         desc = create(lgr, isRmb, size);
         if (desc < 0) {
           rc = desc;
-          stats.bufDowngrades++;
+          if (!isDowngraded) countBuffer(smc, counts, 'dgrade_cnt');
+          isDowngraded = true;
           continue;
         }
-        stats.bufAllocs++;
+        countBuffer(smc, counts, 'alloc_cnt');
         ram.set32(desc + BUF.used, 1);
         ram.setPointer(desc + BUF.list, ram.pointer(head));
         ram.setPointer(head, desc);
       }
+      countBufferTaken(smc, direction, size);
       if (isRmb) useRmb(smcSock, desc, n, size);
       else useSndbuf(smcSock, desc, size);
       return 0;
@@ -114,13 +119,17 @@ export function bufferFunctions(smc: SmcContext): readonly KernelFunction[] {
   function unuse(conn: number): void {
     const sndbuf = ram.pointer(conn + C.sndbuf_desc);
     if (sndbuf !== 0) {
-      ram.zero(ram.pointer(sndbuf + BUF.cpu_addr), ram.u32(sndbuf + BUF.len));
+      const size = ram.u32(sndbuf + BUF.len);
+      ram.zero(ram.pointer(sndbuf + BUF.cpu_addr), size);
       ram.set32(sndbuf + BUF.used, 0);
+      countBufferLeft(smc, 'tx', size);
     }
     const rmb = ram.pointer(conn + C.rmb_desc);
     if (rmb !== 0) {
-      ram.zero(ram.pointer(rmb + BUF.cpu_addr), ram.u32(rmb + BUF.len) + CDC_SIZE);
+      const size = ram.u32(rmb + BUF.len) + CDC_SIZE;
+      ram.zero(ram.pointer(rmb + BUF.cpu_addr), size);
       ram.set32(rmb + BUF.used, 0);
+      countBufferLeft(smc, 'rx', size);
     }
   }
 

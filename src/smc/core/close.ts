@@ -55,7 +55,7 @@ export function closeFunctions(smc: SmcContext): readonly KernelFunction[] {
 
   function shutClcsock(smcSock: number): void {
     const clcsock = ram.pointer(smcSock + S.clcsock);
-    if (clcsock !== 0) tcp.of(clcsock).shut(SHUT_RDWR);
+    if (clcsock !== 0) kernel.invoke('inet_shutdown', clcsock, SHUT_RDWR);
   }
 
   function closeActive(smcSock: number): number {

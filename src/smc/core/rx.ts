@@ -19,6 +19,7 @@ import {
 } from '../cursor.js';
 import { MSGHDR, SOCK_DONE, SOCK_URGINLINE } from '../structs.js';
 import { BUF, C, S, TX, bufLen, connOf, hasBits, skState } from './fields.js';
+import { count, countBuffer } from './statistics.js';
 
 const M = MSGHDR.offset;
 
@@ -60,6 +61,7 @@ export function rxFunctions(smc: SmcContext): readonly KernelFunction[] {
     const conn = connOf(smcSock);
     if (skState(ram, smcSock) === SMC_STATE.LISTEN) return -ERRNO.ENOTCONN;
     if ((flags & MSG.OOB) !== 0) return receiveUrgent(smcSock, msg, length, flags);
+    countFill(conn, length);
     const to = ram.u32(msg + M.iov_offset);
     let done = 0;
     while (done < length) {
@@ -76,10 +78,21 @@ export function rxFunctions(smc: SmcContext): readonly KernelFunction[] {
     return done > 0 || length === 0 ? done : nothing(smcSock);
   }
 
+  /** A ring that is full, and a request for less than it has. */
+  function countFill(conn: number, length: number): void {
+    const readable = ram.u32(conn + C.bytes_to_rcv);
+    const desc = ram.pointer(conn + C.rmb_desc);
+    if (desc !== 0 && readable >= ram.u32(desc + BUF.len)) {
+      countBuffer(smc, 'rmb_rx', 'buf_full_cnt');
+    }
+    if (length < readable) countBuffer(smc, 'rmb_rx', 'buf_size_small_cnt');
+  }
+
   function receiveUrgent(smcSock: number, msg: number, length: number, flags: number): number {
     const conn = connOf(smcSock);
     const isInline = hasBits(ram, smcSock + S.sk_flags, SOCK_URGINLINE);
     if (isInline || ram.u8(conn + C.urg_state) !== URG_STATE.VALID) return -ERRNO.EINVAL;
+    count(smc, 'urg_data_cnt');
     const isPeek = (flags & MSG.PEEK) !== 0;
     if (!isPeek) ram.set8(conn + C.urg_state, URG_STATE.READ);
     if (length === 0) return 0;

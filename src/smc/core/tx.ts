@@ -8,10 +8,18 @@
  */
 import { ERRNO } from '../../common/errno.js';
 import { atomic, type KernelFunction } from '../../kernel/function.js';
-import { CDC_SIZE, MSG, PROD_FLAG, SEND_SHUTDOWN, SMC_STATE, STATE_FLAG } from '../constants.js';
+import {
+  CDC_SIZE,
+  MSG,
+  PROD_FLAG,
+  SEND_SHUTDOWN,
+  SMC_STATE,
+  STATE_FLAG,
+  TCP_NAGLE_CORK,
+} from '../constants.js';
 import type { SmcContext } from '../context.js';
 import { cursAdd, cursCount, cursDiff, cursDiffLarge, cursWrap } from '../cursor.js';
-import { MSGHDR } from '../structs.js';
+import { MSGHDR, SOCKET, SOCK_NOSPACE } from '../structs.js';
 import { lockSend, peerSize, preparedSends, unlockSend } from './cdc.js';
 import {
   BUF,
@@ -29,6 +37,7 @@ import {
   skState,
   sockOf,
 } from './fields.js';
+import { count, countBuffer } from './statistics.js';
 
 const M = MSGHDR.offset;
 
@@ -54,8 +63,9 @@ export function txFunctions(smc: SmcContext): readonly KernelFunction[] {
       return -ERRNO.EPIPE;
     }
     if (skState(ram, smcSock) === SMC_STATE.INIT) return -ERRNO.ENOTCONN;
-    if (length > bufLen(ram, conn, 'sndbuf_desc')) stats.sndbufTooSmall++;
-    if (length > peerSize(smc, conn)) stats.rmbPeerTooSmall++;
+    if (length > bufLen(ram, conn, 'sndbuf_desc')) countBuffer(smc, 'rmb_tx', 'buf_size_small_cnt');
+    if (length > peerSize(smc, conn)) countBuffer(smc, 'rmb_tx', 'buf_size_small_peer_cnt');
+    if (isOob) count(smc, 'urg_data_cnt');
     const start = ram.u32(msg + M.iov_offset);
     let done = 0;
     while (done < length) {
@@ -64,7 +74,9 @@ export function txFunctions(smc: SmcContext): readonly KernelFunction[] {
       if (isOob) setBits(ram, conn + TX.prodFlags, PROD_FLAG.URG_DATA_PENDING);
       const space = ram.u32(conn + C.sndbuf_space);
       if (space === 0 || ram.u8(conn + C.urg_tx_pend) !== 0) {
-        return done > 0 ? done : -ERRNO.EAGAIN;
+        if (done > 0) return done;
+        noteNoSpace(smc, smcSock);
+        return -ERRNO.EAGAIN;
       }
       const size = Math.min(length - done, space);
       copyToSndbuf(conn, start + done, size);
@@ -72,7 +84,8 @@ export function txFunctions(smc: SmcContext): readonly KernelFunction[] {
       ram.set32(conn + C.sndbuf_space, space - size);
       done += size;
       if (isOob && done === length) ram.set8(conn + C.urg_tx_pend, 1);
-      const isCorked = (flags & MSG.MORE) !== 0 || ram.u32(smcSock + S.nonagle) !== 0;
+      const isCorked =
+        (flags & MSG.MORE) !== 0 || (ram.u32(smcSock + S.nonagle) & TCP_NAGLE_CORK) !== 0;
       if (!isCorked || ram.u32(conn + C.sndbuf_space) === 0) {
         // like Linux: what the device says is not looked at
         kernel.invoke('smc_tx_sndbuf_nonempty', conn);
@@ -94,7 +107,11 @@ export function txFunctions(smc: SmcContext): readonly KernelFunction[] {
     const ring = bufLen(ram, conn, 'sndbuf_desc');
     const toSend = cursDiff(ram, ring, conn + C.tx_curs_sent, conn + C.tx_curs_prep);
     const space = ram.u32(conn + C.peer_rmbe_space);
-    if (toSend <= 0 || space <= 0) return 0;
+    if (toSend <= 0) return 0;
+    if (space <= 0) {
+      countBuffer(smc, 'rmb_tx', 'buf_full_peer_cnt');
+      return 0;
+    }
     if (toSend >= space) setBits(ram, conn + TX.prodFlags, PROD_FLAG.WRITE_BLOCKED);
     else clearBits(ram, conn + TX.prodFlags, PROD_FLAG.WRITE_BLOCKED);
     const len = Math.min(toSend, space);
@@ -219,7 +236,11 @@ export function txFunctions(smc: SmcContext): readonly KernelFunction[] {
       prototype: 'int smc_tx_sndbuf_nonempty(struct smc_connection *conn)',
       calls: true,
       body: (_kernel, conn) => {
-        if (preparedSends(smc, conn) <= 0 || ram.u32(conn + C.peer_rmbe_space) === 0) return 0;
+        if (preparedSends(smc, conn) <= 0) return 0;
+        if (ram.u32(conn + C.peer_rmbe_space) === 0) {
+          countBuffer(smc, 'rmb_tx', 'buf_full_peer_cnt');
+          return 0;
+        }
         const isAborted = hasBits(ram, conn + RX.stateFlags, STATE_FLAG.PEER_CONN_ABORT);
         if (ram.u8(conn + C.killed) !== 0 || isAborted) return -ERRNO.EPIPE;
         return kernel.invoke('smcd_tx_sndbuf_nonempty', conn);
@@ -263,8 +284,21 @@ export function txFunctions(smc: SmcContext): readonly KernelFunction[] {
     atomic({
       prototype: 'void smc_tx_sndbuf_nonfull(struct smc_sock *smc)',
       body: (_kernel, smcSock) => {
-        if (ram.u32(connOf(smcSock) + C.sndbuf_space) > 0) smc.wake(smcSock);
+        if (ram.u32(connOf(smcSock) + C.sndbuf_space) === 0) return;
+        const socket = ram.pointer(smcSock + S.sk_socket);
+        // smc_tx_write_space
+        if (socket !== 0 && hasBits(ram, socket + SOCKET.offset.flags, SOCK_NOSPACE)) {
+          countBuffer(smc, 'rmb_tx', 'buf_full_cnt');
+          clearBits(ram, socket + SOCKET.offset.flags, SOCK_NOSPACE);
+        }
+        smc.wake(smcSock);
       },
     }),
   ];
+}
+
+/** Somebody waits for room in the send ring, or was told that there is none. */
+export function noteNoSpace({ ram }: SmcContext, smcSock: number): void {
+  const socket = ram.pointer(smcSock + S.sk_socket);
+  if (socket !== 0) setBits(ram, socket + SOCKET.offset.flags, SOCK_NOSPACE);
 }

@@ -7,7 +7,7 @@
  */
 import { ERRNO } from '../../common/errno.js';
 import { atomic, type BodyGenerator, type KernelFunction } from '../../kernel/function.js';
-import { SMC_CLC_DECL, uncompressBufsize, CDC_SIZE } from '../constants.js';
+import { MSG, SMC_CLC_DECL, uncompressBufsize, CDC_SIZE } from '../constants.js';
 import type { SmcContext } from '../context.js';
 import { getLocalGid } from '../core/ism.js';
 import { BUF, C, INI, LGR, S, connOf } from '../core/fields.js';
@@ -27,6 +27,7 @@ import {
   smcrIndicated,
 } from '../clc/values.js';
 import { decodeAcceptConfirm, decodeDecline, messageProblem, readHeader } from '../clc/parse.js';
+import { kernelRecvmsg, kernelSendmsg } from '../socket/inet.js';
 import { SMCD_GID } from '../structs.js';
 import { channelOf, sleeping } from './sleeping.js';
 
@@ -50,7 +51,7 @@ export function clcFunctions(smc: SmcContext): readonly KernelFunction[] {
   function send(smcSock: number, bytes: Uint8Array): number {
     smc.stats.handshakeBytes += bytes.length;
     smc.onClc({ smc: smcSock, bytes });
-    const sent = tcp.of(ram.pointer(smcSock + S.clcsock)).send(bytes);
+    const sent = kernelSendmsg(smc, ram.pointer(smcSock + S.clcsock), bytes);
     return sent < 0 ? sent : 0;
   }
 
@@ -202,12 +203,13 @@ export function clcFunctions(smc: SmcContext): readonly KernelFunction[] {
     if (clcsock.error !== 0) return fail(clcsock.error);
     if (clcsock.unread === 0) return fail(ERRNO.ECONNRESET);
     if (clcsock.unread < 8) return fail(ERRNO.EPROTO);
-    const header = readHeader(clcsock.read(8, true));
+    const head = kernelRecvmsg(smc, clcsock.socket, 8, MSG.PEEK);
+    const header = readHeader(head);
     const isExpected = header.type === CLC_TYPE.DECLINE || header.type === expected;
     if (header.version < 1 || !isExpected || header.length > size) return fail(ERRNO.EPROTO);
     if (!(yield* waitForBytes(smcSock, header.length, deadline))) return fail(ERRNO.EAGAIN);
     if (clcsock.error !== 0) return fail(clcsock.error);
-    const bytes = clcsock.read(header.length);
+    const bytes = kernelRecvmsg(smc, clcsock.socket, header.length, 0);
     if (messageProblem(bytes) !== undefined) return fail(ERRNO.EPROTO);
     ram.bytes.set(bytes, buf);
     if (header.type !== CLC_TYPE.DECLINE) return 0;

@@ -10,6 +10,7 @@ import { atomic, type BodyGenerator, type KernelFunction } from '../../kernel/fu
 import { CLC_WAIT_TIME, SMC_CLC_DECL, SMC_STATE } from '../constants.js';
 import type { SmcContext } from '../context.js';
 import { C, DEV, INI, LGR, S, connOf, setSkState, skState } from '../core/fields.js';
+import { countHandshakeError, countSuccess } from '../core/statistics.js';
 import type { SmcdDevice } from '../device/devices.js';
 import {
   CLC_TYPE,
@@ -22,6 +23,7 @@ import { CLC_BUFFER_SIZE, decodeAcceptConfirm, readHeader } from '../clc/parse.j
 import { SMCD_GID, SMC_INIT_INFO, SOCKADDR_IN, SOCKET } from '../structs.js';
 import { abortConn, messageAt, savePeerInfo } from './clc.js';
 import { callSleeping, sleeping } from './sleeping.js';
+import { copySettingsToClc } from '../socket/inet.js';
 import { storeAddresses } from '../socket/tcp.js';
 
 const V1 = 1;
@@ -200,17 +202,28 @@ export function clientFunctions(smc: SmcContext): readonly KernelFunction[] {
 
   /** smc_connect_fallback */
   function fallBack(smcSock: number, reason: number): number {
-    kernel.invoke('smc_switch_to_fallback', smcSock, reason);
+    const rc = kernel.invoke('smc_switch_to_fallback', smcSock, reason);
+    if (rc !== 0) {
+      countHandshakeError(smc, 'clnt');
+      return rc;
+    }
+    copySettingsToClc(smc, smcSock);
     activate(smcSock);
     return 0;
   }
 
   /** smc_connect_decline_fallback */
   function declineOrFail(smcSock: number, reason: number, version: number): number {
-    if (reason < 0) return reason;
+    if (reason < 0) {
+      countHandshakeError(smc, 'clnt');
+      return reason;
+    }
     if (reason !== SMC_CLC_DECL.PEERDECL) {
       const rc = kernel.invoke('smc_clc_send_decline', smcSock, reason, version);
-      if (rc < 0) return rc;
+      if (rc < 0) {
+        countHandshakeError(smc, 'clnt');
+        return rc;
+      }
     }
     return fallBack(smcSock, reason);
   }
@@ -238,7 +251,7 @@ export function clientFunctions(smc: SmcContext): readonly KernelFunction[] {
   function* connectSmc(smcSock: number): BodyGenerator<number> {
     const clcsock = tcp.of(ram.pointer(smcSock + S.clcsock));
     if (!tcp.synSmc(clcsock)) return fallBack(smcSock, SMC_CLC_DECL.PEERNOSMC);
-    let version = kernel.invoke('smc_ism_is_v2_capable') !== 0 ? V2 : V1;
+    let version: typeof V1 | typeof V2 = kernel.invoke('smc_ism_is_v2_capable') !== 0 ? V2 : V1;
     if (smc.netdev.ipsec) return declineOrFail(smcSock, SMC_CLC_DECL.IPSEC, version);
     const ini = kernel.physical.alloc(SMC_INIT_INFO.size);
     const buf = kernel.physical.alloc(CLC_BUFFER_SIZE);
@@ -255,33 +268,36 @@ export function clientFunctions(smc: SmcContext): readonly KernelFunction[] {
           rc = isSmcr ? connectRdma() : kernel.invoke('smc_connect_ism', smcSock, buf, ini);
         }
       }
-      return rc === 0 ? 0 : declineOrFail(smcSock, rc, version);
+      if (rc !== 0) return declineOrFail(smcSock, rc, version);
+      countSuccess(smc, 'clnt', version);
+      return 0;
     } finally {
       kernel.physical.free(ini);
       kernel.physical.free(buf);
     }
   }
 
-  function* connect(
-    smcSock: number,
-    to: { readonly address: number; readonly port: number },
-    flags: number,
-  ): BodyGenerator<number> {
+  function* connect(smcSock: number, address: number, flags: number): BodyGenerator<number> {
     const state = skState(ram, smcSock);
     if (state === SMC_STATE.ACTIVE) return -ERRNO.EISCONN;
     if (state !== SMC_STATE.INIT) return -ERRNO.EINVAL;
     const clcsock = tcp.of(ram.pointer(smcSock + S.clcsock));
-    if (clcsock.peer !== undefined) return isFallenBack(smcSock) ? -ERRNO.EISCONN : -ERRNO.EALREADY;
+    if (clcsock.peer !== undefined) return -ERRNO.EALREADY;
     if ((flags & CONNECT_FASTOPEN) !== 0) {
       kernel.invoke('smc_switch_to_fallback', smcSock, SMC_CLC_DECL.OPTUNSUPP);
     }
-    tcp.prepare(clcsock, to);
-    storeAddresses(kernel, smcSock, clcsock.local, to);
+    copySettingsToClc(smc, smcSock);
     const isFallback = isFallenBack(smcSock);
     if (!isFallback) tcp.setSynSmc(clcsock, true);
-    const hasOption = kernel.invoke('smc_set_option', clcsock.address) !== 0;
     clcsock.onEvent = () => smc.wake(smcSock);
-    const rc = tcp.connect(clcsock, hasOption);
+    const rc = kernel.invoke(
+      'inet_stream_connect',
+      clcsock.socket,
+      address,
+      SOCKADDR_IN.size,
+      flags,
+    );
+    storeAddresses(kernel, smcSock, clcsock.local, clcsock.remote);
     // what fell back before it connected is TCP's from now on, and stays in INIT
     if (rc !== 0 || isFallback) return rc;
     return yield* connectSmc(smcSock);
@@ -304,14 +320,9 @@ export function clientFunctions(smc: SmcContext): readonly KernelFunction[] {
       'int smc_connect(struct socket *sock, struct sockaddr *addr, int alen, int flags)',
       function* (socket = 0, address = 0, _length = 0, flags = 0) {
         const smcSock = ram.pointer(socket + SOCKET.offset.sk);
-        const A = SOCKADDR_IN.offset;
-        const to = {
-          address: ram.view.getUint32(address + A.sin_addr),
-          port: ram.view.getUint16(address + A.sin_port),
-        };
         const isNonblock = (flags & O_NONBLOCK) !== 0;
         if (isNonblock) ram.set8(smcSock + S.connect_nonblock, 1);
-        const rc = yield* connect(smcSock, to, flags);
+        const rc = yield* connect(smcSock, address, flags);
         // what smc_connect_work does of a connect that nobody waits for
         if (isNonblock && rc < 0) ram.set32(smcSock + S.sk_err, -rc);
         smc.wake(smcSock);

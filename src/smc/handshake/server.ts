@@ -11,6 +11,7 @@ import { CLC_WAIT_TIME, SMC_CLC_DECL, SMC_STATE } from '../constants.js';
 import type { SmcContext } from '../context.js';
 import { C, DEV, INI, LGR, S, connOf, setSkState } from '../core/fields.js';
 import { ISM_RESERVED_VLANID } from '../core/ism.js';
+import { countHandshakeError, countSuccess } from '../core/statistics.js';
 import { type Proposal } from '../clc/messages.js';
 import { CLC_TYPE, SMC_FEATURE_MASK, smcdIndicated, smcrIndicated } from '../clc/values.js';
 import {
@@ -248,18 +249,24 @@ export function serverFunctions(smc: SmcContext): readonly KernelFunction[] {
     kernel.invoke('smc_accept_enqueue', ram.pointer(smcSock + S.listen_smc), smcSock);
   }
 
+  /** smc_listen_out_err */
+  function outError(smcSock: number): void {
+    countHandshakeError(smc, 'srv');
+    out(smcSock, SMC_STATE.CLOSED);
+  }
+
   /** smc_listen_decline */
   function decline(smcSock: number, reason: number, localFirst: boolean, version: number): void {
     abortConn(smc, smcSock, localFirst);
     if (reason < 0) {
-      out(smcSock, SMC_STATE.CLOSED);
+      outError(smcSock);
       return;
     }
     kernel.invoke('smc_switch_to_fallback', smcSock, reason);
     if (reason !== SMC_CLC_DECL.PEERDECL) {
       const rc = kernel.invoke('smc_clc_send_decline', smcSock, reason, version);
       if (rc < 0) {
-        out(smcSock, SMC_STATE.CLOSED);
+        outError(smcSock);
         return;
       }
     }
@@ -325,8 +332,11 @@ export function serverFunctions(smc: SmcContext): readonly KernelFunction[] {
         if (rc === 0) rc = kernel.invoke('smc_listen_find_device', smcSock, buf, ini);
         if (rc === 0) rc = yield* finish(smcSock, buf, ini);
       }
-      if (rc === 0) out(smcSock, SMC_STATE.ACTIVE);
-      else decline(smcSock, rc, ram.u8(ini + INI.first_contact_local) !== 0, version);
+      if (rc === 0) {
+        const isV2 = (ram.u8(ini + INI.smcd_version) & V2) !== 0;
+        countSuccess(smc, 'srv', isV2 ? 2 : 1);
+        out(smcSock, SMC_STATE.ACTIVE);
+      } else decline(smcSock, rc, ram.u8(ini + INI.first_contact_local) !== 0, version);
     } finally {
       kernel.physical.free(ini);
       kernel.physical.free(buf);

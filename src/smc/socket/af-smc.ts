@@ -18,7 +18,18 @@ import {
 } from '../constants.js';
 import type { SmcContext } from '../context.js';
 import { C, S, connOf, hasBits, setBits, setSkState, skState } from '../core/fields.js';
-import { INET_REQUEST_SOCK, MSGHDR, SMC_HS_CTRL, SOCKET, SOCK_DEAD, TCP_SOCK } from '../structs.js';
+import { noteNoSpace } from '../core/tx.js';
+import { countFallback, countPayload } from '../core/statistics.js';
+import {
+  FILE,
+  INET_REQUEST_SOCK,
+  MSGHDR,
+  SMC_HS_CTRL,
+  SOCKET,
+  SOCK_DEAD,
+  TCP_SOCK,
+} from '../structs.js';
+import { copySettingsToClc } from './inet.js';
 import { storeAddresses, type Endpoint, type TcpSocket } from './tcp.js';
 
 const SHUT = { RD: 0, WR: 1, RDWR: 2 } as const;
@@ -35,10 +46,23 @@ export function socketFunctions(smc: SmcContext): readonly KernelFunction[] {
   };
 
   function switchToFallback(smcSock: number, reason: number): number {
+    const clcsock = ram.pointer(smcSock + S.clcsock);
+    if (clcsock === 0) return -ERRNO.EBADF;
     ram.set8(smcSock + S.use_fallback, 1);
     ram.set32(smcSock + S.fallback_rsn, reason);
+    countFallback(smc, smcSock);
+    const socket = ram.pointer(smcSock + S.sk_socket);
+    if (socket !== 0) handOver(socket, clcsock);
     smc.wake(smcSock);
     return 0;
+  }
+
+  /** The file is TCP's from now on: calls on it do not come to SMC any more, but for `close`. */
+  function handOver(socket: number, clcsock: number): void {
+    const file = ram.pointer(socket + SOCKET.offset.file);
+    if (file === 0) return;
+    ram.setPointer(clcsock + SOCKET.offset.file, file);
+    ram.setPointer(file + FILE.offset.private_data, clcsock);
   }
 
   function sendmsg(smcSock: number, msg: number, length: number): number {
@@ -47,21 +71,24 @@ export function socketFunctions(smc: SmcContext): readonly KernelFunction[] {
       if (state !== SMC_STATE.INIT || ram.u8(smcSock + S.connect_nonblock) !== 0) {
         return -ERRNO.EINVAL;
       }
-      kernel.invoke('smc_switch_to_fallback', smcSock, SMC_CLC_DECL.OPTUNSUPP);
+      const rc = kernel.invoke('smc_switch_to_fallback', smcSock, SMC_CLC_DECL.OPTUNSUPP);
+      if (rc !== 0) return rc;
+    } else if (
+      state !== SMC_STATE.ACTIVE &&
+      state !== SMC_STATE.APPCLOSEWAIT1 &&
+      state !== SMC_STATE.INIT
+    ) {
+      return -ERRNO.EPIPE;
     }
-    // system calls on a socket that fell back go to TCP's own
     if (isFallback(smcSock)) {
-      const start = ram.u32(msg + M.iov_offset);
-      return clcsockOf(smcSock)?.send(smc.user.subarray(start, start + length)) ?? -ERRNO.EPIPE;
+      return kernel.invoke('inet_sendmsg', ram.pointer(smcSock + S.clcsock), msg, length);
     }
-    const isOpen =
-      state === SMC_STATE.ACTIVE || state === SMC_STATE.APPCLOSEWAIT1 || state === SMC_STATE.INIT;
-    if (!isOpen) return -ERRNO.EPIPE;
-    return kernel.invoke('smc_tx_sendmsg', smcSock, msg, length);
+    const sent = kernel.invoke('smc_tx_sendmsg', smcSock, msg, length);
+    countPayload(smc, 'tx', length, sent);
+    return sent;
   }
 
   function recvmsg(smcSock: number, msg: number, length: number, flags: number): number {
-    if (isFallback(smcSock)) return fallbackRecvmsg(smcSock, msg, length, flags);
     const state = skState(ram, smcSock);
     const isShut = hasBits(ram, smcSock + S.sk_shutdown, RCV_SHUTDOWN);
     if (state === SMC_STATE.CLOSED && isShut) return 0;
@@ -75,45 +102,33 @@ export function socketFunctions(smc: SmcContext): readonly KernelFunction[] {
       default:
         break;
     }
-    return kernel.invoke('smc_rx_recvmsg', smcSock, msg, 0, length, flags);
-  }
-
-  function fallbackRecvmsg(smcSock: number, msg: number, length: number, flags: number): number {
-    const clcsock = clcsockOf(smcSock);
-    if (!clcsock) return -ERRNO.ENOTCONN;
-    if (clcsock.unread === 0 && length > 0) {
-      if (clcsock.error !== 0) return -takeTcpError(clcsock);
-      return clcsock.finReceived ? 0 : -ERRNO.EAGAIN;
+    if (isFallback(smcSock)) {
+      return kernel.invoke('inet_recvmsg', ram.pointer(smcSock + S.clcsock), msg, length, flags);
     }
-    const bytes = clcsock.read(length, (flags & MSG.PEEK) !== 0);
-    smc.user.set(bytes, ram.u32(msg + M.iov_offset));
-    return bytes.length;
-  }
-
-  function takeTcpError(socket: TcpSocket): number {
-    const { error } = socket;
-    socket.error = 0;
-    return error;
+    const got = kernel.invoke('smc_rx_recvmsg', smcSock, msg, 0, length, flags);
+    countPayload(smc, 'rx', got, got);
+    return got;
   }
 
   function shutdown(smcSock: number, how: number): number {
     if (how < SHUT.RD || how > SHUT.RDWR) return -ERRNO.EINVAL;
     const state = skState(ram, smcSock);
-    const clcsock = clcsockOf(smcSock);
-    if (isFallback(smcSock)) {
-      const rc = clcsock?.shut(how) ?? -ERRNO.ENOTCONN;
-      ram.set8(smcSock + S.sk_shutdown, clcsock?.shutdown ?? SHUTDOWN_MASK);
-      if (clcsock?.shutdown === SHUTDOWN_MASK) setSkState(ram, smcSock, SMC_STATE.CLOSED);
-      return rc;
-    }
     const isConnected =
       state === SMC_STATE.ACTIVE ||
       (state >= SMC_STATE.PEERCLOSEWAIT1 && state <= SMC_STATE.APPFINCLOSEWAIT);
     if (!isConnected) return -ERRNO.ENOTCONN;
+    const clcsock = ram.pointer(smcSock + S.clcsock);
+    if (isFallback(smcSock)) {
+      const rc = kernel.invoke('inet_shutdown', clcsock, how);
+      const shut = clcsockOf(smcSock)?.shutdown ?? SHUTDOWN_MASK;
+      ram.set8(smcSock + S.sk_shutdown, shut);
+      if (shut === SHUTDOWN_MASK) setSkState(ram, smcSock, SMC_STATE.CLOSED);
+      return rc;
+    }
     let rc = 0;
     if (how === SHUT.RDWR) rc = kernel.invoke('smc_close_active', smcSock);
     if (how === SHUT.WR) rc = kernel.invoke('smc_close_shutdown_write', smcSock);
-    clcsock?.shut(how);
+    if (clcsock !== 0) kernel.invoke('inet_shutdown', clcsock, how);
     setBits(ram, smcSock + S.sk_shutdown, how + 1);
     smc.wake(smcSock);
     return rc;
@@ -138,25 +153,17 @@ export function socketFunctions(smc: SmcContext): readonly KernelFunction[] {
     return rc;
   }
 
-  function fallbackPoll(clcsock: TcpSocket): number {
-    let mask = 0;
-    if (clcsock.error !== 0) mask |= POLL.ERR;
-    if (clcsock.unread > 0) mask |= POLL.IN;
-    if (clcsock.ended || hasShut(clcsock, RCV_SHUTDOWN)) mask |= POLL.IN | POLL.RDHUP;
-    if (clcsock.sendSpace > 0 || hasShut(clcsock, SEND_SHUTDOWN)) mask |= POLL.OUT;
-    if (clcsock.shutdown === SHUTDOWN_MASK) mask |= POLL.HUP;
-    return mask;
-  }
-
-  const hasShut = (socket: TcpSocket, bit: number): boolean => (socket.shutdown & bit) !== 0;
-
   function poll(smcSock: number): number {
     const state = skState(ram, smcSock);
+    const clcsock = clcsockOf(smcSock);
+    if (isFallback(smcSock) && clcsock) {
+      const mask = kernel.invoke('tcp_poll', 0, clcsock.socket, 0);
+      ram.set32(smcSock + S.sk_err, clcsock.error);
+      return mask;
+    }
     if (state === SMC_STATE.LISTEN) {
       return ram.pointer(smcSock + S.accept_head) === 0 ? 0 : POLL.IN;
     }
-    const clcsock = clcsockOf(smcSock);
-    if (isFallback(smcSock) && clcsock) return fallbackPoll(clcsock);
     const conn = connOf(smcSock);
     const shut = ram.u8(smcSock + S.sk_shutdown);
     let mask = 0;
@@ -164,6 +171,7 @@ export function socketFunctions(smc: SmcContext): readonly KernelFunction[] {
     if (shut === SHUTDOWN_MASK || state === SMC_STATE.CLOSED) mask |= POLL.HUP;
     const isWritable = state !== SMC_STATE.INIT && ram.u32(conn + C.sndbuf_space) > 0;
     if (isWritable || (shut & SEND_SHUTDOWN) !== 0) mask |= POLL.OUT;
+    else noteNoSpace(smc, smcSock);
     if (ram.u32(conn + C.bytes_to_rcv) > 0) mask |= POLL.IN;
     if ((shut & RCV_SHUTDOWN) !== 0) mask |= POLL.IN | POLL.RDHUP;
     if (state === SMC_STATE.APPCLOSEWAIT1) mask |= POLL.IN;
@@ -201,6 +209,7 @@ export function socketFunctions(smc: SmcContext): readonly KernelFunction[] {
       if (newSocket !== 0) {
         ram.setPointer(newSocket + SOCKET.offset.sk, child);
         ram.setPointer(child + S.sk_socket, newSocket);
+        if (isFallback(child)) handOver(newSocket, ram.pointer(child + S.clcsock));
       }
       return child;
     }
@@ -230,6 +239,7 @@ export function socketFunctions(smc: SmcContext): readonly KernelFunction[] {
     if (skState(ram, smcSock) !== SMC_STATE.INIT) return -ERRNO.EINVAL;
     const clcsock = clcsockOf(smcSock);
     if (!clcsock) return -ERRNO.EINVAL;
+    copySettingsToClc(smc, smcSock);
     if (!isFallback(smcSock)) tcp.setSynSmc(clcsock, true);
     tcp.listen(clcsock, (connection) => smc.defer(() => clcsockAccept(smcSock, connection)));
     storeAddresses(kernel, smcSock, clcsock.local, undefined);
@@ -318,9 +328,10 @@ export function socketFunctions(smc: SmcContext): readonly KernelFunction[] {
     }),
     atomic({
       prototype: 'void smc_clcsock_release(struct smc_sock *smc)',
+      calls: true,
       body: (_kernel, smcSock) => {
-        const clcsock = clcsockOf(smcSock);
-        if (clcsock) tcp.release(clcsock);
+        const clcsock = ram.pointer(smcSock + S.clcsock);
+        if (clcsock !== 0) kernel.invoke('inet_release', clcsock);
         ram.setPointer(smcSock + S.clcsock, 0);
       },
     }),

@@ -23,6 +23,8 @@ import {
   SMC_STATE,
   SOCK_MIN_RCVBUF,
   SOCK_MIN_SNDBUF,
+  TCP_NAGLE_CORK,
+  TCP_NAGLE_OFF,
 } from '../constants.js';
 import type { Smc } from '../smc.js';
 import { preparedSends } from '../core/cdc.js';
@@ -37,7 +39,18 @@ import {
   skState,
 } from '../core/fields.js';
 import { CONNECT_FASTOPEN, O_NONBLOCK } from '../handshake/client.js';
-import { MSGHDR, SOCKADDR_IN, SOCKET, SOCK_URGINLINE } from '../structs.js';
+import { count } from '../core/statistics.js';
+import { noteNoSpace } from '../core/tx.js';
+import {
+  FILE,
+  MSGHDR,
+  SOCKADDR_IN,
+  SOCKET,
+  SOCK_RCVBUF_LOCK,
+  SOCK_SNDBUF_LOCK,
+  SOCK_URGINLINE,
+  TCP_SOCK,
+} from '../structs.js';
 import { storeAddresses, type Endpoint } from './tcp.js';
 
 export interface SocketAddress {
@@ -60,9 +73,19 @@ export interface SocketOptions {
   sndbuf: number;
   /** TCP_CORK */
   cork: boolean;
+  /** TCP_NODELAY */
+  nodelay: boolean;
   /** SO_OOBINLINE */
   oobInline: boolean;
 }
+
+type OptionOffsets = Readonly<Record<'sk_rcvbuf' | 'sk_sndbuf' | 'nonagle' | 'sk_flags', number>>;
+
+const NOT_CONNECTED: ReadonlySet<number> = new Set([
+  SMC_STATE.INIT,
+  SMC_STATE.LISTEN,
+  SMC_STATE.CLOSED,
+]);
 
 export function toEndpoint({ address, port }: SocketAddress): Endpoint {
   const [a = 0, b = 0, c = 0, d = 0] = parseIpv4(address);
@@ -79,7 +102,8 @@ export class SmcSocket {
   readonly family: number;
   readonly protocol: number;
   readonly #smc: Smc;
-  /** Physical addresses of struct socket, msghdr, sockaddr_in. */
+  /** Physical addresses of struct file, socket, msghdr, sockaddr_in. */
+  readonly #file: number;
   readonly #socket: number;
   readonly #msg: number;
   readonly #sockaddr: number;
@@ -96,7 +120,10 @@ export class SmcSocket {
     this.#sock = sock;
     this.family = family;
     this.protocol = protocol;
+    this.#file = smc.kernel.physical.alloc(FILE.size);
     this.#socket = smc.kernel.physical.alloc(SOCKET.size);
+    smc.ram.setPointer(this.#socket + SOCKET.offset.file, this.#file);
+    smc.ram.setPointer(this.#file + FILE.offset.private_data, this.#socket);
     this.#msg = smc.kernel.physical.alloc(MSGHDR.size);
     this.#sockaddr = smc.kernel.physical.alloc(SOCKADDR_IN.size);
     if (sock !== 0) this.#attach(sock);
@@ -107,6 +134,21 @@ export class SmcSocket {
     this.#sock = sock;
     ram.setPointer(this.#socket + SOCKET.offset.sk, sock);
     ram.setPointer(sock + S.sk_socket, this.#socket);
+  }
+
+  /** sock_from_file: the socket whose calls these are, its own or the TCP socket under it. */
+  get #target(): number {
+    return this.#smc.ram.pointer(this.#file + FILE.offset.private_data);
+  }
+
+  /** The file has changed hands: SMC is not asked any more. */
+  get #isTcp(): boolean {
+    return this.#target !== this.#socket;
+  }
+
+  /** The tcp_sock of a file that has changed hands. */
+  get #tcpSock(): number {
+    return this.#smc.ram.pointer(this.#target + SOCKET.offset.sk);
   }
 
   /** Physical address of the smc_sock; 0 when it is closed. */
@@ -172,6 +214,13 @@ export class SmcSocket {
     const A = SOCKADDR_IN.offset;
     ram.view.setUint32(this.#sockaddr + A.sin_addr, address);
     ram.view.setUint16(this.#sockaddr + A.sin_port, port);
+    if (this.#isTcp) {
+      const { size } = SOCKADDR_IN;
+      const { kernel } = this.#smc;
+      const rc = kernel.invoke('inet_stream_connect', this.#target, this.#sockaddr, size, flags);
+      this.#smc.settle();
+      return { state: 'done', result: BigInt(rc) };
+    }
     const pointers = [ram.physToVirt(socket), ram.physToVirt(this.#sockaddr)];
     const task = this.#smc.start(
       'smc_connect',
@@ -229,7 +278,8 @@ export class SmcSocket {
     if (this.#sock === 0) return -ERRNO.EBADF;
     this.#header(flags | MSG.DONTWAIT);
     smc.user = bytes;
-    const sent = smc.kernel.invoke('smc_sendmsg', this.#socket, this.#msg, bytes.length);
+    const call = this.#isTcp ? 'inet_sendmsg' : 'smc_sendmsg';
+    const sent = smc.kernel.invoke(call, this.#target, this.#msg, bytes.length);
     smc.settle();
     return sent;
   }
@@ -239,6 +289,7 @@ export class SmcSocket {
     const end = this.#deadline(this.sndtimeo);
     for (;;) {
       const sent = this.#canSend() ? this.sendNow(bytes, flags) : -ERRNO.EAGAIN;
+      if (sent === -ERRNO.EAGAIN && !this.#isTcp) noteNoSpace(this.#smc, this.#sock);
       const isOver = sent === -ERRNO.EAGAIN && !(await this.#sleep(end));
       if (sent !== -ERRNO.EAGAIN || isOver) return checkResult(sent, 'send');
     }
@@ -273,8 +324,8 @@ export class SmcSocket {
     smc.user = buffer;
     const length = buffer.length;
     const got = smc.kernel.invoke(
-      'smc_recvmsg',
-      this.#socket,
+      this.#isTcp ? 'inet_recvmsg' : 'smc_recvmsg',
+      this.#target,
       this.#msg,
       length,
       flags | MSG.DONTWAIT,
@@ -318,7 +369,8 @@ export class SmcSocket {
   shutdownNow(how: ShutdownHow | number): number {
     if (this.#sock === 0) return -ERRNO.EBADF;
     const number = typeof how === 'number' ? how : SHUT[how];
-    const rc = this.#smc.kernel.invoke('smc_shutdown', this.#socket, number);
+    const call = this.#isTcp ? 'inet_shutdown' : 'smc_shutdown';
+    const rc = this.#smc.kernel.invoke(call, this.#target, number);
     this.#smc.settle();
     return rc;
   }
@@ -373,65 +425,92 @@ export class SmcSocket {
   /** Bits of poll(2). */
   poll(): number {
     if (this.#sock === 0) return POLL.HUP;
-    return this.#smc.kernel.invoke('smc_poll', 0, this.#socket, 0);
+    const call = this.#isTcp ? 'tcp_poll' : 'smc_poll';
+    return this.#smc.kernel.invoke(call, this.#file, this.#target, 0);
   }
 
   /** SO_ERROR: reading it clears it. */
   takeError(): number {
     const { ram, tcp } = this.#smc;
     const sock = this.#open();
+    if (this.#isTcp) return tcp.of(this.#target).takeError();
     const error = ram.u32(sock + S.sk_err);
     ram.set32(sock + S.sk_err, 0);
-    if (error !== 0 || !this.isFallback) return error;
-    const clcsock = tcp.of(ram.pointer(sock + S.clcsock));
-    const tcpError = clcsock.error;
-    clcsock.error = 0;
-    return tcpError;
+    return error;
   }
 
   getOption<Name extends keyof SocketOptions>(name: Name): SocketOptions[Name];
   getOption(name: keyof SocketOptions): number | boolean {
     const { ram } = this.#smc;
-    const sock = this.#open();
+    const [sock, at] = this.#optionsAt();
     switch (name) {
       case 'rcvbuf':
-        return ram.u32(sock + S.sk_rcvbuf);
+        return ram.u32(sock + at.sk_rcvbuf);
       case 'sndbuf':
-        return ram.u32(sock + S.sk_sndbuf);
+        return ram.u32(sock + at.sk_sndbuf);
       case 'cork':
-        return ram.u32(sock + S.nonagle) !== 0;
+        return (ram.u32(sock + at.nonagle) & TCP_NAGLE_CORK) !== 0;
+      case 'nodelay':
+        return (ram.u32(sock + at.nonagle) & TCP_NAGLE_OFF) !== 0;
       case 'oobInline':
-        return hasBits(ram, sock + S.sk_flags, SOCK_URGINLINE);
+        return hasBits(ram, sock + at.sk_flags, SOCK_URGINLINE);
     }
   }
 
   setOption<Name extends keyof SocketOptions>(name: Name, value: SocketOptions[Name]): void {
-    const { ram, memMax, kernel } = this.#smc;
-    const sock = this.#open();
+    const { ram, memMax } = this.#smc;
+    const [sock, at] = this.#optionsAt();
     const doubled = (min: number): number => Math.max(2 * Math.min(Number(value), memMax), min);
     switch (name) {
       case 'rcvbuf':
-        ram.set32(sock + S.sk_rcvbuf, doubled(SOCK_MIN_RCVBUF));
+        ram.set32(sock + at.sk_rcvbuf, doubled(SOCK_MIN_RCVBUF));
+        if (!this.#isTcp) setBits(ram, sock + S.sk_userlocks, SOCK_RCVBUF_LOCK);
         break;
       case 'sndbuf':
-        ram.set32(sock + S.sk_sndbuf, doubled(SOCK_MIN_SNDBUF));
+        ram.set32(sock + at.sk_sndbuf, doubled(SOCK_MIN_SNDBUF));
+        if (!this.#isTcp) setBits(ram, sock + S.sk_userlocks, SOCK_SNDBUF_LOCK);
         break;
-      case 'cork': {
-        ram.set32(sock + S.nonagle, value === true ? 1 : 0);
-        const isConnected = ram.pointer(connOf(sock) + C.lgr) !== 0;
-        if (value !== true && isConnected) kernel.invoke('smc_tx_pending', connOf(sock));
-        this.#smc.settle();
+      case 'cork':
+        this.#setNagle(TCP_NAGLE_CORK, value === true);
+        if (value !== true) this.#sendPending('cork_cnt');
         break;
-      }
+      case 'nodelay':
+        this.#setNagle(TCP_NAGLE_OFF, value === true);
+        if (value === true) this.#sendPending('ndly_cnt');
+        break;
       case 'oobInline':
-        if (value === true) setBits(ram, sock + S.sk_flags, SOCK_URGINLINE);
-        else clearBits(ram, sock + S.sk_flags, SOCK_URGINLINE);
+        if (value === true) setBits(ram, sock + at.sk_flags, SOCK_URGINLINE);
+        else clearBits(ram, sock + at.sk_flags, SOCK_URGINLINE);
     }
+  }
+
+  /** Where the options of this file lie: in the smc_sock, or in the tcp_sock. */
+  #optionsAt(): readonly [sock: number, at: OptionOffsets] {
+    const sock = this.#open();
+    return this.#isTcp ? [this.#tcpSock, TCP_SOCK.offset] : [sock, S];
+  }
+
+  #setNagle(bit: number, on: boolean): void {
+    const { ram } = this.#smc;
+    const [sock, at] = this.#optionsAt();
+    const before = ram.u32(sock + at.nonagle);
+    ram.set32(sock + at.nonagle, on ? before | bit : before & ~bit);
+  }
+
+  /** smc_setsockopt of TCP_NODELAY and TCP_CORK: what was held back goes out. */
+  #sendPending(counter: 'cork_cnt' | 'ndly_cnt'): void {
+    if (this.#isTcp || NOT_CONNECTED.has(this.state)) return;
+    count(this.#smc, counter);
+    this.#smc.kernel.invoke('smc_tx_pending', connOf(this.#open()));
+    this.#smc.settle();
   }
 
   /** sk_shutdown says that nothing more will come. */
   get isReadShut(): boolean {
-    return hasBits(this.#smc.ram, this.#open() + S.sk_shutdown, RCV_SHUTDOWN);
+    const { ram, tcp } = this.#smc;
+    const sock = this.#open();
+    if (this.#isTcp) return (tcp.of(this.#target).shutdown & RCV_SHUTDOWN) !== 0;
+    return hasBits(ram, sock + S.sk_shutdown, RCV_SHUTDOWN);
   }
 
   #header(flags: number): void {
@@ -452,6 +531,7 @@ export class SmcSocket {
 
   #free(): void {
     const { physical } = this.#smc.kernel;
+    physical.free(this.#file);
     physical.free(this.#socket);
     physical.free(this.#msg);
     physical.free(this.#sockaddr);

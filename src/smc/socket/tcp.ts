@@ -13,7 +13,7 @@ import { ERRNO } from '../../common/errno.js';
 import { AF_INET, SOCK } from '../../bpf/socket.js';
 import type { KernelContext } from '../../kernel/function.js';
 import { RCV_SHUTDOWN, SEND_SHUTDOWN, SHUTDOWN_MASK } from '../constants.js';
-import { TCP_SOCK } from '../structs.js';
+import { SOCKET, TCP_SOCK } from '../structs.js';
 
 /** An IPv4 address as a number, and a port. */
 export interface Endpoint {
@@ -24,10 +24,14 @@ export interface Endpoint {
 /** Bytes that may lie unread at the receiver. */
 const BUFFER = 1 << 20;
 const FIRST_EPHEMERAL_PORT = 32768;
+/** The middle values of net.ipv4.tcp_rmem and tcp_wmem; buffers do not grow here. */
+const TCP_RMEM_DEFAULT = 131072;
+const TCP_WMEM_DEFAULT = 16384;
 
 export class TcpSocket {
-  /** Of the tcp_sock. */
+  /** Physical addresses of the tcp_sock, and of its struct socket. */
   readonly address: number;
+  readonly socket: number;
   local: Endpoint = { address: 0, port: 0 };
   remote: Endpoint | undefined;
   peer: TcpSocket | undefined;
@@ -44,8 +48,9 @@ export class TcpSocket {
   #finReceived = false;
   #closed = false;
 
-  constructor(address: number) {
+  constructor(address: number, socket: number) {
     this.address = address;
+    this.socket = socket;
   }
 
   get unread(): number {
@@ -73,7 +78,8 @@ export class TcpSocket {
   /** The number of bytes that were taken, or a negative errno. */
   send(bytes: Uint8Array): number {
     if (this.error !== 0) return -ERRNO.ECONNRESET;
-    if (!this.peer) return -ERRNO.ENOTCONN;
+    // a socket that was never connected is no different from one whose pipe is broken
+    if (!this.peer) return -ERRNO.EPIPE;
     if ((this.shutdown & SEND_SHUTDOWN) !== 0 || this.peer.#closed) return -ERRNO.EPIPE;
     const size = Math.min(bytes.length, this.sendSpace);
     if (size === 0 && bytes.length > 0) return -ERRNO.EAGAIN;
@@ -106,6 +112,13 @@ export class TcpSocket {
       left -= Math.min(left, chunk.length);
     }
     this.peer?.onEvent?.();
+  }
+
+  /** sock_error */
+  takeError(): number {
+    const { error } = this;
+    this.error = 0;
+    return error;
   }
 
   /** kernel_sock_shutdown: `how` as of shutdown(2). */
@@ -176,16 +189,29 @@ export class TcpStack {
   }
 
   create(): TcpSocket {
-    const address = this.#kernel.physical.alloc(TCP_SOCK.size);
-    const socket = new TcpSocket(address);
-    this.#sockets.set(address, socket);
+    const { physical, memory } = this.#kernel;
+    const address = physical.alloc(TCP_SOCK.size);
+    const at = physical.alloc(SOCKET.size);
+    const { ram } = memory;
+    ram.setPointer(at + SOCKET.offset.sk, address);
+    ram.setPointer(address + TCP_SOCK.offset.sk_socket, at);
+    ram.set32(address + TCP_SOCK.offset.sk_rcvbuf, TCP_RMEM_DEFAULT);
+    ram.set32(address + TCP_SOCK.offset.sk_sndbuf, TCP_WMEM_DEFAULT);
+    const socket = new TcpSocket(address, at);
+    this.#sockets.set(at, socket);
     return socket;
   }
 
-  of(address: number): TcpSocket {
-    const socket = this.#sockets.get(address);
-    if (!socket) throw new RangeError(`no TCP socket at ${address}`);
+  /** @param at of its struct socket */
+  of(at: number): TcpSocket {
+    const socket = this.#sockets.get(at);
+    if (!socket) throw new RangeError(`no TCP socket at ${at}`);
     return socket;
+  }
+
+  /** @param address of its tcp_sock */
+  ofSock(address: number): TcpSocket {
+    return this.of(this.#kernel.memory.ram.pointer(address + TCP_SOCK.offset.sk_socket));
   }
 
   /** Closes a socket and frees its memory. */
@@ -195,7 +221,9 @@ export class TcpStack {
     if (others) this.#listeners.set(port, others);
     socket.close();
     socket.onEvent = undefined;
-    if (this.#sockets.delete(socket.address)) this.#kernel.physical.free(socket.address);
+    if (!this.#sockets.delete(socket.socket)) return;
+    this.#kernel.physical.free(socket.address);
+    this.#kernel.physical.free(socket.socket);
   }
 
   /** 0, or -EADDRINUSE. */
@@ -238,6 +266,7 @@ export class TcpStack {
     server.remote = local;
     server.peer = socket;
     socket.peer = server;
+    this.#inherit(server, listener);
     this.#store(server);
     const isAnswered = smcOption && this.synackOption(listener, local, remote);
     this.setSynSmc(socket, isAnswered);
@@ -274,6 +303,16 @@ export class TcpStack {
       all.find(({ local }) => local.address === to.address) ??
       all.find(({ local }) => local.address === 0)
     );
+  }
+
+  /** What a connection has from the socket that listened for it. */
+  #inherit(child: TcpSocket, listener: TcpSocket): void {
+    const { ram } = this.#kernel.memory;
+    const T = TCP_SOCK.offset;
+    ram.set8(child.address + T.sk_flags, ram.u8(listener.address + T.sk_flags));
+    for (const at of [T.nonagle, T.sk_rcvbuf, T.sk_sndbuf]) {
+      ram.set32(child.address + at, ram.u32(listener.address + at));
+    }
   }
 
   #store({ address, local, remote }: TcpSocket): void {

@@ -1,3 +1,4 @@
+import { plainRecord } from '../../../src/bpf/btf/record.js';
 import { describe, expect, it } from 'vitest';
 import { bytesToHex } from '../../../src/common/bytes.js';
 import { encodeSlots, makeSlot, type Slot } from '../../../src/bpf/instruction.js';
@@ -144,7 +145,7 @@ describe('timers', () => {
   it('run in order of their time, with map, key and value', () => {
     const bench = new HelperBench();
     const { host } = bench;
-    const map = createMap(specOf({ valueSize: 24, fields: { timer: 8 } }), host);
+    const map = createMap(specOf({ valueSize: 24, record: plainRecord({ bpf_timer: 8 }) }), host);
     const seen: string[] = [];
     const callback = host.addCallbacks([
       (registers) => {

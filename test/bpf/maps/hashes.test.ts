@@ -1,3 +1,4 @@
+import { plainRecord } from '../../../src/bpf/btf/record.js';
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
 import { HashMap } from '../../../src/bpf/maps/hash.js';
@@ -66,7 +67,7 @@ describe('HASH', () => {
   });
 
   it('leaves a spin lock alone and hides it', () => {
-    const bench = new Bench({ fields: { spinLock: 0 } }, HashMap);
+    const bench = new Bench({ record: plainRecord({ bpf_spin_lock: 0 }) }, HashMap);
     bench.update(u32(1), u64(0x1_ffff_ffffn));
     const value = bench.find(u32(1));
     expect(bench.host.memory.read64(value)).toBe(0x1_0000_0000n);

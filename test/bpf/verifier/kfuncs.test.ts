@@ -70,6 +70,22 @@ const TABLE: Readonly<Record<string, readonly Row[]>> = {
       'EACCES calling kernel function bpf_not_there is not allowed',
     ],
     [
+      'of the kernel, not for this type',
+      `call bpf_cpumask_create${END}`,
+      'EACCES calling kernel function bpf_cpumask_create is not allowed',
+    ],
+    [
+      'for some types',
+      `call bpf_dynptr_from_skb${END}`,
+      'EACCES calling kernel function bpf_dynptr_from_skb is not allowed',
+    ],
+    [
+      'of the kernel, and not here',
+      `call bpf_ct_release${END}`,
+      'EOPNOTSUPP kernel function bpf_ct_release is none of those that are here',
+    ],
+    ['never called', `goto +1\ncall bpf_ct_release\nr0 = 0\nexit`, 'accepted'],
+    [
       'not for this type',
       `r2 = 0\nr3 = r10\nr3 += -16\ncall bpf_dynptr_from_xdp${END}`,
       'EACCES calling kernel function bpf_dynptr_from_xdp is not allowed',

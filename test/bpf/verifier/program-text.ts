@@ -5,6 +5,7 @@
  *   5 PROG_ARRAY                   6 frozen, "hello"    7 ARRAY_OF_MAPS of 1          8 HASH u32 -> { timer }
  *   9 XSKMAP
  */
+import { plainRecord } from '../../../src/bpf/btf/record.js';
 import { assemble } from '../../../src/bpf/assemble.js';
 import { readSlots } from '../../../src/bpf/instruction.js';
 import type { Btf } from '../../../src/bpf/btf/btf.js';
@@ -44,7 +45,7 @@ const ARRAY = map('ARRAY', 4, 48);
 const MAPS: Readonly<Record<number, VerifierMap>> = {
   1: ARRAY,
   2: map('HASH', 8, 8),
-  3: map('HASH', 4, 8, { spinLock: 0 }),
+  3: map('HASH', 4, 8, { record: plainRecord({ bpf_spin_lock: 0 }) }),
   4: map('RINGBUF', 0, 0),
   5: map('PROG_ARRAY', 4, 4),
   6: map('ARRAY', 4, 16, {
@@ -53,7 +54,7 @@ const MAPS: Readonly<Record<number, VerifierMap>> = {
     contents: new TextEncoder().encode('hello\0 world wide'.slice(0, 16)),
   }),
   7: map('ARRAY_OF_MAPS', 4, 4, { inner: ARRAY }),
-  8: map('HASH', 4, 16, { timer: 0 }),
+  8: map('HASH', 4, 16, { record: plainRecord({ bpf_timer: 0 }) }),
   9: map('XSKMAP', 4, 4),
 };
 
@@ -68,9 +69,13 @@ export interface TextOptions {
 }
 
 /** `call bpf_iter_num_next` as assembly has it: by number. */
+/** Kernel functions that are not modelled, and one that no kernel has. */
+const FOREIGN = ['bpf_not_there', 'bpf_cpumask_create', 'bpf_dynptr_from_skb', 'bpf_ct_release'];
+const FOREIGN_BASE = 900;
+
 function withKfuncNumbers(text: string): string {
   return text.replaceAll(/call (bpf_\w+)$/gm, (_, name: string) => {
-    return `call kernel-function#${findKfunc(name)?.id ?? 999}`;
+    return `call kernel-function#${findKfunc(name)?.id ?? FOREIGN_BASE + Math.max(0, FOREIGN.indexOf(name))}`;
   });
 }
 
@@ -89,7 +94,12 @@ export function inputOf(text: string, options: TextOptions = {}): VerifierInput 
       const kfuncs = new Map<number, string>();
       for (const [at, slot] of slots.entries()) {
         if (slot.code === CALL && slot.src === PSEUDO.KFUNC_CALL) {
-          kfuncs.set(at, KFUNCS.find(({ id }) => id === slot.imm)?.name ?? 'bpf_not_there');
+          kfuncs.set(
+            at,
+            KFUNCS.find(({ id }) => id === slot.imm)?.name ??
+              FOREIGN[slot.imm - FOREIGN_BASE] ??
+              '',
+          );
         }
         if (OPCODES[slot.code]?.kind !== 'ld_imm64') continue;
         const target = MAPS[slot.imm];

@@ -26,6 +26,9 @@ export const SETTINGS = {
   none: { loopback: 'none', netdev },
   /** 6.1 knows no release 1. */
   none61: { loopback: 'none', netdev, release: 0 },
+  /** Counted since boot: for one record each. */
+  counted: { loopback: 'none', netdev },
+  counted61: { loopback: 'none', netdev, release: 0 },
   roce: { loopback: 'none', roce: [ROCE], netdev },
   whole: { nocopy: false, wholeRings: true },
   /** net.core.rmem_max and wmem_max were raised. */

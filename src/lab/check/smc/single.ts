@@ -6,6 +6,7 @@ import type { Smc } from '../../../smc/smc.js';
 import { listDevices, listLinkGroups, systemInfo } from '../../../smc/state.js';
 import type { VectorRecord } from '../record.js';
 import { addPadded, eidBytes, errnoOf, initialSocket, ueidRules } from './calls.js';
+import { COUNTED, compareCounts } from './counts.js';
 import { compareFields, differenceOf, skip, type Difference } from './compare.js';
 import type { Machine } from './machines.js';
 
@@ -20,6 +21,9 @@ export async function compareSingle(record: VectorRecord, machine: Machine): Pro
     case 'sysctl':
       return sysctl(record, smc);
     case 'genl':
+      if (COUNTED.has(record.text('what'))) {
+        return compareCounts(record, await machine(is61 ? 'counted61' : 'counted'));
+      }
       return listing(record, smc);
     case 'ueid_add_padded32':
       return compareFields(record, addPadded(smc, record.text('eid')));

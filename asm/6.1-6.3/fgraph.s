@@ -1,4 +1,4 @@
-// What a function returns to while the graph tracer follows it, Linux 6.2 (arch/arm64/kernel/entry-ftrace.S).
+// What a function returns to while the graph tracer follows it, Linux 6.1 to 6.3 (arch/arm64/kernel/entry-ftrace.S).
 // Entered by RET with the function's results in x0..x7; ftrace_return_to_handler(fp) gives the address
 // that the function would have returned to.
 
