@@ -17,6 +17,7 @@ import {
   HELPERS_OF_MAP,
   MAPS_OF_HELPER,
   SOCKET_MAPS,
+  TAKES_PACKET,
   type ArgumentRule,
   type Prototype,
 } from './prototypes.js';
@@ -25,6 +26,7 @@ import { markPrecise } from './scalar.js';
 import { constantAt, helperStack, isAligned } from './stack.js';
 import type { DynptrSlot } from './state.js';
 import {
+  isPacket,
   isPlainObject,
   typeName,
   variableText,
@@ -113,6 +115,9 @@ function checkArgument(
 ): void {
   const register = index + 1;
   const value = env.read(register);
+  if (rule !== 'any' && isPacket(value) && !TAKES_PACKET.has(id)) {
+    env.refuse('EACCES', 'helper access to the packet is not allowed');
+  }
   switch (rule) {
     case 'any':
       return;

@@ -32,6 +32,9 @@ import type { Reference, VerifierFunction, VerifierInput, VerifierMap } from './
 const BPF_F_RDONLY_PROG = 1 << 7;
 const CALL = 0x85;
 
+/** Maps whose values programs may read only, whatever their flags (dev_map_init_map). */
+const DEVICE_MAPS: readonly string[] = ['DEVMAP', 'DEVMAP_HASH'];
+
 /** Licenses whose programs may call GPL-only helpers (license_is_gpl_compatible). */
 const GPL_LICENSES: readonly string[] = [
   'GPL',
@@ -154,15 +157,16 @@ function poisonedRelocations(
 
 export function verifierMap(definition: MapDefinition, types: LocalTypes | undefined): VerifierMap {
   const { name, keySize, valueSize, maxEntries, flags, data, valueType, inner } = definition;
+  const typeName = mapTypeName(definition.type) ?? `${definition.type}`;
   const record = valueType === 0 ? undefined : types?.valueRecord(valueType, valueSize);
   const frozen = data !== undefined && (flags & BPF_F_RDONLY_PROG) !== 0;
   return {
     name,
-    type: mapTypeName(definition.type) ?? `${definition.type}`,
+    type: typeName,
     keySize,
     valueSize,
     maxEntries,
-    flags,
+    flags: DEVICE_MAPS.includes(typeName) ? flags | BPF_F_RDONLY_PROG : flags,
     frozen,
     hasBtf: types !== undefined && valueType !== 0,
     ...(data ? { contents: data } : {}),

@@ -6,10 +6,18 @@
  * prepare_func_exit, check_return_code, widen_imprecise_scalars in kernel/bpf/verifier.c.
  */
 import { allowedResult } from './context.js';
-import { describeValue, type Env } from './env.js';
+import type { Env } from './env.js';
 import { checkPassed } from './global-call.js';
 import { invalidatePackets, refuseLeaks } from './references.js';
-import { markPrecise, signExtend, unknownScalar, unsignedScalar, type Scalar } from './scalar.js';
+import {
+  markPrecise,
+  S64_MAX,
+  S64_MIN,
+  signExtend,
+  unknownScalar,
+  unsignedScalar,
+  type Scalar,
+} from './scalar.js';
 import { MAX_FRAMES, newFrame, topFrame, type Checkpoint, type State } from './state.js';
 import type { Structure } from './structure.js';
 import { Pointer, typeName, type Value } from './value.js';
@@ -55,7 +63,7 @@ export function callFunction(env: Env, callee: number, structures: readonly Stru
 export function leave(env: Env): boolean {
   const { state, frame } = env;
   if (frame.callback?.isAsync) {
-    checkCallbackResult(env, frame.callback.maxResult);
+    checkCallbackResult(env, frame.callback.maxResult, 'async callback return');
     refuseLeaks(env, 'BPF_EXIT instruction in async callback');
     return false;
   }
@@ -66,7 +74,7 @@ export function leave(env: Env): boolean {
   }
   const result = frame.regs[0];
   if (frame.callback) {
-    checkCallbackResult(env, frame.callback.maxResult);
+    checkCallbackResult(env, frame.callback.maxResult, 'callback return');
     state.frames.pop();
     // the call itself again: it may run the callback once more, or be done
     state.at = frame.callSite;
@@ -105,8 +113,8 @@ function lowHalf(value: Scalar): Scalar {
   return signExtend(value, 4);
 }
 
-function checkCallbackResult(env: Env, max: bigint): void {
-  refuseResult(env, env.read(0), 0n, max, 'callback return');
+function checkCallbackResult(env: Env, max: bigint, when: string): void {
+  refuseResult(env, env.read(0), 0n, max, when);
 }
 
 function refuseResult(
@@ -125,9 +133,13 @@ function refuseResult(
   }
   markPrecise(value);
   if (value.smin >= min && value.smax <= max) return;
+  const ends: string[] = [];
+  if (value.smin > S64_MIN) ends.push(`smin=${value.smin}`);
+  if (value.smax < S64_MAX) ends.push(`smax=${value.smax}`);
+  const what = ends.length === 0 ? 'unknown scalar value' : ends.join(' ');
   env.refuse(
     'EINVAL',
-    `At ${when} the register R${register} has ${describeValue(value)} should have been in [${min}, ${max}]`,
+    `At ${when} the register R${register} has ${what} should have been in [${min}, ${max}]`,
   );
 }
 

@@ -287,7 +287,10 @@ function checkRange(
   if (!kind || kind === 'sock') {
     env.refuse('EACCES', `R${register} invalid mem access '${typeName(pointer)}'`);
   }
-  if (access === 'write' && (pointer.readOnly || kind === 'map_key')) {
+  if (access === 'write' && kind === 'map_key') {
+    env.refuse('EACCES', `write to change key R${register} not allowed`);
+  }
+  if (access === 'write' && pointer.readOnly) {
     env.refuse('EACCES', `R${register} cannot write into ${typeName(pointer)}`);
   }
   const whole = describeRegion(pointer, register, kind);

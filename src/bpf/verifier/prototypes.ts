@@ -200,6 +200,12 @@ export const XDP_HELPERS: ReadonlySet<number> = new Set([
   197, 198, 199, 200, 201, 202, 203, 204, 205, 206, 207, 208, 209, 210, 211,
 ]);
 
+/** Helpers that may be given packet pointers (pkt_access). */
+// prettier-ignore
+export const TAKES_PACKET: ReadonlySet<number> = new Set([
+  1, 2, 3, 11, 28, 84, 85, 87, 99, 100, 110, 195, 204, 205, 206, 207,
+]);
+
 /** Helpers after which no packet pointer is valid. */
 export const CHANGES_PACKET: ReadonlySet<number> = new Set([9, 12, 44, 54, 65]);
 

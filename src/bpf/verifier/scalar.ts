@@ -430,9 +430,11 @@ export function refineHalf(range: Range, limits: Partial<Half>): Range | undefin
 
 /** The lower half is these 32 bits; of the upper one nothing more is known than before (__mark_reg32_known). */
 export function withLow(scalar: Scalar, low: number): Scalar {
-  const half = { u32min: low >>> 0, u32max: low >>> 0, s32min: low, s32max: low };
-  const range = refineHalf(scalar.bounds, { ...half, value32: low, mask32: 0 });
-  return new Scalar(range ?? scalar.bounds, scalar);
+  const u32 = low >>> 0;
+  const half = { u32min: u32, u32max: u32, s32min: low, s32max: low, value32: low, mask32: 0 };
+  // where what was known says otherwise no run gets here: anything above will do
+  const range = refineHalf(scalar.bounds, half) ?? refineHalf(UNKNOWN_RANGE, half);
+  return new Scalar(range ?? UNKNOWN_RANGE, scalar);
 }
 
 /** Ranges that were cut, by the key and the range. */

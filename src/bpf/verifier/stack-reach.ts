@@ -16,13 +16,11 @@ export interface Reach {
   readonly high: number;
 }
 
-/** How an access is named: direct loads and stores, or memory handed to a helper. */
-type How = 'read' | 'write' | 'helper';
+type How = 'read' | 'write';
 
 const PHRASES: Readonly<Record<How, string>> = {
   read: ' read from',
   write: ' write to',
-  helper: ' indirect access to',
 };
 
 /** Checks that `size` bytes at `pointer + off` are in the frame. */

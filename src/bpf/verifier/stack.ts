@@ -202,7 +202,7 @@ export function helperStack(
   size: number,
   writes: boolean,
 ): void {
-  const { low, high } = stackReach(env, register, pointer, 0, size, 'helper');
+  const { low, high } = stackReach(env, register, pointer, 0, size, writes ? 'write' : 'read');
   const { stack } = frameOf(env, pointer);
   // without a constant place what is written may not be all of it
   const fills = writes && !pointer.variable;

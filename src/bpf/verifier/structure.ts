@@ -182,12 +182,15 @@ function findPrunePoints(each: VerifierFunction): Uint8Array {
     if (opcode.kind === 'may_goto') mark(at, PRUNE.mayGoto);
     if (opcode.kind === 'call') {
       if (slot.src === 0 && CALLS_CALLBACK.has(slot.imm)) mark(at, PRUNE.callback);
-      if (slot.src === PSEUDO.CALL) mark(at + 1, PRUNE.compare);
+      mark(at + 1, PRUNE.compare);
       const kfunc = kfuncAt(each, at);
       if (kfunc?.flags.includes('KF_ITER_NEXT')) mark(at, PRUNE.iterator);
       if (kfunc?.body.calling) mark(at, PRUNE.callback);
     }
-    if (opcode.kind === 'ld_imm64') at++;
+    if (opcode.kind === 'ld_imm64') {
+      at++;
+      if (slot.src === PSEUDO.FUNC) mark(at + 1, PRUNE.compare);
+    }
   }
   return points;
 }

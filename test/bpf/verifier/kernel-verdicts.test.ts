@@ -26,6 +26,10 @@ const READ = '\nr0 += r6\nr1 = *(u64 *)(r0 +0)\nend:\nr0 = 0\nexit';
 const index = (store: string, key = -4): string =>
   `${store}\nr2 = r10\nr2 += ${key}\nr1 = map[fd:1]\ncall 1\nr1 = *(u64 *)(r0 +0)\nr0 = 0\nexit`;
 
+/** R6 = 8 bytes of a packet. */
+const packet = (call: string): string =>
+  `r6 = *(u32 *)(r1 +0)\nr2 = *(u32 *)(r1 +4)\nr3 = r6\nr3 += 8\nif r3 > r2 goto e\n${call}\ne:\nr0 = 0\nexit`;
+
 const TABLE: Readonly<Record<string, readonly Row[]>> = {
   'constant index of an array (6.18)': [
     ['in range', index('*(u32 *)(r10 -4) = 0'), 0],
@@ -35,6 +39,11 @@ const TABLE: Readonly<Record<string, readonly Row[]>> = {
     ['of another size', index('*(u64 *)(r10 -8) = 0', -8), 'EACCES'],
     ['not known', index('call 7\n*(u32 *)(r10 -8) = r0', -8), 'EACCES'],
     ['a byte is not zero', index('*(u32 *)(r10 -4) = 0\n*(u8 *)(r10 -2) = 1'), 'EACCES'],
+  ],
+  'packets given to helpers': [
+    ['one that may read them', packet('r1 = map[fd:2]\nr2 = r6\ncall 1'), 0],
+    ['one that may not', packet('r1 = map[fd:4]\nr2 = r6\nr3 = 8\nr4 = 0\ncall 130'), 'EACCES'],
+    ['one that would write', packet('r2 = 0\nr3 = r6\nr4 = 8\ncall 189'), 'EACCES'],
   ],
   'numbers as 6.18 follows them': [
     ['byte swap', `${VALUE}\nr6 = be16 r6\nr6 &= 40${READ}`, 0],

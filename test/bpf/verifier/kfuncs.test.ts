@@ -123,7 +123,7 @@ const TABLE: Readonly<Record<string, readonly Row[]>> = {
     [
       'too little memory',
       `r2 = r10\nr2 += -4\ncall bpf_xdp_metadata_rx_timestamp${END}`,
-      'EINVAL invalid indirect access to stack R2 off=-4 size=8',
+      'EINVAL invalid read from stack R2 off=-4 size=8',
       { deviceBound: true },
     ],
     [

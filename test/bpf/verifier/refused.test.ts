@@ -191,7 +191,7 @@ const TABLE: Readonly<Record<string, readonly Row[]>> = {
     [
       'key out of the frame',
       'r1 = map[fd:2]\nr2 = r10\nr2 += -4\ncall 1\nr0 = 0\nexit',
-      'EINVAL invalid indirect access to stack R2 off=-4 size=8',
+      'EINVAL invalid read from stack R2 off=-4 size=8',
     ],
   ],
   packet: [
@@ -401,7 +401,7 @@ const TABLE: Readonly<Record<string, readonly Row[]>> = {
     [
       'size beyond the frame',
       'r6 = r1\ncall 7\nr4 = r0\nr4 &= 31\nr4 += 1\nr1 = r6\nr2 = 0\nr3 = r10\nr3 += -16\ncall 189\nexit',
-      'EINVAL invalid indirect access to stack R3 off=-16 size=32',
+      'EINVAL invalid write to stack R3 off=-16 size=32',
     ],
     ['missing argument', 'r1 = map[fd:1]\ncall 1\nexit', 'EACCES R2 !read_ok'],
     [
@@ -526,13 +526,13 @@ const TABLE: Readonly<Record<string, readonly Row[]>> = {
     [
       'fentry',
       'r0 = 1\nexit',
-      'EINVAL At program exit the register R0 has P1 should have been in [0, 0]',
+      'EINVAL At program exit the register R0 has smin=1 smax=1 should have been in [0, 0]',
       { kind: 'fentry' },
     ],
     [
       'fentry, unknown',
       'call 7\nexit',
-      'EINVAL At program exit the register R0 has Pscalar() should have been in [0, 0]',
+      'EINVAL At program exit the register R0 has unknown scalar value should have been in [0, 0]',
       { kind: 'fexit' },
     ],
   ],
@@ -573,7 +573,7 @@ const TABLE: Readonly<Record<string, readonly Row[]>> = {
     [
       'global: memory too small',
       'r1 = r10\nr1 += -4\ncall f\nexit\nf:\nr0 = 0\nexit',
-      "EINVAL invalid indirect access to stack R1 off=-4 size=8; Caller passes invalid args into func#1 ('test_sub_1')",
+      "EINVAL invalid read from stack R1 off=-4 size=8; Caller passes invalid args into func#1 ('test_sub_1')",
       { globals: { 1: [{ kind: 'memory', size: 8, nonNull: false }] } },
     ],
     [
@@ -591,7 +591,7 @@ const TABLE: Readonly<Record<string, readonly Row[]>> = {
     [
       'callback with a wrong result',
       'r1 = 10\nr2 = subprog[+6]\nr3 = 0\nr4 = 0\ncall 181\nr0 = 0\nexit\nr0 = 7\nexit',
-      'EINVAL At callback return the register R0 has P7 should have been in [0, 1]',
+      'EINVAL At callback return the register R0 has smin=7 smax=7 should have been in [0, 1]',
     ],
     [
       'callback that goes too far',
