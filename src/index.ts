@@ -56,7 +56,7 @@ export {
   type LoadedProgram,
 } from './bpf/object/load.js';
 export { parseObject } from './bpf/object/parse.js';
-export type { SectionKind } from './bpf/object/spec.js';
+export type { ObjectSpec, SectionKind } from './bpf/object/spec.js';
 export { selectProgram, withTailCallees } from './bpf/object/select.js';
 export { PlainHost } from './bpf/plain-host.js';
 export type { KernelVersion } from './jit/profile.js';
@@ -234,6 +234,7 @@ export { listMap, mapTypes } from './lab/map-listing.js';
 export { dumpMap, type DumpOptions, type MapTypes } from './bpf/maps/dump.js';
 export { UserMap } from './bpf/maps/user.js';
 export { applySetting } from './lab/map-setting.js';
+export { withGlobal, withMaxEntries } from './lab/object-setting.js';
 export { RedirectSetup, describeXdpEvent } from './lab/redirect-setup.js';
 export {
   createRunner,

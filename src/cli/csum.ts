@@ -187,7 +187,7 @@ function programFrom(
   },
 ): (note: (verdict: number) => void) => XdpEngine {
   const spec = parseInput(path, (bytes) => parseObject(bytes, { name: path }));
-  const wanted = selectProgram(spec, options.name);
+  const wanted = selectProgram(spec, options.name, 'xdp');
   if (wanted.kind !== 'xdp') {
     throw new UsageError(`${wanted.name} (${wanted.section}) is no XDP program`);
   }

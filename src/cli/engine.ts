@@ -18,4 +18,4 @@ export function runEngine(engine: EngineName): RunEngine {
 }
 
 /** `vmallocRam` of a kernel that users' objects are loaded into: room for large maps. */
-export const OBJECT_RAM = 256 << 20;
+export const OBJECT_RAM = 1 << 30;

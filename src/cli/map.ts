@@ -18,6 +18,7 @@ import {
 import { bootLab, parseInput, readInput } from '../node/index.js';
 import { choiceOption, integerOption, parseOptions, type Command, type Output } from './command.js';
 import { ENGINES, OBJECT_RAM, cpuEngine, runEngine } from './engine.js';
+import { OBJECT_OPTIONS, OBJECT_USAGE, asSet } from './object-options.js';
 
 const USAGE = `map dump PROG.o [--map NAME] [--mem HEX|@FILE | --pcap FILE [--repeat N]] [--set M[K]=V]
        map list PROG.o [--map NAME]
@@ -28,6 +29,7 @@ const USAGE = `map dump PROG.o [--map NAME] [--mem HEX|@FILE | --pcap FILE [--re
                     --repeat N times
   --program NAME    which program of an object with several
   --engine E        interpreter (default) or wasm; embedded or unicorn (arm64 JIT image)
+${OBJECT_USAGE}
   --set M[K]=V      put an entry into map M before that (numbers, IPv4 addresses or hex:BYTES); may be repeated
   --no-check        do not verify the program
   --json, -j        as JSON`;
@@ -55,6 +57,7 @@ async function mapCommand(args: string[], output: Output): Promise<number> {
     pcap: { type: 'string' },
     repeat: { type: 'string' },
     engine: { type: 'string' },
+    ...OBJECT_OPTIONS,
     set: { type: 'string', multiple: true },
     'no-check': { type: 'boolean' },
     json: { type: 'boolean', short: 'j' },
@@ -70,8 +73,9 @@ async function mapCommand(args: string[], output: Output): Promise<number> {
   const engine = choiceOption('engine', values.engine, 'interpreter', ENGINES);
   const repeat = integerOption('repeat', values.repeat, 1, { min: 1, max: 1e6 });
   const packets = readPackets(values.mem, values.pcap);
-  const spec = parseInput(path, (bytes) => parseObject(bytes, { name: path }));
-  const program = packets.length > 0 ? selectProgram(spec, values.program) : undefined;
+  const parsed = parseInput(path, (bytes) => parseObject(bytes, { name: path }));
+  const spec = asSet(parsed, values);
+  const program = packets.length > 0 ? selectProgram(spec, values.program, 'xdp') : undefined;
   if (program && program.kind !== 'xdp') {
     throw new UsageError(`${program.name} (${program.section}) is no XDP program`);
   }

@@ -26,6 +26,7 @@ import {
 } from '../index.js';
 import { naming, parseInput, readInput } from '../node/index.js';
 import { choiceOption, type ParsedOptions } from './command.js';
+import { OBJECT_OPTIONS, OBJECT_USAGE, asSet } from './object-options.js';
 
 export interface ProgramInput {
   readonly xlated: XlatedProgram;
@@ -50,6 +51,8 @@ export interface ProgramArguments {
   readonly deviceBound?: boolean;
   /** False runs it raw, without the verifier. */
   readonly check?: boolean;
+  /** What is set in the object before it is loaded. */
+  readonly settings?: ParsedOptions<typeof OBJECT_OPTIONS>['values'];
 }
 
 /** The options that all commands with a PROG take, for `parseOptions`. */
@@ -57,6 +60,7 @@ export const PROGRAM_OPTIONS = {
   program: { type: 'string' },
   hex: { type: 'string' },
   type: { type: 'string' },
+  ...OBJECT_OPTIONS,
   btf: { type: 'string' },
   'dev-bound': { type: 'boolean' },
   'no-check': { type: 'boolean' },
@@ -70,6 +74,7 @@ export const PROGRAM_USAGE = `  PROG              an object from clang, a text o
   --type TYPE       what it is when its section does not say: xdp, tc, socket, fentry, fexit, fmod_ret
   --btf FILE        the kernel's BTF for CO-RE; default: the lab's own
   --dev-bound       bind the program to the device: it may ask for metadata of packets
+${OBJECT_USAGE}
   --no-check        do not verify an object's program
   --debug, -d       the verifier's whole log when it refuses one`;
 
@@ -84,7 +89,7 @@ export function programArguments(
   const kind = type === undefined ? undefined : choiceOption('type', type, 'xdp', TYPES);
   const check = values['no-check'] !== true;
   const deviceBound = values['dev-bound'] === true;
-  return { path, hex, program, type: kind, btf, check, deviceBound };
+  return { path, hex, program, type: kind, btf, check, deviceBound, settings: values };
 }
 
 const ELF_MAGIC = [0x7f, 0x45, 0x4c, 0x46];
@@ -105,7 +110,8 @@ export function readProgram(kernel: Kernel, from: ProgramArguments): ProgramInpu
     return { xlated: rawProgram('prog', insns, { helperImmediate }), maps: [] };
   }
   const { path } = from;
-  const spec = naming(path, () => parseObject(bytes, { name: path }));
+  const parsed = naming(path, () => parseObject(bytes, { name: path }));
+  const spec = asSet(parsed, from.settings ?? {});
   const selected = selectProgram(spec, from.program);
   const chosen = from.type === undefined ? selected : { ...selected, kind: from.type };
   const options: LoadOptions = {

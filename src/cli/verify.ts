@@ -22,6 +22,7 @@ import {
   type Output,
 } from './command.js';
 import { OBJECT_RAM } from './engine.js';
+import { OBJECT_OPTIONS, OBJECT_USAGE, asSet } from './object-options.js';
 
 const USAGE = `verify IMAGE --prog PROG.o --kallsyms FILE [--address HEX,..] [--mem HEX|@FILE | --pcap FILE]
   IMAGE            what 'bpftool prog dump jited id N file IMAGE' wrote on an arm64 machine
@@ -30,6 +31,7 @@ const USAGE = `verify IMAGE --prog PROG.o --kallsyms FILE [--address HEX,..] [--
   --address HEX    where the image's functions were, separated by commas; default: the symbols
                    bpf_prog_<tag>_<name> of kallsyms
   --kernel V       its kernel: 6.1, 6.12 or 7.3; default 6.12
+${OBJECT_USAGE}
   --set M[K]=V     put an entry into map M first, as in 'run'; may be repeated
   --mem HEX|@FILE  one packet; --pcap FILE: all of a capture; default: those of the examples
   --engine E       embedded (default) or unicorn
@@ -66,6 +68,7 @@ async function verifyCommand(args: string[], output: Output): Promise<number> {
     kallsyms: { type: 'string' },
     address: { type: 'string' },
     kernel: { type: 'string' },
+    ...OBJECT_OPTIONS,
     set: { type: 'string', multiple: true },
     mem: { type: 'string' },
     pcap: { type: 'string' },
@@ -78,8 +81,9 @@ async function verifyCommand(args: string[], output: Output): Promise<number> {
   const engine = choiceOption('engine', values.engine, 'embedded', ['embedded', 'unicorn']);
   const packets = readPackets(values.mem, values.pcap);
   const { prog } = values;
-  const spec = parseInput(prog, (bytes) => parseObject(bytes, { name: prog }));
-  const chosen = selectProgram(spec, values.program);
+  const parsed = parseInput(prog, (bytes) => parseObject(bytes, { name: prog }));
+  const spec = asSet(parsed, values);
+  const chosen = selectProgram(spec, values.program, 'xdp');
   const kallsyms =
     values.kallsyms === undefined
       ? Kallsyms.parse('')

@@ -38,6 +38,7 @@ import {
   type Output,
 } from './command.js';
 import { ENGINES, OBJECT_RAM, cpuEngine, runEngine } from './engine.js';
+import { OBJECT_OPTIONS, OBJECT_USAGE, asSet } from './object-options.js';
 
 const USAGE = `xdp PROG.o --pcap IN [--out OUT] [--program NAME] [--rx MODE] [--ring split|packed] [--engine E] [--repeat N]
   PROG.o           an object with an XDP program
@@ -56,6 +57,7 @@ const USAGE = `xdp PROG.o --pcap IN [--out OUT] [--program NAME] [--rx MODE] [--
   --rss            the device spreads packets over the queues by their hash, and reports it
   --rss-key KEY    the hash key: hex, microsoft or symmetric; with --rss
   --engine E       interpreter (default) or wasm; embedded or unicorn (arm64 JIT image)
+${OBJECT_USAGE}
   --set M[K]=V     put an entry into map M first (numbers, IPv4 addresses or hex:BYTES); may be repeated
   --packets        one line per packet
   --dev-bound      bind the program to the device: it may ask for metadata of packets
@@ -256,6 +258,7 @@ async function xdpCommand(args: string[], output: Output): Promise<number> {
     repeat: { type: 'string' },
     'no-check': { type: 'boolean' },
     debug: { type: 'boolean', short: 'd' },
+    ...OBJECT_OPTIONS,
     set: { type: 'string', multiple: true },
     json: { type: 'boolean', short: 'j' },
   });
@@ -281,8 +284,9 @@ async function xdpCommand(args: string[], output: Output): Promise<number> {
   const rssKey = values['rss-key'];
   if (rssKey !== undefined && values.rss !== true) throw new UsageError('--rss-key needs --rss');
   const rss = values.rss === true ? (rssKey === undefined ? {} : { key: parseKey(rssKey) }) : null;
-  const spec = parseInput(path, (bytes) => parseObject(bytes, { name: path }));
-  const wanted = selectProgram(spec, values.program);
+  const parsed = parseInput(path, (bytes) => parseObject(bytes, { name: path }));
+  const spec = asSet(parsed, values);
+  const wanted = selectProgram(spec, values.program, 'xdp');
   if (wanted.kind !== 'xdp' || wanted.xdpAttach !== 'device') {
     throw new UsageError(`${wanted.name} (${wanted.section}) is no XDP program of a device`);
   }

@@ -6,6 +6,7 @@
  * always have all their entries.
  */
 import type { Btf } from '../bpf/btf/btf.js';
+import { ArrayMap } from '../bpf/maps/array.js';
 import { btfTree } from '../bpf/maps/btf-tree.js';
 import type { MapTypes } from '../bpf/maps/dump.js';
 import { writeJson } from '../bpf/maps/json-tree.js';
@@ -76,7 +77,7 @@ export function listMap(map: BpfMap, types: MapTypes = {}): string[] {
   const { btf, keyType, valueType } = types;
   const isArray = map.spec.type.endsWith('ARRAY');
   const lines: string[] = [];
-  for (const { key, values } of map.entries()) {
+  for (const { key, values } of map instanceof ArrayMap ? map.written() : map.entries()) {
     if (isArray && values.every(isZero)) continue;
     const [only] = values;
     const value =

@@ -12,7 +12,8 @@ import { errnoName } from '../common/errno.js';
 import { InputError, KernelError } from '../common/errors.js';
 import { parseIpv4 } from '../net/address.js';
 
-function parseBytes(text: string, size: number, what: string): Uint8Array {
+/** A number, an IPv4 address or `hex:` and bytes, filled up with zeros. `what` names it in errors. */
+export function parseBytes(text: string, size: number, what: string): Uint8Array {
   const bytes = new Uint8Array(size);
   const number = /^(\d+|0x[0-9a-f]+)$/i.test(text) ? BigInt(text) : undefined;
   if (number !== undefined) {

@@ -7,8 +7,8 @@
  *          b7 00 00 00 01 00 00 00
  *
  * Reference: tools/bpf/bpftool/xlated_dumper.c, btf_dumper.c (btf_dump_linfo_plain), and
- * bpf_insn_prepare_dump in kernel/bpf/syscall.c, which shows map addresses as `map[id:N]` and tail calls
- * as the helper they were. Subprograms follow each other in one numbering. Ids count the maps of the
+ * bpf_insn_prepare_dump in kernel/bpf/syscall.c, which shows map addresses as `map[id:N]`, tail calls
+ * as the helper they were, and loads that must not fault as plain ones. Subprograms follow each other in one numbering. Ids count the maps of the
  * object from 1. Left out: tags in the names of called subprograms, `visual`.
  */
 import type { Btf } from '../bpf/btf/btf.js';
@@ -59,6 +59,9 @@ export interface ListingOptions {
 const TAIL_CALL = 0xf5;
 const CALL = 0x85;
 const LD_IMM64 = 0x18;
+/** A load through BPF_PROBE_MEM; BPF_MEM is 0x40 more. */
+const PROBE_LOAD = 0x21;
+const MODE_AND_CLASS = 0xe7;
 /** BPF_FUNC_tail_call */
 const TAIL_CALL_ID = 12;
 
@@ -108,6 +111,8 @@ function userSlots(
     if (slot.code === CALL && slot.src === PSEUDO.CALL) {
       shown[at] = { ...slot, off: distance(slot.off), imm: slot.off };
     }
+    if ((slot.code & MODE_AND_CLASS) === PROBE_LOAD)
+      shown[at] = { ...slot, code: slot.code | 0x40 };
     const second = shown[at + 1];
     if (slot.code !== LD_IMM64 || !second) continue;
     if (slot.src === PSEUDO.FUNC) {

@@ -39,7 +39,7 @@ import {
 } from './settings.js';
 import { errnoName } from '../common/errno.js';
 import { IFF_UP, NET_DEVICE } from '../stack/net-device.js';
-import { pagesOf, receiveQueue } from './driver/common.js';
+import { pagesOf, receiveQueue, sendQueue } from './driver/common.js';
 import { defaultRssKey, outstanding, probe, remove, restore } from './driver/probe.js';
 import { getRss, setHashTunnel, setRss, type RssSettings } from './driver/rss.js';
 import { resetVirtqueue, virtqueueOf } from './driver/queue-reset.js';
@@ -53,6 +53,7 @@ import {
   NAPI_STRUCT,
   NETLINK_EXT_ACK,
   RECEIVE_QUEUE,
+  SEND_QUEUE,
   VIRTNET_INFO,
 } from './driver/structs.js';
 import type { TransmittedFrame, VirtioNet, XdpException } from './net-handle.js';
@@ -60,10 +61,13 @@ import { offeredFeatures, type VirtioNetOptions } from './net-options.js';
 
 const DEV = NET_DEVICE.offset;
 const RQ = RECEIVE_QUEUE.offset;
+const SQ = SEND_QUEUE.offset;
 const VI = VIRTNET_INFO.offset;
 
 const VIRTNET_POLL = new Callee('virtnet_poll');
+const VIRTNET_POLL_TX = new Callee('virtnet_poll_tx');
 const TRY_FILL_RECV = new Callee('try_fill_recv');
+const SKB_XMIT_DONE = new Callee('skb_xmit_done');
 const SKB_RECV_DONE = new Callee('skb_recv_done');
 
 const NO_EXCEPTIONS: readonly XdpException[] = [];
@@ -147,6 +151,7 @@ export class VirtioNetInstance implements VirtioNet {
       xdpChecksum: options.xdpChecksum,
       rssFaults: options.rssFaults,
       bugs: options.bugs ?? [],
+      napiTx: options.napiTx ?? true,
       rssKey: options.rssKey ?? defaultRssKey(),
       net: options.network?.net ?? 0,
       pages: options.network
@@ -314,6 +319,7 @@ export class VirtioNetInstance implements VirtioNet {
         packets += this.#kernel.invoke(VIRTNET_POLL, napi, weight);
         if (afterPoll) this.device.runTransmit();
       }
+      if (this.#pollTransmit()) busy = true;
     }
     this.#stack.settle();
     return packets;
@@ -384,7 +390,22 @@ export class VirtioNetInstance implements VirtioNet {
   /** What other devices' packets left in the transmit rings. */
   #transmit(): boolean {
     const afterPoll = (this.#options.transmit ?? 'after-poll') === 'after-poll';
-    return afterPoll && this.device.runTransmit() > 0;
+    const taken = afterPoll ? this.device.runTransmit() : 0;
+    this.#pollTransmit();
+    return taken > 0;
+  }
+
+  /** Polls the send queues whose interrupt came; whether there was one. */
+  #pollTransmit(): boolean {
+    const ram = this.#ram;
+    let polled = false;
+    for (let i = 0; i < ram.u16(this.#vi + VI.max_queue_pairs); i++) {
+      const napi = sendQueue(ram, this.#vi, i) + SQ.napi;
+      if ((ram.u32(napi + NAPI_STRUCT.offset.state) & NAPIF_STATE_SCHED) === 0) continue;
+      polled = true;
+      this.#kernel.invoke(VIRTNET_POLL_TX, napi, ram.u32(napi + NAPI_STRUCT.offset.weight));
+    }
+    return polled;
   }
 
   /** The device does not use the queue: it is emptied, told to the device anew, and filled. */
@@ -404,8 +425,10 @@ export class VirtioNetInstance implements VirtioNet {
 
   #interrupt(queue: number): void {
     const pair = queue >> 1;
-    if (queue % 2 !== 0 || pair >= this.#ram.u16(this.#vi + VI.max_queue_pairs)) return;
-    this.#kernel.invoke(SKB_RECV_DONE, this.#receiveVq(pair));
+    if (pair >= this.#ram.u16(this.#vi + VI.max_queue_pairs)) return;
+    const sq = sendQueue(this.#ram, this.#vi, pair);
+    if (queue % 2 === 0) this.#kernel.invoke(SKB_RECV_DONE, this.#receiveVq(pair));
+    else this.#kernel.invoke(SKB_XMIT_DONE, this.#ram.pointer(sq + SQ.vq));
   }
 
   get #activePairs(): number {

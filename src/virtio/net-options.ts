@@ -80,6 +80,8 @@ export interface VirtioNetOptions {
   readonly ifindex?: number;
   /** Default eth0 for ifindex 2, eth1 for 3, ... */
   readonly name?: string;
+  /** Module parameter napi_tx: sent skbs are taken back by a poll. Default true. */
+  readonly napiTx?: boolean;
   /** When the device takes frames to transmit. Default 'after-poll'. */
   readonly transmit?: 'after-poll' | 'manual';
   /** Sees transmitted frames in place of `transmitted()`, which then has none. */

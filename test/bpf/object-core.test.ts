@@ -105,6 +105,25 @@ describe('the types of the lab', () => {
   });
 });
 
+describe('a member that the kernel does not have', () => {
+  const loadAlone = (name: string): unknown => {
+    const spec = parseObject(read('objects/missing_member.o'));
+    const programs = spec.programs.filter((program) => program.name === name);
+    const host = new PlainHost({ memorySize: 1 << 20 });
+    return load(spec, host, { kernelBtf: labTypes.btf, programs });
+  };
+
+  it('is named where it is read', () => {
+    expect(() => loadAlone('reads')).toThrow(
+      /^-EINVAL: invalid CO-RE relocation: the kernel has no struct xdp_buff\.no_such_member: program 'reads' insn \d+ \(missing_member\.c:12: return/,
+    );
+  });
+
+  it('may be read where the program has made sure of it', () => {
+    expect(loadAlone('asks')).toBeDefined();
+  });
+});
+
 it('flavours are what follows three underscores', () => {
   for (const [name, essential] of [
     ['task_struct___old', 'task_struct'],

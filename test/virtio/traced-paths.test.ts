@@ -43,7 +43,7 @@ const PATHS = {
     'napi_gro_receive dev_gro_receive netif_receive_skb eth_type_trans ip_rcv ip_rcv_finish ip_local_deliver',
     'udp_rcv udp_queue_rcv_skb udp_recvmsg tcp_v4_rcv ipv6_rcv ip6_rcv_finish udpv6_rcv kfree_skb_reason',
     'ip_forward ip_output neigh_resolve_output dev_queue_xmit validate_xmit_skb skb_checksum_help',
-    'dev_hard_start_xmit start_xmit free_old_xmit skb_gso_segment tunnel4_rcv ip_local_out',
+    'dev_hard_start_xmit start_xmit free_old_xmit skb_xmit_done virtnet_poll_tx skb_gso_segment tunnel4_rcv ip_local_out',
     'ip6_input ip6_forward ip6_output ip6_local_out tcp_v6_rcv',
   ],
   generic: [

@@ -66,7 +66,7 @@ export const access: MapCheck = ({ flags }) => {
 };
 
 export const entries: MapCheck = ({ maxEntries }) =>
-  maxEntries <= 0 ? ['EINVAL', `max_entries ${maxEntries}`] : undefined;
+  maxEntries <= 0 ? ['EINVAL', `max_entries ${maxEntries}: its loader is to size it`] : undefined;
 
 export const someValue: MapCheck = ({ valueSize }) =>
   valueSize <= 0 ? ['EINVAL', `value size ${valueSize}`] : undefined;

@@ -60,6 +60,11 @@ export function relocateCore(
   }
 }
 
+/** What a relocation asks for, as libbpf writes it. */
+export function describeRelocation(relocation: CoreRelocation, local: Btf): string {
+  return describeCoreSpec(specOf(relocation, local));
+}
+
 function specOf({ kind, type, access }: CoreRelocation, local: Btf): CoreSpec {
   const subject = CORE_SUBJECTS[kind];
   if (subject === undefined) throw new InputError(`CO-RE relocation of unknown kind ${kind}`);

@@ -12,7 +12,14 @@ import { inTreeCallback } from './graph.js';
 import type { VerifierMap } from './input.js';
 import { checkExchanged, exchangedField, recordOf } from './kptr.js';
 import { checkContext, checkMemory, type Access } from './memory.js';
-import { HELPERS_OF_MAP, MAPS_OF_HELPER, type ArgumentRule, type Prototype } from './prototypes.js';
+import {
+  DELETES_SOCKETS,
+  HELPERS_OF_MAP,
+  MAPS_OF_HELPER,
+  SOCKET_MAPS,
+  type ArgumentRule,
+  type Prototype,
+} from './prototypes.js';
 import { lockOrUnlock } from './references.js';
 import { markPrecise } from './scalar.js';
 import { constantAt, helperStack, isAligned } from './stack.js';
@@ -29,6 +36,8 @@ import {
 
 const BPF_F_RDONLY_PROG = 1 << 7;
 const MAX_SIZE = 1n << 29n;
+/** bpf_map_delete_elem */
+const MAP_DELETE = 3;
 /** Helpers that change the map they are given. */
 const CHANGES_MAP: readonly number[] = [2, 3, 87, 88];
 
@@ -371,6 +380,7 @@ function checkSize(
 export function checkMapType(env: Env, id: number, map: VerifierMap): void {
   const helpers = Object.hasOwn(HELPERS_OF_MAP, map.type) ? HELPERS_OF_MAP[map.type] : undefined;
   const maps = MAPS_OF_HELPER.get(id);
+  if (id === MAP_DELETE && SOCKET_MAPS.has(map.type) && DELETES_SOCKETS.has(env.input.kind)) return;
   if ((helpers && !helpers.includes(id)) || (maps && !maps.includes(map.type))) {
     env.refuse('EINVAL', `cannot pass map_type ${map.type} into func ${helperName(id)}#${id}`);
   }

@@ -11,10 +11,18 @@ import type { Btf } from '../btf/btf.js';
 import { essentialName } from '../btf/core-spec.js';
 import { localTypes, type LocalTypes } from '../btf/local-types.js';
 import { kernelStructs } from '../kfuncs/kernel-structs.js';
+import { SLOT_SIZE, type Slot } from '../instruction.js';
+import { describeRelocation, POISON } from '../object/core.js';
 import type { LinkedFunction } from '../object/link.js';
 import { mapTypeName } from '../object/map-types.js';
 import type { LoadTarget } from '../object/load.js';
-import type { MapDefinition, ObjectSpec, ProgramSpec, SectionKind } from '../object/spec.js';
+import type {
+  FunctionSpec,
+  MapDefinition,
+  ObjectSpec,
+  ProgramSpec,
+  SectionKind,
+} from '../object/spec.js';
 import { PSEUDO } from '../opcodes.js';
 import { InputError, KernelError } from '../../common/errors.js';
 import { globalArguments, returnsScalar } from './global-arguments.js';
@@ -111,8 +119,25 @@ function verifierFunction(
     references,
     kfuncs,
     numbered,
+    poisoned: poisonedRelocations(btf, spec, slots),
     ...(global && btf ? { global, returnsScalar: returnsScalar(btf, spec.btfId) } : {}),
   };
+}
+
+function poisonedRelocations(
+  btf: Btf | undefined,
+  { coreRelocations }: FunctionSpec,
+  slots: readonly Slot[],
+): Map<number, string> {
+  const poisoned = new Map<number, string>();
+  for (const relocation of btf ? coreRelocations : []) {
+    const at = relocation.offset / SLOT_SIZE;
+    const slot = slots[at];
+    if (btf && slot?.code === CALL && slot.imm === POISON) {
+      poisoned.set(at, describeRelocation(relocation, btf));
+    }
+  }
+  return poisoned;
 }
 
 export function verifierMap(definition: MapDefinition, types: LocalTypes | undefined): VerifierMap {

@@ -75,6 +75,10 @@ function prototypeOf(env: Env, id: number): Prototype {
   if (id < 0 || id > LAST_HELPER) {
     // numbers of the linker's own stand for kernel functions, and for nothing else
     const kfunc = env.function.numbered?.get(env.at);
+    const poisoned = env.function.poisoned?.get(env.at);
+    if (poisoned !== undefined) {
+      env.refuse('EINVAL', `invalid CO-RE relocation: the kernel has no ${poisoned}`);
+    }
     if (kfunc === undefined) env.refuse('EINVAL', `invalid func unknown#${id}`);
     if (!prototype) {
       env.refuse('EINVAL', `calling kernel function ${kfunc}, which the kernel does not have`);

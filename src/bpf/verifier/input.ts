@@ -63,6 +63,8 @@ export interface VerifierFunction {
   readonly kfuncs: ReadonlyMap<number, string>;
   /** Names of those whose call the linker made a call of a helper number, by slot: inlined or not there. */
   readonly numbered?: ReadonlyMap<number, string>;
+  /** What the kernel does not have though CO-RE relocations need it, by slot of the call that stands there now. */
+  readonly poisoned?: ReadonlyMap<number, string>;
   /** Arguments of a global function, which is verified alone. Absent: verified at each call. */
   readonly global?: readonly ArgumentType[];
   /** Whether a global function gives back an integer or enum, as it must. Default: true. */

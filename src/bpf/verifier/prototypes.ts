@@ -234,6 +234,10 @@ export const HELPERS_OF_MAP: Readonly<Record<string, readonly number[]>> = {
   RINGBUF: [130, 131, 134, 198],
 };
 
+/** Kinds of programs that may take sockets out of socket maps (may_update_sockmap), which they then do with helper 3. */
+export const DELETES_SOCKETS: ReadonlySet<SectionKind> = new Set(['xdp', 'tc', 'socket']);
+export const SOCKET_MAPS: ReadonlySet<string> = new Set(['SOCKMAP', 'SOCKHASH']);
+
 /** Helpers that only take some map types. */
 export const MAPS_OF_HELPER: ReadonlyMap<number, readonly string[]> = new Map([
   [12, ['PROG_ARRAY']],

@@ -1,7 +1,7 @@
 /**
  * Calls in WebAssembly: bpf2bpf, helpers, through a register, tail calls.
  *
- * A BPF function is a wasm function (R1..R5, depth) -> R0; what else a callee or a caller reads goes
+ * A BPF function is a wasm function (R1..RN, depth) -> R0, RN the last that it reads; what else a callee or a caller reads goes
  * through the registers in the state. Calls of helpers by number are in `helper-call.ts`.
  */
 import type { Slot } from '../instruction.js';
@@ -19,7 +19,7 @@ import {
   emitHelperResult,
   emitSpill,
 } from './registers.js';
-import { MAX_CALL_FRAMES, STOP } from './state.js';
+import { MAX_CALL_FRAMES, MAX_PARAMETERS, STOP } from './state.js';
 
 export function emitCall(context: FunctionContext, insn: number, slot: Slot): void {
   if (slot.code === 0x8d) emitCallRegister(context, insn, slot);
@@ -38,8 +38,9 @@ function emitDepthCheck(context: FunctionContext, insn: number): void {
   code.end();
 }
 
-function emitArguments({ code, locals }: FunctionContext): void {
-  for (let register = 1; register <= 5; register++) code.get(locals.registers[register] as number);
+function emitArguments({ code, locals }: FunctionContext, parameters: number): void {
+  for (let register = 1; register <= parameters; register++)
+    code.get(locals.registers[register] as number);
   code.get(locals.depth).i32(1).op(OP.i32_add);
 }
 
@@ -54,7 +55,7 @@ function emitCallLocal(context: FunctionContext, insn: number, callee: number): 
   const sharesFuel = plan?.fuel !== 'callers';
   emitSpill(context, program.needs.in[callee] as number);
   if (sharesFuel) emitFuelStore(context);
-  emitArguments(context);
+  emitArguments(context, plan?.parameters ?? MAX_PARAMETERS);
   code.call(program.functions[callee] as number).set(locals.registers[0] as number);
   if (sharesFuel) emitFuelLoad(context);
   emitFill(context, program.needs.out[callee] as number);
@@ -95,7 +96,7 @@ function emitCallFunction(context: FunctionContext, base: bigint, insn: number, 
   // every function must find, and may leave, what any of them needs
   emitSpill(context, needIn | (needOut & EXTRA_OUT));
   emitFuelStore(context);
-  emitArguments(context);
+  emitArguments(context, MAX_PARAMETERS);
   code.get(locals.temporary).op(OP.i32_wrap_i64).i32(program.firstEntry).op(OP.i32_add);
   code.callIndirect(program.bpfType).set(r0);
   emitFuelLoad(context);

@@ -38,7 +38,7 @@ import {
   emitPair,
   emitSpill,
 } from './registers.js';
-import { FRAME_BYTES, STATE } from './state.js';
+import { FRAME_BYTES, MAX_PARAMETERS, STATE } from './state.js';
 import { emitStructured } from './structured.js';
 
 export interface CompileOptions {
@@ -76,7 +76,11 @@ export interface CompiledModule {
 
 /** Most classes whose slots a function keeps in locals. */
 const MAX_COPIES = 10;
-const BPF_PARAMETERS: readonly ValueType[] = [I64, I64, I64, I64, I64, I32];
+
+/** Of a BPF function: so many registers, and the depth. */
+function parameterTypes(registers: number): ValueType[] {
+  return [...Array.from({ length: registers }, (): ValueType => I64), I32];
+}
 
 /** The programs have passed `validate` and call only helpers that the host knows. */
 export function compilePrograms(
@@ -106,7 +110,7 @@ export function compilePrograms(
   const sites: Site[] = [];
   const maps = new Set<BpfMap>();
   const sharedFunctions = new Map<object | string, number>();
-  const bpfType = module.type(BPF_PARAMETERS, [I64]);
+  const bpfType = module.type(parameterTypes(MAX_PARAMETERS), [I64]);
   const locate = module.declare(module.type(LOCATE_PARAMETERS, [I32]));
   module.define(locate, LOCATE_LOCALS, emitLocate(module.writer(), options.state, imports));
   const shared: ModuleContext = {
@@ -144,7 +148,9 @@ export function compilePrograms(
       callbackBase: sources[index]?.callbackBase,
       plans: plan.functions,
       needs: plan.needs,
-      functions: plan.functions.map(() => module.declare(bpfType)),
+      functions: plan.functions.map(({ parameters }) =>
+        module.declare(module.type(parameterTypes(parameters), [I64])),
+      ),
       firstEntry,
     };
     table.push(...program.functions);
@@ -184,29 +190,39 @@ function findHelpers(functions: readonly FunctionPlan[], host: BpfHost): bigint[
   return [...addresses];
 }
 
-/** Locals of a BPF function: parameters R1..R5 and depth, then the rest. */
+/** Locals of a BPF function: parameters R1..RN and depth, then the rest. */
 function bpfLocals(
+  parameters: number,
   copied: readonly PointerClass[],
   inlines: boolean,
 ): {
   readonly locals: Locals;
   readonly groups: [number, ValueType][];
 } {
-  const ownI64 = 9 + 2 * copied.length;
+  // R0 and R6..R11, address, temporary, and what is no parameter of R1..R5
+  const ownI64 = 9 + (MAX_PARAMETERS - parameters) + 2 * copied.length;
   const i64Count = ownI64 + (inlines ? 12 : 0);
-  const first32 = 6 + i64Count;
+  const firstOwn = parameters + 1;
+  const first32 = firstOwn + i64Count;
+  let next = firstOwn;
+  const registers = Array.from({ length: 12 }, (_, register) =>
+    register >= 1 && register <= parameters ? register - 1 : next++,
+  );
+  const address = next++;
+  const temporary = next++;
+  const firstCopy = next;
   const copies = new Map<PointerClass, SlotCopy>(
     copied.map((kind, index) => [
       kind,
-      { lo: 15 + 2 * index, limit: 16 + 2 * index, delta: first32 + 7 + index },
+      { lo: firstCopy + 2 * index, limit: firstCopy + 2 * index + 1, delta: first32 + 7 + index },
     ]),
   );
   return {
     locals: {
-      registers: [6, 0, 1, 2, 3, 4, 7, 8, 9, 10, 11, 12],
-      address: 13,
-      temporary: 14,
-      depth: 5,
+      registers,
+      address,
+      temporary,
+      depth: parameters,
       at: first32,
       fuel: first32 + 1,
       frame: first32 + 2,
@@ -217,7 +233,7 @@ function bpfLocals(
       copies,
       inlined: inlines
         ? {
-            registers: Array.from({ length: 12 }, (_, register) => 6 + ownI64 + register),
+            registers: Array.from({ length: 12 }, (_, register) => firstOwn + ownI64 + register),
             frame: first32 + 7 + copied.length,
           }
         : undefined,
@@ -259,6 +275,7 @@ function chunkLocals(): { readonly locals: Locals; readonly groups: [number, Val
 function defineStructured(module: ModuleWriter, program: ProgramContext, plan: FunctionPlan): void {
   const copied = plan.classes.filter(({ inLoop }) => inLoop).slice(0, MAX_COPIES);
   const { locals, groups } = bpfLocals(
+    plan.parameters,
     copied,
     program.plans.some(({ isInlined }) => isInlined),
   );
@@ -339,7 +356,7 @@ function defineChunked(
     table.push(index);
     defineChunk(module, program, plan, chunks, chunk, index);
   }
-  const { locals, groups } = bpfLocals([], false);
+  const { locals, groups } = bpfLocals(plan.parameters, [], false);
   const code = module.writer();
   const context: FunctionContext = { program, plan, code, locals, leave: () => undefined };
   emitSpill(context, ARGUMENTS);

@@ -37,6 +37,8 @@ export interface FunctionPlan {
   /** Small and without loops and calls: written in place of calls of it. */
   readonly isInlined: boolean;
   readonly usesFrame: boolean;
+  /** R1 up to this one are handed over; the others it does not read before it writes them. */
+  readonly parameters: number;
   /** Instructions, ld_imm64 as one. */
   readonly length: number;
   readonly classes: readonly PointerClass[];
@@ -70,7 +72,7 @@ export interface ModuleContext {
   readonly imports: Imports;
   /** The slow path of accesses. */
   readonly locate: number;
-  /** (R1..R5, depth) -> R0 */
+  /** (R1..R5, depth) -> R0: functions that are called through the table. */
   readonly bpfType: number;
   /** (block, depth) -> next block or -1 */
   readonly chunkType: number;

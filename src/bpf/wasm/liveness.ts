@@ -1,7 +1,7 @@
 /**
  * Which registers are read later: masks with bit N for RN, over all functions of a program.
  *
- * A bpf2bpf call hands R1..R5 over and gets R0 back. Programs that no verifier has seen may read more:
+ * A bpf2bpf call hands over what the callee reads of R1..R5 and gets R0 back. Programs that no verifier has seen may read more:
  * the callee the caller's R0, R6..R9 and R11, the caller what the callee left in R1..R5 and R11. What
  * of that is needed is found here, so that all others pay nothing. A helper may call any function whose
  * address the program takes. Reference: the register rules of
@@ -94,6 +94,7 @@ class Solver {
   solve(index: number): boolean {
     const { slots, flow } = this.#functions[index] as AnalysedFunction;
     const live = this.#needs.live[index] as Uint16Array;
+    const before = live[0] as number;
     this.changedNeeds = false;
     this.#out = this.#needs.out[index] as number;
     for (let changed = true; changed;) {
@@ -116,6 +117,7 @@ class Solver {
       }
     }
     this.#grow(this.#needs.in, index, (live[0] as number) & EXTRA_IN);
+    if ((((live[0] as number) ^ before) & ARGUMENTS) !== 0) this.changedNeeds = true;
     return this.changedNeeds;
   }
 
@@ -160,7 +162,7 @@ class Solver {
   }
 
   #beforeCall(slot: Slot, byRegister: boolean, after: number): number {
-    const { in: needIn, out: needOut } = this.#needs;
+    const { in: needIn, out: needOut, live } = this.#needs;
     if (byRegister) {
       let mask = (1 << slot.dst) | 1 | ARGUMENTS;
       for (let index = 0; index < needIn.length; index++) {
@@ -171,7 +173,8 @@ class Solver {
     }
     if (slot.src === PSEUDO.CALL) {
       this.#grow(needOut, slot.off, after & EXTRA_OUT);
-      return (after & ~(1 | EXTRA_OUT)) | ARGUMENTS | (needIn[slot.off] as number);
+      const read = (live[slot.off]?.[0] ?? ALL) & ARGUMENTS;
+      return (after & ~(1 | EXTRA_OUT)) | read | (needIn[slot.off] as number);
     }
     return after | 1 | ARGUMENTS | this.callbacks;
   }

@@ -9,9 +9,10 @@ import type { XlatedProgram } from '../program.js';
 import { stackDistance } from './access.js';
 import type { FunctionPlan, PointerClass } from './context.js';
 import { buildFlow, loopDepths, withResumes, type Block, type Flow } from './flow.js';
-import { addressTaken, analyseNeeds, EXTRA_OUT, type Needs } from './liveness.js';
+import { addressTaken, analyseNeeds, ARGUMENTS, EXTRA_OUT, type Needs } from './liveness.js';
 import { classOf, findOrigins, type Origin, type Origins } from './origins.js';
 import { SPANS } from './span.js';
+import { MAX_PARAMETERS } from './state.js';
 
 /** Above these a function is written in chunks. */
 const MAX_STRUCTURED_BLOCKS = 1500;
@@ -78,11 +79,20 @@ export function planProgram(
       fuel: flow.hasLoops ? 'blocks' : isCalled && !isSmall ? 'entry' : 'callers',
       isInlined: index > 0 && isSmall && !isChunked,
       usesFrame: slots.some(({ dst, src }) => dst === FRAME || src === FRAME),
+      parameters:
+        index === 0 || isChunked || named.size > 0
+          ? MAX_PARAMETERS
+          : highestArgument(needs.live[index]?.[0] ?? ARGUMENTS),
       length,
       classes: findClasses(slots, flow, origins, host, isChunked),
     };
   });
   return { functions, needs, hasCalls: called.size > 0 };
+}
+
+/** N of the highest of R1..R5 in a mask, 0 for none. */
+function highestArgument(mask: number): number {
+  return Math.max(0, 31 - Math.clz32(mask & ARGUMENTS));
 }
 
 function countInstructions(slots: readonly Slot[]): number {

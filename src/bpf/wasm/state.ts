@@ -66,5 +66,7 @@ export const STOP = { callDepth: 1, callTarget: 2 } as const;
 
 /** MAX_CALL_FRAMES */
 export const MAX_CALL_FRAMES = 8;
+/** R1..R5: MAX_BPF_FUNC_REG_ARGS */
+export const MAX_PARAMETERS = 5;
 /** MAX_BPF_STACK */
 export const STACK_SIZE = 512;

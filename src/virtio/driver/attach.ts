@@ -15,13 +15,15 @@ import { atomic, type KernelContext, type KernelFunction } from '../../kernel/fu
 import { IFF_UP, NETDEV_XDP_ACT, NET_DEVICE } from '../../stack/net-device.js';
 import { BPF_PROG } from '../../stack/xdp-program.js';
 import type { VirtioNetFeature } from '../net-features.js';
-import { napiSchedule, negotiated, netdevLog, receiveQueue } from './common.js';
+import { napiSchedule, negotiated, netdevLog, receiveQueue, sendQueue } from './common.js';
+import { usesNapi } from './transmit-napi.js';
 import { keepsGuestChecksum } from './offloads.js';
 import { profileOf } from './profiles.js';
-import { NETLINK_EXT_ACK, RECEIVE_QUEUE, VIRTNET_INFO } from './structs.js';
+import { NETLINK_EXT_ACK, RECEIVE_QUEUE, SEND_QUEUE, VIRTNET_INFO } from './structs.js';
 
 const DEV = NET_DEVICE.offset;
 const RQ = RECEIVE_QUEUE.offset;
+const SQ = SEND_QUEUE.offset;
 const VI = VIRTNET_INFO.offset;
 
 /** What a host may do to frames that a program cannot take, unless it can be told to stop. */
@@ -89,7 +91,12 @@ function virtnetXdpSet(kernel: KernelContext, dev: number, prog: number, extack:
   }
   if ((ram.u32(dev + DEV.flags) & IFF_UP) !== 0) {
     // virtnet_napi_enable: what came in meanwhile is not lost
-    for (let i = 0; i < most; i++) napiSchedule(kernel, receiveQueue(ram, vi, i));
+    for (let i = 0; i < most; i++) {
+      const rq = receiveQueue(ram, vi, i);
+      napiSchedule(kernel, rq + RQ.napi, ram.pointer(rq + RQ.vq));
+      const sq = sendQueue(ram, vi, i);
+      if (usesNapi(kernel, sq)) napiSchedule(kernel, sq + SQ.napi, ram.pointer(sq + SQ.vq));
+    }
   }
   return result;
 }

@@ -79,6 +79,11 @@ export function pairOf(ram: Ram, vi: number, rq: number): number {
   return (rq - ram.pointer(vi + VI.rq)) / RECEIVE_QUEUE.size;
 }
 
+/** Queue pair of a send queue. */
+export function sendPairOf(ram: Ram, vi: number, sq: number): number {
+  return (sq - ram.pointer(vi + VI.sq)) / SEND_QUEUE.size;
+}
+
 /** `virtnet_xdp_get_sq`: a queue of this CPU's own if there are enough, else a shared one. */
 export function xdpSendQueue(kernel: KernelContext, vi: number): number {
   const { ram } = kernel.memory;
@@ -125,13 +130,13 @@ export function mergeableBufFree(
 }
 
 /** `virtqueue_napi_schedule`: a poll is due; no more interrupts until it has been done. */
-export function napiSchedule(kernel: KernelContext, rq: number): void {
+export function napiSchedule(kernel: KernelContext, napi: number, vq: number): void {
   const { ram } = kernel.memory;
-  const state = rq + RQ.napi + NAPI_STRUCT.offset.state;
+  const state = napi + NAPI_STRUCT.offset.state;
   const flags = ram.u32(state);
   if ((flags & NAPIF_STATE_SCHED) !== 0) return;
   ram.set32(state, flags | NAPIF_STATE_SCHED);
-  kernel.invoke(VIRTQUEUE_DISABLE_CB, ram.pointer(rq + RQ.vq));
+  kernel.invoke(VIRTQUEUE_DISABLE_CB, vq);
 }
 
 /** Kicks a queue if the device wants to know; whether it did. */

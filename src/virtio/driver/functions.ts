@@ -21,6 +21,7 @@ import { rssHashFunctions } from './rss-hash.js';
 import { rxModeFunctions } from './rx-mode.js';
 import { smallFunctions } from './small.js';
 import { transmitFunctions } from './transmit.js';
+import { transmitNapiFunctions } from './transmit-napi.js';
 import { xdpFunctions } from './xdp.js';
 import { xskPoolFunctions } from './xsk.js';
 
@@ -35,6 +36,7 @@ export function virtioNetFunctions(host: VirtioNetHost): readonly KernelFunction
     ...xdpFunctions(host),
     ...xskPoolFunctions(host),
     ...transmitFunctions,
+    ...transmitNapiFunctions,
     ...controlFunctions,
     ...offloadFunctions,
     ...queueFunctions,

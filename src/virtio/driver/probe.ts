@@ -23,7 +23,6 @@ import { hasFeature, netHeaderSize, type VirtioNetFeature } from '../net-feature
 import {
   createVirtqueue,
   destroyVirtqueue,
-  virtqueueDisableCb,
   virtqueueLayout,
   virtqueueOutstanding,
 } from '../ring/virtqueue.js';
@@ -65,6 +64,8 @@ export interface ProbeOptions {
   readonly xdpChecksum: XdpChecksum | undefined;
   readonly rssFaults: readonly RssFault[] | undefined;
   readonly bugs: readonly DriverBug[];
+  /** Module parameter napi_tx. */
+  readonly napiTx: boolean;
   /** Bytes for the hash key, in place of random ones. */
   readonly rssKey: Uint8Array;
   /** `struct net` that the device is in; 0: no stack behind it. */
@@ -177,10 +178,9 @@ export function probe(
     ram.setPointer(rq + RQ.vi, vi);
     ram.setPointer(rq + RQ.xdp_rxq + XDP_RXQ_INFO.dev, dev);
     ram.set32(rq + RQ.xdp_rxq + XDP_RXQ_INFO.queueIndex, i);
-    const vq = open(2 * i + 1, options.queueSize);
-    ram.setPointer(sendQueue(ram, vi, i) + SQ.vq, vq);
-    // sent frames are reclaimed at the next transmit or poll, not by interrupt
-    virtqueueDisableCb(memory, vq);
+    const sq = sendQueue(ram, vi, i);
+    ram.setPointer(sq + SQ.vq, open(2 * i + 1, options.queueSize));
+    ram.set32(sq + SQ.napi + NAPI_STRUCT.offset.weight, options.napiTx ? NAPI_POLL_WEIGHT : 0);
   }
   if (has('CTRL_VQ')) {
     ram.set8(vi + VI.has_cvq, 1);

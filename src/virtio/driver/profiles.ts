@@ -27,6 +27,7 @@
  *   generic XDP, frags programs             made linear            fragments            fragments
  *   frames of several buffers go to        cpumaps                any map, device      any map, device
  *   AF_XDP without a copy                -EOPNOTSUPP            receiving              receiving
+ *   XDP transmit stops a full queue        no                     yes                  yes
  *   counters of queue 0                  rx_queue_0_drops       rx0_drops rx_drops   rx0_drops rx_drops
  *
  * Usage:
@@ -90,6 +91,8 @@ export interface DriverProfile {
   readonly xdpMetadata: boolean;
   /** Receive queues may have chunks of a UMEM as buffers. */
   readonly xskZeroCopy: boolean;
+  /** XDP transmit on a queue of the stack's stops it when it is nearly full. */
+  readonly xdpStopsQueue: boolean;
   /** Names of a queue's counters: `rx_queue_0_drops`, or `rx0_drops` and the total `rx_drops`. */
   readonly counterNames: 'queue' | 'short';
 }
@@ -118,6 +121,7 @@ const V6_1: DriverProfile = {
   xdpCoreAs61: true,
   xdpMetadata: false,
   xskZeroCopy: false,
+  xdpStopsQueue: false,
   counterNames: 'queue',
 };
 
@@ -146,6 +150,7 @@ const V6_12: DriverProfile = {
   xdpCoreAs61: false,
   xdpMetadata: true,
   xskZeroCopy: true,
+  xdpStopsQueue: true,
   counterNames: 'short',
 };
 

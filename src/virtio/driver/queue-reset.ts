@@ -8,7 +8,7 @@
 import type { KernelContext } from '../../kernel/function.js';
 import { headPage, putPage } from '../../stack/pages.js';
 import { freeAtHardStart } from '../../stack/xsk-pool.js';
-import { virtqueueDetachUnused, virtqueueDisableCb, virtqueueReinit } from '../ring/virtqueue.js';
+import { virtqueueDetachUnused, virtqueueReinit } from '../ring/virtqueue.js';
 import { freePageChain } from './big.js';
 import { isBig, pagesOf, receiveQueue, sendQueue } from './common.js';
 import { freeTransmitted } from './xdp.js';
@@ -48,6 +48,4 @@ export function resetVirtqueue(kernel: KernelContext, vi: number, queue: number)
   recycleQueue(kernel, vi, queue);
   const vq = virtqueueOf(kernel, vi, queue);
   virtqueueReinit(kernel.memory, vq);
-  // sent frames are reclaimed at the next transmit or poll, not by interrupt
-  if (queue % 2 === 1) virtqueueDisableCb(kernel.memory, vq);
 }

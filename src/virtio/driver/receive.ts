@@ -13,17 +13,16 @@ import type { Ram } from '../../cpu/ram.js';
 import { netHeaderToSkb } from './header-skb.js';
 import { xdpChecksumOf } from './profiles.js';
 import { skbSetHash, skbSetSavedHash, wantsHash } from './rss-hash.js';
+import { pollCleantx } from './transmit-napi.js';
 import { savedFlags, setCsumAfterXdp, smallAllocation } from './xdp-checksum.js';
 import {
   isBig,
-  isXdpRawBufferQueue,
   kick,
   napiSchedule,
   pairOf,
   pagesOf,
   receiveQueue,
   rqGetBuf,
-  sendQueue,
   xdpSendQueue,
 } from './common.js';
 import {
@@ -219,11 +218,7 @@ function virtnetPoll(kernel: KernelContext, napi: number, budget: number): numbe
   const xdpXmit = rq + RQ.scratch_xdp_xmit;
   ram.set32(xdpXmit, 0);
 
-  // virtnet_poll_cleantx: sent frames of the pair's own queue, unless only XDP uses it
-  const pair = pairOf(ram, vi, rq);
-  if (!isXdpRawBufferQueue(ram, vi, pair)) {
-    kernel.invoke('free_old_xmit', sendQueue(ram, vi, pair), 0, 1);
-  }
+  pollCleantx(kernel, vi, pairOf(ram, vi, rq));
 
   const received = kernel.invoke(VIRTNET_RECEIVE, rq, budget, xdpXmit);
   const inNapi = rq + RQ.packets_in_napi;
@@ -237,7 +232,7 @@ function virtnetPoll(kernel: KernelContext, napi: number, budget: number): numbe
     // virtqueue_napi_complete: what came in between is not lost
     const opaque = kernel.invoke(VIRTQUEUE_ENABLE_CB_PREPARE, vq);
     kernel.invoke(NAPI_COMPLETE_DONE, napi, received);
-    if (kernel.invoke(VIRTQUEUE_POLL, vq, opaque) !== 0) napiSchedule(kernel, rq);
+    if (kernel.invoke(VIRTQUEUE_POLL, vq, opaque) !== 0) napiSchedule(kernel, napi, vq);
   }
   if (redirected && flushesLate) kernel.invoke('xdp_do_flush');
   if ((pending & VIRTIO_XDP_TX) !== 0) {
@@ -253,7 +248,7 @@ function skbRecvDone(kernel: KernelContext, vq: number): void {
   const { ram } = kernel.memory;
   const vi = ram.pointer(vq + VRING_VIRTQUEUE.offset.vdev);
   const pair = ram.u32(vq + VRING_VIRTQUEUE.offset.index) >> 1;
-  napiSchedule(kernel, receiveQueue(ram, vi, pair));
+  napiSchedule(kernel, receiveQueue(ram, vi, pair) + RQ.napi, vq);
 }
 
 export const receiveFunctions: readonly KernelFunction[] = [

@@ -31,6 +31,8 @@ export const SQ_STATS_NAMES = [
   'xdp_tx_drops',
   'kicks',
   'tx_timeouts',
+  'stop',
+  'wake',
 ] as const;
 
 function counters<Name extends string>(names: readonly Name[]) {
@@ -138,8 +140,11 @@ export const RECEIVE_QUEUE = struct({
 
 export const SEND_QUEUE = struct({
   vq: 'u64',
+  napi: NAPI_STRUCT.size,
   sg: SCATTERLIST.size * (MAX_SKB_FRAGS + 2),
   stats: VIRTNET_SQ_STATS.size,
+  /** __QUEUE_STATE_DRV_XOFF of the netdev_queue. */
+  stopped: 'u8',
   scratch_len: 'u32',
 });
 

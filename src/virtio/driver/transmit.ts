@@ -3,8 +3,8 @@
  *
  * Reference: drivers/net/virtio_net.c (start_xmit, xmit_skb), include/linux/virtio_net.h
  * (virtio_net_hdr_from_skb). The header says what the skb says: NEEDS_CSUM with csum_start and csum_offset
- * for a PARTIAL one, segmentation type and size for one that stands for several. A queue that is full
- * drops the skb. Leaves out queue stop and wake, interrupts for sent skbs.
+ * for a PARTIAL one, segmentation type and size for one that stands for several. A ring that is full
+ * drops the skb. When what was sent is taken back is in `transmit-napi.ts`.
  */
 import { Callee, atomic, type KernelContext, type KernelFunction } from '../../kernel/function.js';
 import { checksumStartOffset } from '../../stack/checksum.js';
@@ -39,6 +39,7 @@ import {
 } from '../net-header.js';
 import { kick, pagesOf, sendQueue } from './common.js';
 import { VIRTNET_SQ_STATS, SEND_QUEUE, VIRTNET_INFO } from './structs.js';
+import { checkSqFullAndDisable, reclaim, usesNapi } from './transmit-napi.js';
 import { freeOldXmit } from './xdp.js';
 import { NET_DEVICE } from '../../stack/net-device.js';
 
@@ -47,6 +48,7 @@ const SQ = SEND_QUEUE.offset;
 const VI = VIRTNET_INFO.offset;
 
 const VIRTQUEUE_ADD_OUTBUF = new Callee('virtqueue_add_outbuf');
+const VIRTQUEUE_DISABLE_CB = new Callee('virtqueue_disable_cb');
 
 const NETDEV_TX_OK = 0;
 /** What an skb without room for the header gets in front. */
@@ -114,14 +116,22 @@ function startXmit(kernel: KernelContext, skb: number, dev: number): number {
   // netdev_core_pick_tx: the pair it came in on
   const pair = Math.max(0, ram.u16(skb + SKB.queue_mapping) - 1);
   const sq = sendQueue(ram, vi, pair % ram.u16(vi + VI.curr_queue_pairs));
-  kernel.invoke('free_old_xmit', sq, 0, 0);
+  const more = ram.u8(dev + DEV.xmit_more) !== 0;
+  const useNapi = usesNapi(kernel, sq);
+  if (useNapi && !more) {
+    reclaim(kernel, sq, 0);
+  } else {
+    if (useNapi) kernel.invoke(VIRTQUEUE_DISABLE_CB, ram.pointer(sq + SQ.vq));
+    kernel.invoke('free_old_xmit', sq, 0, 0);
+  }
   if (xmitSkb(kernel, vi, sq, skb) < 0) {
     ram.add64(dev + DEV.tx_dropped, 1);
     freeSkb(kernel, pagesOf(ram, vi), skb);
     return NETDEV_TX_OK;
   }
-  const more = ram.u8(dev + DEV.xmit_more) !== 0;
-  if (!more && kick(kernel, ram.pointer(sq + SQ.vq))) ram.add64(sq + SQ.stats + SQ_STATS.kicks, 1);
+  checkSqFullAndDisable(kernel, sq);
+  if ((!more || ram.u8(sq + SQ.stopped) !== 0) && kick(kernel, ram.pointer(sq + SQ.vq)))
+    ram.add64(sq + SQ.stats + SQ_STATS.kicks, 1);
   return NETDEV_TX_OK;
 }
 

@@ -27,7 +27,17 @@ import {
   SEND_QUEUE,
   VIRTNET_INFO,
 } from './structs.js';
-import { kick, pagesOf, receiveQueue, xdpSendQueue, type VirtioNetHost } from './common.js';
+import {
+  isXdpRawBufferQueue,
+  kick,
+  pagesOf,
+  receiveQueue,
+  sendPairOf,
+  xdpSendQueue,
+  type VirtioNetHost,
+} from './common.js';
+import { profileOf } from './profiles.js';
+import { checkSqFullAndDisable } from './transmit-napi.js';
 import { SKB_SHARED_INFO, SK_BUFF, fragAddress, fragLength, freeSkb } from '../../stack/skb.js';
 import { XDP_ABORTED, XDP_DROP, XDP_PASS, XDP_REDIRECT, XDP_TX } from '../../stack/xdp-verdict.js';
 import { SCATTERLIST } from '../ring/vring-virtqueue.js';
@@ -134,6 +144,12 @@ function virtnetXdpXmit(
       sent++;
     }
     result = sent;
+    if (
+      profileOf(ram, vi).xdpStopsQueue &&
+      !isXdpRawBufferQueue(ram, vi, sendPairOf(ram, vi, sq))
+    ) {
+      checkSqFullAndDisable(kernel, sq);
+    }
     if ((flags & XDP_XMIT_FLUSH) !== 0 && kick(kernel, ram.pointer(sq + SQ.vq))) {
       ram.add64(stats + SQ_STATS.kicks, 1);
     }

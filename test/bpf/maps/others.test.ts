@@ -2,6 +2,7 @@ import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
 import { BloomFilter } from '../../../src/bpf/maps/bloom-filter.js';
 import { createMap } from '../../../src/bpf/maps/create.js';
+import { InertMap } from '../../../src/bpf/maps/inert.js';
 import { jhash } from '../../../src/bpf/maps/jhash.js';
 import { ArrayOfMaps, HashOfMaps } from '../../../src/bpf/maps/map-of-maps.js';
 import { PerfEventArray } from '../../../src/bpf/maps/perf-event-array.js';
@@ -147,6 +148,15 @@ describe('BLOOM_FILTER', () => {
     expect(map.pushBytes(u64(1), 2n)).toBe(EINVAL);
     expect(map.delete(map.address)).toBe(EOPNOTSUPP);
     expect(map.pop(map.address)).toBe(EOPNOTSUPP);
+  });
+
+  it.each([
+    ['SOCKMAP', EINVAL],
+    ['SOCKHASH', ENOENT],
+    ['TASK_STORAGE', EOPNOTSUPP],
+  ] as const)('nothing can be deleted from %s, where nothing is', (type, expected) => {
+    const { map } = new Bench({ type, keySize: 4, valueSize: 4 }, InertMap);
+    expect(map.remove(u32(0))).toBe(expected);
   });
 
   it.each([

@@ -73,6 +73,13 @@ const XSKMAP = lookup(9);
 const TIMER = `${lookup(8)}\nr1 = r0\nr3 = 1`;
 
 const TABLE: Readonly<Record<string, readonly Row[]>> = {
+  'maps of sockets': [
+    [
+      'an XDP program may delete from them',
+      `*(u32 *)(r10 -4) = 0\nr1 = map[fd:10]\nr2 = r10\nr2 += -4\ncall 3${END}`,
+      'accepted',
+    ],
+  ],
   'numbers on the stack': [
     [
       'one byte keeps its range',

@@ -3,7 +3,7 @@
  *
  *   1 ARRAY of one 48-byte value   2 HASH u64 -> u64    3 HASH u32 -> { lock, u32 }   4 RINGBUF
  *   5 PROG_ARRAY                   6 frozen, "hello"    7 ARRAY_OF_MAPS of 1          8 HASH u32 -> { timer }
- *   9 XSKMAP
+ *   9 XSKMAP                       10 SOCKMAP
  */
 import { plainRecord } from '../../../src/bpf/btf/record.js';
 import { assemble } from '../../../src/bpf/assemble.js';
@@ -56,6 +56,7 @@ const MAPS: Readonly<Record<number, VerifierMap>> = {
   7: map('ARRAY_OF_MAPS', 4, 4, { inner: ARRAY }),
   8: map('HASH', 4, 16, { record: plainRecord({ bpf_timer: 0 }) }),
   9: map('XSKMAP', 4, 4),
+  10: map('SOCKMAP', 4, 4),
 };
 
 export interface TextOptions {

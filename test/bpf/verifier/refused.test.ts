@@ -372,6 +372,12 @@ const TABLE: Readonly<Record<string, readonly Row[]>> = {
       'EINVAL cannot pass map_type PROG_ARRAY into func bpf_map_lookup_elem#1',
     ],
     [
+      'socket taken out of a map by a tracing program',
+      '*(u32 *)(r10 -4) = 0\nr1 = map[fd:10]\nr2 = r10\nr2 += -4\ncall 3\nr0 = 0\nexit',
+      'EINVAL cannot pass map_type SOCKMAP into func bpf_map_delete_elem#3',
+      { kind: 'fentry' },
+    ],
+    [
       'ring buffer lookup',
       'r1 = map[fd:4]\nr2 = r10\nr2 += -4\ncall 1\nexit',
       'EACCES invalid zero-sized read',

@@ -53,6 +53,7 @@ const SKB_FIELDS = [
 
 /** Multicast reports of the guest's own are no answer to the packet. */
 const REPORT = 'transport_offset=62';
+const REPORT_BYTES = 90;
 const SEEN_BYTES = 64;
 /** Of an skb with a short frame's copy: 1024 bytes of head and the sk_buff, or less. */
 const COPIED_TRUESIZE = 1280;
@@ -101,16 +102,29 @@ function counterDifferences(record: PacketRecord, { before, after }: Observed): 
     if (isUndecided(name)) return [];
     // the guest sends reports of itself, too
     if (name.endsWith('_kicks') && ours !== undefined && ours <= measured) return [];
+    const reports = reportsOn(name, own, record.counters);
+    if (reports > 0 && ours !== undefined) {
+      const each = name.endsWith('_bytes') ? REPORT_BYTES : 1;
+      return unequal(`${name}:`, String(ours), String(measured - reports * each));
+    }
     return unequal(`${name}:`, String(ours ?? 'unknown'), String(measured));
   });
 }
 
-/**
- * Counters that the packet does not decide: receive kicks, by how much of the ring had been filled before, and what
- * 6.1 counts only when it learns that frames were sent.
- */
+/** How many packets of the guest's own a send queue counted beside those of the model; 0: another counter. */
+function reportsOn(
+  name: string,
+  own: ReadonlyMap<string, number>,
+  measured: Readonly<Record<string, number>>,
+): number {
+  const [, queue] = /^(ethtool\.tx_queue_\d+)_(?:packets|bytes)$/.exec(name) ?? [];
+  if (queue === undefined) return 0;
+  return (measured[`${queue}_packets`] ?? 0) - (own.get(`${queue}_packets`) ?? 0);
+}
+
+/** Receive kicks go by how much of the ring had been filled before: the packet does not decide them. */
 function isUndecided(name: string): boolean {
-  return /^ethtool\.(rx.*_kicks|tx_queue_\d+_(packets|bytes))$/.test(name);
+  return /^ethtool\.rx.*_kicks$/.test(name);
 }
 
 /** What a record calls a counter of the model; undefined: the measurement did not read it. */
@@ -121,6 +135,7 @@ function measuredName(name: string, short: boolean): string | undefined {
   const device = /^dev_(.*)$/.exec(name)?.[1];
   if (device !== undefined) return DEVICE_COUNTERS.includes(device) ? `dev.${device}` : undefined;
   // 6.12 shows bytes and packets elsewhere, 6.1 shows no totals
+  if (/_(stop|wake)$/.test(name)) return undefined;
   const shown = short
     ? !/_(packets|bytes)$/.test(name) || name.includes('xdp')
     : name.includes('_queue_');
