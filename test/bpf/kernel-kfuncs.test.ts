@@ -5,7 +5,7 @@ import type { SectionKind } from '../../src/bpf/object/spec.js';
 
 const SINCE = [
   ['bpf_ct_release', true, true, true],
-  ['bpf_throw', false, true, true],
+  ['bpf_crypto_encrypt', false, true, true],
   ['bpf_strcmp', false, false, true],
   ['vfs_read', false, false, false],
 ] as const;

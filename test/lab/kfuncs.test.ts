@@ -40,6 +40,14 @@ interface Expected {
 type Programs = Readonly<Record<string, Expected>>;
 
 const OBJECTS: Readonly<Record<string, Programs>> = {
+  exceptions: {
+    caught: { result: 41 },
+    uncaught: { result: 40 },
+    through_global: { result: 6 },
+    not_thrown: { result: 2 },
+    always: { result: 7 },
+    bits: { result: XDP_PASS, seen: [1, 0, 1 + 131 + 192, 0, 0, EINVAL, 0, E2BIG] },
+  },
   iterators: {
     counts: { result: XDP_PASS, seen: [45, 16, 17] },
     nested: { result: 5 ^ 3 },
