@@ -42,7 +42,13 @@ function relocated(
   const copy = slots.slice();
   const relocation = { offset: 0, type: root ?? 0, access, kind: CORE_KIND[kind] };
   try {
-    relocateCore(copy, [relocation], local, () => new CoreTarget(target), () => 'here');
+    relocateCore(
+      copy,
+      [relocation],
+      local,
+      () => new CoreTarget(target),
+      () => 'here',
+    );
   } catch (error) {
     return error instanceof Error ? error.message : String(error);
   }
