@@ -47,7 +47,12 @@ describe.each<[string, string[], number, RegExp]>([
   ],
   ['an unknown variant', ['csum', '--variant', 'v5'], 2, /--variant takes base\|v4-literal/],
   ['a program without a capture', ['csum', '--prog', OBJECT], 2, /--prog needs --pcap/],
-  ['nothing to do with SMC', ['smc'], 2, /handshake, run, state, reasons or bench, not nothing/],
+  [
+    'nothing to do with SMC',
+    ['smc'],
+    2,
+    /handshake, run, state, stats, reasons or bench, not nothing/,
+  ],
   ['an option of another part', ['smc', 'handshake', '--size', '7'], 2, /handshake has no --size/],
   ['bytes without random calls', ['smc', 'run', '--bytes', '7'], 2, /--bytes goes with --random/],
   [

@@ -80,7 +80,7 @@ export function planProgram(
       isInlined: index > 0 && isSmall && !isChunked,
       usesFrame: slots.some(({ dst, src }) => dst === FRAME || src === FRAME),
       parameters:
-        index === 0 || isChunked || named.size > 0
+        index === 0 || isChunked || named.size > 0 || program.functions[index]?.exceptionCallback
           ? MAX_PARAMETERS
           : highestArgument(needs.live[index]?.[0] ?? ARGUMENTS),
       length,

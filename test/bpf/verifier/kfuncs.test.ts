@@ -84,7 +84,6 @@ const TABLE: Readonly<Record<string, readonly Row[]>> = {
       `call bpf_ct_release${END}`,
       'EOPNOTSUPP kernel function bpf_ct_release is none of those that are here',
     ],
-
     [
       'not for this type',
       `r2 = 0\nr3 = r10\nr3 += -16\ncall bpf_dynptr_from_xdp${END}`,
