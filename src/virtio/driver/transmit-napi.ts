@@ -9,7 +9,7 @@
  */
 import { Callee, atomic, type KernelContext, type KernelFunction } from '../../kernel/function.js';
 import { MAX_SKB_FRAGS } from '../../stack/skb-geometry.js';
-import { virtqueueNumFree } from '../ring/virtqueue.js';
+import { virtqueueIsBroken, virtqueueNumFree } from '../ring/virtqueue.js';
 import { VRING_VIRTQUEUE } from '../ring/vring-virtqueue.js';
 import { isXdpRawBufferQueue, napiSchedule, sendQueue } from './common.js';
 import { NAPI_STRUCT, SEND_QUEUE, VIRTNET_SQ_STATS } from './structs.js';
@@ -42,13 +42,17 @@ function wake({ memory: { ram } }: KernelContext, sq: number): void {
   ram.add64(sq + SQ.stats + STATS.wake, 1);
 }
 
-/** Takes back what was sent; an interrupt comes when three quarters of the rest were. */
+/**
+ * Takes back what was sent; an interrupt comes when three quarters of the rest were. A broken queue gives nothing
+ * back however far its used index is: the driver would go round for ever there, this ends.
+ */
 export function reclaim(kernel: KernelContext, sq: number, inNapi: number): void {
-  const vq = kernel.memory.ram.pointer(sq + SQ.vq);
+  const { memory } = kernel;
+  const vq = memory.ram.pointer(sq + SQ.vq);
   do {
     kernel.invoke(VIRTQUEUE_DISABLE_CB, vq);
     kernel.invoke(FREE_OLD_XMIT, sq, 0, inNapi);
-  } while (kernel.invoke(VIRTQUEUE_ENABLE_CB_DELAYED, vq) === 0);
+  } while (kernel.invoke(VIRTQUEUE_ENABLE_CB_DELAYED, vq) === 0 && !virtqueueIsBroken(memory, vq));
 }
 
 /** `virtnet_poll_cleantx`: what a receive poll does for the send queue of its pair. */
