@@ -9,13 +9,12 @@
  * Usage:
  *   const { functions } = verify(input);   // throws VerifierError
  */
-import { imm64, type Slot } from '../instruction.js';
+import type { Slot } from '../instruction.js';
 import { OPCODES, PSEUDO, type AluOperation, type Opcode } from '../opcodes.js';
 import { disassembleSlot } from '../disassemble.js';
 import { BPF_THROW } from '../kfuncs/throw.js';
 import { branch } from './branch.js';
 import { covers, inherit, iteratorDepthsDiffer, looksAlike } from './compare.js';
-import { refusedMap } from './context.js';
 import { describeFrame, Env } from './env.js';
 import { Refusal, VerifierError } from './error.js';
 import { checkExceptionCallback } from './exception.js';
@@ -53,6 +52,7 @@ import {
 } from './state.js';
 import { PRUNE, structureOf, type Structure } from './structure.js';
 import { Pointer, type Value } from './value.js';
+import { constantAt, packetLoad } from './wide-loads.js';
 
 /** BPF_COMPLEXITY_LIMIT_INSNS */
 const MAX_PROCESSED = 1_000_000;
@@ -373,7 +373,7 @@ class Walk {
         this.#atomic(slot, opcode.size);
         return true;
       case 'ld_imm64':
-        env.write(slot.dst, this.#constant(slot));
+        env.write(slot.dst, constantAt(env, slot));
         state.at = at + 2;
         return true;
       case 'jump':
@@ -388,7 +388,7 @@ class Walk {
         this.#jumps++;
         return leave(env);
       case 'packet_load':
-        this.#packetLoad(slot, opcode.mode === 'ind');
+        packetLoad(env, slot, opcode.mode === 'ind');
         return true;
       case 'may_goto':
         this.#jumps++;
@@ -474,44 +474,6 @@ class Walk {
     const before = atomic(env, dst, off, size, old);
     if (isExchange) env.write(0, before);
     else if ((imm & 1) === 1) env.write(src, before);
-  }
-
-  #constant(slot: Slot): Value {
-    const env = this.#env;
-    const second = env.function.slots[env.at + 1] as Slot;
-    if (slot.src === PSEUDO.FUNC) return new Pointer('function', { frame: second.off });
-    const reference = env.function.references.get(env.at);
-    if (!reference) {
-      if (slot.src !== 0) env.refuse('EINVAL', 'unrecognized bpf_ld_imm64 insn');
-      return constScalar(imm64(slot, second));
-    }
-    const refused = reference.kind !== 'memory' && refusedMap(this.#input, reference.map);
-    if (refused) env.refuse('EINVAL', refused);
-    switch (reference.kind) {
-      case 'map':
-        return new Pointer('map', { map: reference.map });
-      case 'value':
-        return new Pointer('map_value', { map: reference.map, off: reference.offset });
-      case 'memory':
-        return new Pointer('mem', { size: reference.size, readOnly: reference.readOnly });
-    }
-  }
-
-  /** A classic load from a socket buffer, whose address is in R6. */
-  #packetLoad(slot: Slot, isIndirect: boolean): void {
-    const env = this.#env;
-    if (this.#input.kind !== 'tc' && this.#input.kind !== 'socket') {
-      env.refuse('EINVAL', 'BPF_LD_[ABS|IND] instructions not allowed for this program type');
-    }
-    refuseLeaks(env, 'BPF_LD_[ABS|IND]');
-    const base = env.read(6);
-    if (base.kind !== 'pointer' || base.type !== 'ctx') {
-      env.refuse('EINVAL', 'at the time of BPF_LD_ABS|IND R6 != pointer to skb');
-    }
-    if (isIndirect) env.read(slot.src);
-    const { regs } = env.frame;
-    regs.fill(undefined, 0, 6);
-    regs[0] = unsignedScalar(0xffff_ffffn);
   }
 
   #jump(slot: Slot, opcode: Extract<Opcode, { kind: 'jump' }>): boolean {
