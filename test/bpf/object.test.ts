@@ -185,6 +185,16 @@ describe('load', () => {
 });
 
 describe('less usual objects', () => {
+  it('values of a map of devices: programs read them only', () => {
+    const spec = parseObject(read('test/vectors/objects/device_maps.o'));
+    const alone = (name: string): ObjectSpec => ({
+      ...spec,
+      programs: spec.programs.filter((program) => program.name === name),
+    });
+    expect(tryLoad(alone('reads'))).toBe('accepted');
+    expect(tryLoad(alone('writes'))).toMatch(/^-EACCES: .*program 'writes'.*device_maps\.c:18: /);
+  });
+
   const object = (name: string): ObjectSpec =>
     parseObject(read(`test/vectors/objects/${name}.o`), { name });
 

@@ -69,11 +69,11 @@ export interface TextOptions {
   readonly globals?: Readonly<Record<number, readonly ArgumentType[]>>;
 }
 
-/** `call bpf_iter_num_next` as assembly has it: by number. */
 /** Kernel functions that are not modelled, and one that no kernel has. */
 const FOREIGN = ['bpf_not_there', 'bpf_cpumask_create', 'bpf_dynptr_from_skb', 'bpf_ct_release'];
 const FOREIGN_BASE = 900;
 
+/** `call bpf_iter_num_next` as assembly has it: by number. */
 function withKfuncNumbers(text: string): string {
   return text.replaceAll(/call (bpf_\w+)$/gm, (_, name: string) => {
     return `call kernel-function#${findKfunc(name)?.id ?? FOREIGN_BASE + Math.max(0, FOREIGN.indexOf(name))}`;
