@@ -115,13 +115,35 @@ export class Interpreter {
     words[5] = r2Hi;
     machine.start(this.#main, budget);
     try {
-      this.#outcome = execute(machine, CODE_START, budget);
+      this.#outcome = this.#execute(budget);
     } catch (error) {
       if (!(error instanceof CallbackStop)) throw error;
       this.#outcome = error.outcome;
     } finally {
       machine.running = false;
     }
+  }
+
+  /** Runs to the end, also where exceptions end programs that functions have tail-called. */
+  #execute(budget: number): number {
+    let entry = CODE_START;
+    for (;;) {
+      try {
+        return execute(this.#machine, entry, budget);
+      } catch (error) {
+        entry = this.#afterException(error);
+      }
+    }
+  }
+
+  /** The record where the caller of a tail-called program goes on. Throws what is no exception of such a one. */
+  #afterException(error: unknown): number {
+    const machine = this.#machine;
+    if (!(error instanceof ProgramExit && error.isException && machine.unwind())) throw error;
+    const r0 = this.#handle(error.r0);
+    const record = machine.pop();
+    machine.linked.values[0] = r0;
+    return record;
   }
 
   /** What a helper threw, as a result: the end of the program, or an access that memory refused. */
@@ -132,24 +154,29 @@ export class Interpreter {
     return { kind: 'fault', fault: error.fault, ...locate(machine.linked, machine.record) };
   }
 
-  /** An exception ends in the callback of the program that runs, whichever tail calls led there. */
   #ended({ r0, isException }: ProgramExit): InterpreterResult {
-    const machine = this.#machine;
-    const { linked } = machine;
-    const callback = linked.program.functions.findIndex((fn) => fn.exceptionCallback);
-    const entry = linked.entries[callback];
-    if (!isException || entry === undefined) return { kind: 'return', r0 };
-    const registers = new Int32Array(CODE_START);
-    registers[2] = low32(r0);
-    registers[3] = high32(r0);
+    if (!isException) return { kind: 'return', r0 };
     try {
-      runCallback(machine, linked, entry, registers);
+      return { kind: 'return', r0: this.#handle(r0) };
     } catch (error) {
       if (!(error instanceof CallbackStop)) return this.caught(error);
       this.#outcome = error.outcome;
       return this.result;
     }
-    return { kind: 'return', r0: join64(registers[0] ?? 0, registers[1] ?? 0) };
+  }
+
+  /** What the exception callback of the program that runs, whichever tail calls led there, makes of an exception. */
+  #handle(cookie: bigint): bigint {
+    const machine = this.#machine;
+    const { linked } = machine;
+    const callback = linked.program.functions.findIndex((fn) => fn.exceptionCallback);
+    const entry = linked.entries[callback];
+    if (entry === undefined) return cookie;
+    const registers = new Int32Array(CODE_START);
+    registers[2] = low32(cookie);
+    registers[3] = high32(cookie);
+    runCallback(machine, linked, entry, registers);
+    return join64(registers[0] ?? 0, registers[1] ?? 0);
   }
 }
 

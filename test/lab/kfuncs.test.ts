@@ -6,6 +6,7 @@ import { RingBuffer } from '../../src/bpf/maps/ringbuf.js';
 import { load, type LoadedObject } from '../../src/bpf/object/load.js';
 import { parseObject } from '../../src/bpf/object/parse.js';
 import { findVariable, readVariable } from '../../src/bpf/object/variables.js';
+import { selectProgram, withTailCallees } from '../../src/bpf/object/select.js';
 import type { ObjectSpec } from '../../src/bpf/object/spec.js';
 import { createRunner, xdpContext, type RunEngine } from '../../src/lab/run-program.js';
 import { bootKernel, type Kernel } from '../../src/kernel/kernel.js';
@@ -46,6 +47,7 @@ const OBJECTS: Readonly<Record<string, Programs>> = {
     through_global: { result: 6 },
     not_thrown: { result: 2 },
     always: { result: 7 },
+    from_function: { result: 7 + 1 },
     bits: { result: XDP_PASS, seen: [1, 0, 1 + 131 + 192, 0, 0, EINVAL, 0, E2BIG] },
   },
   iterators: {
@@ -117,8 +119,8 @@ describe.each(ENGINES)('on %s', (_, engine, cpu) => {
       const kernel = await booted;
       const { host } = kernel.bpf;
       host.network.rxMetadata = { hash: { value: 77, type: 16 } };
-      const only = spec.programs.filter((each) => each.name === program);
-      const object = load(spec, host, { programs: only, deviceBound: true });
+      const loaded = withTailCallees(spec, selectProgram(spec, program));
+      const object = load(spec, host, { programs: loaded, deviceBound: true });
       const { xdp } = xdpContext(kernel, PACKET);
       const runner = createRunner(kernel, engine, object.program(program).xlated);
       const ran = runner.run(xdp.address);

@@ -52,6 +52,7 @@ export function tailCall(machine: Machine, words: Int32Array, pc: number): numbe
     machine.targets.set(program, next);
   }
   if (next !== machine.linked) machine.switchTo(next);
+  machine.enterByTailCall();
   return firstEntry(next);
 }
 

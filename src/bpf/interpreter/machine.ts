@@ -81,7 +81,7 @@ export class Machine {
 
   readonly #main: LinkedProgram;
   readonly #saved = new BigInt64Array(MAX_CALL_FRAMES * SAVED_REGISTERS);
-  /** Where each depth goes on when its callee returns: record and program. */
+  /** Where each depth goes on when its callee returns: record, or its complement behind a tail call, and program. */
   readonly #returns = new Int32Array(MAX_CALL_FRAMES);
   readonly #callers: LinkedProgram[] = [];
   readonly #frames: FrameStack;
@@ -157,7 +157,25 @@ export class Machine {
     values[8] = saved[base + 2];
     values[9] = saved[base + 3];
     values[10] = this.#framePointers[depth];
-    return this.#returns[depth];
+    const record = this.#returns[depth];
+    return record < 0 ? ~record : record;
+  }
+
+  /** A tail call put another program into this frame: an exception goes no further than to its caller. */
+  enterByTailCall(): void {
+    const caller = this.depth - 1;
+    const record = this.#returns[caller] ?? 0;
+    if (caller >= this.baseDepth && record >= 0) this.#returns[caller] = ~record;
+  }
+
+  /** Drops the frames above the last one that a tail call entered; false where none did. */
+  unwind(): boolean {
+    for (let caller = this.depth - 1; caller >= this.baseDepth; caller--) {
+      if (this.#returns[caller] >= 0) continue;
+      this.depth = caller + 1;
+      return true;
+    }
+    return false;
   }
 
   /** Goes on with another program: its registers take the present values. */
